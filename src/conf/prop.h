@@ -6,6 +6,7 @@
 #ifndef CONF_PROP_H
 #define CONF_PROP_H
 
+#include "base/reg.h"
 #include "conf/conf.h"
 
 enum prop_type {
@@ -57,7 +58,17 @@ struct prop_table {
 };
 #define PROP_TABLE(t) REG_ADD(prop_table, t)
 
-/* The registered key nearest in spelling to a dotted name, or NULL. */
+/* Every registered table, and those of the device classes: whoever knows them (cmd/) names the function that walks them. */
+typedef void prop_table_fn(void *self, const struct prop_table *t);
+void prop_each_table(prop_table_fn *fn, void *self);
+void prop_set_devices(void (*each)(prop_table_fn *fn, void *self));
+
+/*
+ * The registered key nearest in spelling to a leaf's dotted name, or NULL. The leaf's own name if it is a registered key
+ * that nobody asked for. Good until the thread's next call.
+ */
 const char *prop_nearest(const struct conf *leaf);
+/* What a value must be, for messages and manuals: "a number from 1 to 16". */
+void prop_expectation(const struct prop *p, char *buf, size_t n);
 
 #endif

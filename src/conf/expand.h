@@ -1,0 +1,13 @@
+/* References %(other.key) inside values (bhyve.md 3.1). */
+#ifndef CONF_EXPAND_H
+#define CONF_EXPAND_H
+
+#include "conf/conf.h"
+
+/* The text with its references replaced; the caller frees it. Warnings name the subject, the key whose value it is. */
+char *conf_expand(const struct conf *root, const char *value, const char *subject);
+
+/* The raw value of a leaf, marked as read: the expansion reads what it names. */
+const char *conf_mark(const struct conf *node, const char *path);
+
+#endif
