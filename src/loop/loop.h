@@ -20,7 +20,8 @@ void loop_stop(struct loop *l); /* any thread, signal-safe */
 void loop_turn(struct loop *l, int timeout_ms);
 bool loop_on_thread(const struct loop *l);
 
-/* File descriptors. Embedded in the owner; fn runs with held (may be NULL) taken. events: EPOLLIN | EPOLLOUT, level. */
+/* File descriptors. Embedded in the owner; fn runs with held (may be NULL) taken; fn may unwatch and free the watch, but the
+ * lock must outlive the call. events: EPOLLIN | EPOLLOUT, level triggered. */
 struct watch {
 	void (*fn)(struct watch *w, unsigned events);
 	struct lock *held;

@@ -1,0 +1,163 @@
+/* The flat view: who answers at an address. Built anew at each change and swapped whole. */
+#include "mem/aspace_int.h"
+
+#include "base/alloc.h"
+
+#include <sched.h>
+#include <stdlib.h>
+
+static void spin_take(struct aspace *as)
+{
+	while (__atomic_exchange_n(&as->view_spin, 1, __ATOMIC_ACQUIRE))
+		sched_yield();
+}
+
+static void spin_drop(struct aspace *as)
+{
+	__atomic_store_n(&as->view_spin, 0, __ATOMIC_RELEASE);
+}
+
+struct view *view_get(struct aspace *as)
+{
+	struct view *v;
+
+	spin_take(as);
+	v = as->view;
+	__atomic_fetch_add(&v->refs, 1, __ATOMIC_RELAXED);
+	spin_drop(as);
+	return v;
+}
+
+void view_put(struct view *v)
+{
+	if (__atomic_sub_fetch(&v->refs, 1, __ATOMIC_ACQ_REL) == 0)
+		free(v);
+}
+
+const struct flat *view_find(const struct view *v, gpa_t at)
+{
+	unsigned lo = 0, hi = v->n;
+
+	while (lo < hi) {
+		unsigned mid = (lo + hi) / 2;
+
+		if (at - v->flat[mid].at < v->flat[mid].size)
+			return &v->flat[mid];
+		if (at < v->flat[mid].at)
+			hi = mid;
+		else
+			lo = mid + 1;
+	}
+	return NULL;
+}
+
+static int cmp_u64(const void *a, const void *b)
+{
+	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+
+	return x < y ? -1 : x > y;
+}
+
+/* The region of highest priority that covers [at, end); among equals the one mapped last. */
+static struct region *top_region(struct aspace *as, gpa_t at, gpa_t last)
+{
+	struct region *best = NULL;
+
+	list_for_each(p, &as->regions) {
+		struct region *r = list_entry(p, struct region, link);
+
+		if (r->at <= at && last <= r->at + (r->size - 1) && (!best || r->prio >= best->prio))
+			best = r;
+	}
+	return best;
+}
+
+static struct view *view_build(struct aspace *as)
+{
+	uint64_t *cut;
+	unsigned nregions = 0, n = 0;
+	struct view *v;
+
+	list_for_each(p, &as->regions)
+		nregions++;
+	cut = xcalloc(2 * nregions + 1, sizeof(*cut));
+	list_for_each(p, &as->regions) {
+		struct region *r = list_entry(p, struct region, link);
+
+		cut[n++] = r->at;
+		cut[n++] = r->at + r->size; /* 0 when it ends at 2^64: no cut needed there */
+	}
+	qsort(cut, n, sizeof(*cut), cmp_u64);
+	v = xcalloc(1, sizeof(*v) + (n + 1) * sizeof(v->flat[0]));
+	v->refs = 1;
+	for (unsigned i = 0; i < n; i++) {
+		uint64_t at = cut[i], last = i + 1 < n ? cut[i + 1] - 1 : as->size - 1;
+		struct region *r;
+		struct flat *prev = v->n ? &v->flat[v->n - 1] : NULL;
+
+		if (i + 1 < n && cut[i + 1] == at)
+			continue;
+		r = top_region(as, at, last);
+		if (!r)
+			continue;
+		if (prev && prev->r == r && prev->at + prev->size == at)
+			prev->size += last - at + 1;
+		else
+			v->flat[v->n++] = (struct flat){ .at = at, .size = last - at + 1, .off = at - r->at, .r = r };
+	}
+	free(cut);
+	return v;
+}
+
+static bool flat_ram(const struct flat *f, struct mem_range *out)
+{
+	if (f->r->kind == REGION_IO)
+		return false;
+	*out = (struct mem_range){ .at = f->at, .size = f->size, .host = f->r->host + f->off, .rom = f->r->kind == REGION_ROM };
+	return true;
+}
+
+static bool view_has(const struct view *v, const struct mem_range *m)
+{
+	const struct flat *f = view_find(v, m->at);
+	struct mem_range have;
+
+	return f && flat_ram(f, &have) && have.at == m->at && have.size == m->size && have.host == m->host && have.rom == m->rom;
+}
+
+/* Tells l of the RAM of `from` that `to` does not have: add or del, as asked. */
+static void view_tell(struct mem_listener *l, const struct view *from, const struct view *to, bool add)
+{
+	for (unsigned i = 0; i < from->n; i++) {
+		struct mem_range m;
+
+		if (!flat_ram(&from->flat[i], &m) || (to && view_has(to, &m)))
+			continue;
+		if (add)
+			l->add(l, &m);
+		else
+			l->del(l, &m);
+	}
+}
+
+void aspace_update(struct aspace *as)
+{
+	struct view *old = as->view, *v = view_build(as);
+
+	list_for_each(p, &as->listeners)
+		view_tell(list_entry(p, struct mem_listener, link), old, v, false);
+	spin_take(as);
+	as->view = v;
+	spin_drop(as);
+	list_for_each(p, &as->listeners)
+		view_tell(list_entry(p, struct mem_listener, link), v, old, true);
+	view_put(old);
+}
+
+void aspace_listen(struct aspace *as, struct mem_listener *l)
+{
+	lock_take(&as->lock);
+	list_append(&as->listeners, &l->link);
+	view_tell(l, as->view, NULL, true);
+	lock_drop(&as->lock);
+}
