@@ -159,6 +159,12 @@ static int path_check(const char *path, struct err *e)
 	return 0;
 }
 
+/* A name is a leaf or an inner node, with one exception: engine=NAME chooses what engine.NAME.* then sets up. */
+static bool may_be_both(const struct conf *c)
+{
+	return !strcmp(c->path, "engine");
+}
+
 /* The node at a path, made with all that leads to it. */
 static struct conf *walk_make(struct conf *node, const char *path, struct err *e)
 {
@@ -173,7 +179,7 @@ static struct conf *walk_make(struct conf *node, const char *path, struct err *e
 			c = child_make(node, path, len);
 		if (!path[len])
 			return c;
-		if (c->value) {
+		if (c->value && !may_be_both(c)) {
 			err_set(e, -EINVAL, "%s: has the value '%s', so it cannot hold the key '%s'", c->path, c->value,
 				path + len + 1);
 			return NULL;
@@ -189,7 +195,7 @@ int conf_set(struct conf *node, const char *path, const char *value, struct err 
 
 	if (!c)
 		return -EINVAL;
-	if (!list_empty(&c->children))
+	if (!list_empty(&c->children) && !may_be_both(c))
 		return err_set(e, -EINVAL, "%s: holds keys, so it cannot have the value '%s'", c->path, value);
 	retire(tree_of(c), &c->value);
 	retire(tree_of(c), &c->expanded);
@@ -214,6 +220,30 @@ int conf_setf(struct conf *node, struct err *e, const char *value, const char *p
 	return r;
 }
 
+static int option_set(struct conf *node, const char *item, size_t len, struct err *e)
+{
+	size_t name_len = strcspn(item, "=,");
+	AUTO_FREE char *name = xasprintf("%.*s", (int)name_len, item);
+	AUTO_FREE char *value =
+		name_len < len ? xasprintf("%.*s", (int)(len - name_len - 1), item + name_len + 1) : xstrdup("true");
+
+	if (strchr(name, '.') || !*name)
+		return err_set(e, -EINVAL, "Invalid config node name %s", name);
+	return conf_set(node, name, value, e);
+}
+
+int conf_options(struct conf *node, const char *list, struct err *e)
+{
+	while (list && *list) {
+		size_t len = strcspn(list, ",");
+
+		if (len && option_set(node, list, len, e) < 0)
+			return -EINVAL;
+		list += len + (list[len] == ',');
+	}
+	return 0;
+}
+
 struct conf *conf_find(const struct conf *node, const char *path)
 {
 	const struct conf *n = node;
@@ -231,7 +261,7 @@ struct conf *conf_make(struct conf *node, const char *path, struct err *e)
 {
 	struct conf *c = walk_make(node, path, e);
 
-	if (c && c->value) {
+	if (c && c->value && !may_be_both(c)) {
 		err_set(e, -EINVAL, "%s: has the value '%s', expected keys below it", c->path, c->value);
 		return NULL;
 	}
@@ -368,9 +398,8 @@ void conf_freeze(struct conf *root)
 void conf_unread(const struct conf *root, void (*fn)(void *self, const struct conf *leaf), void *self)
 {
 	for (struct conf *c = conf_first(root); c; c = conf_next(c)) {
-		if (!c->value)
-			conf_unread(c, fn, self);
-		else if (!atomic_load_explicit(&c->read, memory_order_relaxed))
+		if (c->value && !atomic_load_explicit(&c->read, memory_order_relaxed))
 			fn(self, c);
+		conf_unread(c, fn, self);
 	}
 }

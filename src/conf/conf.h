@@ -15,6 +15,8 @@ void conf_free(struct conf *root);
 /* Sets the leaf at a dotted path below node (inner nodes appear); -EINVAL where a node stands or the path is malformed. */
 int conf_set(struct conf *node, const char *path, const char *value, struct err *e);
 int conf_setf(struct conf *node, struct err *e, const char *value, const char *path_fmt, ...) PRINTF(4, 5);
+/* The generic list of -s (bhyve.md 2.3): "name=value,flag" sets name and flag=true below node. NULL or "": nothing. */
+int conf_options(struct conf *node, const char *list, struct err *e);
 /* The node at a path, or NULL. conf_make makes it as an inner node. */
 struct conf *conf_find(const struct conf *node, const char *path);
 struct conf *conf_make(struct conf *node, const char *path, struct err *e);
