@@ -1,6 +1,6 @@
 /*
  * Ranked locks and threads. A thread takes locks in rising rank only; debug builds (LHYVE_DEBUG) check it.
- * Rank order: vm < bus < device < back end < mem < irq < engine < log.
+ * Rank order: vm < bus < device < back end < mem < route (fan-in of lines) < irq < engine < log.
  */
 #ifndef BASE_SYNC_H
 #define BASE_SYNC_H
@@ -9,7 +9,7 @@
 
 #include <pthread.h>
 
-enum lock_rank { RANK_VM = 1, RANK_BUS, RANK_DEVICE, RANK_BACK, RANK_MEM, RANK_IRQ, RANK_ENGINE, RANK_LOOP, RANK_LOG };
+enum lock_rank { RANK_VM = 1, RANK_BUS, RANK_DEVICE, RANK_BACK, RANK_MEM, RANK_ROUTE, RANK_IRQ, RANK_ENGINE, RANK_LOOP, RANK_LOG };
 
 struct lock {
 	pthread_mutex_t mutex;

@@ -7,6 +7,7 @@
 
 #include "dev/device.h"
 
+struct i8259;
 struct pci_dev;
 
 enum pci_bar_kind { BAR_NONE, BAR_IO, BAR_MEM32, BAR_MEM64, BAR_ROM };
@@ -33,14 +34,44 @@ struct pci_class {
 	/* Where more than one instance or a bus other than 0 is refused: NULL, or bhyve's text in e. */
 	int (*check)(const struct conf *root, unsigned bus, unsigned slot, unsigned func, struct err *e);
 };
+/* A class with dev.alias set is another spelling of the class that dev.alias names, for -s only: -s stores the real name and
+ * lets this class's dev.legacy write the keys. In a configuration its own name is refused. */
 #define PCI_REGISTER(cls) REG_ADD(pci_class, cls)
+REG_DECLARE(pci_class);
 
-enum { PCI_CFG_SIZE = 256, PCI_ECFG_SIZE = 4096 };
+/* bhyve's devices that are not there yet: known names, refused with a text that says so. Ends with NULL. */
+extern const char *const pci_known_unbuilt[];
+
+enum { PCI_CFG_SIZE = 256, PCI_ECFG_SIZE = 4096, PCI_BARS = 7, PCI_BAR_ROM = 6 };
+
+/* Offsets and bits of the header that devices touch. */
+enum {
+	PCI_CFG_COMMAND = 0x04,
+	PCI_CFG_STATUS = 0x06,
+	PCI_CFG_BAR0 = 0x10,
+	PCI_CFG_SUBVENDOR = 0x2c,
+	PCI_CFG_ROM = 0x30,
+	PCI_CFG_CAPS = 0x34,
+	PCI_CFG_INT_LINE = 0x3c,
+	PCI_CFG_INT_PIN = 0x3d,
+	PCI_CMD_IO = 1,
+	PCI_CMD_MEM = 2,
+	PCI_CMD_MASTER = 4,
+	PCI_CMD_INTX_OFF = 0x400,
+	PCI_STS_INTX = 0x08,
+	PCI_STS_CAPS = 0x10,
+	PCI_CAP_MSI = 0x05,
+	PCI_CAP_VENDOR = 0x09,
+	PCI_CAP_PCIE = 0x10,
+	PCI_CAP_MSIX = 0x11,
+};
 
 struct pci_bar {
 	struct pci_bar_desc desc;
 	struct region region;
-	uint64_t addr;
+	uint64_t addr;  /* as the register says; 0: none */
+	uint64_t first; /* what the core gave it at build, again after each reset */
+	void *host;     /* RAM of pci_bar_ram */
 	bool mapped;
 };
 
@@ -48,13 +79,16 @@ struct pci_dev {
 	struct device dev; /* first */
 	const struct pci_class *cls;
 	uint8_t bus, slot, func;
-	uint8_t cfg[PCI_ECFG_SIZE];   /* what reads return */
-	uint8_t wmask[PCI_ECFG_SIZE]; /* bits the guest may write */
-	uint8_t w1c[PCI_ECFG_SIZE];   /* bits that a written one clears */
-	struct pci_bar bar[7];        /* 6: expansion ROM */
-	uint8_t msi_cap, msix_cap, cap_end;
+	uint8_t cfg[PCI_CFG_SIZE];    /* what reads return; devices may write it at realize and reset, and under their lock */
+	uint8_t wmask[PCI_CFG_SIZE];  /* bits the guest may write */
+	uint8_t w1c[PCI_CFG_SIZE];    /* bits that a written one clears */
+	uint8_t first[PCI_CFG_SIZE];  /* cfg after build: what a reset puts back */
+	struct pci_bar bar[PCI_BARS]; /* 6: expansion ROM */
+	uint8_t msi_cap, msix_cap, cap_last, cap_end;
+	struct lock irq_lock;  /* MSI, MSI-X state; inside the device's lock */
 	struct pci_msix *msix; /* the core's: table, pending bits */
-	bool intx_level;       /* what the device drives */
+	bool intx_level;       /* what the device drives; this and the next under the router's lock */
+	bool intx_out;         /* what arrives at the router */
 	uint8_t intx_pin;      /* 1 to 4; 0: none */
 };
 
@@ -65,7 +99,8 @@ void pci_bar_set(struct pci_dev *p, unsigned bar, enum pci_bar_kind kind, uint64
 /* A BAR that is RAM (frame buffers): the caller made the region's memory. */
 void pci_bar_ram(struct pci_dev *p, unsigned bar, enum pci_bar_kind kind, void *host, uint64_t size);
 int pci_msix_init(struct pci_dev *p, unsigned vectors, unsigned bar, struct err *e);
-/* A capability of `size` bytes; returns its offset, and its id and next pointer are set. wmask stays 0. */
+/* A capability of `size` bytes (id and next pointer included, at realize only); returns its offset, 0 when config space is
+ * full. Its id and next pointer are set, the rest is 0; wmask stays 0. */
 unsigned pci_add_cap(struct pci_dev *p, uint8_t id, unsigned size);
 void pci_set_ids(struct pci_dev *p, uint16_t vendor, uint16_t device, uint16_t subvendor, uint16_t subdevice);
 
@@ -92,14 +127,22 @@ struct pci_layout {
 	uint64_t io_base, io_end, mem32_base, mem32_end, mem64_base, mem64_end; /* ends exclusive */
 	bool firmware;    /* INTx by the fixed formula, decoding off (bhyve.md 5.5, 4.1) */
 	bool enable_bars; /* decoding on at reset */
+	struct i8259 *pic; /* where the PIRQ router ends; NULL: nowhere (tests). INTx also drives env->gsi[16..31] */
 };
 struct pci_host *pci_host_new(const struct dev_env *env, const struct pci_layout *lay, struct err *e);
 void pci_host_free(struct pci_host *h);
 /* Makes and realizes every device of pci.B.S.F in bus, slot, function order, then BAR addresses and INTx routing. */
 int pci_host_build(struct pci_host *h, struct err *e);
 void pci_host_reset(struct pci_host *h, enum reset_kind k);
+/* Save or load of the router and of every device, core part and own part. */
+int pci_host_visit(struct pci_host *h, struct snap *s, struct err *e);
+struct pci_dev *pci_host_find(struct pci_host *h, unsigned bus, unsigned slot, unsigned func);
+bool pci_host_bus_used(struct pci_host *h, unsigned bus);
 void pci_host_each(struct pci_host *h, void (*fn)(void *self, struct pci_dev *p), void *self);
+/* By name; alias classes only if `aliases`. */
 const struct pci_class *pci_class_find(const char *name, bool aliases);
+const char *pci_class_real_name(const struct pci_class *c); /* the name that goes into the configuration */
+bool pci_class_unbuilt(const char *name);
 
 /* The windows used by a bus, for _CRS. False: no such bus. */
 struct pci_window { uint64_t base, limit; /* inclusive; limit < base: empty */ };
