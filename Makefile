@@ -1,0 +1,37 @@
+# The front door. Meson and Ninja do the work; these targets install what they need on a fresh Debian 12 first.
+BUILD ?= build
+export LHYVE_BUILD := $(BUILD)
+
+all: setup
+	@tools/build.sh $(BUILD)
+
+help:
+	@echo 'make boot         build, make a Debian image (cached) and boot it to its login prompt'
+	@echo 'make test         all tests of CI'
+	@echo 'make              build into $(BUILD)/'
+	@echo 'make install      install (PREFIX through meson, DESTDIR)'
+	@echo 'make test-guests  the long runs of real guests'
+	@echo 'make bench        the benchmarks, side by side with QEMU and the host'
+	@echo 'make fuzz         the differential tester and the fuzzers, until stopped'
+	@echo 'make clean        remove $(BUILD)*/; make distclean also the cached image'
+
+setup:
+	@tools/setup.sh build
+boot: all
+	@tools/boot.sh
+test:
+	@tools/test.sh
+test-guests: all
+	@tools/test-guests.sh
+bench: all
+	@bench/run.sh
+fuzz: all
+	@fuzz/run.sh
+install: all
+	@meson install -C $(BUILD) --no-rebuild
+clean:
+	rm -rf build build-*
+distclean: clean
+	rm -rf "$${LHYVE_CACHE:-$${XDG_CACHE_HOME:-$$HOME/.cache}/lhyve}"
+
+.PHONY: all help setup boot test test-guests bench fuzz install clean distclean

@@ -1,0 +1,61 @@
+#!/usr/bin/env bash
+# test.sh [STEP]... : all tests of CI, or those steps: style gcc clang asan tsan guests. Ends in "N passed, N failed".
+# A step's tests are meson's, each a program or script of tests/; a build that fails counts as one failed test.
+. "$(dirname "$0")/lib.sh"
+[ $# -gt 0 ] || set -- style gcc clang asan tsan guests
+log=$(mktemp -d); trap 'rm -rf "$log"' EXIT
+export MESON_TESTTHREADS=${MESON_TESTTHREADS:-2}
+passed=0 failed=0
+count() { # PASSED FAILED
+  passed=$((passed + $1)); failed=$((failed + $2))
+}
+check() { # NAME COMMAND... : one test
+  local name=$1; shift
+  if "$@" > "$log/out" 2>&1; then echo "ok    $name"; count 1 0; else
+    echo "FAIL  $name"; tail -n 40 "$log/out"; count 0 1
+  fi
+}
+# suite NAME DIR SUITE [MESON OPTION]... : builds DIR with warnings as errors and runs the suite there.
+suite() {
+  local name=$1 dir=$2 which=$3; shift 3
+  say "$name"
+  if ! { [ -f "$TOP/$dir/build.ninja" ] || meson setup --werror "$@" "$TOP/$dir" "$TOP"; } > "$log/out" 2>&1 ||
+     ! ninja -C "$TOP/$dir" > "$log/out" 2>&1; then
+    echo "FAIL  $name: build"; grep -E 'error|warning|FAILED' -A 5 "$log/out" | head -n 60; count 0 1; return 0
+  fi
+  rm -f "$TOP/$dir/meson-logs/testlog.json"
+  meson test -C "$TOP/$dir" --suite "$which" --no-rebuild --print-errorlogs > "$log/out" 2>&1 || :
+  grep -vE '^(ninja|[0-9]+/[0-9]+ .* OK |$)' "$log/out" | grep -v '^ninja' | tail -n 80 || :
+  # shellcheck disable=SC2046
+  count $(python3 - "$TOP/$dir/meson-logs/testlog.json" <<'PY'
+import json, sys
+good = bad = 0
+try:
+    for line in open(sys.argv[1]):
+        r = json.loads(line)['result']
+        if r in ('OK', 'EXPECTEDFAIL'): good += 1
+        elif r != 'SKIP': bad += 1
+except OSError:
+    bad = 1
+print(good, bad if good or bad else 1)
+PY
+)
+}
+"$TOP/tools/setup.sh" build test guest
+cd "$TOP"
+for step in "$@"; do
+  case $step in
+    style)
+      check 'layers: includes follow the arrows' tools/layers.py
+      check 'format: clang-format' tools/format.sh --check ;;
+    gcc)   suite 'gcc, release' build-test-gcc quick ;;
+    clang) CC=clang suite 'clang, release' build-test-clang quick ;;
+    asan)  suite 'gcc, address and undefined-behaviour sanitizers' build-test-asan quick \
+             -Dbuildtype=debugoptimized -Db_sanitize=address,undefined -Dlock_debug=true ;;
+    tsan)  suite 'gcc, thread sanitizer' build-test-tsan threads -Dbuildtype=debugoptimized -Db_sanitize=thread ;;
+    guests) suite 'guests, short runs' build-test-gcc guest ;;
+    *) die "no step named $step" ;;
+  esac
+done
+echo "$passed passed, $failed failed"
+[ "$failed" = 0 ]
