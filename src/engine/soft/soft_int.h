@@ -1,0 +1,141 @@
+/*
+ * The soft engine's VM and what its vCPUs show to other threads.
+ *
+ * A vCPU is either running (it may hold host pointers into guest memory, tags and decoded code) or stopped (outside run, in a
+ * host callback, asleep in HLT). Whoever changes what a running vCPU may rely on posts mail, then waits until the mail is served
+ * or the vCPU is seen stopped. On its way back to running a vCPU publishes that first and looks at its mail then, so one of the
+ * two always sees the other (both sides have a full barrier between their store and their load).
+ * Whoever waits while running serves its own mail meanwhile: two waiters cannot block each other.
+ */
+#ifndef ENGINE_SOFT_SOFT_INT_H
+#define ENGINE_SOFT_SOFT_INT_H
+
+#include "engine/engine.h"
+#include "engine/soft/cpu.h"
+#include "engine/soft/mmu.h"
+#include "base/sync.h"
+#include "x86/lapic.h"
+
+enum { SOFT_CPUS_MAX = 32 /* bits in code_page.holders */, RAM_SLOTS_MAX = 64, MAIL_MAX = 32 };
+
+struct ram_slot {
+	gpa_t at;
+	uint64_t size;
+	uint8_t *host;
+	struct code_page *pages; /* one a page; zero pages of an anonymous mapping until something is marked */
+	uint64_t *dirty;         /* a bit a page, or NULL while nobody asks */
+	unsigned id;
+	bool rom;
+};
+
+struct ram_map { /* sorted by address; replaced as a whole */
+	unsigned n;
+	struct ram_slot slot[RAM_SLOTS_MAX];
+};
+
+enum mail_flag {
+	MAIL_FLUSH = 1,    /* whole TLB */
+	MAIL_CODE_ALL = 2, /* all decoded code */
+	MAIL_PARK = 4,     /* wait until vm->parker is nobody */
+};
+
+struct mailbox {
+	uint32_t lock; /* spun on: held for a few stores */
+	uint32_t flags;
+	uint64_t posted, served; /* counts of requests; served is written by the owner */
+	unsigned nrevoke, ndrop;
+	gpa_t revoke[MAIL_MAX]; /* pages that lose their write tags */
+	struct {
+		gpa_t at;
+		uint64_t len;
+	} drop[MAIL_MAX]; /* code to forget; each inside one page */
+};
+
+/* What this guest's CPU has, worked out from its CPUID table: bits that may be set. */
+struct cpu_feat {
+	uint64_t cr4, efer, xcr0, xss, misc;
+	uint8_t phys_bits;
+	bool rdtscp, rdpid, fsgsbase, invpcid, rdrand, rdseed, smap, x2apic, tsc_deadline, xsave, xsaves, gb_pages, monitor, sep, clfsh;
+};
+
+struct engine_vcpu {
+	struct cpu cpu;
+	struct cpu_feat feat;
+	struct cpuid_table table;
+	bool bsp, first_run_done;
+	bool halt_told;        /* RUN_HALTED was returned for this HLT */
+	bool irq_held;         /* an interrupt may wait behind IF=0 or a shadow */
+	bool watching;         /* DR7 has a data breakpoint: its pages get no tags */
+	bool debug_step, debug_hit;
+	unsigned nbreak;
+	uint64_t brk[4];
+	uint32_t db_pending;   /* DR6 bits of traps due after this instruction */
+	bool delivering;       /* fault.c: between the choice of an event and its handler's first instruction */
+	uint8_t deliver_vector, deliver_src;
+	uint64_t pdpte[4];
+	uint64_t spin_tsc;     /* adaptive spin before sleep */
+	uint32_t pause_count;
+	char why[200];
+	bool failed;
+	jmp_buf leave_run;     /* engine failure: out of anything */
+	/* Below: other threads. */
+	struct mailbox mail __attribute__((aligned(64)));
+	uint32_t running;      /* 0: stopped */
+	uint32_t asleep;       /* in futex wait on cpu.poll */
+	uint8_t sipi_vector;
+};
+
+struct soft_vm {
+	struct engine_host host;
+	struct engine_vm_opts opts;
+	struct ram_map *map;      /* running vCPUs read it; other threads with map_lock */
+	struct lock map_lock;
+	struct engine_vcpu *vcpu[SOFT_CPUS_MAX];
+	struct lapic_bus apics;
+	uint64_t tsc_khz;
+	uint64_t clock_base;      /* VM clock in TSC ticks = host TSC + this; stands still while paused */
+	uint64_t paused_at;       /* host TSC, 0: not paused */
+	uint32_t parker;          /* 1 + vCPU that has stopped the world, 0: nobody */
+	bool extint;              /* INTR of the 8259 pair */
+	bool big_spin;            /* more host cores than vCPUs: waiting by spinning is cheap */
+	unsigned host_cpus;
+};
+
+static inline struct engine_vcpu *vcpu_of(struct cpu *c)
+{
+	return container_of(c, struct engine_vcpu, cpu);
+}
+
+/* ------ soft.c ------ */
+void cpu_post(struct cpu *c, uint32_t poll_bits); /* any thread: sets bits of c->poll and wakes */
+/* Brackets of anything that may block or run long: between them the vCPU counts as stopped. */
+void host_enter(struct cpu *c);
+void host_leave(struct cpu *c);
+/* The VM cannot go on: run returns RUN_FAILED with this text. */
+NORETURN void cpu_fail(struct cpu *c, const char *fmt, ...) PRINTF(2, 3);
+void cpu_reset(struct cpu *c, bool power_up);
+void cpu_features(struct engine_vcpu *v);
+
+/* ------ fault.c ------ */
+void cpu_deliver_pending(struct cpu *c); /* the exception in c->exc_*; false-free: triple fault ends by cpu_triple */
+void cpu_db_trap(struct cpu *c, uint32_t dr6_bits);
+
+/* ------ mmu.c ------ */
+const struct ram_slot *ram_find(const struct ram_map *m, gpa_t at); /* NULL: not RAM or ROM */
+bool ram_gpa(const struct ram_map *m, const void *host, gpa_t *out);
+uint64_t mmu_ld_as(struct cpu *c, enum tlb_kind k, uint64_t lin, unsigned size);
+void mmu_st_as(struct cpu *c, enum tlb_kind k, uint64_t lin, unsigned size, uint64_t v);
+bool mmu_canonical(const struct cpu *c, uint64_t lin);
+void mmu_tlb_init(struct cpu *c);
+/* Marks dirty, drops code behind a store that did not go through a tag. */
+void mmu_stored(struct cpu *c, gpa_t at, uint64_t len);
+
+/* ------ codepage.c ------ */
+void mail_post(struct engine_vcpu *v, uint32_t flags);
+uint64_t mail_revoke(struct engine_vcpu *v, gpa_t page);
+void mail_drop(struct engine_vcpu *v, gpa_t at, uint64_t len);
+void mail_wait_all(struct soft_vm *vm, struct cpu *self); /* until everything posted so far is served */
+void world_stop(struct cpu *c);
+void world_go(struct cpu *c);
+
+#endif
