@@ -1,0 +1,73 @@
+"""Builds small initramfs images (newc cpio) around a static busybox.
+
+Their /init prints READY, runs the commands given, each between "BEGIN n" and "END n STATUS", prints DONE and ends the machine by
+`how` (poweroff, reboot, halt)."""
+import os, stat, subprocess
+
+INIT = '''#!/bin/sh
+export PATH=/bin HOME=/
+mount -t proc proc /proc; mount -t sysfs sys /sys; mount -t devtmpfs dev /dev 2>/dev/null
+%(modules)s
+echo "READY $(cat /proc/uptime)"
+%(commands)s
+echo "DONE $(cat /proc/uptime)"
+%(how)s -f
+'''
+
+
+def entry(ino, name, mode, data=b'', dev=(0, 0)):
+    name = name.encode() + b'\0'
+    head = '070701' + ''.join('%08x' % v for v in (ino, mode, 0, 0, 1, 0, len(data), 0, 0, dev[0], dev[1], len(name), 0))
+    raw = head.encode() + name
+    raw += b'\0' * (-len(raw) % 4) + data
+    return raw + b'\0' * (-len(raw) % 4)
+
+
+def modules_of(kernel, names):
+    """Paths of modules and of what they depend on, in the order in which to insert them."""
+    have, order = {}, []
+    for root, _, fs in os.walk(os.path.join(kernel, 'modules')):
+        for f in fs:
+            if f.endswith('.ko'):
+                have[f[:-3].replace('-', '_')] = os.path.join(root, f)
+
+    def add(n):
+        n = n.replace('-', '_')
+        if n not in have or have[n] in order:
+            return
+        for d in subprocess.run(['modinfo', '-F', 'depends', have[n]], stdout=subprocess.PIPE, text=True,
+                                check=True).stdout.strip().split(','):
+            if d:
+                add(d)
+        order.append(have[n])
+    for n in names:
+        add(n)
+    return order
+
+
+def make(out, busybox, commands=(), how='poweroff', modules=(), programs=()):
+    raw, ino = b'', [1]
+
+    def put(name, mode, data=b'', dev=(0, 0)):
+        nonlocal raw
+        ino[0] += 1
+        raw += entry(ino[0], name, mode, data, dev)
+    for d in ('bin', 'dev', 'proc', 'sys', 'mod', 'tmp', 'mnt'):
+        put(d, stat.S_IFDIR | 0o755)
+    put('dev/console', stat.S_IFCHR | 0o600, dev=(5, 1))
+    put('bin/busybox', stat.S_IFREG | 0o755, open(busybox, 'rb').read())
+    for a in subprocess.run([busybox, '--list'], stdout=subprocess.PIPE, text=True, check=True).stdout.split():
+        if a != 'busybox':
+            put('bin/' + a, stat.S_IFLNK | 0o777, b'busybox')
+    for p in programs:
+        put('bin/' + os.path.basename(p), stat.S_IFREG | 0o755, open(p, 'rb').read())
+    for m in modules:
+        put('mod/' + os.path.basename(m), stat.S_IFREG | 0o644, open(m, 'rb').read())
+    lines = ['echo "BEGIN %d"; ( %s ); echo "END %d $?"' % (i, c, i) for i, c in enumerate(commands)]
+    put('init', stat.S_IFREG | 0o755, (INIT % {
+        'modules': '\n'.join('insmod /mod/%s || echo "insmod %s failed"' % (os.path.basename(m), os.path.basename(m)) for m in modules),
+        'commands': '\n'.join(lines), 'how': how}).encode())
+    raw += entry(0, 'TRAILER!!!', 0)
+    with open(out, 'wb') as f:
+        f.write(raw)
+    return out
