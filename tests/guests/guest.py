@@ -31,9 +31,9 @@ def overlay(path, where):
 
 
 class Guest:
-    def __init__(self, args, name='test-%d' % os.getpid()):
+    def __init__(self, args=(), name='test-%d' % os.getpid(), command=None):
         self.name, self.seen, self.log = name, '', ''
-        self.command = [LHYVE, *args, name]
+        self.command = command or [LHYVE, *args, name]
         if os.environ.get('GUEST_VERBOSE'):
             print('+', ' '.join(self.command), file=sys.stderr)
         self.p = subprocess.Popen(self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,

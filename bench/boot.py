@@ -1,0 +1,53 @@
+#!/usr/bin/env python3
+"""boot.py [TURNS] : the cloud kernel to userspace, under lhyve's interpreter and under QEMU's TCG, in turns.
+
+Figures: seconds from process start to READY; to the end of the process; process start to the first guest instruction (1 vCPU,
+512 MiB, cloud kernel and an initrd of 15 MB; read off the -v log); memory resident beyond guest RAM at userspace."""
+import os, re, sys, tempfile
+from common import CACHE, Guest, files, lhyve_cmd, need, probe, qemu_cmd, report, resident_beyond_ram, time
+import initramfs
+
+
+def one(cmd, rows, who, pidinfo=None):
+    with Guest(command=cmd) as g:
+        g.expect('READY', 300)
+        rows['start to userspace, s'].setdefault(who, []).append(time.monotonic() - g.start)
+        if pidinfo is not None:
+            pidinfo.append(resident_beyond_ram(g.p.pid, 512))
+        g.expect('DONE', 60)
+        g.wait(60)
+        rows['start to end of process, s'].setdefault(who, []).append(time.monotonic() - g.start)
+
+
+def first_instruction(kernel, initrd):
+    with Guest(command=lhyve_cmd(kernel, initrd, 'console=ttyS0', more=['-v'])) as g:
+        g.expect(r'first instruction', 10)
+        return (time.monotonic() - g.start) * 1000
+
+
+def main():
+    turns = int(sys.argv[1]) if len(sys.argv) > 1 else 5
+    need('qemu-system-x86')
+    files('cloud', 'busybox')
+    probe()
+    kernel = CACHE + '/kernel-cloud/vmlinuz'
+    with tempfile.TemporaryDirectory() as where:
+        initrd = initramfs.make(where + '/i', CACHE + '/busybox/busybox')
+        big = where + '/big'
+        with open(big, 'wb') as f:
+            f.write(open(initrd, 'rb').read())
+            f.write(os.urandom(15 << 20)[:(15 << 20) - os.path.getsize(initrd)])
+        rows = {'start to userspace, s': {}, 'start to end of process, s': {}}
+        rss = []
+        for i in range(turns):
+            both = [(lhyve_cmd(kernel, initrd, 'console=ttyS0'), 'lhyve'), (qemu_cmd(kernel, initrd, 'console=ttyS0'), 'tcg')]
+            for cmd, who in both if i % 2 == 0 else reversed(both):
+                one(cmd, rows, who, rss if who == 'lhyve' else None)
+        rows = {k: {w: v[w] for w in ('lhyve', 'tcg')} for k, v in rows.items()}
+        report('cloud kernel, 1 vCPU, 512 MiB', rows)
+        report('process start to first guest instruction', {'ms (bar 30)': {'lhyve': [first_instruction(kernel, big) for _ in range(turns)]}})
+        report('memory at userspace', {'beyond guest RAM, MiB (bar 16)': {'lhyve': [o / 1024 for o, _ in rss]},
+                                       'guest RAM touched, MiB': {'lhyve': [r / 1024 for _, r in rss]}})
+
+
+main()

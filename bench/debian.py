@@ -1,0 +1,78 @@
+#!/usr/bin/env python3
+"""debian.py [boot|idle|memory|disk|net]... : a Debian guest under lhyve's interpreter and under QEMU's TCG.
+
+boot: seconds to the login prompt, 2 vCPUs.  idle: CPU share of the process over 30 s, 20 s after login, 1 vCPU.
+memory: resident beyond guest RAM after 500 short processes.  disk: fio on virtio-blk, 4 KiB random reads at depth 1 and 32 and
+sequential reads, host page cache warm.  net: iperf3 through slirp both ways, the server on the host."""
+import json, os, subprocess, sys, tempfile
+from common import Guest, cpu_seconds, image, lhyve_cmd, need, overlay, probe, qemu_cmd, report, resident_beyond_ram, time
+from debian import login
+
+APPEND = 'root=/dev/vda rw console=ttyS0 quiet'
+
+
+def commands(img, disk, data, cpus):
+    slirp = ['-netdev', 'user,id=n', '-device', 'virtio-net-pci,netdev=n']
+    yield 'lhyve', lhyve_cmd(img + '/vmlinuz', img + '/initrd.img', APPEND, cpus, 1024, devices=[
+        '-s', '2,virtio-blk,' + disk, '-s', '3,virtio-net,slirp,open', '-s', '4,virtio-rnd', '-s', '5,virtio-blk,' + data])
+    yield 'tcg', qemu_cmd(img + '/vmlinuz', img + '/initrd.img', APPEND, cpus, 1024, devices=[
+        '-drive', 'file=%s,format=raw,if=none,id=a' % disk, '-device', 'virtio-blk-pci,drive=a', *slirp, '-device', 'virtio-rng-pci',
+        '-drive', 'file=%s,format=raw,if=none,id=b' % data, '-device', 'virtio-blk-pci,drive=b'])
+
+
+def fio(g, rw, depth, bs):
+    out = g.check('fio --name=t --filename=/dev/vdb --direct=1 --ioengine=libaio --rw=%s --iodepth=%d --bs=%s --runtime=8 '
+                  '--time_based --output-format=json' % (rw, depth, bs), 120)
+    return json.loads(out[out.index('{'):])['jobs'][0]['read']
+
+
+def measure(what, who, cmd, rows):
+    t = time.monotonic()
+    with Guest(command=cmd) as g:
+        g.expect('login: ', 600)
+        if 'boot' in what:
+            rows.setdefault('boot to login, s', {}).setdefault(who, []).append(time.monotonic() - t)
+        g.send('\n')
+        login(g)
+        if 'idle' in what:
+            time.sleep(20)
+            c = cpu_seconds(g.p.pid)
+            time.sleep(30)
+            rows.setdefault('idle, % of a core', {}).setdefault(who, []).append((cpu_seconds(g.p.pid) - c) / 0.30)
+        if 'memory' in what:
+            g.check('for i in $(seq 500); do /bin/true; done', 120)
+            rows.setdefault('beyond RAM after 500 processes, MiB', {}).setdefault(who, []).append(
+                resident_beyond_ram(g.p.pid, 1024)[0] / 1024)
+        if 'disk' in what:
+            for name, rw, depth, bs in (('4k random read, depth 1, IOPS', 'randread', 1, '4k'),
+                                        ('4k random read, depth 32, IOPS', 'randread', 32, '4k')):
+                rows.setdefault(name, {}).setdefault(who, []).append(fio(g, rw, depth, bs)['iops'])
+            rows.setdefault('sequential read, MB/s', {}).setdefault(who, []).append(fio(g, 'read', 8, '1M')['bw_bytes'] / 1e6)
+        if 'net' in what:
+            for name, flag in (('guest to host, Mbit/s', ''), ('host to guest, Mbit/s', '-R')):
+                srv = subprocess.Popen(['iperf3', '-s', '-1', '-p', '5299'], stdout=subprocess.DEVNULL)
+                time.sleep(0.3)
+                out = g.check('iperf3 -c 10.0.2.2 -p 5299 -J -t 8 %s' % flag, 60)
+                srv.wait(10)
+                rows.setdefault(name, {}).setdefault(who, []).append(
+                    json.loads(out[out.index('{'):])['end']['sum_received']['bits_per_second'] / 1e6)
+
+
+def main():
+    what = sys.argv[1:] or ['boot', 'idle', 'memory', 'disk', 'net']
+    need('qemu-system-x86', 'iperf3')
+    probe()
+    img = os.path.join(os.path.dirname(image()), 'debian-bench')
+    image('-p', 'fio,iperf3', img)
+    rows = {}
+    with tempfile.TemporaryDirectory(dir=os.path.dirname(img)) as where:
+        disk, data = overlay(img + '/disk.img', where), where + '/data'
+        with open(data, 'wb') as f:
+            for _ in range(256):
+                f.write(os.urandom(1 << 20))
+        for who, cmd in commands(img, disk, data, 2 if what == ['boot'] else 1):
+            measure(what, who, cmd, rows)
+    report('Debian 12, cloud kernel', rows)
+
+
+main()

@@ -1,0 +1,6 @@
+#!/usr/bin/env bash
+# run.sh : all benchmarks of doc/promises.md, on an otherwise idle machine.
+. "$(dirname "$0")/../tools/lib.sh"
+"$TOP/bench/boot.py" 5
+"$TOP/bench/debian.py"
+"$TOP/bench/lbench.sh" --scale 0.3 -n 1 --bench hash,sort,lz,interp,virtcall,fib,string,smc
