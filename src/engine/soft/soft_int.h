@@ -72,7 +72,7 @@ struct engine_vcpu {
 	uint32_t db_pending;   /* DR6 bits of traps due after this instruction */
 	bool delivering;       /* fault.c: between the choice of an event and its handler's first instruction */
 	uint8_t deliver_vector, deliver_src;
-	uint64_t pdpte[4];
+	uint64_t large_2m[64], large_1g[8]; /* mmu.c: a bit for each (hashed) region that has entries of large pages */
 	uint64_t spin_tsc;     /* adaptive spin before sleep */
 	uint32_t pause_count;
 	char why[200];
@@ -95,6 +95,7 @@ struct soft_vm {
 	uint64_t tsc_khz;
 	uint64_t clock_base;      /* VM clock in TSC ticks = host TSC + this; stands still while paused */
 	uint64_t paused_at;       /* host TSC, 0: not paused */
+	uint32_t holders_lock;    /* codepage.c; spun on */
 	uint32_t parker;          /* 1 + vCPU that has stopped the world, 0: nobody */
 	bool extint;              /* INTR of the 8259 pair */
 	bool big_spin;            /* more host cores than vCPUs: waiting by spinning is cheap */
@@ -127,12 +128,13 @@ uint64_t mmu_ld_as(struct cpu *c, enum tlb_kind k, uint64_t lin, unsigned size);
 void mmu_st_as(struct cpu *c, enum tlb_kind k, uint64_t lin, unsigned size, uint64_t v);
 bool mmu_canonical(const struct cpu *c, uint64_t lin);
 void mmu_tlb_init(struct cpu *c);
+void mmu_revoke_writes(struct cpu *c, gpa_t page); /* own write tags of a physical page */
 /* Marks dirty, drops code behind a store that did not go through a tag. */
 void mmu_stored(struct cpu *c, gpa_t at, uint64_t len);
 
 /* ------ codepage.c ------ */
 void mail_post(struct engine_vcpu *v, uint32_t flags);
-uint64_t mail_revoke(struct engine_vcpu *v, gpa_t page);
+void mail_revoke(struct engine_vcpu *v, gpa_t page);
 void mail_drop(struct engine_vcpu *v, gpa_t at, uint64_t len);
 void mail_wait_all(struct soft_vm *vm, struct cpu *self); /* until everything posted so far is served */
 void world_stop(struct cpu *c);

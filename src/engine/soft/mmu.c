@@ -1,0 +1,609 @@
+/*
+ * Guest linear memory: the software TLB's fills and flushes, and every access that its tags refuse (misses, page crossings,
+ * MMIO, the APIC page, ROM, pages that hold code, watched pages).
+ *
+ * An entry belongs to one list of its TLB, so a flush costs what was filled. An index that held both kinds of page since the last
+ * flush counts as non-global. A translation that was told to the interpreter (an execute tag) may live on there when the entry
+ * is replaced; therefore replacing one moves fetch_epoch, and an INVLPG without an execute tag need not.
+ */
+#include "engine/soft/soft_int.h"
+
+#include "base/bits.h"
+#include "x86/paging.h"
+
+#include <string.h>
+
+enum { PAGE = 4096, LIST_LOCAL = 0, LIST_GLOBAL = 1 };
+#define PAGE_OF(a) ((a) & ~(uint64_t)(PAGE - 1))
+
+/* ------ guest physical memory ------ */
+
+const struct ram_slot *ram_find(const struct ram_map *m, gpa_t at)
+{
+	unsigned lo = 0, hi = m->n;
+
+	while (lo < hi) {
+		unsigned mid = (lo + hi) / 2;
+
+		if (at < m->slot[mid].at)
+			hi = mid;
+		else if (at - m->slot[mid].at >= m->slot[mid].size)
+			lo = mid + 1;
+		else
+			return &m->slot[mid];
+	}
+	return NULL;
+}
+
+bool ram_gpa(const struct ram_map *m, const void *host, gpa_t *out)
+{
+	for (unsigned n = 0; n < m->n; n++) {
+		uint64_t off = (uint64_t)((const uint8_t *)host - m->slot[n].host);
+
+		if (off < m->slot[n].size) {
+			*out = m->slot[n].at + off;
+			return true;
+		}
+	}
+	return false;
+}
+
+static bool is_apic(const struct cpu *c, gpa_t at)
+{
+	return PAGE_OF(at) == PAGE_OF(c->lapic->base) && lapic_on(c->lapic) && !lapic_x2(c->lapic);
+}
+
+/* NULL: MMIO, the APIC, nothing. */
+static const struct ram_slot *ram_at(const struct cpu *c, gpa_t at)
+{
+	return is_apic(c, at) ? NULL : ram_find(c->vm->map, at);
+}
+
+static void dirty_mark(const struct ram_slot *s, gpa_t at, uint64_t len)
+{
+	if (!s->dirty || !len)
+		return;
+	for (uint64_t n = (at - s->at) / PAGE; n <= (at + len - 1 - s->at) / PAGE; n++)
+		__atomic_fetch_or(&s->dirty[n / 64], BIT64(n % 64), __ATOMIC_SEQ_CST);
+}
+
+void mmu_stored(struct cpu *c, gpa_t at, uint64_t len)
+{
+	const struct ram_slot *s = ram_find(c->vm->map, at);
+
+	if (s)
+		dirty_mark(s, at, len);
+	code_page_written(c->vm, c, at, len);
+}
+
+/* The APIC's registers are 32 bits at multiples of 16; a narrower read gets its part, a narrower write is ignored. */
+static void apic_access(struct cpu *c, gpa_t at, void *data, unsigned size, bool write)
+{
+	unsigned off = at & (PAGE - 1);
+
+	if (write) {
+		if (size >= 4 && !(off & 3))
+			lapic_write(c->lapic, off, ld_le32(data));
+		return;
+	}
+	memset(data, 0, size);
+	if ((off & 3) + size <= 4) {
+		uint32_t v = lapic_read(c->lapic, off & ~3u) >> (off & 3) * 8;
+
+		memcpy(data, &v, size);
+	} else if (!(off & 3)) {
+		st_le32(data, lapic_read(c->lapic, off));
+	}
+}
+
+static void mmio(struct cpu *c, gpa_t at, uint8_t *data, unsigned size, bool write)
+{
+	if (is_apic(c, at)) {
+		apic_access(c, at, data, size, write);
+		return;
+	}
+	c->stat.exits_mmio++;
+	host_enter(c);
+	while (size) {
+		unsigned n = size > 8 ? 8 : size;
+
+		c->vm->host.mmio(c->vm->host.self, c->id, at, data, n, write);
+		at += n;
+		data += n;
+		size -= n;
+	}
+	host_leave(c);
+}
+
+/* One host access of its size where there is one. */
+static void copy_atomic(void *dst, const void *src, unsigned size)
+{
+	switch (size) {
+	case 1: *(volatile uint8_t *)dst = *(const volatile uint8_t *)src; break;
+	case 2: *(volatile uint16_t *)dst = *(const volatile uint16_t *)src; break;
+	case 4: *(volatile uint32_t *)dst = *(const volatile uint32_t *)src; break;
+	case 8: *(volatile uint64_t *)dst = *(const volatile uint64_t *)src; break;
+	default: memcpy(dst, src, size);
+	}
+}
+
+/* Inside one page. */
+static void phys_read(struct cpu *c, gpa_t at, void *buf, unsigned size)
+{
+	const struct ram_slot *s = ram_at(c, at);
+
+	if (s)
+		copy_atomic(buf, s->host + (at - s->at), size);
+	else
+		mmio(c, at, buf, size, false);
+}
+
+static void phys_write(struct cpu *c, gpa_t at, const void *buf, unsigned size)
+{
+	const struct ram_slot *s = ram_at(c, at);
+	uint8_t copy[64];
+
+	if (s && !s->rom) {
+		copy_atomic(s->host + (at - s->at), buf, size);
+		mmu_stored(c, at, size);
+		return;
+	}
+	memcpy(copy, buf, size);
+	mmio(c, at, copy, size, true);
+}
+
+/* ------ translation ------ */
+
+static void *table_entry(void *self, gpa_t at, bool write)
+{
+	struct cpu *c = self;
+	const struct ram_slot *s = ram_at(c, at);
+
+	return s && !(write && s->rom) ? s->host + (at - s->at) : NULL;
+}
+
+static void table_wrote(void *self, gpa_t at, unsigned size)
+{
+	mmu_stored(self, at, size);
+}
+
+bool mmu_canonical(const struct cpu *c, uint64_t lin)
+{
+	unsigned up = c->cr4 & CR4_LA57 ? 7 : 16;
+
+	return (uint64_t)((int64_t)(lin << up) >> up) == lin;
+}
+
+static void translate(struct cpu *c, enum tlb_kind k, uint64_t lin, unsigned access, struct page_walk *w)
+{
+	const struct engine_vcpu *v = vcpu_of(c);
+	struct paging p = { c->cr0, c->cr3, c->cr4, c->efer, v->feat.phys_bits, v->feat.gb_pages };
+	struct page_tables t = { table_entry, table_wrote, c };
+
+	if ((c->efer & EFER_LMA) && !mmu_canonical(c, lin))
+		cpu_gp0(c);
+	access |= k == TLB_USER ? PAGE_USER : k == TLB_KERN_AC ? PAGE_AC : 0;
+	c->stat.tlb_misses++;
+	if (!page_walk(&p, &t, lin, access, w))
+		cpu_raise_pf(c, lin, w->error);
+}
+
+/* ------ fills ------ */
+
+static void epoch_moves(struct cpu *c, bool global)
+{
+	c->fetch_epoch[0]++;
+	if (global)
+		c->fetch_epoch[1]++;
+}
+
+static void entry_clear(struct tlb *t, unsigned idx)
+{
+	t->e[idx].rtag = t->e[idx].wtag = t->e[idx].xtag = tlb_empty(idx);
+}
+
+static void list_add(struct cpu *c, struct tlb *t, unsigned idx, bool global)
+{
+	unsigned list = global ? LIST_GLOBAL : LIST_LOCAL;
+
+	if (t->in_list[idx] == LIST_LOCAL + 1 || t->in_list[idx] == list + 1)
+		return;
+	if (t->nfilled[list] == TLB_SIZE) /* an index can be in the global list more than once */
+		mmu_flush_all(c);
+	t->filled[list][t->nfilled[list]++] = (uint16_t)idx;
+	t->in_list[idx] = (uint8_t)(list + 1);
+}
+
+static bool watched(const struct cpu *c, uint64_t page)
+{
+	if (!vcpu_of((struct cpu *)c)->watching)
+		return false;
+	for (unsigned n = 0; n < 4; n++)
+		if ((c->dr7 >> n * 2 & 3) && (c->dr7 >> (16 + n * 4) & 1) && PAGE_OF(c->dr[n]) == page)
+			return true;
+	return false;
+}
+
+static void large_note(struct engine_vcpu *v, uint64_t lin, unsigned shift)
+{
+	if (shift > 12 && shift <= 22)
+		v->large_2m[lin >> 27 & 63] |= BIT64(lin >> 21 & 63);
+	else if (shift > 22)
+		v->large_1g[lin >> 36 & 7] |= BIT64(lin >> 30 & 63);
+}
+
+/* The write tag of a page without code; the page then knows that this vCPU may write unseen (codepage.c). */
+static bool may_tag_write(struct cpu *c, const struct ram_slot *s, gpa_t page)
+{
+	struct code_page *cp = &s->pages[(page - s->at) / PAGE];
+	uint32_t me = BIT(c->id);
+
+	if (s->rom)
+		return false;
+	if (!(__atomic_load_n(&cp->writers, __ATOMIC_RELAXED) & me))
+		__atomic_fetch_or(&cp->writers, me, __ATOMIC_SEQ_CST);
+	if (__atomic_load_n(&cp->holders, __ATOMIC_SEQ_CST))
+		return false;
+	dirty_mark(s, page, PAGE);
+	return true;
+}
+
+static void tlb_fill(struct cpu *c, enum tlb_kind k, uint64_t lin, const struct page_walk *w, const struct ram_slot *s)
+{
+	struct tlb *t = c->tlbs[k];
+	unsigned idx = lin >> 12 & (TLB_SIZE - 1);
+	struct tlb_entry *e = &t->e[idx];
+	uint64_t page = PAGE_OF(lin), tag = -page, empty = tlb_empty(idx);
+	bool r = k == TLB_USER ? w->user : !w->user || k == TLB_KERN_AC || !(c->cr4 & CR4_SMAP);
+	bool x = k == TLB_USER ? w->user && w->exec : w->exec && !(w->user && (c->cr4 & CR4_SMEP));
+	bool wr = r && w->dirty && (w->writable || (k != TLB_USER && !(c->cr0 & CR0_WP)));
+	bool was_global;
+
+	was_global = t->in_list[idx] == LIST_GLOBAL + 1;
+	list_add(c, t, idx, w->global);
+	if (e->xtag != empty && (e->xtag != tag || !x || (was_global && !w->global)))
+		epoch_moves(c, was_global);
+	if (UNLIKELY(watched(c, page)))
+		r = wr = false;
+	e->rtag = r ? tag : empty;
+	e->wtag = wr && may_tag_write(c, s, PAGE_OF(w->at)) ? tag : empty;
+	e->xtag = x ? tag : empty;
+	e->add = (uint64_t)(s->host + (PAGE_OF(w->at) - s->at)) - page;
+	large_note(vcpu_of(c), lin, w->shift);
+}
+
+/* ------ flushes ------ */
+
+static void flush_list(struct tlb *t, unsigned list)
+{
+	for (unsigned n = 0; n < t->nfilled[list]; n++) {
+		unsigned idx = t->filled[list][n];
+
+		if (t->in_list[idx] != list + 1)
+			continue;
+		entry_clear(t, idx);
+		t->in_list[idx] = 0;
+	}
+	t->nfilled[list] = 0;
+}
+
+void mmu_flush_all(struct cpu *c)
+{
+	for (unsigned k = 0; k < TLBS; k++) {
+		flush_list(c->tlbs[k], LIST_LOCAL);
+		flush_list(c->tlbs[k], LIST_GLOBAL);
+	}
+	memset(vcpu_of(c)->large_2m, 0, sizeof(vcpu_of(c)->large_2m));
+	memset(vcpu_of(c)->large_1g, 0, sizeof(vcpu_of(c)->large_1g));
+	epoch_moves(c, true);
+}
+
+void mmu_flush_nonglobal(struct cpu *c)
+{
+	for (unsigned k = 0; k < TLBS; k++)
+		flush_list(c->tlbs[k], LIST_LOCAL);
+	epoch_moves(c, false);
+}
+
+static void flush_entry(struct cpu *c, struct tlb *t, unsigned idx)
+{
+	if (t->e[idx].xtag != tlb_empty(idx))
+		epoch_moves(c, t->in_list[idx] == LIST_GLOBAL + 1);
+	entry_clear(t, idx);
+}
+
+/* The page that an entry is for; false: empty. */
+static bool entry_page(const struct tlb *t, unsigned idx, uint64_t *page)
+{
+	const struct tlb_entry *e = &t->e[idx];
+	uint64_t empty = tlb_empty(idx), tag = e->rtag != empty ? e->rtag : e->wtag != empty ? e->wtag : e->xtag;
+
+	*page = -tag;
+	return tag != empty;
+}
+
+/* Entries of the region of 1 << shift bytes around lin. */
+static void flush_region(struct cpu *c, uint64_t lin, unsigned shift)
+{
+	for (unsigned k = 0; k < TLBS; k++) {
+		struct tlb *t = c->tlbs[k];
+
+		for (unsigned n = 0; n < t->nfilled[0] + (unsigned)t->nfilled[1]; n++) {
+			unsigned idx = n < t->nfilled[0] ? t->filled[0][n] : t->filled[1][n - t->nfilled[0]];
+			uint64_t page;
+
+			if (entry_page(t, idx, &page) && page >> shift == lin >> shift)
+				flush_entry(c, t, idx);
+		}
+	}
+}
+
+void mmu_flush_page(struct cpu *c, uint64_t lin)
+{
+	const struct engine_vcpu *v = vcpu_of(c);
+	unsigned idx = lin >> 12 & (TLB_SIZE - 1);
+
+	for (unsigned k = 0; k < TLBS; k++) {
+		uint64_t page;
+
+		if (entry_page(c->tlbs[k], idx, &page) && page == PAGE_OF(lin))
+			flush_entry(c, c->tlbs[k], idx);
+	}
+	if (v->large_1g[lin >> 36 & 7] & BIT64(lin >> 30 & 63))
+		flush_region(c, lin, 30);
+	else if (v->large_2m[lin >> 27 & 63] & BIT64(lin >> 21 & 63))
+		flush_region(c, lin, c->cr4 & CR4_PAE ? 21 : 22);
+	else if (!(c->cr4 & CR4_PAE) && (v->large_2m[(lin ^ 0x200000) >> 27 & 63] & BIT64((lin ^ 0x200000) >> 21 & 63)))
+		flush_region(c, lin, 22);
+}
+
+void mmu_revoke_writes(struct cpu *c, gpa_t page)
+{
+	const struct ram_slot *s = ram_find(c->vm->map, page);
+	uint64_t host;
+
+	if (!s)
+		return;
+	host = (uint64_t)(s->host + (page - s->at));
+	for (unsigned k = 0; k < TLBS; k++) {
+		struct tlb *t = c->tlbs[k];
+
+		for (unsigned n = 0; n < t->nfilled[0] + (unsigned)t->nfilled[1]; n++) {
+			unsigned idx = n < t->nfilled[0] ? t->filled[0][n] : t->filled[1][n - t->nfilled[0]];
+			struct tlb_entry *e = &t->e[idx];
+
+			if (e->wtag != tlb_empty(idx) && e->add - e->wtag == host)
+				e->wtag = tlb_empty(idx);
+		}
+	}
+	__atomic_fetch_and(&s->pages[(page - s->at) / PAGE].writers, ~BIT(c->id), __ATOMIC_SEQ_CST);
+}
+
+void mmu_tlb_init(struct cpu *c)
+{
+	for (unsigned k = 0; k < TLBS; k++) {
+		memset(c->tlbs[k], 0, sizeof(struct tlb));
+		entry_clear(c->tlbs[k], 0);
+	}
+}
+
+/* ------ accesses ------ */
+
+static enum tlb_kind kind_now(const struct cpu *c)
+{
+	return c->tlb == c->tlbs[TLB_USER] ? TLB_USER : c->tlb == c->tlbs[TLB_KERN] ? TLB_KERN : TLB_KERN_AC;
+}
+
+static void watch_check(struct cpu *c, uint64_t lin, unsigned size, bool write)
+{
+	struct engine_vcpu *v = vcpu_of(c);
+
+	if (LIKELY(!v->watching))
+		return;
+	for (unsigned n = 0; n < 4; n++) {
+		unsigned rw = c->dr7 >> (16 + n * 4) & 3, code = c->dr7 >> (18 + n * 4) & 3;
+		uint64_t len = code == 2 ? 8 : code + 1, at = c->dr[n] & ~(len - 1);
+
+		if (!(c->dr7 >> n * 2 & 3) || !(rw & 1) || (rw == 1 && !write))
+			continue;
+		if (lin < at + len && at < lin + size) {
+			v->db_pending |= BIT(n);
+			c->leave = true;
+		}
+	}
+}
+
+/* Physical addresses of the one or two pages of an access, all rights checked. */
+struct span {
+	gpa_t at[2];
+	unsigned len[2];
+};
+
+static uint64_t lin_add(const struct cpu *c, uint64_t lin, unsigned n)
+{
+	return c->efer & EFER_LMA ? lin + n : (uint32_t)(lin + n);
+}
+
+static gpa_t touch(struct cpu *c, enum tlb_kind k, uint64_t lin, unsigned access)
+{
+	const struct ram_slot *s;
+	struct page_walk w;
+
+	translate(c, k, lin, access, &w);
+	s = ram_at(c, w.at);
+	if (s)
+		tlb_fill(c, k, lin, &w, s);
+	return w.at;
+}
+
+static void span_touch(struct cpu *c, enum tlb_kind k, uint64_t lin, unsigned size, unsigned access, struct span *sp)
+{
+	unsigned first = PAGE - (lin & (PAGE - 1));
+
+	sp->len[0] = size <= first ? size : first;
+	sp->len[1] = size - sp->len[0];
+	sp->at[0] = touch(c, k, lin, access);
+	if (sp->len[1])
+		sp->at[1] = touch(c, k, lin_add(c, lin, first), access);
+	watch_check(c, lin, size, access & PAGE_WRITE);
+}
+
+static void load(struct cpu *c, enum tlb_kind k, uint64_t lin, void *buf, unsigned size)
+{
+	struct span sp;
+
+	span_touch(c, k, lin, size, 0, &sp);
+	phys_read(c, sp.at[0], buf, sp.len[0]);
+	if (sp.len[1])
+		phys_read(c, sp.at[1], (uint8_t *)buf + sp.len[0], sp.len[1]);
+}
+
+static void store(struct cpu *c, enum tlb_kind k, uint64_t lin, const void *buf, unsigned size)
+{
+	struct span sp;
+
+	span_touch(c, k, lin, size, PAGE_WRITE, &sp);
+	phys_write(c, sp.at[0], buf, sp.len[0]);
+	if (sp.len[1])
+		phys_write(c, sp.at[1], (const uint8_t *)buf + sp.len[0], sp.len[1]);
+}
+
+uint64_t mmu_ld_as(struct cpu *c, enum tlb_kind k, uint64_t lin, unsigned size)
+{
+	struct tlb_entry *e = tlb_at(c->tlbs[k], lin);
+	uint64_t v = 0;
+
+	if (lin + e->rtag <= PAGE - size)
+		copy_atomic(&v, (void *)(lin + e->add), size);
+	else
+		load(c, k, lin, &v, size);
+	return v;
+}
+
+void mmu_st_as(struct cpu *c, enum tlb_kind k, uint64_t lin, unsigned size, uint64_t v)
+{
+	struct tlb_entry *e = tlb_at(c->tlbs[k], lin);
+
+	if (lin + e->wtag <= PAGE - size)
+		copy_atomic((void *)(lin + e->add), &v, size);
+	else
+		store(c, k, lin, &v, size);
+}
+
+uint64_t mmu_ld(struct cpu *c, uint64_t lin, unsigned size)
+{
+	uint64_t v = 0;
+
+	load(c, kind_now(c), lin, &v, size);
+	return v;
+}
+
+void mmu_st(struct cpu *c, uint64_t lin, unsigned size, uint64_t v)
+{
+	store(c, kind_now(c), lin, &v, size);
+}
+
+void mmu_ld_block(struct cpu *c, uint64_t lin, void *buf, unsigned size)
+{
+	const void *p = tlb_read(c, lin, size);
+
+	if (LIKELY(p != NULL))
+		memcpy(buf, p, size);
+	else
+		load(c, kind_now(c), lin, buf, size);
+}
+
+void mmu_st_block(struct cpu *c, uint64_t lin, const void *buf, unsigned size)
+{
+	void *p = tlb_write(c, lin, size);
+
+	if (LIKELY(p != NULL))
+		memcpy(p, buf, size);
+	else
+		store(c, kind_now(c), lin, buf, size);
+}
+
+uint64_t mmu_ld_sys(struct cpu *c, uint64_t lin, unsigned size)
+{
+	return mmu_ld_as(c, TLB_KERN, lin, size);
+}
+
+void mmu_st_sys(struct cpu *c, uint64_t lin, unsigned size, uint64_t v)
+{
+	mmu_st_as(c, TLB_KERN, lin, size, v);
+}
+
+void mmu_probe_w(struct cpu *c, uint64_t lin, unsigned size)
+{
+	struct span sp;
+
+	if (!tlb_write(c, lin, size))
+		span_touch(c, kind_now(c), lin, size, PAGE_WRITE, &sp);
+}
+
+void mmu_probe_r(struct cpu *c, uint64_t lin, unsigned size)
+{
+	struct span sp;
+
+	if (!tlb_read(c, lin, size))
+		span_touch(c, kind_now(c), lin, size, 0, &sp);
+}
+
+/* ------ read-modify-write ------ */
+
+void *mmu_rmw(struct cpu *c, uint64_t lin, unsigned size)
+{
+	void *p = tlb_write(c, lin, size);
+	const struct ram_slot *s;
+	struct span sp;
+
+	if (LIKELY(p != NULL))
+		return p;
+	span_touch(c, kind_now(c), lin, size, PAGE_WRITE, &sp);
+	s = ram_at(c, sp.at[0]);
+	return s && !s->rom && !sp.len[1] ? s->host + (sp.at[0] - s->at) : NULL;
+}
+
+void mmu_rmw_done(struct cpu *c, uint64_t lin, void *host, unsigned size)
+{
+	gpa_t at;
+
+	if (LIKELY(tlb_write(c, lin, size) == host))
+		return;
+	if (ram_gpa(c->vm->map, host, &at))
+		mmu_stored(c, at, size);
+}
+
+uint64_t mmu_rmw_slow(struct cpu *c, uint64_t lin, unsigned size, bool locked, uint64_t (*fn)(void *self, uint64_t old), void *self)
+{
+	bool crossing = (lin & (PAGE - 1)) + size > PAGE;
+	uint64_t old = 0, new;
+
+	mmu_probe_w(c, lin, size);
+	if (locked && crossing)
+		world_stop(c);
+	load(c, kind_now(c), lin, &old, size);
+	new = fn(self, old);
+	store(c, kind_now(c), lin, &new, size);
+	if (locked && crossing)
+		world_go(c);
+	return old;
+}
+
+/* ------ fetch ------ */
+
+const uint8_t *mmu_fetch(struct cpu *c, uint64_t lin, gpa_t *page, bool *global)
+{
+	enum tlb_kind k = c->cpl == 3 ? TLB_USER : TLB_KERN;
+	struct tlb_entry *e = tlb_at(c->tlbs[k], lin);
+	const uint8_t *host;
+
+	if (lin + e->xtag > PAGE - 1) {
+		touch(c, k, lin, PAGE_FETCH);
+		if (lin + e->xtag > PAGE - 1)
+			return NULL;
+	}
+	host = (const uint8_t *)(PAGE_OF(lin) + e->add);
+	*global = c->tlbs[k]->in_list[lin >> 12 & (TLB_SIZE - 1)] == LIST_GLOBAL + 1;
+	return ram_gpa(c->vm->map, host, page) ? host : NULL;
+}
