@@ -120,6 +120,7 @@ struct cpu {
 	struct lapic *lapic;
 	unsigned id;
 	const struct cpuid_table *cpuid;
+	uint32_t isa, isa_known;   /* isa.h: optional instructions that CPUID shows, looked up at first use */
 	uint64_t mail_epoch;       /* mmu.c: last revocations seen */
 	struct cpu_stats {
 		uint64_t insns, exits_io, exits_mmio, irqs, nmis, exceptions, page_faults, tlb_misses, hlts, pauses, cr_access, rdmsr,

@@ -1,0 +1,92 @@
+/*
+ * Lazy arithmetic flags: from the operands and the result of the last operation to the bits, on demand.
+ * SDM vol. 1, section 3.4.3.1. Carries and overflows come from the bitwise majority formulas, which hold with any carry in.
+ */
+#include "engine/soft/flags.h"
+
+static inline uint32_t parity_flag(uint64_t r)
+{
+	return __builtin_parity((uint8_t)r) ? 0 : FL_PF;
+}
+
+static inline uint32_t szp_flags(uint64_t r, unsigned top)
+{
+	uint64_t trunc = r & (~0ull >> (63 - top));
+
+	return parity_flag(r) | (trunc ? 0 : FL_ZF) | (r >> top & 1 ? FL_SF : 0);
+}
+
+/* Carry and overflow from the vectors whose top bits tell; AF is bit 4 of a ^ b ^ r in every sum and difference. */
+static inline uint32_t sum_flags(uint64_t a, uint64_t b, uint64_t r, uint64_t carry, uint64_t overflow, unsigned top)
+{
+	return szp_flags(r, top) | ((a ^ b ^ r) & FL_AF) | (carry >> top & 1) | (overflow >> top & 1 ? FL_OF : 0);
+}
+
+uint32_t cc_flags(const struct cpu *c)
+{
+	unsigned top = (8u << (c->cc_op & 3)) - 1;
+	uint64_t a = c->cc_a, b = c->cc_b, r = c->cc_r;
+
+	switch (c->cc_op >> 2) {
+	case CC_ADD:
+	case CC_ADC:
+		return sum_flags(a, b, r, (a & b) | ((a | b) & ~r), (a ^ r) & (b ^ r), top);
+	case CC_SUB:
+	case CC_SBB:
+		return sum_flags(a, b, r, (~a & b) | ((~a | b) & r), (a ^ b) & (a ^ r), top);
+	case CC_LOGIC:
+		return szp_flags(r, top);
+	case CC_INC: /* the sum of a and 1; the carry is the old one */
+		return szp_flags(r, top) | ((a ^ 1 ^ r) & FL_AF) | (b & FL_CF) | ((~a & r) >> top & 1 ? FL_OF : 0);
+	case CC_DEC:
+		return szp_flags(r, top) | ((a ^ 1 ^ r) & FL_AF) | (b & FL_CF) | ((a & ~r) >> top & 1 ? FL_OF : 0);
+	default:
+		return r & FL_ARITH;
+	}
+}
+
+static bool flags_cond(uint32_t f, unsigned cond)
+{
+	bool sf_ne_of = !(f & FL_SF) != !(f & FL_OF), v;
+
+	switch (cond >> 1) {
+	case 0: v = f & FL_OF; break;
+	case 1: v = f & FL_CF; break;
+	case 2: v = f & FL_ZF; break;
+	case 3: v = f & (FL_CF | FL_ZF); break;
+	case 4: v = f & FL_SF; break;
+	case 5: v = f & FL_PF; break;
+	case 6: v = sf_ne_of; break;
+	default: v = sf_ne_of || (f & FL_ZF); break;
+	}
+	return v != (cond & 1);
+}
+
+/* The comparisons that compilers emit need no flags. */
+static bool sub_cond(const struct cpu *c, unsigned cond, bool *v)
+{
+	unsigned up = 64 - (8u << (c->cc_op & 3));
+	int64_t a = (int64_t)(c->cc_a << up), b = (int64_t)(c->cc_b << up);
+
+	switch (cond >> 1) {
+	case 1: *v = (uint64_t)a < (uint64_t)b; break;
+	case 2: *v = a == b; break;
+	case 3: *v = (uint64_t)a <= (uint64_t)b; break;
+	case 6: *v = a < b; break;
+	case 7: *v = a <= b; break;
+	default: return false;
+	}
+	*v = *v != (cond & 1);
+	return true;
+}
+
+bool cc_cond(const struct cpu *c, unsigned cond)
+{
+	bool v;
+
+	if (c->cc_op >> 2 == CC_SUB && sub_cond(c, cond, &v))
+		return v;
+	if (cond >> 1 == 2 && c->cc_op >> 2 != CC_FLAGS)
+		return ((c->cc_r << (64 - (8u << (c->cc_op & 3)))) == 0) != (cond & 1);
+	return flags_cond(cc_flags(c), cond);
+}

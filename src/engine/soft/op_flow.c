@@ -1,0 +1,275 @@
+/*
+ * Near flow and the stack: jumps, calls, returns, loops, PUSH, POP, PUSHA, POPA, ENTER, LEAVE, PUSHF, POPF, BOUND.
+ * Far transfers, interrupts and segment loads are op_sys.c's.
+ *
+ * A near branch in 64-bit code is 64 bits wide whatever the prefixes say (as Intel processors do). RSP and the target are
+ * committed after the last access and check.
+ */
+#include "engine/soft/exec_table.h"
+#include "engine/soft/opnd.h"
+#include "engine/soft/sys.h"
+
+/* ------ targets ------ */
+static unsigned branch_size(const struct cpu *c, const struct insn *i)
+{
+	return c->mode & MODE_64 ? 8 : i->opsize;
+}
+
+/* Raises #GP(0) for a target that cannot be fetched: not canonical, or beyond the limit of CS. */
+static void target_check(struct cpu *c, uint64_t to)
+{
+	if (c->mode & MODE_64) {
+		if (UNLIKELY((uint64_t)((int64_t)(to << 16) >> 16) != to))
+			cpu_gp0(c);
+	} else if (UNLIKELY(to > c->seg[SEG_CS].limit)) {
+		cpu_gp0(c);
+	}
+}
+
+static uint64_t target_rel(struct cpu *c, const struct insn *i)
+{
+	uint64_t to = size_trunc(c->rip_next + i->imm, branch_size(c, i));
+
+	target_check(c, to);
+	return to;
+}
+
+static uint64_t target_ind(struct cpu *c, const struct insn *i)
+{
+	uint64_t to = size_trunc(opnd_get(c, i, 0), branch_size(c, i));
+
+	target_check(c, to);
+	return to;
+}
+
+void op_jmp(struct cpu *c, const struct insn *i)
+{
+	c->rip_next = target_rel(c, i);
+}
+
+void op_jmp_ind(struct cpu *c, const struct insn *i)
+{
+	c->rip_next = target_ind(c, i);
+}
+
+void op_jcc(struct cpu *c, const struct insn *i)
+{
+	if (cc_cond(c, i->cond))
+		c->rip_next = target_rel(c, i);
+}
+
+void op_call(struct cpu *c, const struct insn *i)
+{
+	uint64_t to = target_rel(c, i);
+
+	stack_push(c, c->rip_next, branch_size(c, i));
+	c->rip_next = to;
+}
+
+void op_call_ind(struct cpu *c, const struct insn *i)
+{
+	uint64_t to = target_ind(c, i);
+
+	stack_push(c, c->rip_next, branch_size(c, i));
+	c->rip_next = to;
+}
+
+void op_ret(struct cpu *c, const struct insn *i)
+{
+	unsigned size = branch_size(c, i);
+	uint64_t to = stack_peek(c, c->r[RSP], size);
+
+	target_check(c, to);
+	stack_set_sp(c, c->r[RSP] + size + (i->nopnd ? i->imm : 0));
+	c->rip_next = to;
+}
+
+/* ------ counted branches: the counter has the address size ------ */
+static void loop_if(struct cpu *c, const struct insn *i, bool cond)
+{
+	uint64_t count = size_trunc(c->r[RCX] - 1, i->addrsize);
+	uint64_t to = count && cond ? target_rel(c, i) : c->rip_next;
+
+	reg_set_wide(c, RCX, i->addrsize, count);
+	c->rip_next = to;
+}
+
+void op_loop(struct cpu *c, const struct insn *i)
+{
+	loop_if(c, i, true);
+}
+
+void op_loope(struct cpu *c, const struct insn *i)
+{
+	loop_if(c, i, cc_flags(c) & FL_ZF);
+}
+
+void op_loopne(struct cpu *c, const struct insn *i)
+{
+	loop_if(c, i, !(cc_flags(c) & FL_ZF));
+}
+
+void op_jcxz(struct cpu *c, const struct insn *i)
+{
+	if (!size_trunc(c->r[RCX], i->addrsize))
+		c->rip_next = target_rel(c, i);
+}
+
+/* ------ push, pop ------ */
+void op_push(struct cpu *c, const struct insn *i)
+{
+	stack_push(c, size_trunc(opnd_get(c, i, 0), i->opsize), i->opsize);
+}
+
+/* POP RSP ends with the value read. */
+void op_pop(struct cpu *c, const struct insn *i)
+{
+	unsigned size = i->opsize;
+	uint64_t old = c->r[RSP], v = stack_peek(c, old, size), popped, ea;
+
+	stack_set_sp(c, old + size);
+	if (!opnd_is_mem(i, 0)) {
+		opnd_set(c, i, 0, v);
+		return;
+	}
+	ea = insn_ea(c, i); /* with RSP as it is after the pop */
+	popped = c->r[RSP];
+	c->r[RSP] = old; /* until the store cannot fault any more */
+	st_size(c, seg_lin(c, i->seg, ea, size, true), size, v);
+	c->r[RSP] = popped;
+}
+
+void op_pusha(struct cpu *c, const struct insn *i)
+{
+	unsigned size = i->opsize;
+	uint64_t sp = c->r[RSP];
+
+	for (unsigned n = 1; n <= 8; n++)
+		mmu_probe_w(c, stack_lin(c, sp - n * size, size, true), size);
+	for (unsigned n = 1; n <= 8; n++)
+		st_size(c, stack_lin(c, sp - n * size, size, true), size, size_trunc(c->r[n - 1], size));
+	stack_set_sp(c, sp - 8 * size);
+}
+
+void op_popa(struct cpu *c, const struct insn *i)
+{
+	unsigned size = i->opsize;
+	uint64_t v[8];
+
+	for (unsigned n = 0; n < 8; n++)
+		v[n] = stack_peek(c, c->r[RSP] + n * size, size);
+	stack_set_sp(c, c->r[RSP] + 8 * size);
+	for (unsigned n = 0; n < 8; n++) {
+		if (7 - n != RSP)
+			reg_set_wide(c, 7 - n, size, v[n]);
+	}
+}
+
+/* ------ frames ------ */
+/* The saved frame pointers of the outer levels, copied below the own one; gives the new stack pointer. */
+static uint64_t enter_levels(struct cpu *c, unsigned size, unsigned levels, uint64_t sp, uint64_t frame)
+{
+	uint64_t bp = c->r[RBP];
+
+	for (unsigned n = 1; n < levels; n++) {
+		uint64_t v;
+
+		bp -= size;
+		v = stack_peek(c, bp, size);
+		sp -= size;
+		st_size(c, stack_lin(c, sp, size, true), size, v);
+	}
+	sp -= size;
+	st_size(c, stack_lin(c, sp, size, true), size, size_trunc(frame, size));
+	return sp;
+}
+
+void op_enter(struct cpu *c, const struct insn *i)
+{
+	unsigned size = i->opsize, levels = (unsigned)i->imm2 & 31;
+	uint64_t sp = c->r[RSP] - size, frame = sp & stack_mask(c);
+
+	st_size(c, stack_lin(c, sp, size, true), size, size_trunc(c->r[RBP], size));
+	if (levels)
+		sp = enter_levels(c, size, levels, sp, frame);
+	sp -= (uint16_t)i->imm;
+	mmu_probe_w(c, stack_lin(c, sp, size, true), size); /* a write at the final RSP must be possible */
+	reg_set_wide(c, RBP, size, frame);
+	stack_set_sp(c, sp);
+}
+
+void op_leave(struct cpu *c, const struct insn *i)
+{
+	uint64_t bp = c->r[RBP], v = stack_peek(c, bp, i->opsize);
+
+	stack_set_sp(c, bp + i->opsize);
+	reg_set_wide(c, RBP, i->opsize, v);
+}
+
+/* Index outside the pair of signed bounds in memory: #BR. */
+void op_bound(struct cpu *c, const struct insn *i)
+{
+	unsigned size = i->opsize;
+	uint64_t lin = opnd_lin(c, i, 2 * size, false);
+	int64_t at = size_sext(c->r[i->reg], size), low = size_sext(ld_size(c, lin, size), size);
+	int64_t high = size_sext(ld_size(c, lin + size, size), size);
+
+	if (at < low || at > high)
+		cpu_raise(c, EXC_BR);
+}
+
+/* ------ RFLAGS ------ */
+static unsigned iopl(const struct cpu *c)
+{
+	return (c->fl & FL_IOPL) >> 12;
+}
+
+/* In virtual-8086 mode with IOPL below 3: IF means VIF if the extension is on (16 bits only), else #GP. */
+static bool vme_flags(struct cpu *c, const struct insn *i)
+{
+	if (!(c->fl & FL_VM) || iopl(c) == 3)
+		return false;
+	if (!(c->cr4 & CR4_VME) || i->opsize != 2)
+		cpu_gp0(c);
+	return true;
+}
+
+void op_pushf(struct cpu *c, const struct insn *i)
+{
+	uint32_t v = cpu_flags(c) & ~(uint32_t)(FL_VM | FL_RF);
+
+	if (vme_flags(c, i))
+		v = (v & ~(uint32_t)FL_IF) | FL_IOPL | (v & FL_VIF ? FL_IF : 0);
+	stack_push(c, size_trunc(v, i->opsize), i->opsize);
+}
+
+static void popf_vme(struct cpu *c, uint32_t v)
+{
+	uint32_t mask = FL_ARITH | FL_DF | FL_NT | FL_TF | FL_VIF;
+
+	if ((v & FL_TF) || ((v & FL_IF) && (c->fl & FL_VIP)))
+		cpu_gp0(c);
+	sys_set_flags(c, (v & ~(uint32_t)FL_VIF) | (v & FL_IF ? FL_VIF : 0), mask);
+}
+
+void op_popf(struct cpu *c, const struct insn *i)
+{
+	bool vme = vme_flags(c, i);
+	uint32_t v = (uint32_t)stack_peek(c, c->r[RSP], i->opsize);
+	uint32_t mask = FL_ARITH | FL_DF | FL_NT | FL_TF;
+	uint64_t sp = c->r[RSP] + i->opsize;
+
+	if (vme) {
+		popf_vme(c, v);
+		stack_set_sp(c, sp);
+		return;
+	}
+	if (i->opsize != 2)
+		mask |= FL_AC | FL_ID | FL_RF;
+	if (c->cpl <= iopl(c))
+		mask |= FL_IF;
+	if (c->cpl == 0)
+		mask |= FL_IOPL;
+	stack_set_sp(c, sp);
+	sys_set_flags(c, v & ~(uint32_t)FL_RF, mask);
+}
