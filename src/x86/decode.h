@@ -20,7 +20,7 @@ enum opnd_kind {
 	OPND_OPREG, /* general register in the low opcode bits: insn.rm */
 	OPND_ACC,   /* AL, AX, EAX, RAX */
 	OPND_FIXED, /* another fixed register: number in opnd.reg (CL, DX) */
-	OPND_IMM,   /* insn.imm, already sign- or zero-extended as the instruction does */
+	OPND_IMM,   /* insn.imm, already sign- (to 64 bits) or zero-extended as the instruction does; ENTER: second in imm2 */
 	OPND_ONE,   /* shifts by 1 */
 	OPND_REL,   /* branch target: insn.imm is relative to the next instruction */
 	OPND_FAR,   /* ptr16:16/32: insn.imm offset, insn.imm2 selector */
@@ -28,12 +28,13 @@ enum opnd_kind {
 	OPND_SREG,  /* segment register insn.reg */
 	OPND_CR, OPND_DR,
 	OPND_MEM,   /* memory only (LEA, far pointers, descriptor tables); a register here is #UD */
-	OPND_VEC,   /* operand of a vector or x87 instruction: see thunk.h */
 	OPND_VVVV,  /* general register of VEX.vvvv (BMI) */
 };
 
 struct opnd {
-	uint8_t kind, size, reg; /* size in bytes: 1, 2, 4, 8 */
+	uint8_t kind;
+	uint8_t size; /* in bytes: 1, 2, 4, 8; far pointers, descriptor-table operands and BOUND pairs: all of it; 0: others */
+	uint8_t reg;  /* the register's number, whatever kind it is */
 };
 
 enum insn_flag {
@@ -44,11 +45,12 @@ enum insn_flag {
 };
 enum { REG_NONE = 0xff };
 
+struct vec_row;
 struct insn {
 	uint16_t op;     /* enum x86_op */
 	uint16_t flags;
 	uint8_t len;     /* all bytes */
-	uint8_t opsize;  /* effective operand size in bytes: 1 for byte forms, else 2, 4, 8 */
+	uint8_t opsize;  /* effective operand size in bytes: 1 for byte forms, else 2, 4, 8; CMPXCHG8B: 8 or 16 */
 	uint8_t addrsize; /* 2, 4, 8 */
 	uint8_t cond;    /* Jcc, SETcc, CMOVcc: low opcode nibble */
 	uint8_t map;     /* 0: one byte, 1: 0F, 2: 0F38, 3: 0F3A */
@@ -56,15 +58,15 @@ struct insn {
 	uint8_t modrm;   /* raw */
 	uint8_t mod, reg, rm; /* reg and rm with REX/VEX extension; rm only meaningful when mod == 3 or OPND_OPREG */
 	uint8_t vvvv, vl;     /* VEX: register; 16 or 32 */
-	uint8_t seg;     /* effective segment of the memory operand, enum x86_seg */
+	uint8_t seg;     /* effective segment of the memory operand, enum x86_seg; without one (strings, XLAT): override or DS */
 	uint8_t base, index, scale; /* registers or REG_NONE; scale is 0..3; RIP-relative has INSN_RIPREL, no base */
 	uint8_t disp_at, imm_at, imm_size; /* where in the bytes; for tools */
 	uint8_t nopnd;
 	struct opnd opnd[4];
 	int64_t disp;
 	uint64_t imm, imm2;
-	const void *vec; /* thunk.h: row of a vector or x87 instruction, else NULL */
-	uint8_t bytes[INSN_MAX];
+	const struct vec_row *vec; /* vec.h: operands of a vector or x87 instruction (nopnd is 0 then), else NULL */
+	uint8_t bytes[INSN_MAX + 1]; /* what lies behind len is undefined */
 };
 
 enum code_size { CODE16 = 2, CODE32 = 4, CODE64 = 8 };
@@ -75,7 +77,7 @@ enum decode_result {
 	DECODE_UD,       /* #UD; i->len is how far it got */
 	DECODE_TOO_LONG, /* over 15 bytes: #GP */
 };
-/* Reads at most avail bytes at p, never more than the instruction has. */
+/* Reads at most avail bytes at p; that it needs what lies behind the instruction never shows. */
 enum decode_result decode(struct insn *i, const uint8_t *p, size_t avail, enum code_size mode);
 
 /* Intel syntax, for logs and tests; rip is the address of the instruction. */

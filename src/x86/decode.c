@@ -1,0 +1,571 @@
+/*
+ * The decoder: prefixes, opcode, ModRM and SIB, displacement, immediate (Intel SDM vol. 2, chapter 2), with the opcode map of
+ * decode.tab. An opcode leads to a row through a tree of selectors (mode, prefix, mod, reg, rm, VEX.L, VEX.W, REX.B).
+ * EVEX instructions get their length and #UD: AVX-512 is not shown to guests. 3DNow and XOP are #UD.
+ */
+#include "x86/decode.h"
+
+#include "x86/state.h"
+#include "x86/vec.h"
+
+#include <string.h>
+
+enum dec_sel { SEL_mode, SEL_pfx, SEL_mod, SEL_reg, SEL_rm, SEL_l, SEL_w, SEL_rexb }; /* ORDER: SELS in gen_decode.py */
+enum dec_os { OS_b, OS_w, OS_d, OS_q, OS_v, OS_z, OS_y, OS_c, OS_d64, OS_f64, OS_x, OS_CLASSES };
+enum dec_size { SZ_none, SZ_b, SZ_w, SZ_d, SZ_q, SZ_v, SZ_z, SZ_y, SZ_c, SZ_h, SZ_p, SZ_s, SZ_a, SZ_x, SZS };
+enum dec_imm { IMM_NONE, IMM_B, IMM_SB, IMM_W, IMM_Z, IMM_V, IMM_FAR, IMM_MOFFS, IMM_WB };
+enum dec_row_flag {
+	ROW_LOCK = 1, ROW_MODREG = 2, ROW_NOVVVV = 8, ROW_LIG = 16, ROW_COND = 32, ROW_OPREG = 64, ROW_CR = 128,
+	ROW_DR = 256, ROW_SREG_TO = 512, ROW_SREG_FROM = 1024, ROW_GATHER = 2048,
+	ROW_CHECKED = ROW_CR | ROW_DR | ROW_SREG_TO | ROW_SREG_FROM | ROW_GATHER,
+};
+
+struct dec_opnd {
+	uint8_t kind, size, reg; /* SREG: 0xff is ModRM.reg */
+};
+struct dec_row {
+	uint16_t op, flags;
+	uint8_t os, imm, nopnd, opnd[4];
+	uint16_t vec; /* 0xffff: none */
+};
+struct dec_node {
+	uint8_t sel;
+	uint16_t next;
+};
+
+#include "x86/decode_tables.h"
+
+/* Operand sizes by class, mode (16, 32, 64), 66 prefix, W. */
+#define OS_V { 2, 2, 4, 4, 4, 4, 2, 2, 4, 8, 2, 8 }
+static const uint8_t os_size[OS_CLASSES][12] = {
+	[OS_b] = { 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1 },
+	[OS_w] = { 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2 },
+	[OS_d] = { 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4 },
+	[OS_q] = { 8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8 },
+	[OS_v] = OS_V,
+	[OS_z] = { 2, 2, 4, 4, 4, 4, 2, 2, 4, 4, 2, 4 },
+	[OS_y] = { 4, 4, 4, 4, 4, 4, 4, 4, 4, 8, 4, 8 },
+	[OS_c] = { 4, 4, 4, 4, 4, 4, 4, 4, 8, 8, 8, 8 },
+	[OS_d64] = { 2, 2, 4, 4, 4, 4, 2, 2, 8, 8, 2, 8 },
+	[OS_f64] = { 2, 2, 4, 4, 4, 4, 2, 2, 8, 8, 8, 8 },
+	[OS_x] = { 8, 8, 8, 8, 8, 8, 8, 8, 8, 16, 8, 16 },
+};
+
+/* State of one decoding that is no part of the result. */
+struct dec {
+	const uint8_t *p, *end;
+	const uint8_t *start;
+	uint8_t rex;     /* WRXB, also from VEX */
+	uint8_t pfx;     /* selector: np, 66, f2, f3 */
+	uint8_t rep;     /* last of F2, F3 */
+	uint8_t map;     /* row of dec_map */
+	bool has_rex, long_mode;
+	uint8_t mode3;   /* 0, 1, 2 for 16, 32, 64 */
+	uint8_t nvvvv;   /* raw field was not 1111 */
+};
+
+static enum decode_result starved(const struct dec *d)
+{
+	return d->end - d->start >= INSN_MAX ? DECODE_TOO_LONG : DECODE_MORE;
+}
+
+#define FETCH(d, var)                                                                                                  \
+	do {                                                                                                           \
+		if (UNLIKELY((d)->p >= (d)->end))                                                                      \
+			return starved(d);                                                                             \
+		(var) = *(d)->p++;                                                                                     \
+	} while (0)
+
+/* Little-endian, sign-extended. */
+static inline bool fetch_s(struct dec *d, unsigned size, int64_t *v)
+{
+	int8_t b;
+	int16_t w;
+	int32_t l;
+
+	if (UNLIKELY((size_t)(d->end - d->p) < size))
+		return false;
+	switch (size) {
+	case 1:
+		memcpy(&b, d->p, 1);
+		*v = b;
+		break;
+	case 2:
+		memcpy(&w, d->p, 2);
+		*v = w;
+		break;
+	case 4:
+		memcpy(&l, d->p, 4);
+		*v = l;
+		break;
+	default:
+		memcpy(v, d->p, 8);
+	}
+	d->p += size;
+	return true;
+}
+
+/* 1: segment override, 2: 66, 3: 67, 4: F0, 5: F2, F3; REX is handled apart. */
+static const uint8_t prefix_class[256] = {
+	[0x26] = 1, [0x2e] = 1, [0x36] = 1, [0x3e] = 1, [0x64] = 1, [0x65] = 1, [0x66] = 2, [0x67] = 3, [0xf0] = 4, [0xf2] = 5,
+	[0xf3] = 5,
+};
+
+static void prefix_take(struct dec *d, struct insn *i, uint8_t b)
+{
+	switch (prefix_class[b]) {
+	case 1:
+		/* ES, CS, SS, DS overrides do nothing in 64-bit code, not even undo an earlier FS or GS. */
+		if (b >= 0x64) {
+			i->seg = b == 0x64 ? SEG_FS : SEG_GS;
+			i->flags |= INSN_SEGOVR;
+		} else if (!d->long_mode) {
+			i->seg = (b >> 3) & 3;
+			i->flags |= INSN_SEGOVR;
+		}
+		break;
+	case 2:
+		i->flags |= INSN_OPSIZE;
+		break;
+	case 3:
+		i->flags |= INSN_ADDRSIZE;
+		break;
+	case 4:
+		i->flags |= INSN_LOCK;
+		break;
+	default:
+		i->flags = (i->flags & ~(INSN_REP | INSN_REPNE)) | (b == 0xf3 ? INSN_REP : INSN_REPNE);
+	}
+}
+
+/* All prefixes and the opcode's first byte. */
+static enum decode_result dec_prefixes(struct dec *d, struct insn *i, uint8_t *first)
+{
+	uint8_t b;
+
+	for (;;) {
+		FETCH(d, b);
+		if (prefix_class[b]) {
+			prefix_take(d, i, b);
+			d->has_rex = false; /* only directly before the opcode does REX count */
+			d->rex = 0;
+		} else if (d->long_mode && (b & 0xf0) == 0x40) {
+			d->has_rex = true;
+			d->rex = b & 15;
+		} else {
+			break;
+		}
+	}
+	if (d->has_rex)
+		i->flags |= INSN_REX;
+	d->pfx = i->flags & INSN_REP ? 3 : i->flags & INSN_REPNE ? 2 : i->flags & INSN_OPSIZE ? 1 : 0;
+	*first = b;
+	return DECODE_OK;
+}
+
+/* C4, C5 behind which a VEX prefix stands. */
+static enum decode_result dec_vex(struct dec *d, struct insn *i, uint8_t first)
+{
+	static const uint8_t pp[] = { 0, 1, 3, 2 };
+	uint8_t a, b, map = 1;
+
+	FETCH(d, a);
+	b = a;
+	d->rex = (~a >> 5) & 4; /* R */
+	if (first == 0xc4) {
+		FETCH(d, b);
+		map = a & 0x1f;
+		d->rex = (~a >> 5) & 7;
+		if (b & 0x80)
+			d->rex |= 8;
+	}
+	if (!d->long_mode)
+		d->rex &= 8; /* R and X are 1 (else LES, LDS), B is ignored */
+	if ((i->flags & (INSN_LOCK | INSN_REP | INSN_REPNE | INSN_OPSIZE)) || d->has_rex || map < 1 || map > 3)
+		return DECODE_UD;
+	i->flags |= INSN_VEX;
+	i->vvvv = (~b >> 3) & (d->long_mode ? 15 : 7);
+	d->nvvvv = (b & 0x78) != 0x78;
+	i->vl = b & 4 ? 32 : 16;
+	d->pfx = pp[b & 3];
+	i->map = map;
+	d->map = 3 + map;
+	FETCH(d, i->opcode);
+	return DECODE_OK;
+}
+
+static enum decode_result dec_opcode(struct dec *d, struct insn *i)
+{
+	enum decode_result r;
+	uint8_t b;
+
+	r = dec_prefixes(d, i, &b);
+	if (UNLIKELY(r != DECODE_OK))
+		return r;
+	if ((b & 0xfe) == 0xc4 || b == 0x62) {
+		if (UNLIKELY(d->p >= d->end))
+			return starved(d);
+		if (d->long_mode || *d->p >= 0xc0) {
+			if (b != 0x62)
+				return dec_vex(d, i, b);
+			i->flags |= INSN_EVEX;
+			return DECODE_OK;
+		}
+	}
+	if (b == 0x0f) {
+		i->map = 1;
+		FETCH(d, b);
+		if (b == 0x38 || b == 0x3a) {
+			i->map = b == 0x38 ? 2 : 3;
+			FETCH(d, b);
+		}
+	}
+	d->map = i->map;
+	i->opcode = b;
+	return DECODE_OK;
+}
+
+static enum decode_result dec_mem16(struct dec *d, struct insn *i)
+{
+	static const uint8_t base[8] = { RBX, RBX, RBP, RBP, RSI, RDI, RBP, RBX };
+	static const uint8_t index[8] = { RSI, RDI, RSI, RDI, REG_NONE, REG_NONE, REG_NONE, REG_NONE };
+	unsigned rm = i->modrm & 7, size = i->mod;
+
+	i->base = base[rm];
+	i->index = index[rm];
+	if (i->mod == 0 && rm == 6) {
+		i->base = REG_NONE;
+		size = 2;
+	}
+	if (i->base == RBP)
+		i->flags |= INSN_SAVE_STACK;
+	i->disp_at = d->p - d->start;
+	if (size && !fetch_s(d, size, &i->disp))
+		return starved(d);
+	if (!size)
+		i->disp_at = 0;
+	return DECODE_OK;
+}
+
+static enum decode_result dec_mem32(struct dec *d, struct insn *i)
+{
+	unsigned rm = i->modrm & 7, size = i->mod == 2 ? 4 : i->mod;
+	uint8_t sib;
+
+	if (rm == 4) {
+		FETCH(d, sib);
+		i->scale = sib >> 6;
+		i->index = ((sib >> 3) & 7) | (d->rex & 2) << 2;
+		if (i->index == 4)
+			i->index = REG_NONE;
+		i->base = (sib & 7) | (d->rex & 1) << 3;
+		if ((sib & 7) == 5 && i->mod == 0) {
+			i->base = REG_NONE;
+			size = 4;
+		}
+	} else if (rm == 5 && i->mod == 0) {
+		size = 4;
+		if (d->long_mode)
+			i->flags |= INSN_RIPREL;
+	} else {
+		i->base = rm | (d->rex & 1) << 3;
+	}
+	if (i->base == RSP || i->base == RBP)
+		i->flags |= INSN_SAVE_STACK;
+	if (size) {
+		i->disp_at = d->p - d->start;
+		if (!fetch_s(d, size, &i->disp))
+			return starved(d);
+	}
+	return DECODE_OK;
+}
+
+static enum decode_result dec_mem(struct dec *d, struct insn *i)
+{
+	enum decode_result r = i->addrsize == 2 ? dec_mem16(d, i) : dec_mem32(d, i);
+
+	i->flags |= INSN_MEM;
+	if (!(i->flags & INSN_SEGOVR))
+		i->seg = i->flags & INSN_SAVE_STACK ? SEG_SS : SEG_DS;
+	return r;
+}
+
+static enum decode_result dec_imm(struct dec *d, struct insn *i, const struct dec_row *row)
+{
+	unsigned size, size2 = 0, mask_to = 0;
+	int64_t v;
+
+	switch (row->imm) {
+	case IMM_NONE:
+		return DECODE_OK;
+	case IMM_B:
+		size = mask_to = 1;
+		break;
+	case IMM_SB:
+		size = 1;
+		break;
+	case IMM_W:
+		size = mask_to = 2;
+		break;
+	case IMM_WB:
+		size = mask_to = 2;
+		size2 = 1;
+		break;
+	case IMM_Z:
+		size = i->opsize > 4 ? 4 : i->opsize;
+		break;
+	case IMM_V:
+		size = mask_to = i->opsize;
+		break;
+	case IMM_FAR:
+		size = mask_to = i->opsize;
+		size2 = 2;
+		break;
+	default: /* IMM_MOFFS */
+		i->disp_at = d->p - d->start;
+		if (!fetch_s(d, i->addrsize, &i->disp))
+			return starved(d);
+		if (i->addrsize < 8)
+			i->disp &= i->addrsize == 4 ? 0xffffffff : 0xffff;
+		i->flags |= INSN_MEM;
+		return DECODE_OK;
+	}
+	i->imm_at = d->p - d->start;
+	i->imm_size = size;
+	if (!fetch_s(d, size, &v))
+		return starved(d);
+	i->imm = mask_to && mask_to < 8 ? (uint64_t)v & ((1ull << mask_to * 8) - 1) : (uint64_t)v;
+	if (size2) {
+		if (!fetch_s(d, size2, &v))
+			return starved(d);
+		i->imm2 = v & (size2 == 1 ? 0xff : 0xffff);
+	}
+	return DECODE_OK;
+}
+
+static unsigned sel_value(const struct dec *d, const struct insn *i, unsigned sel)
+{
+	switch (sel) {
+	case SEL_mode:
+		return d->long_mode;
+	case SEL_pfx:
+		return d->pfx;
+	case SEL_mod:
+		return i->modrm >= 0xc0;
+	case SEL_reg:
+		return (i->modrm >> 3) & 7;
+	case SEL_rm:
+		return i->modrm & 7;
+	case SEL_l:
+		return i->vl == 32;
+	case SEL_w:
+		return d->rex >> 3;
+	default:
+		return d->rex & 1;
+	}
+}
+
+static const struct dec_row *dec_row_find(const struct dec *d, const struct insn *i)
+{
+	unsigned at = dec_map[d->map][i->opcode];
+
+	while (at & 0x8000) {
+		const struct dec_node *n = &dec_nodes[at & 0x7fff];
+
+		at = dec_next[n->next + sel_value(d, i, n->sel)];
+	}
+	return &dec_rows[at];
+}
+
+/* What the row cannot say: registers that do not exist, operands that must differ. */
+static bool row_check(const struct dec *d, const struct insn *i, const struct dec_row *row)
+{
+	if (row->flags & ROW_CR)
+		return (0x11d >> i->reg) & 1; /* 0, 2, 3, 4, 8 */
+	if (row->flags & ROW_DR)
+		return i->reg < 8;
+	if (row->flags & ROW_SREG_TO)
+		return (i->reg & 7) != SEG_CS && (i->reg & 7) < 6;
+	if (row->flags & ROW_SREG_FROM)
+		return (i->reg & 7) < 6;
+	/* Gathers need a SIB byte; destination, mask and index must be three registers. */
+	return (i->modrm & 7) == 4 && i->addrsize != 2 && i->reg != i->vvvv && i->reg != i->index && i->vvvv != i->index;
+}
+
+static inline unsigned opnd_size(const struct dec *d, const struct insn *i, unsigned code)
+{
+	switch (code) {
+	case SZ_b:
+		return 1;
+	case SZ_w:
+		return 2;
+	case SZ_d:
+		return 4;
+	case SZ_q:
+		return 8;
+	case SZ_v:
+		return i->opsize;
+	case SZ_z:
+		return i->opsize > 4 ? 4 : i->opsize;
+	case SZ_y:
+		return d->long_mode && (d->rex & 8) ? 8 : 4;
+	case SZ_c:
+		return d->long_mode ? 8 : 4;
+	case SZ_h:
+		return i->flags & INSN_MEM ? 2 : i->opsize;
+	case SZ_p:
+		return i->opsize + 2;
+	case SZ_s:
+		return d->long_mode ? 10 : 6;
+	case SZ_a:
+		return i->opsize * 2;
+	default:
+		return 0;
+	}
+}
+
+static void opnds_fill(const struct dec *d, struct insn *i, const struct dec_row *row)
+{
+	i->nopnd = row->nopnd;
+	for (unsigned k = 0; k < row->nopnd; k++) {
+		const struct dec_opnd *o = &dec_opnds[row->opnd[k]];
+		unsigned reg = o->reg;
+
+		switch (o->kind) {
+		case OPND_REG:
+		case OPND_CR:
+		case OPND_DR:
+			reg = i->reg;
+			break;
+		case OPND_RM:
+		case OPND_OPREG:
+			reg = i->rm;
+			break;
+		case OPND_SREG:
+			if (reg == 0xff)
+				reg = i->reg = i->reg & 7;
+			else
+				i->reg = reg;
+			break;
+		case OPND_VVVV:
+			reg = i->vvvv;
+			break;
+		}
+		i->opnd[k] = (struct opnd){ o->kind, opnd_size(d, i, o->size), reg };
+	}
+}
+
+/* Length of an EVEX instruction: 62 P0 P1 P2 opcode ModRM; immediates by map. */
+static enum decode_result dec_evex(struct dec *d, struct insn *i)
+{
+	static const uint8_t imm0f[] = { 0x70, 0x71, 0x72, 0x73, 0xc2, 0xc4, 0xc5, 0xc6 };
+	uint8_t p0, p1, p2;
+	enum decode_result r;
+	int64_t imm;
+
+	FETCH(d, p0);
+	FETCH(d, p1);
+	FETCH(d, p2);
+	(void)p1, (void)p2;
+	FETCH(d, i->opcode);
+	FETCH(d, i->modrm);
+	i->map = p0 & 7;
+	i->mod = i->modrm >> 6;
+	if (i->mod != 3) {
+		r = dec_mem(d, i);
+		if (r != DECODE_OK)
+			return r;
+	}
+	if (i->map == 3 || (i->map == 1 && memchr(imm0f, i->opcode, sizeof(imm0f))))
+		if (!fetch_s(d, 1, &imm))
+			return starved(d);
+	return DECODE_UD;
+}
+
+static enum decode_result dec_modrm_byte(struct dec *d, struct insn *i)
+{
+	FETCH(d, i->modrm);
+	i->mod = i->modrm >> 6;
+	i->reg = ((i->modrm >> 3) & 7) | (d->rex & 4) << 1;
+	i->rm = (i->modrm & 7) | (d->rex & 1) << 3;
+	return DECODE_OK;
+}
+
+static enum decode_result dec_body(struct dec *d, struct insn *i)
+{
+	const struct dec_row *row;
+	enum decode_result r;
+
+	r = dec_opcode(d, i);
+	if (UNLIKELY(r != DECODE_OK))
+		return r;
+	i->addrsize = (uint8_t[]){ 2, 4, 4, 2, 8, 4 }[d->mode3 * 2 + !!(i->flags & INSN_ADDRSIZE)];
+	if (UNLIKELY(i->flags & INSN_EVEX))
+		return dec_evex(d, i);
+	if (dec_modrm[d->map][i->opcode]) {
+		r = dec_modrm_byte(d, i);
+		if (UNLIKELY(r != DECODE_OK))
+			return r;
+	}
+	row = dec_row_find(d, i);
+	i->opsize = os_size[row->os][d->mode3 * 4 + (i->flags & INSN_OPSIZE ? 2 : 0) + (d->rex >> 3)];
+	if (d->rex & 8)
+		i->flags |= INSN_VEXW;
+	if (row->flags & ROW_MODREG)
+		i->mod = 3;
+	if (dec_modrm[d->map][i->opcode] && i->mod != 3) {
+		r = dec_mem(d, i);
+		if (UNLIKELY(r != DECODE_OK))
+			return r;
+	} else if (row->flags & ROW_OPREG) {
+		i->rm = (i->opcode & 7) | (d->rex & 1) << 3;
+	}
+	if (UNLIKELY(row->op == OP_INVALID))
+		return DECODE_UD;
+	r = dec_imm(d, i, row);
+	if (UNLIKELY(r != DECODE_OK))
+		return r;
+	i->op = row->op;
+	i->cond = i->opcode & 15;
+	opnds_fill(d, i, row);
+	if (row->vec != 0xffff)
+		i->vec = &vec_rows[row->vec];
+	if (UNLIKELY(i->flags & INSN_LOCK) && (!(row->flags & ROW_LOCK) || !(i->flags & INSN_MEM)))
+		return DECODE_UD;
+	if (UNLIKELY(row->flags & ROW_NOVVVV) && d->nvvvv)
+		return DECODE_UD;
+	if (UNLIKELY(row->flags & ROW_CHECKED) && !row_check(d, i, row))
+		return DECODE_UD;
+	if (row->flags & ROW_LIG)
+		i->vl = 16;
+	return DECODE_OK;
+}
+
+enum decode_result decode(struct insn *i, const uint8_t *p, size_t avail, enum code_size mode)
+{
+	struct dec d = {
+		.p = p, .start = p, .end = p + (avail < INSN_MAX ? avail : INSN_MAX),
+		.long_mode = mode == CODE64, .mode3 = mode >> 2,
+	};
+	enum decode_result r;
+	size_t n;
+
+	memset(i, 0, sizeof(*i));
+	i->seg = SEG_DS;
+	i->base = i->index = REG_NONE;
+	r = dec_body(&d, i);
+	n = d.p - p;
+	i->len = n;
+	if (avail >= 16)
+		memcpy(i->bytes, p, 16);
+	else
+		memcpy(i->bytes, p, n);
+	if (UNLIKELY(r != DECODE_OK))
+		i->op = OP_INVALID;
+	return r;
+}
+
+const char *op_name(unsigned op)
+{
+	return op < OP_COUNT ? op_names[op] : "(none)";
+}
