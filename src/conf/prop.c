@@ -154,14 +154,14 @@ void prop_expectation(const struct prop *p, char *buf, size_t n)
 
 static int prop_err(const struct prop *p, const struct conf *node, const char *key, const char *text, struct err *e)
 {
-	const char *at = node ? conf_path(node) : "";
+	const char *at = node ? conf_path(node) : "", *dot = *at && *key ? "." : "";
 	char expected[160];
 
 	prop_expectation(p, expected, sizeof(expected));
 	if (!text)
-		return err_set(e, -EINVAL, "%s%s%s: missing, expected %s%s%s", at, *at ? "." : "", key, expected,
+		return err_set(e, -EINVAL, "%s%s%s: missing, expected %s%s%s", at, dot, key, expected,
 			       p->help ? ": " : "", p->help ? p->help : "");
-	return err_set(e, -EINVAL, "%s%s%s=%s: expected %s", at, *at ? "." : "", key, text, expected);
+	return err_set(e, -EINVAL, "%s%s%s=%s: expected %s", at, dot, key, text, expected);
 }
 
 static int parse_one(const struct prop *p, const struct conf *node, void *obj, struct err *e)
@@ -181,6 +181,20 @@ static int parse_one(const struct prop *p, const struct conf *node, void *obj, s
 	if (text && !parse_field(p, text, field))
 		return prop_err(p, node, key, text, e);
 	return 0;
+}
+
+int prop_check(const struct prop *p, const struct conf *leaf, const char *text, struct err *e)
+{
+	union {
+		uint64_t number;
+		uint8_t mac[6];
+		char *text;
+	} scratch = { 0 };
+	bool ok = parse_field(p, text, &scratch);
+
+	if (p->type == PROP_TYPE_STR)
+		free(scratch.text);
+	return ok ? 0 : prop_err(p, leaf, "", text, e);
 }
 
 int prop_parse(const struct prop *table, const struct conf *node, void *obj, struct err *e)

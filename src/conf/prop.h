@@ -58,6 +58,9 @@ struct prop_table {
 };
 #define PROP_TABLE(t) REG_ADD(prop_table, t)
 
+/* Would this text do as a value of p? The error names the leaf. */
+int prop_check(const struct prop *p, const struct conf *leaf, const char *text, struct err *e);
+
 /* Every registered table, and those of the device classes: whoever knows them (cmd/) names the function that walks them. */
 typedef void prop_table_fn(void *self, const struct prop_table *t);
 void prop_each_table(prop_table_fn *fn, void *self);

@@ -1,0 +1,168 @@
+/*
+ * Checks of the finished tree, before anything is built: the topology (bhyve.md 2.1), the memory size (2.2), the values of
+ * the keys in keys.c, and what bhyve has that is not here yet.
+ */
+#include "conf/cli.h"
+#include "conf/expand.h"
+#include "conf/prop.h"
+#include "conf/value.h"
+
+#include "base/alloc.h"
+#include "base/auto.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+
+/* ------ what is not built ------ */
+
+static const char *const unbuilt_devices[] = {
+	"ahci",	       "ahci-cd",     "ahci-hd",     "e1000",	 "fbuf",	 "hda",
+	"nvme",	       "passthru",    "virtio-9p",   "virtio-input", "virtio-scsi", "xhci",
+};
+
+bool cli_device_unbuilt(const char *name)
+{
+	for (size_t i = 0; i < ARRAY_LEN(unbuilt_devices); i++)
+		if (!strcmp(name, unbuilt_devices[i]))
+			return true;
+	return false;
+}
+
+struct unbuilt {
+	const char *key;  /* of the tree, a leaf or a node */
+	const char *what;
+	const char *only; /* NULL: any value; else this one (any case) */
+};
+
+static const struct unbuilt unbuilt_keys[] = {
+	{ "bootrom", "firmware (-l bootrom) is not built yet; boot a kernel with --kernel FILE", NULL },
+	{ "bootvars", "firmware (-l bootrom) is not built yet", NULL },
+	{ "lpc.fwcfg", "the fw_cfg interface is not built yet", "qemu" },
+	{ "tpm.type", "a TPM (-l tpm) is not built yet", NULL },
+	{ "tpm.path", "a TPM (-l tpm) is not built yet", NULL },
+	{ "gdb.port", "the debug server (-G) is not built yet", NULL },
+	{ "domains", "NUMA domains (-n) are not built yet", NULL },
+	{ "monitor.enabled", "monitor mode (-M) is not built yet", "true|on|yes|1" },
+};
+
+static int slot_unbuilt(const struct conf *func, struct err *e)
+{
+	const char *name = conf_raw(func, "device");
+
+	if (!name || !cli_device_unbuilt(name))
+		return 0;
+	return err_set(e, -ENOTSUP, "%s.device=%s: bhyve has this device, but it is not built here yet", conf_path(func),
+		       name);
+}
+
+static int slots_unbuilt(const struct conf *root, struct err *e)
+{
+	for (struct conf *b = conf_first(conf_find(root, "pci")); b; b = conf_next(b))
+		for (struct conf *s = conf_first(b); s; s = conf_next(s))
+			for (struct conf *f = conf_first(s); f; f = conf_next(f))
+				if (slot_unbuilt(f, e) < 0)
+					return -ENOTSUP;
+	return 0;
+}
+
+int cli_unbuilt(const struct conf *root, struct err *e)
+{
+	for (size_t i = 0; i < ARRAY_LEN(unbuilt_keys); i++) {
+		const struct unbuilt *u = &unbuilt_keys[i];
+		const struct conf *n = conf_find(root, u->key);
+		const char *value = n && conf_is_leaf(n) ? conf_get(n, "") : NULL;
+
+		if (n && (!u->only || (value && value_word(u->only, value) >= 0)))
+			return err_set(e, -ENOTSUP, "%s%s%s: %s", u->key, value ? "=" : "", value ? value : "", u->what);
+	}
+	return slots_unbuilt(root, e);
+}
+
+/* ------ values ------ */
+
+/* The value as a reader will see it, but without counting as one. NULL: unset. */
+static char *peek(const struct conf *root, const char *path)
+{
+	const char *raw = conf_raw(root, path);
+
+	return !raw ? NULL : strchr(raw, '%') ? conf_expand(root, raw, path) : xstrdup(raw);
+}
+
+static int topology_number(const struct conf *root, const char *key, uint64_t def, uint64_t *out, struct err *e)
+{
+	AUTO_FREE char *text = peek(root, key);
+
+	*out = def;
+	if (!text || (value_u64(text, 0, out) && *out >= 1 && *out <= 65535))
+		return 0;
+	return err_set(e, -EINVAL, "Invalid value for %s: '%s', expected a number from 1 to 65535", key, text);
+}
+
+static int check_topology(const struct conf *root, struct err *e)
+{
+	uint64_t cpus, sockets, cores, threads, product;
+
+	if (topology_number(root, "cpus", 0, &cpus, e) < 0 || topology_number(root, "cores", 1, &cores, e) < 0 ||
+	    topology_number(root, "threads", 1, &threads, e) < 0 ||
+	    topology_number(root, "sockets", cpus ? cpus : 1, &sockets, e) < 0)
+		return -EINVAL;
+	product = sockets * cores * threads;
+	if (product > 65535)
+		return err_set(e, -EINVAL, "Computed number of vCPUs too high: %" PRIu64, product);
+	if (cpus && cpus != product)
+		return err_set(e, -EINVAL,
+			       "Topology (%" PRIu64 " sockets, %" PRIu64 " cores, %" PRIu64
+			       " threads) does not match %" PRIu64 " vCPUs",
+			       sockets, cores, threads, cpus);
+	return 0;
+}
+
+static int check_memory(const struct conf *root, struct err *e)
+{
+	AUTO_FREE char *text = peek(root, "memory.size");
+	uint64_t size;
+
+	if (!text)
+		return 0;
+	if (!value_memsize(text, &size)) {
+		err_set(e, -EINVAL, "invalid memsize '%s': expected a number of MiB, or one with suffix K, M, G or T", text);
+		if (e)
+			e->status = STATUS_EX_USAGE;
+		return -EINVAL;
+	}
+	if (size % KIB(4))
+		return err_set(e, -EINVAL, "Unable to setup memory (%d): memory.size=%s: expected a multiple of 4 KiB", EINVAL,
+			       text);
+	return 0;
+}
+
+struct check {
+	const struct conf *root;
+	struct err *e;
+	int r;
+};
+
+static void check_table(void *self, const struct prop_table *t)
+{
+	struct check *c = self;
+
+	if (*t->prefix)
+		return;
+	for (const struct prop *p = t->props; p && p->name && !c->r; p++) {
+		AUTO_FREE char *text = peek(c->root, p->name);
+
+		if (text)
+			c->r = prop_check(p, conf_find(c->root, p->name), text, c->e);
+	}
+}
+
+int cli_check(const struct conf *root, struct err *e)
+{
+	struct check c = { .root = root, .e = e };
+
+	if (check_topology(root, e) < 0 || check_memory(root, e) < 0)
+		return -EINVAL;
+	prop_each_table(check_table, &c);
+	return c.r;
+}
