@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 static char *area, *argv_end, *area_end;
+static char **argv_copy; /* lives as long as the process */
 
 /* Copies strings that follow each other without a gap; moves *end behind the last of them. */
 static char **strings_move(char **v, size_t n, char **end)
@@ -36,7 +37,7 @@ void title_init(int argc, char ***argv)
 	while (environ && environ[n])
 		n++;
 	area = argv_end = (*argv)[0];
-	*argv = strings_move(*argv, (size_t)argc, &argv_end);
+	*argv = argv_copy = strings_move(*argv, (size_t)argc, &argv_end);
 	area_end = argv_end;
 	environ = strings_move(environ, n, &area_end);
 }
