@@ -21,7 +21,8 @@ struct i8042_kbd {
 	struct i8042_fifo out;
 	uint8_t pending; /* command that waits for its data byte; 0: none */
 	bool on;
-	uint8_t leds, set;
+	uint8_t leds;
+	bool break_next; /* translation: F0 was swallowed */
 };
 
 struct i8042_mouse {
@@ -42,7 +43,7 @@ struct i8042 {
 	uint8_t pending;        /* controller command that waits for its data byte */
 	bool last_was_command, full, from_aux;
 	uint8_t data, outport;
-	struct i8042_fifo reply; /* of the controller itself */
+	struct i8042_fifo reply, reply_aux; /* of the controller itself, shown as keyboard or as mouse data */
 	struct i8042_kbd kbd;
 	struct i8042_mouse mouse;
 };

@@ -18,7 +18,6 @@ struct i8254_chan {
 	bool bcd, gate;
 	bool loaded;      /* a whole count has been written since the mode was set */
 	bool running;     /* the counting element runs from `start` */
-	bool null_count;  /* the count written is not in the counting element yet */
 	bool write_high, read_high; /* second half of a two-byte access is next */
 	uint8_t low;      /* first byte of a two-byte write */
 	uint8_t latched;  /* bytes of the latch still to be read: 0, 1, 2 */
@@ -26,9 +25,9 @@ struct i8254_chan {
 	uint8_t status;
 	uint16_t latch;
 	uint32_t count;   /* 1 to 65536 (10000 in BCD) */
-	uint32_t next;    /* count that modes 2 and 3 take up at `next_at`; 0: none */
+	uint32_t next;    /* count that waits: for `next_at` (modes 2, 3), for the gate (1, 5); 0: none */
 	uint64_t start, next_at; /* in ticks of the VM clock */
-	uint32_t held;    /* ticks that had passed when the gate stopped modes 0 and 4 */
+	uint64_t held;    /* ticks that had passed when the gate stopped modes 0 and 4 */
 };
 
 struct i8254 {

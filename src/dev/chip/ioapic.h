@@ -22,12 +22,13 @@ struct ioapic {
 	void *self;
 	uint32_t id, select;
 	uint64_t rte[IOAPIC_PINS];
-	uint32_t level; /* pins as driven */
+	uint32_t in[2]; /* pins as driven: by lines, by the PCI router */
 };
 
 void ioapic_init(struct ioapic *a, void (*deliver)(void *self, const struct msi *m), void *self);
 void ioapic_destroy(struct ioapic *a);
 void ioapic_set_pin(void *chip, unsigned pin, bool level); /* fits irq_line.set with self = chip */
+void ioapic_set_pci(void *chip, unsigned pin, bool level); /* second source of the same pins: either one asserts */
 void ioapic_eoi(struct ioapic *a, unsigned vector);
 /* The 4 KiB window; 32-bit accesses. */
 uint32_t ioapic_read(struct ioapic *a, unsigned off);

@@ -8,6 +8,7 @@
 #include "dev/device.h"
 
 struct i8259;
+struct ioapic;
 struct pci_dev;
 
 enum pci_bar_kind { BAR_NONE, BAR_IO, BAR_MEM32, BAR_MEM64, BAR_ROM };
@@ -127,7 +128,9 @@ struct pci_layout {
 	uint64_t io_base, io_end, mem32_base, mem32_end, mem64_base, mem64_end; /* ends exclusive */
 	bool firmware;    /* INTx by the fixed formula, decoding off (bhyve.md 5.5, 4.1) */
 	bool enable_bars; /* decoding on at reset */
-	struct i8259 *pic; /* where the PIRQ router ends; NULL: nowhere (tests). INTx also drives env->gsi[16..31] */
+	/* Where INTx ends: the PIRQ router at the 8259s, the pins at the I/O APIC. NULL (tests): nowhere, env->gsi[16..31]. */
+	struct i8259 *pic;
+	struct ioapic *ioapic;
 };
 struct pci_host *pci_host_new(const struct dev_env *env, const struct pci_layout *lay, struct err *e);
 void pci_host_free(struct pci_host *h);
