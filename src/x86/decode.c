@@ -378,7 +378,7 @@ static const struct dec_row *dec_row_find(const struct dec *d, const struct insn
 }
 
 /* What the row cannot say: registers that do not exist, operands that must differ. */
-static bool row_check(const struct dec *d, const struct insn *i, const struct dec_row *row)
+static bool row_check(struct insn *i, const struct dec_row *row)
 {
 	if (row->flags & ROW_CR)
 		return (0x11d >> i->reg) & 1; /* 0, 2, 3, 4, 8 */
@@ -388,6 +388,8 @@ static bool row_check(const struct dec *d, const struct insn *i, const struct de
 		return (i->reg & 7) != SEG_CS && (i->reg & 7) < 6;
 	if (row->flags & ROW_SREG_FROM)
 		return (i->reg & 7) < 6;
+	if (i->index == REG_NONE)
+		i->index = 4; /* of a vector register this is one */
 	/* Gathers need a SIB byte; destination, mask and index must be three registers. */
 	return (i->modrm & 7) == 4 && i->addrsize != 2 && i->reg != i->vvvv && i->reg != i->index && i->vvvv != i->index;
 }
@@ -534,7 +536,7 @@ static enum decode_result dec_body(struct dec *d, struct insn *i)
 		return DECODE_UD;
 	if (UNLIKELY(row->flags & ROW_NOVVVV) && d->nvvvv)
 		return DECODE_UD;
-	if (UNLIKELY(row->flags & ROW_CHECKED) && !row_check(d, i, row))
+	if (UNLIKELY(row->flags & ROW_CHECKED) && !row_check(i, row))
 		return DECODE_UD;
 	if (row->flags & ROW_LIG)
 		i->vl = 16;

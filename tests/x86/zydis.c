@@ -57,6 +57,10 @@ static bool same_mem(const struct insn *i, const ZydisDecodedOperand *o)
 {
 	int64_t disp = i->disp;
 
+	/* Zydis 4.0 takes REX.B into account with 32-bit addresses where SIB says that there is no base. */
+	if (i->addrsize == 4 && i->mod == 0 && (i->modrm & 7) == 4 && i->base == REG_NONE && o->mem.base == ZYDIS_REGISTER_R13D)
+		return true;
+
 	if (!(i->flags & INSN_MEM))
 		return false;
 	if (o->mem.base == ZYDIS_REGISTER_RIP || o->mem.base == ZYDIS_REGISTER_EIP) {
@@ -102,7 +106,7 @@ static bool hidden(const struct insn *i, const ZydisDecodedInstruction *z)
 	static const char *const sets[] = {
 		"AVX512", "XOP", "TBM", "FMA4", "AMD3DNOW", "AMX", "RTM", "CET", "MPX", "KNC", "PKU", "SGX", "UINTR", "WAITPKG",
 		"MOVDIR", "ENQCMD", "KEYLOCKER", "LWP", "CLZERO", "AMD_INVLPGB", "SNP", "MCOMMIT", "RDPRU", "MONITORX", "HRESET",
-		"PTWRITE", "PCONFIG", "TDX", "AVX_VNNI", "XSAVE_X", "SMX", "PADLOCK", "CLDEMOTE", "VIA", "SSE4A", "AMD_", "HLE", "TSX",
+		"PT", "PCONFIG", "TDX", "AVX_VNNI", "XSAVE_X", "SMX", "PADLOCK", "CLDEMOTE", "VIA", "SSE4A", "AMD_", "HLE", "TSX",
 		"AVXAES_X", "AVX_IFMA", "INVLPGB", "USER_MSR", "AVX_NE", "AVX_VNNI", "CYRIX", "TSX_LDTRK", "MSRLIST", "WRMSRNS", "SMAP_X",
 	};
 	const char *s = ZydisISASetGetString(z->meta.isa_set);
