@@ -1,0 +1,428 @@
+/*
+ * The block cache of a vCPU: decoded code, found by where it lies in guest physical memory (which, as long as no memory slot
+ * changes, is the host address of its page), its offset and the code mode. One owner, no locks: what other vCPUs and devices
+ * write comes as mail to code_drop().
+ *
+ * Memory. Blocks are cut from one arena, front to back, and never moved. A dropped block leaves the tables at once, but keeps
+ * its memory, since the handler that is running may be one of its records: memory is used again only when the arena is full (or
+ * everything was dropped) and a new block is wanted, which happens where no handler comes back to its record. Then all blocks
+ * go. Pages of the arena become resident as they are used.
+ *
+ * Source bytes. The line of 64 bytes is marked in the code page before its bytes are read (mmu.h): whoever writes it later sees
+ * the mark and tells us. A drop takes all blocks of the lines written.
+ */
+#include "engine/soft/rec.h"
+
+#include "base/alloc.h"
+#include "base/bits.h"
+#include "engine/soft/soft_int.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+
+enum { HASH_BITS = 14, PAGE_HASH_BITS = 10, LINE = 64, PAGE = 4096 };
+
+struct block { /* its records follow */
+	uint64_t key;
+	uint32_t chain;   /* next with this hash; offsets into the arena, 0 is none */
+	uint32_t on_page; /* next on its page */
+	uint32_t heir;    /* of a dropped one: the block that took its place */
+	uint16_t from, to; /* source bytes in the page, up to 4096; to is 0 when dropped */
+};
+
+struct page { /* one with blocks */
+	gpa_t at;
+	uint32_t chain, blocks;
+};
+
+struct code_cache {
+	struct jump jump[1 << JUMP_BITS]; /* ORDER: rec_jump_at() */
+	uint32_t hash[1 << HASH_BITS];
+	uint32_t pages[1 << PAGE_HASH_BITS];
+	uint8_t *arena;
+	size_t size, used;
+	unsigned generation;
+	bool stale; /* everything was dropped: start from the front */
+};
+
+static struct rec *block_rec(struct block *b)
+{
+	return (struct rec *)(b + 1);
+}
+
+static struct block *rec_block(struct rec *first)
+{
+	return (struct block *)first - 1;
+}
+
+static void *at_offset(struct code_cache *k, uint32_t off)
+{
+	return k->arena + off;
+}
+
+static uint32_t offset_of(struct code_cache *k, const void *p)
+{
+	return (uint32_t)((const uint8_t *)p - k->arena);
+}
+
+static void *arena_take(struct code_cache *k, size_t size)
+{
+	void *p = k->arena + k->used;
+
+	k->used += size;
+	return p;
+}
+
+/* ------ tables ------ */
+static uint64_t key_of(const uint8_t *page, unsigned off, uint32_t mode)
+{
+	return (uint64_t)(uintptr_t)page << 8 | (uint64_t)off << 8 | (mode & 0xff);
+}
+
+static uint32_t *hash_slot(struct code_cache *k, uint64_t key)
+{
+	return &k->hash[key * 0x9e3779b97f4a7c15ull >> (64 - HASH_BITS)];
+}
+
+static uint32_t *page_slot(struct code_cache *k, gpa_t page)
+{
+	return &k->pages[(page >> 12) * 0x9e3779b97f4a7c15ull >> (64 - PAGE_HASH_BITS)];
+}
+
+static struct block *block_get(struct code_cache *k, uint64_t key)
+{
+	for (uint32_t o = *hash_slot(k, key); o;) {
+		struct block *b = at_offset(k, o);
+
+		if (b->key == key)
+			return b;
+		o = b->chain;
+	}
+	return NULL;
+}
+
+static struct page *page_get(struct code_cache *k, gpa_t at)
+{
+	for (uint32_t o = *page_slot(k, at); o;) {
+		struct page *p = at_offset(k, o);
+
+		if (p->at == at)
+			return p;
+		o = p->chain;
+	}
+	return NULL;
+}
+
+static struct page *page_need(struct code_cache *k, gpa_t at)
+{
+	struct page *p = page_get(k, at);
+
+	if (!p) {
+		p = arena_take(k, sizeof(*p));
+		*p = (struct page){ .at = at, .chain = *page_slot(k, at) };
+		*page_slot(k, at) = offset_of(k, p);
+	}
+	return p;
+}
+
+static void tables_clear(struct code_cache *k)
+{
+	memset(k->jump, 0, sizeof(k->jump));
+	for (unsigned n = 0; n < 1 << JUMP_BITS; n++)
+		k->jump[n].mode = ~0u; /* no vCPU has it */
+	memset(k->hash, 0, sizeof(k->hash));
+	memset(k->pages, 0, sizeof(k->pages));
+	k->generation++;
+}
+
+static void jumps_clear(struct code_cache *k)
+{
+	for (unsigned n = 0; n < 1 << JUMP_BITS; n++)
+		k->jump[n].mode = ~0u;
+}
+
+struct code_cache *code_cache_new(struct cpu *c, size_t bytes)
+{
+	struct code_cache *k = xcalloc(1, sizeof(*k));
+
+	k->size = round_up(bytes < MIB(1) ? MIB(1) : bytes > GIB(2) ? GIB(2) : bytes, PAGE);
+	k->arena = xcalloc(1, k->size);
+	k->used = 64;
+	tables_clear(k);
+	return k;
+}
+
+void code_cache_free(struct code_cache *k)
+{
+	if (!k)
+		return;
+	free(k->arena);
+	free(k);
+}
+
+/* ------ dropping ------ */
+static void block_unhash(struct code_cache *k, struct block *b)
+{
+	uint32_t *link = hash_slot(k, b->key);
+
+	while (*link != offset_of(k, b))
+		link = &((struct block *)at_offset(k, *link))->chain;
+	*link = b->chain;
+}
+
+static void block_drop(struct cpu *c, struct block *b)
+{
+	block_unhash(c->code, b);
+	b->to = 0;
+	block_rec(b)->fn = rec_dead;
+	c->stat.blocks_dropped++;
+}
+
+void code_drop(struct cpu *c, gpa_t at, uint64_t len)
+{
+	struct code_cache *k = c->code;
+	struct page *p = page_get(k, round_down(at, PAGE));
+	uint64_t from = round_down(at % PAGE, LINE), to = round_up(at % PAGE + len, LINE);
+	uint32_t *link;
+	bool any = false;
+
+	if (!p)
+		return;
+	for (link = &p->blocks; *link;) {
+		struct block *b = at_offset(k, *link);
+
+		if (b->from >= to || b->to <= from) {
+			link = &b->on_page;
+			continue;
+		}
+		*link = b->on_page;
+		block_drop(c, b);
+		any = true;
+	}
+	if (!any)
+		return;
+	jumps_clear(k);
+	c->stat.code_flushes++;
+	c->leave = true; /* it may be the running one */
+}
+
+void code_drop_all(struct cpu *c)
+{
+	struct code_cache *k = c->code;
+
+	tables_clear(k);
+	k->stale = true;
+	c->stat.code_flushes++;
+	c->leave = true;
+}
+
+unsigned code_generation(const struct cpu *c)
+{
+	return c->code->generation;
+}
+
+/* ------ making ------ */
+/* Only where no handler will come back to its record. */
+static void arena_room(struct cpu *c)
+{
+	struct code_cache *k = c->code;
+
+	if (!k->stale && k->size - k->used >= sizeof(struct block) + sizeof(struct page) + REC_BLOCK_BYTES)
+		return;
+	if (!k->stale)
+		c->stat.code_flushes++;
+	tables_clear(k);
+	k->stale = false;
+	k->used = 64;
+}
+
+struct source { /* the page a block is made from */
+	const uint8_t *host;
+	struct code_page *marks; /* NULL: nothing can write it */
+	enum code_size size;
+};
+
+static void mark_lines(const struct source *s, unsigned from, unsigned to)
+{
+	uint64_t bits = mask64((to - 1) / LINE + 1) & ~mask64(from / LINE);
+
+	if (s->marks && (__atomic_load_n(&s->marks->lines, __ATOMIC_RELAXED) & bits) != bits)
+		__atomic_fetch_or(&s->marks->lines, bits, __ATOMIC_SEQ_CST);
+}
+
+/* The instruction at off, from a copy that is decoded only when its lines are marked. */
+static enum decode_result decode_at(const struct source *s, struct insn *i, unsigned off)
+{
+	unsigned avail = PAGE - off < INSN_MAX ? PAGE - off : INSN_MAX, marked = round_up(off + 1, LINE);
+	enum decode_result res;
+	uint8_t copy[INSN_MAX];
+
+	mark_lines(s, off, off + 1);
+	memcpy(copy, s->host + off, avail);
+	res = decode(i, copy, avail, s->size);
+	if (off + avail > marked && (res != DECODE_OK || off + i->len > marked)) {
+		mark_lines(s, off, off + avail);
+		memcpy(copy, s->host + off, avail);
+		res = decode(i, copy, avail, s->size);
+	}
+	return res;
+}
+
+static void exec_ud(struct cpu *c, const struct insn *i)
+{
+	cpu_ud(c);
+}
+
+static void exec_gp(struct cpu *c, const struct insn *i)
+{
+	cpu_gp0(c);
+}
+
+/* Decodes from off on; returns where the block's source ends. */
+static unsigned block_fill(struct cpu *c, struct maker *m, const struct source *s, unsigned off)
+{
+	struct insn i;
+
+	while (m->n < REC_BLOCK_INSNS && off < PAGE && !m->ended) {
+		switch (decode_at(s, &i, off)) {
+		case DECODE_OK:
+			rec_make(m, &i, off);
+			off += i.len;
+			break;
+		case DECODE_MORE:
+			rec_make_cross(m, off);
+			return PAGE;
+		case DECODE_UD:
+			rec_make_generic(m, &i, off, exec_ud);
+			rec_make_end(m, off);
+			return off + INSN_MAX < PAGE ? off + INSN_MAX : PAGE;
+		case DECODE_TOO_LONG:
+			rec_make_generic(m, &i, off, exec_gp);
+			rec_make_end(m, off);
+			return off + INSN_MAX;
+		}
+		/* Behind a branch: go on with the block that is there already. */
+		if (!m->ended && i.op == OP_JCC && off < PAGE && block_get(c->code, key_of(s->host, off, m->mode)))
+			break;
+	}
+	if (!m->ended)
+		rec_make_end(m, off);
+	return off;
+}
+
+static struct block *block_make(struct cpu *c, const uint8_t *host, gpa_t at, unsigned off)
+{
+	struct code_cache *k = c->code;
+	struct source s = { host, code_page_of(c->vm, at), code_size_of(c) };
+	struct maker m = { .mode = c->mode };
+	struct page *p;
+	struct block *b;
+
+	arena_room(c);
+	p = page_need(k, at);
+	b = at_offset(k, (uint32_t)k->used);
+	m.at = m.first = block_rec(b);
+	*b = (struct block){ .key = key_of(host, off, c->mode), .from = (uint16_t)off };
+	b->to = (uint16_t)block_fill(c, &m, &s, off);
+	k->used = offset_of(k, m.at);
+	b->chain = *hash_slot(k, b->key);
+	*hash_slot(k, b->key) = offset_of(k, b);
+	b->on_page = p->blocks;
+	p->blocks = offset_of(k, b);
+	c->stat.blocks_made++;
+	return b;
+}
+
+/* ------ finding ------ */
+/* Claims the page of lin and makes its block there. The claim may serve mail, which may change any translation. */
+static struct block *block_new(struct cpu *c, uint64_t lin, bool *global)
+{
+	const uint8_t *host;
+	gpa_t at, claimed = 1;
+
+	for (;;) {
+		host = mmu_fetch(c, lin, &at, global);
+		if (!host)
+			cpu_fail(c, "vCPU %u runs at %#llx, which is neither RAM nor ROM", c->id, (unsigned long long)lin);
+		at = round_down(at, PAGE);
+		if (at == claimed)
+			break;
+		code_page_claim(c, at);
+		claimed = at;
+	}
+	return block_make(c, host, at, lin & (PAGE - 1));
+}
+
+static void jump_note(struct cpu *c, struct rec *r, bool global)
+{
+	struct jump *j = rec_jump_at(c, c->rip);
+
+	*j = (struct jump){ c->rip, r, c->fetch_epoch[global], c->mode, global };
+}
+
+/* Linear address of c->rip; raises #GP(0) beyond the limit. */
+static uint64_t code_lin(struct cpu *c)
+{
+	const struct x86_segment *cs = &c->seg[SEG_CS];
+
+	if (c->mode & MODE_64)
+		return c->rip;
+	if (c->rip > cs->limit)
+		cpu_gp0(c);
+	return (uint32_t)(cs->base + c->rip);
+}
+
+/* The whole block lies inside the limit, and IP does not wrap in it. */
+static bool block_inside(const struct cpu *c, const struct block *b)
+{
+	uint64_t last = c->rip + (b->to - b->from) - 1;
+
+	return last <= c->seg[SEG_CS].limit && last <= (c->mode & MODE_32 ? 0xffffffffu : 0xffffu);
+}
+
+struct rec *code_find(struct cpu *c, bool *step)
+{
+	struct code_cache *k = c->code;
+	uint64_t lin = code_lin(c);
+	struct tlb *t = c->tlbs[c->cpl == 3 ? TLB_USER : TLB_KERN];
+	struct tlb_entry *e = tlb_at(t, lin);
+	struct block *b = NULL;
+	bool global;
+
+	*step = false;
+	if (lin + e->xtag < PAGE) {
+		global = t->in_list[(lin >> 12) & (TLB_SIZE - 1)] == 2;
+		b = block_get(k, key_of((const uint8_t *)(round_down(lin, PAGE) + e->add), lin & (PAGE - 1), c->mode));
+	}
+	if (!b) {
+		b = block_new(c, lin, &global);
+		if (c->leave)
+			return NULL;
+	}
+	c->r[SLOT_PC] = c->rip - (lin & (PAGE - 1));
+	if (code_is_flat(c->mode)) {
+		jump_note(c, block_rec(b), global);
+	} else if (!block_inside(c, b)) {
+		*step = true;
+		return NULL;
+	}
+	return block_rec(b);
+}
+
+bool code_same_page(struct rec *a, struct rec *b)
+{
+	return rec_block(a)->key >> 20 == rec_block(b)->key >> 20;
+}
+
+struct rec *code_heir(struct cpu *c, struct rec *dead)
+{
+	struct block *b = rec_block(dead), *h = b->heir ? at_offset(c->code, b->heir) : NULL;
+
+	return h && h->to ? block_rec(h) : NULL;
+}
+
+void code_inherit(struct cpu *c, struct rec *dead, struct rec *heir)
+{
+	rec_block(dead)->heir = offset_of(c->code, rec_block(heir));
+}

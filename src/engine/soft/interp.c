@@ -1,0 +1,199 @@
+/*
+ * The interpreter: what the run loop calls, and the parts of record handlers that are not hot. rec.h explains records, code.c
+ * where they live; rec_int.c, rec_mem.c and rec_flow.c have the hot handlers, rec_make.c chooses among them.
+ */
+#include "engine/soft/rec.h"
+#include "engine/soft/soft_int.h"
+
+#include <string.h>
+
+enum { PAGE = 4096 };
+
+/* ------ one instruction ------ */
+static uint64_t fetch_lin(struct cpu *c, uint64_t rip)
+{
+	return c->mode & MODE_64 ? rip : (uint32_t)(c->seg[SEG_CS].base + rip);
+}
+
+static unsigned fetch_bytes(struct cpu *c, uint64_t lin, uint8_t *buf, unsigned want)
+{
+	unsigned off = lin & (PAGE - 1), n = PAGE - off < want ? PAGE - off : want;
+	bool global;
+	gpa_t at;
+	const uint8_t *host = mmu_fetch(c, lin, &at, &global);
+
+	if (!host)
+		cpu_fail(c, "vCPU %u runs at %#llx, which is neither RAM nor ROM", c->id, (unsigned long long)lin);
+	memcpy(buf, host + off, n);
+	return n;
+}
+
+void insn_fetch(struct cpu *c, struct insn *i)
+{
+	bool legacy = !(c->mode & MODE_64);
+	enum decode_result res;
+	uint8_t buf[INSN_MAX];
+	unsigned n;
+
+	if (legacy && c->rip > c->seg[SEG_CS].limit)
+		cpu_gp0(c);
+	n = fetch_bytes(c, fetch_lin(c, c->rip), buf, INSN_MAX);
+	res = decode(i, buf, n, code_size_of(c));
+	if (res == DECODE_MORE) {
+		n += fetch_bytes(c, fetch_lin(c, c->rip + n), buf + n, INSN_MAX - n);
+		res = decode(i, buf, n, code_size_of(c));
+	}
+	if (res == DECODE_UD)
+		cpu_ud(c);
+	if (res != DECODE_OK || (legacy && c->rip + i->len - 1 > c->seg[SEG_CS].limit))
+		cpu_gp0(c);
+	c->rip_next = c->rip + i->len;
+	if (legacy)
+		c->rip_next = c->mode & MODE_32 ? (uint32_t)c->rip_next : (uint16_t)c->rip_next;
+}
+
+void interp_step(struct cpu *c)
+{
+	struct insn i;
+
+	insn_fetch(c, &i);
+	exec_table[i.op](c, &i);
+	c->rip = c->rip_next;
+	c->budget--;
+}
+
+/* ------ between blocks ------ */
+static struct rec *next_block(struct cpu *c)
+{
+	while (!c->leave && !rec_stop(c)) {
+		bool step;
+		struct rec *r = code_find(c, &step);
+
+		if (!step)
+			return r;
+		interp_step(c);
+	}
+	return NULL;
+}
+
+struct rec *rec_enter(struct cpu *c)
+{
+	struct rec *r = next_block(c);
+
+	if (!r)
+		return NULL;
+	RUN(r);
+}
+
+struct rec *rec_exit(struct cpu *c, struct rec *x)
+{
+	bool near = (uint32_t)x->target < PAGE && code_is_flat(c->mode);
+	struct rec *r, *own = x->link;
+	unsigned generation;
+
+	c->rip = rec_pc(c, x->target);
+	if (!REC_UNLINKED(own)) /* the run loop is wanted */
+		return NULL;
+	if (!near && code_is_flat(c->mode))
+		GO_RIP(c->rip);
+	generation = code_generation(c);
+	r = next_block(c);
+	if (!r)
+		return NULL;
+	own = (struct rec *)((uintptr_t)own & ~(uintptr_t)1);
+	if (near && code_generation(c) == generation && code_same_page(own, r))
+		x->link = r;
+	GO(r);
+}
+
+static struct rec *h_dead(struct cpu *c, struct rec *r)
+{
+	struct rec *heir = code_heir(c, r);
+	unsigned generation = code_generation(c);
+
+	if (heir)
+		GO(heir);
+	c->rip = rec_pc(c, r->off);
+	heir = next_block(c);
+	if (!heir)
+		return NULL;
+	if (code_generation(c) == generation && code_same_page(r, heir))
+		code_inherit(c, r, heir);
+	GO(heir);
+}
+const rec_fn rec_dead = h_dead;
+
+/* ------ slow records ------ */
+/* Behind an exec function: on to c->rip_next. */
+static struct rec *leave_block(struct cpu *c, unsigned count)
+{
+	c->rip = c->rip_next;
+	c->budget -= count;
+	return rec_enter(c);
+}
+
+static struct rec *h_generic(struct cpu *c, struct rec *r)
+{
+	const struct insn *i = (const struct insn *)(r + 1);
+	uint32_t mode = c->mode;
+
+	c->rip = rec_pc(c, r->off);
+	c->rip_next = rec_pc(c, r->off + i->len);
+	r->exec(c, i);
+	if (UNLIKELY(c->leave || c->mode != mode || c->rip_next != rec_pc(c, r->off + i->len)))
+		return leave_block(c, r->n);
+	GO(r + 1 + REC_INSN_SLOTS);
+}
+const rec_fn rec_generic = h_generic;
+
+/* An instruction that goes on in the next page: fetched from both each time, so nothing of the second page is remembered. */
+static struct rec *h_cross(struct cpu *c, struct rec *r)
+{
+	c->rip = rec_pc(c, r->off);
+	c->budget -= r->n - 1;
+	interp_step(c);
+	return rec_enter(c);
+}
+const rec_fn rec_cross = h_cross;
+
+struct rec *rec_slow(struct cpu *c, struct rec *r)
+{
+	uint32_t mode = c->mode;
+	struct insn i;
+	struct rec *next = r + 1;
+
+	c->rip = rec_pc(c, r->off);
+	insn_fetch(c, &i);
+	exec_table[i.op](c, &i);
+	if (c->leave || c->mode != mode || !r->len || c->rip_next != rec_pc(c, r->off + r->len))
+		return leave_block(c, 1);
+	while (next->off == r->off)
+		next++;
+	GO(next);
+}
+
+struct rec *rec_miss(struct cpu *c, struct rec *r, uint64_t lin, unsigned size_and_write)
+{
+	unsigned size = size_and_write & 0xff;
+	bool write = size_and_write & MISS_WRITE;
+
+	/* What needs two pages, or raises something other than a page fault, is left to the exec function. */
+	if ((lin & (PAGE - 1)) + size > PAGE || (uint64_t)((int64_t)(lin << 16) >> 16) != lin)
+		return rec_slow(c, r);
+	c->rip = rec_pc(c, r->off);
+	if (write)
+		mmu_probe_w(c, lin, size);
+	else
+		mmu_probe_r(c, lin, size);
+	if (c->leave || !(write ? tlb_write(c, lin, size) : (void *)tlb_read(c, lin, size)))
+		return rec_slow(c, r);
+	RUN(r);
+}
+
+void interp_run(struct cpu *c)
+{
+	struct rec *r = next_block(c);
+
+	while (r)
+		r = r->fn(c, r);
+}

@@ -1,0 +1,329 @@
+/*
+ * Records: what the interpreter runs. A guest instruction is decoded once into a record (sometimes two), specialised by
+ * operation, size and operand form; handlers call the next record's handler in tail position, so a block is a chain of
+ * indirect jumps.
+ *
+ * Layout. Operands are byte offsets into c->r, where the 16 registers are followed by slots that make every operand look like a
+ * register: SLOT_ZERO (no index), SLOT_PC (the guest's RIP of the page's first byte: IP-relative operands and branch targets
+ * are relative to it, so that a block does not know its linear address), SLOT_FSBASE and SLOT_GSBASE, SLOT_EA. An address that
+ * is more than base + index * scale + disp (segment bases and limits, 32- and 16-bit addresses) is computed and checked by a
+ * record of its own, which leaves it in SLOT_EA: one set of handlers serves every mode.
+ *
+ * Slow paths. A handler that misses the TLB has committed nothing yet; it hands over to rec_miss(), which fills the TLB and runs
+ * the record again, or, for MMIO, page crossings, pages with code and everything else that is rare, lets the exec function do
+ * the instruction. So handlers have no calls in them and need no stack frame.
+ *
+ * A block may have several branches that leave it; it goes on behind a branch that is not taken. A branch inside the page is
+ * linked to its target when it is first taken: blocks belong to physical pages, so it stays right as long as the block lives.
+ * Each exit charges the budget with the instructions since the block's start and looks at c->poll: that is the longest time
+ * an interrupt waits. A dropped block keeps its memory until the whole arena is emptied; its first record then leads to the
+ * block that has taken its place, so nobody needs to know who is linked to it.
+ */
+#ifndef ENGINE_SOFT_REC_H
+#define ENGINE_SOFT_REC_H
+
+/* Handlers have no calls, so they need no frame; stores of neighbouring fields are not worth a vector register. */
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC optimize("omit-frame-pointer", "no-tree-slp-vectorize")
+#endif
+
+#include "engine/soft/cpu.h"
+#include "engine/soft/flags.h"
+#include "engine/soft/mmu.h"
+
+struct rec;
+typedef struct rec *(*rec_fn)(struct cpu *c, struct rec *r); /* NULL: back to the run loop; c->rip is valid */
+
+struct rec {
+	rec_fn fn;
+	union {
+		struct {
+			int32_t imm, disp;
+		};
+		uint64_t imm64;
+		struct rec *link; /* exits: the target's first record; until it is known that of their own block plus 1 */
+		exec_fn exec;     /* generic records */
+	};
+	union {
+		struct {
+			uint8_t dst, src, base, index; /* byte offsets into c->r */
+		};
+		int32_t target; /* exits: RIP of the target, relative to SLOT_PC */
+	};
+	union {
+		struct {
+			uint8_t scale /* 1 2 4 8 */, len;
+		};
+		uint16_t n; /* exits, generic records: instructions from the start of the block up to and with this one */
+	};
+	uint16_t off; /* of the instruction in its page */
+};
+_Static_assert(sizeof(struct rec) == 24, "records are to stay small");
+
+/* A generic record is followed by its decoded instruction. */
+enum { REC_INSN_SLOTS = (sizeof(struct insn) + sizeof(struct rec) - 1) / sizeof(struct rec) };
+
+/*
+ * Handlers chain by tail calls where the compiler makes jumps of them; elsewhere (-O0, sanitizers) they return the next
+ * record to a loop.
+ */
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define REC_LOOP 1
+#endif
+#endif
+#if !defined(__OPTIMIZE__) || defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define REC_LOOP 1
+#endif
+
+#if defined(REC_LOOP)
+#define GO(next) return (next)
+#elif defined(__clang__)
+#define GO(next)                                                                                                       \
+	do {                                                                                                           \
+		struct rec *next_ = (next);                                                                            \
+		__attribute__((musttail)) return next_->fn(c, next_);                                                  \
+	} while (0)
+#else
+#define GO(next)                                                                                                       \
+	do {                                                                                                           \
+		struct rec *next_ = (next);                                                                            \
+		return next_->fn(c, next_);                                                                            \
+	} while (0)
+#endif
+#define NEXT GO(r + 1)
+/* From a function that is not a handler. */
+#if defined(REC_LOOP)
+#define RUN(next) return (next)
+#else
+#define RUN(next)                                                                                                      \
+	do {                                                                                                           \
+		struct rec *next_ = (next);                                                                            \
+		return next_->fn(c, next_);                                                                            \
+	} while (0)
+#endif
+
+#define HANDLER(name) static struct rec *name(struct cpu *c, struct rec *r)
+#define REC_INLINE static inline __attribute__((always_inline))
+#define REC_COLD __attribute__((noinline, cold))
+
+/* ------ operands ------ */
+#define SLOT(n) ((uint8_t)((n) * 8))
+#define RD8(at) (*(uint8_t *)((char *)c->r + (at)))
+#define RD16(at) (*(uint16_t *)((char *)c->r + (at)))
+#define RD32(at) (*(uint32_t *)((char *)c->r + (at)))
+#define RD64(at) (*(uint64_t *)((char *)c->r + (at)))
+
+/* Whole slots are written, also for 8 and 16 bits: a later read of all of it would wait for a narrower store. */
+REC_INLINE void rec_wr8(struct cpu *c, unsigned at, uint8_t v)
+{
+	if (UNLIKELY(at & 7)) /* AH, CH, DH, BH */
+		RD8(at) = v;
+	else
+		RD64(at) = (RD64(at) & ~0xffull) | v;
+}
+
+REC_INLINE void rec_wr16(struct cpu *c, unsigned at, uint16_t v)
+{
+	RD64(at) = (RD64(at) & ~0xffffull) | v;
+}
+
+#define WR8(at, v) rec_wr8(c, at, (uint8_t)(v))
+#define WR16(at, v) rec_wr16(c, at, (uint16_t)(v))
+#define WR32(at, v) (RD64(at) = (uint32_t)(v))
+#define WR64(at, v) (RD64(at) = (v))
+
+/* Two forms of an address: BD is most of them. */
+#define EA_BD (RD64(r->base) + (uint64_t)(int64_t)r->disp)
+#define EA_BIS (RD64(r->base) + RD64(r->index) * r->scale + (uint64_t)(int64_t)r->disp)
+
+/* ------ memory ------ */
+enum { MISS_WRITE = 0x100 };
+struct rec *rec_miss(struct cpu *c, struct rec *r, uint64_t lin, unsigned size_and_write);
+
+#define LOAD(bits, var, lin)                                                                                           \
+	do {                                                                                                           \
+		uint64_t lin_ = (lin);                                                                                 \
+		const void *p_ = tlb_read(c, lin_, (bits) / 8);                                                        \
+		if (UNLIKELY(!p_))                                                                                     \
+			return rec_miss(c, r, lin_, (bits) / 8);                                                       \
+		var = *(const volatile uint##bits##_t *)p_;                                                            \
+	} while (0)
+
+/* Leaves the host address in p. */
+#define WRITABLE(bits, p, lin)                                                                                         \
+	do {                                                                                                           \
+		uint64_t lin_ = (lin);                                                                                 \
+		p = tlb_write(c, lin_, (bits) / 8);                                                                    \
+		if (UNLIKELY(!p))                                                                                      \
+			return rec_miss(c, r, lin_, (bits) / 8 | MISS_WRITE);                                          \
+	} while (0)
+
+#define STORE(bits, lin, v)                                                                                            \
+	do {                                                                                                           \
+		void *w_;                                                                                              \
+		WRITABLE(bits, w_, lin);                                                                               \
+		*(volatile uint##bits##_t *)w_ = (uint##bits##_t)(v);                                                  \
+	} while (0)
+
+/* ------ leaving a block ------ */
+REC_INLINE bool rec_stop(const struct cpu *c)
+{
+	return c->budget <= 0 || __atomic_load_n(&c->poll, __ATOMIC_RELAXED);
+}
+
+/* The exit x is taken and charged, but not linked, or the run loop is wanted. */
+struct rec *rec_exit(struct cpu *c, struct rec *x);
+/* To c->rip, wherever that is. */
+struct rec *rec_enter(struct cpu *c);
+/* Does the instruction of a record by its exec function. */
+struct rec *rec_slow(struct cpu *c, struct rec *r);
+
+#define REC_UNLINKED(link) ((uintptr_t)(link) & 1)
+#define TAKE(x)                                                                                                        \
+	do {                                                                                                           \
+		struct rec *x_ = (x), *link_ = x_->link;                                                               \
+		c->budget -= x_->n;                                                                                    \
+		if (UNLIKELY(REC_UNLINKED(link_) || rec_stop(c)))                                                                \
+			return rec_exit(c, x_);                                                                        \
+		GO(link_);                                                                                             \
+	} while (0)
+
+/* RIP of a byte offset from SLOT_PC. */
+REC_INLINE uint64_t rec_pc(const struct cpu *c, int64_t off)
+{
+	uint64_t v = c->r[SLOT_PC] + (uint64_t)off;
+
+	return LIKELY(c->mode & MODE_64) ? v : c->mode & MODE_32 ? (uint32_t)v : (uint16_t)v;
+}
+
+/* Jump cache: where a guest RIP was found last. Only for code whose linear address is its RIP. */
+enum { JUMP_BITS = 10 };
+struct jump {
+	uint64_t rip;
+	struct rec *rec;
+	uint64_t epoch;  /* of c->fetch_epoch[global] */
+	uint32_t mode, global;
+};
+
+REC_INLINE struct jump *rec_jump_at(struct cpu *c, uint64_t rip)
+{
+	/* struct code_cache begins with the table: see code.c. */
+	return (struct jump *)c->code + ((rip ^ (rip >> JUMP_BITS)) & ((1u << JUMP_BITS) - 1));
+}
+
+/* To a RIP that was computed. Charged already. */
+#define GO_RIP(value)                                                                                                  \
+	do {                                                                                                           \
+		uint64_t rip_ = (value);                                                                               \
+		struct jump *j_ = rec_jump_at(c, rip_);                                                                \
+		if (UNLIKELY(j_->rip != rip_ || j_->mode != c->mode || j_->epoch != c->fetch_epoch[j_->global] ||     \
+			     rec_stop(c))) {                                                                           \
+			c->rip = rip_;                                                                                 \
+			return rec_enter(c);                                                                           \
+		}                                                                                                      \
+		c->r[SLOT_PC] = rip_ & ~4095ull;                                                                       \
+		GO(j_->rec);                                                                                           \
+	} while (0)
+
+/* ------ conditions ------ */
+REC_INLINE bool rec_carry(const struct cpu *c)
+{
+	switch (c->cc_op >> 2) {
+	case CC_ADD: return c->cc_r < c->cc_a;
+	case CC_SUB: return c->cc_a < c->cc_b;
+	case CC_LOGIC: return false;
+	case CC_INC:
+	case CC_DEC: return c->cc_b;
+	case CC_FLAGS: return c->cc_r & FL_CF;
+	default: return cc_flags(c) & FL_CF;
+	}
+}
+
+/* Condition of constant number: what compilers make of comparisons without a call. */
+REC_INLINE bool rec_cond(const struct cpu *c, unsigned cond)
+{
+	unsigned op = c->cc_op >> 2, up = 64 - (8u << (c->cc_op & 3));
+	bool v;
+
+	if ((cond >> 1 == 2 || cond >> 1 == 4) && op != CC_FLAGS) {
+		v = cond >> 1 == 2 ? c->cc_r == 0 : (int64_t)(c->cc_r << up) < 0;
+		return v != (cond & 1);
+	}
+	if (op == CC_SUB && (cond >> 1 == 1 || cond >> 1 == 3 || cond >> 1 >= 6)) {
+		int64_t a = (int64_t)(c->cc_a << up), b = (int64_t)(c->cc_b << up);
+
+		v = cond >> 1 == 1 ? c->cc_a < c->cc_b : cond >> 1 == 3 ? c->cc_a <= c->cc_b : cond >> 1 == 6 ? a < b : a <= b;
+		return v != (cond & 1);
+	}
+	return cc_cond(c, cond);
+}
+
+/* ------ handler tables: rec_int.c, rec_mem.c, rec_flow.c ------ */
+enum rec_size { SZ8, SZ16, SZ32, SZ64, SIZES };
+enum rec_alu { A_ADD, A_OR, A_ADC, A_SBB, A_AND, A_SUB, A_XOR, A_CMP, A_TEST, ALUS };  /* ORDER: rec_int.c; A_CMP from opcodes */
+enum rec_form { F_RR, F_RI, F_RM, F_MR, F_MI, FORMS };                                  /* destination first */
+enum rec_shift { S_ROL, S_ROR, S_SHL, S_SHR, S_SAR, SHIFTS };
+
+extern const rec_fn rec_alu[ALUS][SIZES][FORMS];
+extern const rec_fn rec_mov[SIZES][FORMS];       /* F_RR, F_RM, F_MR, F_MI with any address */
+extern const rec_fn rec_mov_bd[SIZES][FORMS];    /* without an index */
+extern const rec_fn rec_movzx[2][SIZES][2];      /* from 8, 16 bits; to; register or memory source */
+extern const rec_fn rec_movsx[3][SIZES][2];      /* from 8, 16, 32 bits */
+extern const rec_fn rec_shift[SHIFTS][SIZES][2]; /* by immediate, by CL */
+extern const rec_fn rec_incdec[2][SIZES], rec_neg[SIZES], rec_not[SIZES];
+extern const rec_fn rec_imul[SIZES][3];          /* r,r  r,m  r,r,imm; not 8 bits */
+extern const rec_fn rec_lea[SIZES], rec_lea_bd[SIZES], rec_bswap[SIZES], rec_xchg[SIZES], rec_cdq[SIZES], rec_cbw[SIZES];
+extern const rec_fn rec_bt[SIZES][2];            /* register by register, by immediate */
+extern const rec_fn rec_cmov[16][SIZES], rec_setcc[16];
+extern const rec_fn rec_mov_imm, rec_nop, rec_ea64, rec_ea32, rec_ea_seg;
+
+extern const rec_fn rec_jcc[16];
+extern const rec_fn rec_cmp_jcc[16][SIZES][FORMS], rec_test_jcc[16][SIZES][FORMS]; /* fused; the exit is the next record */
+extern const rec_fn rec_jmp, rec_end;
+struct rec_stack_fns {
+	rec_fn push_r, push_i, push_m, pop_r, call, call_r, call_m, ret, jmp_r, jmp_m, leave;
+};
+extern const struct rec_stack_fns rec_stack[2]; /* 32-bit stack and code in flat mode, 64-bit */
+
+/* ------ interp.c ------ */
+extern const rec_fn rec_generic, rec_cross, rec_dead;
+/* Reads and decodes the instruction at c->rip; sets c->rip_next; raises. */
+void insn_fetch(struct cpu *c, struct insn *i);
+static inline enum code_size code_size_of(const struct cpu *c)
+{
+	return c->mode & MODE_64 ? CODE64 : c->mode & MODE_32 ? CODE32 : CODE16;
+}
+/* The linear address is the RIP, nothing can run over a limit. */
+static inline bool code_is_flat(uint32_t mode)
+{
+	return mode & MODE_64 || (mode & (MODE_32 | MODE_FLAT)) == (MODE_32 | MODE_FLAT);
+}
+
+/* ------ rec_make.c ------ */
+enum { REC_BLOCK_INSNS = 48, REC_BLOCK_BYTES = REC_BLOCK_INSNS * (int)sizeof(struct rec) * (REC_INSN_SLOTS + 2) };
+struct maker { /* a block in the making */
+	uint32_t mode;
+	struct rec *first;  /* record of the block */
+	struct rec *at;     /* next free record; there is room for REC_BLOCK_BYTES */
+	struct rec *flags;  /* the last record if the next conditional branch may be fused into it */
+	unsigned n;         /* instructions so far */
+	bool ended;         /* nothing behind can be reached */
+};
+/* Appends the instruction at offset off of its page. */
+void rec_make(struct maker *m, const struct insn *i, unsigned off);
+void rec_make_generic(struct maker *m, const struct insn *i, unsigned off, exec_fn exec);
+void rec_make_cross(struct maker *m, unsigned off);
+void rec_make_end(struct maker *m, unsigned off); /* to the instruction at off */
+
+/* ------ code.c ------ */
+/* First record of the block for c->rip, or NULL: the run loop is wanted, or one instruction must be stepped (*step). Sets
+ * SLOT_PC; may raise. */
+struct rec *code_find(struct cpu *c, bool *step);
+unsigned code_generation(const struct cpu *c); /* changes when records may have lost their memory */
+bool code_same_page(struct rec *a, struct rec *b); /* of two first records: their source is in one physical page */
+/* A dropped block passes those who are linked to it on to its heir, if it has one. */
+struct rec *code_heir(struct cpu *c, struct rec *dead);
+void code_inherit(struct cpu *c, struct rec *dead, struct rec *heir);
+
+#endif

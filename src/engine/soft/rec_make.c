@@ -1,0 +1,603 @@
+/*
+ * From a decoded instruction to records: chooses the handler, or the generic record that calls the exec function.
+ * What is chosen here must mean exactly what the exec function means; when in doubt, generic.
+ */
+#include "engine/soft/rec.h"
+
+#include "base/bits.h"
+
+/* ------ emitting ------ */
+static struct rec *emit(struct maker *m, rec_fn fn, unsigned off, unsigned len)
+{
+	struct rec *r = m->at++;
+
+	*r = (struct rec){ .fn = fn };
+	r->base = r->index = SLOT(SLOT_ZERO);
+	r->scale = 1;
+	r->len = (uint8_t)len;
+	r->off = (uint16_t)off;
+	return r;
+}
+
+static struct rec *emit_exit(struct maker *m, rec_fn fn, unsigned off, int64_t target)
+{
+	struct rec *r = m->at++;
+
+	*r = (struct rec){ .fn = fn };
+	r->link = (struct rec *)((uintptr_t)m->first | 1);
+	r->target = (int32_t)target;
+	r->n = (uint16_t)m->n;
+	r->off = (uint16_t)off;
+	return r;
+}
+
+void rec_make_generic(struct maker *m, const struct insn *i, unsigned off, exec_fn exec)
+{
+	struct rec *r = m->at++;
+
+	m->n++;
+	m->flags = NULL;
+	*r = (struct rec){ .fn = rec_generic, .exec = exec };
+	r->n = (uint16_t)m->n;
+	r->off = (uint16_t)off;
+	*(struct insn *)m->at = *i;
+	m->at += REC_INSN_SLOTS;
+}
+
+void rec_make_cross(struct maker *m, unsigned off)
+{
+	struct rec *r = m->at++;
+
+	m->n++;
+	*r = (struct rec){ .fn = rec_cross };
+	r->n = (uint16_t)m->n;
+	r->off = (uint16_t)off;
+	m->ended = true;
+}
+
+void rec_make_end(struct maker *m, unsigned off)
+{
+	emit_exit(m, rec_end, off, off);
+	m->ended = true;
+}
+
+/* ------ operands ------ */
+static uint8_t reg_slot(const struct insn *i, unsigned reg, unsigned size)
+{
+	return (uint8_t)(size == 1 ? byte_reg_offset(reg, i->flags & INSN_REX) : reg * 8);
+}
+
+static bool opnd_in_mem(const struct insn *i, unsigned n)
+{
+	unsigned k = i->opnd[n].kind;
+
+	return k == OPND_MEM || k == OPND_MOFFS || (k == OPND_RM && i->flags & INSN_MEM);
+}
+
+/* Slot of a register operand, or -1. */
+static int opnd_slot(const struct insn *i, unsigned n)
+{
+	unsigned size = i->opnd[n].size;
+
+	switch (i->opnd[n].kind) {
+	case OPND_REG: return reg_slot(i, i->reg, size);
+	case OPND_RM: return i->flags & INSN_MEM ? -1 : reg_slot(i, i->rm, size);
+	case OPND_OPREG: return reg_slot(i, i->rm, size);
+	case OPND_ACC: return SLOT(RAX);
+	default: return -1;
+	}
+}
+
+static bool opnd_is_imm(const struct insn *i, unsigned n)
+{
+	return i->opnd[n].kind == OPND_IMM || i->opnd[n].kind == OPND_ONE;
+}
+
+static bool fits32(int64_t v)
+{
+	return v == (int32_t)v;
+}
+
+/* Base, index, scale and displacement of the sum of the operand, without its segment. False: it does not fit. */
+static bool set_sum(struct rec *r, const struct insn *i, unsigned off)
+{
+	int64_t disp = i->disp;
+
+	if (i->flags & INSN_RIPREL) {
+		r->base = SLOT(SLOT_PC);
+		disp += off + i->len;
+	} else if (i->base != REG_NONE) {
+		r->base = SLOT(i->base);
+	}
+	if (i->index != REG_NONE) {
+		r->index = SLOT(i->index);
+		r->scale = (uint8_t)(1 << i->scale);
+	}
+	r->disp = (int32_t)disp;
+	return fits32(disp);
+}
+
+enum ea_kind {
+	EA_PLAIN,  /* the record's own sum is the linear address */
+	EA_ADD_FS, EA_ADD_GS, /* and a segment base */
+	EA_TRUNC,  /* the sum, truncated to 32 bits; then maybe a segment base */
+	EA_CHECK,  /* what seg_lin says */
+	EA_NEVER,
+};
+
+static enum ea_kind ea_kind(const struct maker *m, const struct insn *i)
+{
+	if (m->mode & MODE_64) {
+		if (i->addrsize == 4)
+			return i->flags & INSN_RIPREL ? EA_NEVER : EA_TRUNC;
+		return i->seg == SEG_FS ? EA_ADD_FS : i->seg == SEG_GS ? EA_ADD_GS : EA_PLAIN;
+	}
+	if (m->mode & MODE_FLAT && i->addrsize == 4 && i->seg < SEG_FS)
+		return EA_TRUNC;
+	return EA_CHECK;
+}
+
+static uint8_t seg_base_slot(const struct maker *m, const struct insn *i)
+{
+	if (m->mode & MODE_64 && i->seg >= SEG_FS)
+		return i->seg == SEG_FS ? SLOT(SLOT_FSBASE) : SLOT(SLOT_GSBASE);
+	return SLOT(SLOT_ZERO);
+}
+
+/*
+ * The record of fn for an instruction with a memory operand of that size, behind the record of its address if it needs one.
+ * NULL: cannot be said.
+ */
+static struct rec *emit_mem(struct maker *m, const struct insn *i, unsigned off, rec_fn fn, unsigned size, bool write)
+{
+	struct rec *at = m->at, *r, sum = { .base = SLOT(SLOT_ZERO), .index = SLOT(SLOT_ZERO), .scale = 1 };
+	enum ea_kind k = ea_kind(m, i);
+
+	if (k == EA_NEVER || !set_sum(&sum, i, off))
+		return NULL;
+	if (k == EA_ADD_FS || k == EA_ADD_GS) {
+		if (sum.index == SLOT(SLOT_ZERO)) {
+			sum.index = seg_base_slot(m, i);
+			k = EA_PLAIN;
+		}
+	}
+	if (k != EA_PLAIN) {
+		at = emit(m, k == EA_TRUNC ? rec_ea32 : k == EA_CHECK ? rec_ea_seg : rec_ea64, off, i->len);
+		at->base = sum.base;
+		at->index = sum.index;
+		at->scale = sum.scale;
+		at->disp = sum.disp;
+		at->dst = i->seg;
+		at->imm = (int32_t)(i->addrsize | size << 8 | (unsigned)write << 16);
+		sum = (struct rec){ .base = SLOT(SLOT_EA), .index = seg_base_slot(m, i), .scale = 1 };
+	}
+	r = emit(m, fn, off, i->len);
+	r->base = sum.base;
+	r->index = sum.index;
+	r->scale = sum.scale;
+	r->disp = sum.disp;
+	return r;
+}
+
+static bool has_index(const struct rec *r)
+{
+	return r->index != SLOT(SLOT_ZERO);
+}
+
+/* Loads the memory operand n into SLOT_TMP, for operations that have no memory form of their own. */
+static bool emit_load_tmp(struct maker *m, const struct insn *i, unsigned off, unsigned n)
+{
+	unsigned size = i->opnd[n].size;
+	struct rec *r = emit_mem(m, i, off, rec_mov[__builtin_ctz(size)][F_RM], size, false);
+
+	if (!r)
+		return false;
+	r->dst = SLOT(SLOT_TMP);
+	return true;
+}
+
+/* ------ operations; false: generic ------ */
+/* Two operands, destination first, in any form that fns has. */
+static bool make_two(struct maker *m, const struct insn *i, unsigned off, const rec_fn fns[FORMS], const rec_fn *bd, bool write)
+{
+	unsigned size = i->opnd[0].size;
+	int dst = opnd_slot(i, 0), src = opnd_slot(i, 1);
+	enum rec_form form;
+	struct rec *r;
+
+	if (opnd_is_imm(i, 1)) {
+		if (!fits32((int64_t)i->imm) && (size == 8 || (uint32_t)i->imm != i->imm))
+			return false;
+		form = opnd_in_mem(i, 0) ? F_MI : F_RI;
+	} else if (opnd_in_mem(i, 0)) {
+		form = F_MR;
+	} else {
+		form = opnd_in_mem(i, 1) ? F_RM : F_RR;
+	}
+	if (!fns[form] || (form <= F_RM && dst < 0) || ((form == F_RR || form == F_MR) && src < 0))
+		return false;
+	r = form <= F_RI ? emit(m, fns[form], off, i->len) : emit_mem(m, i, off, fns[form], size, write && form != F_RM);
+	if (!r)
+		return false;
+	if (bd && form >= F_RM && !has_index(r))
+		r->fn = bd[form];
+	if (form <= F_RM)
+		r->dst = (uint8_t)dst;
+	if (form == F_RR || form == F_MR)
+		r->src = (uint8_t)src;
+	if (form == F_RI || form == F_MI)
+		r->imm = (int32_t)i->imm;
+	return true;
+}
+
+static enum rec_alu alu_of(unsigned op)
+{
+	switch (op) {
+	case OP_ADD: return A_ADD;
+	case OP_OR: return A_OR;
+	case OP_ADC: return A_ADC;
+	case OP_SBB: return A_SBB;
+	case OP_AND: return A_AND;
+	case OP_SUB: return A_SUB;
+	case OP_XOR: return A_XOR;
+	case OP_CMP: return A_CMP;
+	default: return A_TEST;
+	}
+}
+
+static bool make_alu(struct maker *m, const struct insn *i, unsigned off)
+{
+	enum rec_alu a = alu_of(i->op);
+	unsigned lg = (unsigned)__builtin_ctz(i->opnd[0].size);
+
+	if (!make_two(m, i, off, rec_alu[a][lg], NULL, a != A_CMP && a != A_TEST))
+		return false;
+	m->flags = a == A_CMP || a == A_TEST ? m->at - 1 : NULL;
+	return true;
+}
+
+static bool make_mov(struct maker *m, const struct insn *i, unsigned off)
+{
+	unsigned lg = (unsigned)__builtin_ctz(i->opnd[0].size);
+	int dst = opnd_slot(i, 0);
+
+	if (opnd_is_imm(i, 1) && lg >= SZ32 && dst >= 0) {
+		struct rec *r = emit(m, rec_mov_imm, off, i->len);
+
+		r->dst = (uint8_t)dst;
+		r->imm64 = lg == SZ32 ? (uint32_t)i->imm : i->imm;
+		return true;
+	}
+	return make_two(m, i, off, rec_mov[lg], rec_mov_bd[lg], true);
+}
+
+static bool make_extend(struct maker *m, const struct insn *i, unsigned off)
+{
+	unsigned from = (unsigned)__builtin_ctz(i->opnd[1].size), to = (unsigned)__builtin_ctz(i->opnd[0].size);
+	bool mem = opnd_in_mem(i, 1);
+	int dst = opnd_slot(i, 0);
+	rec_fn fn = i->op == OP_MOVZX ? from < 2 ? rec_movzx[from][to][mem] : NULL : from < 3 ? rec_movsx[from][to][mem] : NULL;
+	struct rec *r;
+
+	if (!fn || dst < 0)
+		return false;
+	r = mem ? emit_mem(m, i, off, fn, 1 << from, false) : emit(m, fn, off, i->len);
+	if (!r)
+		return false;
+	r->dst = (uint8_t)dst;
+	if (!mem)
+		r->src = (uint8_t)opnd_slot(i, 1);
+	return true;
+}
+
+static bool make_lea(struct maker *m, const struct insn *i, unsigned off)
+{
+	unsigned lg = (unsigned)__builtin_ctz(i->opsize);
+	struct rec *r;
+
+	if (i->addrsize < i->opsize || i->addrsize == 2)
+		return false;
+	r = emit(m, rec_lea[lg], off, i->len);
+	if (!set_sum(r, i, off))
+		return false;
+	if (!has_index(r))
+		r->fn = rec_lea_bd[lg];
+	r->dst = SLOT(i->reg);
+	return true;
+}
+
+static bool make_shift(struct maker *m, const struct insn *i, unsigned off)
+{
+	static const uint8_t kinds[] = { S_ROL, S_ROR, S_SHL, S_SHR, S_SAR };
+	unsigned kind = i->op == OP_ROL ? 0 : i->op == OP_ROR ? 1 : i->op == OP_SHL ? 2 : i->op == OP_SHR ? 3 : 4;
+	unsigned size = i->opnd[0].size, lg = (unsigned)__builtin_ctz(size);
+	unsigned count = i->opnd[1].kind == OPND_ONE ? 1 : (unsigned)i->imm & (size == 8 ? 63 : 31);
+	bool by_cl = i->opnd[1].kind == OPND_FIXED;
+	int dst = opnd_slot(i, 0);
+	struct rec *r;
+
+	if (dst < 0 || (!by_cl && count == 0))
+		return false;
+	r = emit(m, rec_shift[kinds[kind]][lg][by_cl], off, i->len);
+	r->dst = (uint8_t)dst;
+	r->imm = (int32_t)count;
+	return true;
+}
+
+static bool make_one(struct maker *m, const struct insn *i, unsigned off, const rec_fn fns[SIZES])
+{
+	unsigned lg = (unsigned)__builtin_ctz(i->opnd[0].size);
+	int dst = opnd_slot(i, 0);
+
+	if (dst < 0 || !fns[lg])
+		return false;
+	emit(m, fns[lg], off, i->len)->dst = (uint8_t)dst;
+	return true;
+}
+
+static bool make_xchg(struct maker *m, const struct insn *i, unsigned off)
+{
+	unsigned lg = (unsigned)__builtin_ctz(i->opnd[0].size);
+	int a = opnd_slot(i, 0), b = opnd_slot(i, 1);
+	struct rec *r;
+
+	if (a < 0 || b < 0)
+		return false;
+	r = emit(m, rec_xchg[lg], off, i->len);
+	r->dst = (uint8_t)a;
+	r->src = (uint8_t)b;
+	return true;
+}
+
+static bool make_imul(struct maker *m, const struct insn *i, unsigned off)
+{
+	unsigned lg = (unsigned)__builtin_ctz(i->opsize), form;
+	int dst = opnd_slot(i, 0), src = SLOT(SLOT_TMP);
+	bool mem = opnd_in_mem(i, 1);
+	struct rec *r;
+
+	if (i->nopnd < 2 || i->opnd[0].kind != OPND_REG)
+		return false;
+	form = i->nopnd == 3 ? 2 : mem ? 1 : 0;
+	if (!mem)
+		src = opnd_slot(i, 1);
+	else if (form == 2 && !emit_load_tmp(m, i, off, 1))
+		return false;
+	r = form == 1 ? emit_mem(m, i, off, rec_imul[lg][1], i->opsize, false) : emit(m, rec_imul[lg][form], off, i->len);
+	if (!r)
+		return false;
+	r->dst = (uint8_t)dst;
+	if (form != 1)
+		r->src = (uint8_t)src;
+	r->imm = (int32_t)i->imm;
+	return true;
+}
+
+static bool make_cmov(struct maker *m, const struct insn *i, unsigned off)
+{
+	unsigned lg = (unsigned)__builtin_ctz(i->opsize);
+	int src = opnd_slot(i, 1);
+	struct rec *r;
+
+	if (opnd_in_mem(i, 1)) {
+		if (!emit_load_tmp(m, i, off, 1))
+			return false;
+		src = SLOT(SLOT_TMP);
+	}
+	r = emit(m, rec_cmov[i->cond][lg], off, i->len);
+	r->dst = (uint8_t)opnd_slot(i, 0);
+	r->src = (uint8_t)src;
+	return true;
+}
+
+static bool make_setcc(struct maker *m, const struct insn *i, unsigned off)
+{
+	int dst = opnd_slot(i, 0);
+
+	if (dst < 0)
+		return false;
+	emit(m, rec_setcc[i->cond], off, i->len)->dst = (uint8_t)dst;
+	return true;
+}
+
+static bool make_bt(struct maker *m, const struct insn *i, unsigned off)
+{
+	unsigned lg = (unsigned)__builtin_ctz(i->opnd[0].size);
+	bool imm = opnd_is_imm(i, 1);
+	int dst = opnd_slot(i, 0);
+	struct rec *r;
+
+	if (dst < 0)
+		return false;
+	r = emit(m, rec_bt[lg][imm], off, i->len);
+	r->dst = (uint8_t)dst;
+	if (imm)
+		r->imm = (int32_t)i->imm;
+	else
+		r->src = (uint8_t)opnd_slot(i, 1);
+	return true;
+}
+
+/* ------ flow ------ */
+static bool make_jcc(struct maker *m, const struct insn *i, unsigned off)
+{
+	struct rec *f = m->flags;
+	rec_fn fused = NULL;
+	unsigned a, lg, form;
+
+	if (i->opsize != (m->mode & MODE_64 ? 8 : 4) || !code_is_flat(m->mode))
+		return false;
+	for (a = A_CMP; f && a <= A_TEST; a++)
+		for (lg = 0; lg < SIZES; lg++)
+			for (form = 0; form < FORMS; form++)
+				if (rec_alu[a][lg][form] == f->fn)
+					fused = a == A_CMP ? rec_cmp_jcc[i->cond][lg][form] : rec_test_jcc[i->cond][lg][form];
+	if (fused)
+		f->fn = fused;
+	emit_exit(m, rec_jcc[i->cond], off, (int64_t)off + i->len + (int64_t)i->imm);
+	return true;
+}
+
+/* Stack operations and near branches at the natural size of flat code. */
+static const struct rec_stack_fns *stack_fns(const struct maker *m, const struct insn *i)
+{
+	if (m->mode & MODE_64)
+		return i->opsize == 8 ? &rec_stack[1] : NULL;
+	if (i->opsize != 4 || !code_is_flat(m->mode) || !(m->mode & MODE_SS32))
+		return NULL;
+	return &rec_stack[0];
+}
+
+static bool make_push_pop(struct maker *m, const struct insn *i, unsigned off)
+{
+	const struct rec_stack_fns *f = stack_fns(m, i);
+	int slot = opnd_slot(i, 0);
+	struct rec *r;
+
+	if (!f)
+		return false;
+	if (i->op == OP_PUSH && opnd_is_imm(i, 0)) {
+		emit(m, f->push_i, off, i->len)->imm = (int32_t)i->imm;
+	} else if (slot >= 0) {
+		r = emit(m, i->op == OP_PUSH ? f->push_r : f->pop_r, off, i->len);
+		r->dst = r->src = (uint8_t)slot;
+	} else if (i->op == OP_PUSH && opnd_in_mem(i, 0)) {
+		return emit_mem(m, i, off, f->push_m, i->opsize, false);
+	} else {
+		return false;
+	}
+	return true;
+}
+
+/* Records that leave have len 0: their exec function always leaves. */
+static bool make_call(struct maker *m, const struct insn *i, unsigned off)
+{
+	const struct rec_stack_fns *f = stack_fns(m, i);
+
+	if (!f)
+		return false;
+	emit(m, f->call, off, 0)->imm = (int32_t)(off + i->len);
+	emit_exit(m, rec_jmp, off, (int64_t)off + i->len + (int64_t)i->imm);
+	m->ended = true;
+	return true;
+}
+
+static bool make_jmp(struct maker *m, const struct insn *i, unsigned off)
+{
+	if (i->opsize != (m->mode & MODE_64 ? 8 : 4) || !code_is_flat(m->mode))
+		return false;
+	emit_exit(m, rec_jmp, off, (int64_t)off + i->len + (int64_t)i->imm);
+	m->ended = true;
+	return true;
+}
+
+static bool make_indirect(struct maker *m, const struct insn *i, unsigned off)
+{
+	const struct rec_stack_fns *f = stack_fns(m, i);
+	bool call = i->op == OP_CALL_IND, mem = opnd_in_mem(i, 0);
+	struct rec *r;
+
+	if (!f)
+		return false;
+	if (mem)
+		r = emit_mem(m, i, off, call ? f->call_m : f->jmp_m, i->opsize, false);
+	else
+		r = emit(m, call ? f->call_r : f->jmp_r, off, 0);
+	if (!r)
+		return false;
+	r->len = 0;
+	if (!mem)
+		r->src = (uint8_t)opnd_slot(i, 0);
+	r->imm = (int32_t)(call ? (off + i->len) | m->n << 16 : m->n);
+	m->ended = true;
+	return true;
+}
+
+static bool make_ret(struct maker *m, const struct insn *i, unsigned off)
+{
+	const struct rec_stack_fns *f = stack_fns(m, i);
+	struct rec *r;
+
+	if (!f)
+		return false;
+	r = emit(m, f->ret, off, 0);
+	r->imm = (int32_t)m->n;
+	r->disp = i->nopnd ? (int32_t)(uint16_t)i->imm : 0;
+	m->ended = true;
+	return true;
+}
+
+static bool make_leave(struct maker *m, const struct insn *i, unsigned off)
+{
+	const struct rec_stack_fns *f = stack_fns(m, i);
+
+	if (!f)
+		return false;
+	emit(m, f->leave, off, i->len);
+	return true;
+}
+
+static bool make_fast(struct maker *m, const struct insn *i, unsigned off)
+{
+	if (i->flags & (INSN_LOCK | INSN_VEX | INSN_EVEX))
+		return false;
+	switch (i->op) {
+	case OP_ADD: case OP_OR: case OP_ADC: case OP_SBB: case OP_AND: case OP_SUB: case OP_XOR: case OP_CMP: case OP_TEST:
+		return make_alu(m, i, off);
+	case OP_MOV: return make_mov(m, i, off);
+	case OP_MOVZX: case OP_MOVSX: case OP_MOVSXD: return make_extend(m, i, off);
+	case OP_LEA: return make_lea(m, i, off);
+	case OP_ROL: case OP_ROR: case OP_SHL: case OP_SHR: case OP_SAR: return make_shift(m, i, off);
+	case OP_INC: return make_one(m, i, off, rec_incdec[0]);
+	case OP_DEC: return make_one(m, i, off, rec_incdec[1]);
+	case OP_NEG: return make_one(m, i, off, rec_neg);
+	case OP_NOT: return make_one(m, i, off, rec_not);
+	case OP_BSWAP: return make_one(m, i, off, rec_bswap);
+	case OP_XCHG: return make_xchg(m, i, off);
+	case OP_IMUL: return make_imul(m, i, off);
+	case OP_CMOVCC: return make_cmov(m, i, off);
+	case OP_SETCC: return make_setcc(m, i, off);
+	case OP_BT: return make_bt(m, i, off);
+	case OP_CWD: return emit(m, rec_cdq[__builtin_ctz(i->opsize)], off, i->len);
+	case OP_CBW: return emit(m, rec_cbw[__builtin_ctz(i->opsize)], off, i->len);
+	case OP_NOP: return emit(m, rec_nop, off, i->len);
+	case OP_PUSH: case OP_POP: return make_push_pop(m, i, off);
+	case OP_LEAVE: return make_leave(m, i, off);
+	case OP_JCC: return make_jcc(m, i, off);
+	case OP_JMP: return make_jmp(m, i, off);
+	case OP_CALL: return make_call(m, i, off);
+	case OP_CALL_IND: case OP_JMP_IND: return make_indirect(m, i, off);
+	case OP_RET: return make_ret(m, i, off);
+	default: return false;
+	}
+}
+
+/* Nothing falls through these; what follows may be data. */
+static bool never_falls_through(unsigned op)
+{
+	switch (op) {
+	case OP_JMP: case OP_CALL: case OP_CALL_IND: case OP_JMP_IND: case OP_RET: case OP_RET_FAR: case OP_CALL_FAR:
+	case OP_CALL_FARM: case OP_JMP_FAR: case OP_JMP_FARM: case OP_IRET: case OP_SYSCALL: case OP_SYSRET: case OP_SYSENTER:
+	case OP_SYSEXIT: case OP_UD2: case OP_UD1: case OP_UD0: case OP_INT: case OP_INT3: case OP_HLT: case OP_RSM:
+		return true;
+	default:
+		return false;
+	}
+}
+
+void rec_make(struct maker *m, const struct insn *i, unsigned off)
+{
+	struct rec *start = m->at, *flags = m->flags;
+
+	m->n++;
+	if (make_fast(m, i, off)) {
+		if (m->flags == flags)
+			m->flags = NULL;
+		return;
+	}
+	m->at = start;
+	m->n--;
+	rec_make_generic(m, i, off, exec_table[i->op]);
+	if (never_falls_through(i->op))
+		rec_make_end(m, off + i->len);
+}
