@@ -118,8 +118,10 @@ void cpu_reset(struct cpu *c, bool power_up);
 void cpu_features(struct engine_vcpu *v);
 
 /* ------ fault.c ------ */
-void cpu_deliver_pending(struct cpu *c); /* the exception in c->exc_*; false-free: triple fault ends by cpu_triple */
-void cpu_db_trap(struct cpu *c, uint32_t dr6_bits);
+/* Delivers the exception in c->exc_*, after a longjmp to c->unwind; false: the CPU shuts down (triple fault). */
+bool cpu_take_exception(struct cpu *c);
+/* An event at an instruction boundary: c->rip is its return address, and the handler's first instruction afterwards. */
+void cpu_deliver_event(struct cpu *c, unsigned vector, enum ev_source src, bool has_error, uint32_t error);
 
 /* ------ mmu.c ------ */
 const struct ram_slot *ram_find(const struct ram_map *m, gpa_t at); /* NULL: not RAM or ROM */
