@@ -1,0 +1,199 @@
+/*
+ * One thread for each vCPU: through the gate, into the engine, and back when the engine has something to decide. Application
+ * processors wait for SIPI inside the engine.
+ */
+#include "vm/vm_int.h"
+
+#include "base/log.h"
+#include "conf/value.h"
+#include "x86/tsc.h"
+
+#include <cpuid.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <sched.h>
+#include <stdio.h>
+
+enum { APIC_HZ = 134217728 };
+
+/* ------ creation ------ */
+
+static int cpuid_give(struct vcpu *v, struct err *e)
+{
+	static struct cpuid_table t; /* large; one VM is built at a time */
+	struct cpuid_opts o = {
+		.vcpu = v->id,
+		.ncpu = v->vm->ncpu,
+		.topo = v->vm->topo,
+		.phys_bits = vm_phys_bits(),
+		.tsc_deadline = true,
+		.tsc_khz = tsc_khz(),
+		.apic_hz = APIC_HZ,
+		.conf = v->vm->conf,
+	};
+	int r = conf_bool(v->vm->conf, "x86.x2apic", false, &o.x2apic, e);
+
+	if (r == 0)
+		r = cpuid_build(&t, &o, e);
+	return r == 0 ? v->vm->ops->cpuid(v->ev, &t, e) : r;
+}
+
+int vcpu_create(struct vcpu *v, struct err *e)
+{
+	int r = v->vm->ops->vcpu_new(v->vm->evm, v->id, &v->ev, e);
+
+	if (r < 0)
+		return r;
+	r = cpuid_give(v, e);
+	if (r == 0)
+		v->vm->ops->reset(v->ev, v->id == 0);
+	return r;
+}
+
+int vcpu_boot(struct vcpu *v, const struct boot_cpu *c, struct err *e)
+{
+	unsigned groups = X86_MSRS | (v->id == 0 ? X86_LAPIC | X86_REGS | X86_SREGS : 0);
+	struct x86_state s = { 0 };
+	int r = v->vm->ops->get(v->ev, groups, &s);
+
+	if (r == 0) {
+		boot_firmware_apply(v->vm->pc->mm, v->id == 0, &s);
+		if (v->id == 0)
+			boot_cpu_apply(c, &s);
+		r = v->vm->ops->set(v->ev, groups, &s);
+	}
+	return r < 0 ? err_sys(e, r, "vcpu %u: setting the state to boot with", v->id) : 0;
+}
+
+/* ------ the gate ------ */
+
+/* False: the VM ends. */
+static bool gate_pass(struct vcpu *v)
+{
+	struct vm *vm = v->vm;
+	bool go;
+
+	pthread_mutex_lock(&vm->gate);
+	v->out = true;
+	pthread_cond_broadcast(&vm->changed);
+	while (!vm->ending && (!vm->running || vm->holds || v->holds))
+		pthread_cond_wait(&vm->changed, &vm->gate);
+	go = !vm->ending;
+	v->out = !go;
+	pthread_mutex_unlock(&vm->gate);
+	return go;
+}
+
+void vcpu_hold(struct vcpu *v)
+{
+	struct vm *vm = v->vm;
+
+	pthread_mutex_lock(&vm->gate);
+	v->holds++;
+	pthread_mutex_unlock(&vm->gate);
+	vm->ops->kick(v->ev);
+	pthread_mutex_lock(&vm->gate);
+	while (!v->out)
+		pthread_cond_wait(&vm->changed, &vm->gate);
+	pthread_mutex_unlock(&vm->gate);
+}
+
+void vcpu_release(struct vcpu *v)
+{
+	pthread_mutex_lock(&v->vm->gate);
+	v->holds--;
+	pthread_cond_broadcast(&v->vm->changed);
+	pthread_mutex_unlock(&v->vm->gate);
+}
+
+/* ------ the thread ------ */
+
+struct pin {
+	cpu_set_t set;
+};
+
+static void pin_add(void *self, unsigned n)
+{
+	CPU_SET(n, &((struct pin *)self)->set);
+}
+
+static int pin_parse(const struct vcpu *v, struct pin *pin, bool *wanted, struct err *e)
+{
+	char key[32];
+	const char *text;
+
+	snprintf(key, sizeof(key), "vcpu.%u.cpuset", v->id);
+	text = conf_get(v->vm->conf, key);
+	*wanted = text;
+	CPU_ZERO(&pin->set);
+	if (text && !value_list(text, CPU_SETSIZE - 1, pin_add, pin))
+		return err_set(e, -EINVAL, "%s: '%s': expected host CPUs as in 0,2-3", key, text);
+	return 0;
+}
+
+static void on_triple_fault(struct vcpu *v)
+{
+	struct x86_state s;
+	uint64_t rip = v->vm->ops->get(v->ev, X86_REGS, &s) == 0 ? s.rip : 0;
+
+	vm_finish(v->vm, END_TRIPLE_FAULT, -1, "%s: triple fault at 0x%" PRIx64, v->name, rip);
+}
+
+static void on_failure(struct vcpu *v)
+{
+	const char *why = v->vm->ops->why(v->ev);
+
+	vcpu_dump(v);
+	vm_finish(v->vm, END_ERROR, -1, "%s: %s", v->name, why ? why : "the engine cannot go on");
+}
+
+static void *vcpu_main(void *arg)
+{
+	struct vcpu *v = arg;
+
+	while (gate_pass(v)) {
+		switch (v->vm->ops->run(v->ev)) {
+		case RUN_KICKED:
+		case RUN_DEBUG: /* nobody plans any */
+			break;
+		case RUN_HALTED:
+			loop_post(v->vm->loop, &v->vm->halt_job);
+			break;
+		case RUN_TRIPLE_FAULT:
+			on_triple_fault(v);
+			break;
+		case RUN_FAILED:
+			on_failure(v);
+			break;
+		}
+	}
+	return NULL;
+}
+
+int vcpu_start(struct vcpu *v, struct err *e)
+{
+	struct pin pin;
+	bool pinned;
+	int r = pin_parse(v, &pin, &pinned, e);
+
+	if (r < 0)
+		return r;
+	v->out = true;
+	r = thread_start(&v->thread, v->name, vcpu_main, v);
+	if (r < 0)
+		return err_sys(e, r, "%s: starting its thread", v->name);
+	v->started = true;
+	if (pinned) {
+		r = -pthread_setaffinity_np(v->thread, sizeof(pin.set), &pin.set);
+		if (r < 0)
+			return err_sys(e, r, "Error pinning %s: vcpu.%u.cpuset", v->name, v->id);
+	}
+	return 0;
+}
+
+void vcpu_join(struct vcpu *v)
+{
+	if (v->started)
+		pthread_join(v->thread, NULL);
+	v->started = false;
+}

@@ -1,0 +1,85 @@
+/* Inside of a VM, for this folder. */
+#ifndef VM_VM_INT_H
+#define VM_VM_INT_H
+
+#include "board/pc.h"
+#include "loop/loop.h"
+#include "vm/vm.h"
+
+#include <pthread.h>
+
+struct vcpu {
+	struct vm *vm;
+	unsigned id;
+	char name[16];
+	struct engine_vcpu *ev;
+	pthread_t thread;
+	bool started;
+	/* Under vm->gate: */
+	bool out;       /* not inside engine_ops.run, and will not enter it while someone holds */
+	unsigned holds; /* who wants this vCPU out, beside vm->holds */
+};
+
+enum { VM_SLOTS = 64 };
+
+/*
+ * The gate is a leaf lock: nothing else is taken and nothing is called with it held. Whoever wants vCPUs out of the engine
+ * raises holds, kicks, and waits for `out`; a vCPU looks at holds under the gate before each run, so a kick cannot be lost.
+ */
+struct vm {
+	const struct conf *conf;
+	char *name;
+	struct cpu_topology topo;
+	unsigned ncpu;
+	struct loop *loop;
+	struct pc *pc;
+	const struct engine_ops *ops;
+	struct engine_vm *evm;
+	struct vcpu *cpu;
+	struct engine_host ehost;
+	struct mem_listener listener;
+	struct mem_range slot[VM_SLOTS]; /* by id; size 0: free. Under the address space's lock */
+	bool strict_io;
+
+	pthread_mutex_t gate;
+	pthread_cond_t changed;
+	/* Under the gate: */
+	bool running, ending;
+	unsigned holds;
+	enum vm_end end;
+	int status;
+	char why[400];
+
+	bool paused;            /* loop thread */
+	struct job end_job;     /* stops the loop */
+	struct job halt_job;    /* looks whether all vCPUs are halted for good */
+	pthread_mutex_t event_lock;
+	void (*event_fn)(void *self, const char *name, const char *text);
+	void *event_self;
+};
+
+/* The first caller decides. status < 0: the one of `end`. why may be NULL; for people. Any thread, any lock held. */
+void vm_finish(struct vm *vm, enum vm_end end, int status, const char *why, ...) PRINTF(4, 5);
+void vm_event(struct vm *vm, const char *name, const char *text);
+/* All vCPUs out of the engine, until vm_release. Nests. Not on a vCPU's thread. */
+void vm_hold(struct vm *vm);
+void vm_release(struct vm *vm);
+uint8_t vm_phys_bits(void); /* of the host, as the guest sees them */
+
+/* ------ topology.c ------ */
+/* cpus, sockets, cores, threads (bhyve.md 2.1). */
+int topology_parse(const struct conf *conf, struct cpu_topology *t, unsigned *ncpu, struct err *e);
+
+/* ------ vcpu.c ------ */
+int vcpu_create(struct vcpu *v, struct err *e);          /* engine part: CPUID, reset */
+int vcpu_start(struct vcpu *v, struct err *e);           /* its thread, which waits at the gate */
+void vcpu_join(struct vcpu *v);
+void vcpu_hold(struct vcpu *v);
+void vcpu_release(struct vcpu *v);
+int vcpu_boot(struct vcpu *v, const struct boot_cpu *c, struct err *e);
+
+/* ------ dump.c ------ */
+/* Registers and instruction bytes to the log. The vCPU is out of the engine. */
+void vcpu_dump(struct vcpu *v);
+
+#endif
