@@ -1,0 +1,383 @@
+/*
+ * The record interpreter against the exec functions: random programs, run in one go by interp_run() and one instruction at a time by
+ * interp_step() from the same state, must leave the same registers, flags and memory. Then what records add: chaining over
+ * pages, self-modifying code, instructions that straddle pages, dropped caches.
+ */
+#include "engine/soft/flags.h"
+#include "engine/soft/soft_int.h"
+
+#include "base/alloc.h"
+#include "base/bits.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+
+enum { RAM = 0x100000, CODE = 0x10000, DATA = 0x40000, STACK = 0x80000, PAGE = 4096, DATA_SIZE = 0x2000 };
+
+struct machine {
+	struct soft_vm vm;
+	struct ram_map map;
+	struct engine_vcpu *v;
+	struct lapic lapic;
+	uint8_t *ram;
+};
+static struct machine m;
+
+static void no_mmio(void *self, unsigned vcpu, gpa_t at, void *data, unsigned size, bool write)
+{
+	if (!write)
+		memset(data, 0xff, size);
+}
+
+static int setup(void **state)
+{
+	struct cpu *c;
+
+	m.ram = aligned_alloc(PAGE, RAM);
+	m.map.n = 1;
+	m.map.slot[0] = (struct ram_slot){ .size = RAM, .host = m.ram,
+					   .pages = xcalloc(RAM / PAGE, sizeof(struct code_page)) };
+	m.vm.map = &m.map;
+	m.vm.host.mmio = no_mmio;
+	m.v = aligned_alloc(64, round_up(sizeof(*m.v), 64));
+	memset(m.v, 0, sizeof(*m.v));
+	m.vm.vcpu[0] = m.v;
+	c = &m.v->cpu;
+	c->vm = &m.vm;
+	c->lapic = &m.lapic;
+	for (unsigned k = 0; k < TLBS; k++)
+		c->tlbs[k] = xcalloc(1, sizeof(struct tlb));
+	mmu_tlb_init(c);
+	c->tlb = c->tlbs[TLB_KERN];
+	c->code = code_cache_new(c, MIB(1));
+	return 0;
+}
+
+/* ------ state ------ */
+enum test_mode { T64, T32, T16 };
+static enum test_mode mode;
+
+static void cpu_start(struct cpu *c, const uint64_t *regs)
+{
+	memset(c->r, 0, sizeof(c->r));
+	memcpy(c->r, regs, 16 * 8);
+	c->mode = mode == T64 ? MODE_64 | MODE_FLAT | MODE_PROT : mode == T32 ? MODE_32 | MODE_SS32 | MODE_FLAT | MODE_PROT : 0;
+	for (unsigned s = 0; s < 6; s++) {
+		c->seg[s] = (struct x86_segment){ .limit = mode == T16 ? 0xffff : 0xffffffff, .attr = s == SEG_CS ? 0x9b : 0x93 };
+		if (mode == T16)
+			c->seg[s].base = s == SEG_CS ? CODE : DATA;
+		c->seg[s].sel = (uint16_t)(c->seg[s].base >> 4);
+	}
+	c->seg[SEG_FS].base = (mode == T16 ? DATA : 0) + 64;
+	c->seg[SEG_GS].base = (mode == T16 ? DATA : 0) + 128;
+	c->r[SLOT_FSBASE] = c->seg[SEG_FS].base;
+	c->r[SLOT_GSBASE] = c->seg[SEG_GS].base;
+	c->fl = FL_1;
+	cc_set_flags(c, FL_ZF | FL_CF);
+	c->budget = 1 << 20;
+	c->poll = 0;
+	c->leave = false;
+}
+
+static struct result {
+	uint64_t r[16], rip;
+	uint32_t fl;
+	uint8_t vector;
+	uint8_t data[DATA_SIZE], stack[256];
+} by_run, by_step;
+
+/* Runs until an exception. */
+static void execute(struct result *out, const uint64_t *regs, uint64_t rip, bool step)
+{
+	struct cpu *c = &m.v->cpu;
+
+	cpu_start(c, regs);
+	c->rip = rip;
+	if (!setjmp(c->unwind)) {
+		for (;;) {
+			assert_true(c->budget > 0);
+			c->leave = false;
+			if (step)
+				interp_step(c);
+			else
+				interp_run(c);
+		}
+	}
+	memcpy(out->r, c->r, sizeof(out->r));
+	out->rip = c->rip;
+	out->fl = cpu_flags(c);
+	out->vector = c->exc_vector;
+	memcpy(out->data, m.ram + DATA, DATA_SIZE);
+	memcpy(out->stack, m.ram + STACK - 128, sizeof(out->stack));
+}
+
+/* ------ programs ------ */
+static uint64_t seed = 1;
+
+static uint32_t rnd(uint32_t below)
+{
+	seed = seed * 6364136223846793005ull + 1442695040888963407ull;
+	return (uint32_t)(seed >> 33) % below;
+}
+
+static struct {
+	uint8_t *p;
+	unsigned at;
+} text;
+
+static void put(unsigned n, ...)
+{
+	va_list ap;
+
+	va_start(ap, n);
+	while (n--)
+		text.p[text.at++] = (uint8_t)va_arg(ap, int);
+	va_end(ap);
+}
+
+static void put_imm(unsigned size)
+{
+	while (size--)
+		text.p[text.at++] = (uint8_t)rnd(256);
+}
+
+/* Registers that random code may change: not RSP, not RSI and RDI (data pointers), not R15 (loop counter), R13 and EBP (indices). */
+static unsigned any_reg(void)
+{
+	static const uint8_t ok[] = { 0, 1, 2, 3, 8, 9, 10, 11, 12, 14 };
+
+	return ok[rnd(mode == T64 ? 10 : 4)];
+}
+
+/* [prefixes] opcode(s) modrm ..., with an operand in a register or memory; reg is the other operand. */
+static void put_modrm(unsigned prefix, bool wide, bool byte, const uint8_t *op, unsigned nop, unsigned reg, bool mem_only)
+{
+	bool mem = mem_only || rnd(2);
+	unsigned rm = any_reg(), rex = 0x40, kind = rnd(3);
+
+	if (mem && rnd(8) == 0)
+		put(1, rnd(2) ? 0x64 : 0x65);
+	if (prefix)
+		put(1, prefix);
+	if (mem)
+		rm = rnd(2) ? 6 : 7;
+	if (mode == T64) {
+		rex |= (wide ? 8 : 0) | (reg & 8 ? 4 : 0) | (mem ? 0 : rm >> 3);
+		if (mem && kind == 2)
+			rex |= 2; /* R8 to R15 as index */
+		if (rex != 0x40 || (byte && rnd(2)))
+			put(1, rex);
+	}
+	for (unsigned n = 0; n < nop; n++)
+		put(1, op[n]);
+	reg &= 7;
+	if (!mem) {
+		put(1, 0xc0 | reg << 3 | (rm & 7));
+	} else if (mode == T16) {
+		static const uint8_t rms[] = { 4, 5, 2, 3 }; /* SI, DI, BP+SI, BP+DI: BP is 0 */
+
+		rm = rms[rnd(4)];
+		put(2, 0x40 | reg << 3 | rm, rnd(64));
+	} else if (kind == 0) {
+		put(2, 0x40 | reg << 3 | rm, rnd(128));
+	} else if (kind == 1) {
+		put(1, 0x80 | reg << 3 | rm);
+		put(4, rnd(256), rnd(4), 0, 0);
+	} else {
+		/* R13 or EBP holds a small number. */
+		put(3, 0x44 | reg << 3, (int)(rnd(4) << 6 | 5 << 3 | rm), rnd(128));
+	}
+}
+
+static void put_random(void)
+{
+	static const uint8_t shifts[] = { 0, 1, 4, 5, 7 };
+	unsigned size = rnd(4), reg = any_reg(), op16 = 0, x;
+	bool wide = mode == T64 && size == 3, byte = size == 0;
+	uint8_t op[2];
+
+	if (size == 1)
+		op16 = 0x66;
+	if (byte && mode != T64)
+		reg = rnd(4);
+	switch (rnd(16)) {
+	case 0: case 1: case 2: case 3: /* arithmetic in both directions */
+		op[0] = (uint8_t)(rnd(8) << 3 | (rnd(2) ? 2 : 0) | !byte);
+		put_modrm(op16, wide, byte, op, 1, reg, false);
+		break;
+	case 4: case 5:
+		op[0] = byte ? 0x80 : 0x83;
+		put_modrm(op16, wide, byte, op, 1, rnd(8), false);
+		put_imm(1);
+		break;
+	case 6:
+		op[0] = byte ? 0x84 : 0x85;
+		put_modrm(op16, wide, byte, op, 1, reg, false);
+		break;
+	case 7: case 8:
+		op[0] = (uint8_t)(0x88 | (rnd(2) ? 2 : 0) | !byte);
+		put_modrm(op16, wide, byte, op, 1, reg, false);
+		break;
+	case 9:
+		op[0] = 0x0f;
+		op[1] = (uint8_t)((rnd(2) ? 0xb6 : 0xbe) | rnd(2));
+		put_modrm(op16, wide, true, op, 2, reg, false);
+		break;
+	case 10:
+		op[0] = (uint8_t)((rnd(2) ? 0xc0 : 0xd2) | !byte);
+		x = op[0];
+		put_modrm(op16, wide, byte, op, 1, shifts[rnd(5)], false);
+		if (x < 0xd0)
+			put_imm(1);
+		break;
+	case 11:
+		op[0] = 0x0f;
+		op[1] = (uint8_t)(0x40 | rnd(16));
+		put_modrm(op16, wide, false, op, 2, reg, false);
+		break;
+	case 12:
+		op[0] = 0x0f;
+		op[1] = (uint8_t)(0x90 | rnd(16));
+		put_modrm(0, false, true, op, 2, 0, false);
+		break;
+	case 13:
+		op[0] = (uint8_t)(0xf6 | !byte); /* NOT, NEG, then INC, DEC */
+		x = 2 + rnd(2);
+		if (rnd(2)) {
+			op[0] = (uint8_t)(0xfe | !byte);
+			x = rnd(2);
+		}
+		put_modrm(op16, wide, byte, op, 1, x, false);
+		break;
+	case 14:
+		op[0] = 0x0f;
+		op[1] = 0xaf;
+		put_modrm(op16, wide, false, op, 2, reg, false);
+		break;
+	default:
+		op[0] = 0x8d;
+		put_modrm(op16, wide, false, op, 1, reg, true);
+		break;
+	}
+}
+
+/* A loop of random instructions, branches over a few of them, calls; an undefined opcode at the end. Starts at text.at. */
+static void put_program(void)
+{
+	unsigned start, turns = 1 + rnd(4), n, fn;
+
+	put(2, 0xeb, 0); /* over the function */
+	fn = text.at;
+	for (n = rnd(5); n--;)
+		put_random();
+	put(1, 0xc3);
+	text.p[fn - 1] = (uint8_t)(text.at - fn);
+	if (mode == T64)
+		put(6, 0x41, 0xbf, turns, 0, 0, 0); /* mov r15d, turns */
+	start = text.at;
+	for (n = 10 + rnd(30); n--;) {
+		if (rnd(5) == 0) {
+			unsigned jump;
+
+			put(2, 0x70 | rnd(16), 0);
+			jump = text.at;
+			for (unsigned k = rnd(3); k--;)
+				put_random();
+			text.p[jump - 1] = (uint8_t)(text.at - jump);
+		} else if (rnd(12) == 0) {
+			int rel = (int)fn - (int)(text.at + (mode == T16 ? 3 : 5));
+
+			put(3, 0xe8, rel & 0xff, rel >> 8 & 0xff);
+			if (mode != T16)
+				put(2, rel >> 16 & 0xff, rel >> 24 & 0xff);
+		} else if (rnd(12) == 0) {
+			unsigned r = rnd(4);
+
+			put(2, 0x50 | r, 0x58 | rnd(4));
+		} else {
+			put_random();
+		}
+	}
+	if (mode == T64) {
+		int rel = (int)start - (int)(text.at + 9);
+
+		put(3, 0x41, 0xff, 0xcf); /* dec r15d */
+		put(6, 0x0f, 0x85, rel & 0xff, rel >> 8 & 0xff, rel >> 16 & 0xff, rel >> 24 & 0xff);
+	}
+	put(2, 0xff, 0xff);
+}
+
+static void compare(unsigned n)
+{
+	for (unsigned k = 0; k < 16; k++)
+		if (by_run.r[k] != by_step.r[k])
+			fail_msg("program %u mode %u: register %u is %#llx by records, %#llx by steps", n, mode, k,
+				 (unsigned long long)by_run.r[k], (unsigned long long)by_step.r[k]);
+	assert_int_equal(by_run.rip, by_step.rip);
+	assert_int_equal(by_run.vector, by_step.vector);
+	assert_int_equal(by_run.fl, by_step.fl);
+	assert_memory_equal(by_run.data, by_step.data, DATA_SIZE);
+	assert_memory_equal(by_run.stack, by_step.stack, sizeof(by_run.stack));
+}
+
+static void programs(enum test_mode md, unsigned count)
+{
+	mode = md;
+	for (unsigned n = 0; n < count; n++) {
+		uint64_t regs[16], rip;
+		uint8_t before[DATA_SIZE];
+
+		code_drop_all(&m.v->cpu);
+		memset(m.ram + CODE, 0xcc, 0x8000);
+		text.p = m.ram + CODE;
+		text.at = PAGE - rnd(300);
+		rip = text.at + (md == T16 ? 0 : CODE);
+		put_program();
+		for (unsigned k = 0; k < DATA_SIZE; k++)
+			before[k] = (uint8_t)rnd(256);
+		for (unsigned k = 0; k < 16; k++)
+			regs[k] = (uint64_t)rnd(0xffffffff) << 32 | rnd(0xffffffff);
+		if (rnd(2))
+			regs[RAX] = rnd(3), regs[RBX] = rnd(3);
+		regs[RSP] = md == T16 ? 0x1f80 : STACK;
+		regs[RSI] = (md == T16 ? 0 : DATA) + rnd(0x800);
+		regs[RDI] = (md == T16 ? 0 : DATA) + PAGE - rnd(64);
+		regs[RBP] = md == T16 ? 0 : rnd(0x100);
+		regs[R13] = rnd(0x100);
+		for (unsigned s = 0; s < 2; s++) {
+			memcpy(m.ram + DATA, before, DATA_SIZE);
+			memset(m.ram + STACK - 256, 0, 512);
+			execute(s ? &by_step : &by_run, regs, rip, s);
+		}
+		compare(n);
+	}
+}
+
+static void test_programs_64(void **state)
+{
+	programs(T64, 3000);
+}
+
+static void test_programs_32(void **state)
+{
+	programs(T32, 2000);
+}
+
+static void test_programs_16(void **state)
+{
+	programs(T16, 2000);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_programs_64),
+		cmocka_unit_test(test_programs_32),
+		cmocka_unit_test(test_programs_16),
+	};
+
+	return cmocka_run_group_tests(tests, setup, NULL);
+}
