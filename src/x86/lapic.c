@@ -223,6 +223,17 @@ static void icr_send(struct lapic *l, uint32_t dest, bool wide)
 
 /* ------ timer ------ */
 
+/* Guests compute the TSC's rate from the crystal's in kHz: the largest divider that leaves a crystal of 24 MHz or more in whole
+ * kHz. 1 if there is none (a prime rate). */
+unsigned lapic_ratio(uint64_t tsc_khz)
+{
+	unsigned n = (unsigned)(tsc_khz / 24000);
+
+	while (n > 1 && tsc_khz % n)
+		n--;
+	return n > 1 ? n : tsc_khz > 4294967 ? 2 : 1;
+}
+
 static unsigned timer_mode(const struct lapic *l)
 {
 	return l->lvt[LVT_TIMER] >> 17 & 3;

@@ -27,6 +27,9 @@ struct lapic_bus { /* the APICs of one machine, and who owns them */
 	void (*eoi)(void *self, unsigned cpu, unsigned vector); /* of a level-triggered interrupt. Owner's thread */
 };
 
+/* The timers' input clock is the TSC divided by this: a whole number, so that what CPUID leaf 15 tells is exact. */
+unsigned lapic_ratio(uint64_t tsc_khz);
+
 enum { LVT_CMCI, LVT_TIMER, LVT_THERMAL, LVT_PERF, LVT_LINT0, LVT_LINT1, LVT_ERROR, LVTS };
 
 struct lapic {
