@@ -83,12 +83,13 @@ void op_aam(struct cpu *c, const struct insn *i)
 	adjust_flags(c, 0);
 }
 
+/* All flags are those of the addition. */
 void op_aad(struct cpu *c, const struct insn *i)
 {
-	unsigned ax = (uint16_t)c->r[RAX];
+	unsigned al = (uint8_t)c->r[RAX], add = (uint8_t)((c->r[RAX] >> 8 & 0xff) * i->imm), sum = (uint8_t)(al + add);
 
-	reg_set_wide(c, RAX, 2, (uint8_t)(ax + (ax >> 8) * (unsigned)i->imm));
-	adjust_flags(c, 0);
+	reg_set_wide(c, RAX, 2, sum);
+	cc_set(c, CC(CC_ADD, 0), al, add, sum);
 }
 
 void op_salc(struct cpu *c, const struct insn *i)

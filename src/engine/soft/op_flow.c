@@ -26,52 +26,57 @@ static void target_check(struct cpu *c, uint64_t to)
 	}
 }
 
-static uint64_t target_rel(struct cpu *c, const struct insn *i)
+static uint64_t target_rel(const struct cpu *c, const struct insn *i)
 {
-	uint64_t to = size_trunc(c->rip_next + i->imm, branch_size(c, i));
-
-	target_check(c, to);
-	return to;
+	return size_trunc(c->rip_next + i->imm, branch_size(c, i));
 }
 
 static uint64_t target_ind(struct cpu *c, const struct insn *i)
 {
-	uint64_t to = size_trunc(opnd_get(c, i, 0), branch_size(c, i));
+	return size_trunc(opnd_get(c, i, 0), branch_size(c, i));
+}
 
+static void jump(struct cpu *c, uint64_t to)
+{
 	target_check(c, to);
-	return to;
+	c->rip_next = to;
 }
 
 void op_jmp(struct cpu *c, const struct insn *i)
 {
-	c->rip_next = target_rel(c, i);
+	jump(c, target_rel(c, i));
 }
 
 void op_jmp_ind(struct cpu *c, const struct insn *i)
 {
-	c->rip_next = target_ind(c, i);
+	jump(c, target_ind(c, i));
 }
 
 void op_jcc(struct cpu *c, const struct insn *i)
 {
 	if (cc_cond(c, i->cond))
-		c->rip_next = target_rel(c, i);
+		jump(c, target_rel(c, i));
+}
+
+/* The processor stores the return address before it looks at the target. */
+static void call(struct cpu *c, const struct insn *i, uint64_t to)
+{
+	unsigned size = branch_size(c, i);
+	uint64_t sp = c->r[RSP] - size;
+
+	stack_poke(c, sp, size, c->rip_next);
+	jump(c, to);
+	stack_set_sp(c, sp);
 }
 
 void op_call(struct cpu *c, const struct insn *i)
 {
-	uint64_t to = target_rel(c, i);
-
-	stack_push(c, c->rip_next, branch_size(c, i));
-	c->rip_next = to;
+	call(c, i, target_rel(c, i));
 }
 
 void op_call_ind(struct cpu *c, const struct insn *i)
 {
-	uint64_t to = target_ind(c, i);
-
-	stack_push(c, c->rip_next, branch_size(c, i));
-	c->rip_next = to;
+	call(c, i, target_ind(c, i));
 }
 
 void op_ret(struct cpu *c, const struct insn *i)
@@ -79,19 +84,18 @@ void op_ret(struct cpu *c, const struct insn *i)
 	unsigned size = branch_size(c, i);
 	uint64_t to = stack_peek(c, c->r[RSP], size);
 
-	target_check(c, to);
+	jump(c, to);
 	stack_set_sp(c, c->r[RSP] + size + (i->nopnd ? i->imm : 0));
-	c->rip_next = to;
 }
 
 /* ------ counted branches: the counter has the address size ------ */
 static void loop_if(struct cpu *c, const struct insn *i, bool cond)
 {
 	uint64_t count = size_trunc(c->r[RCX] - 1, i->addrsize);
-	uint64_t to = count && cond ? target_rel(c, i) : c->rip_next;
 
+	if (count && cond)
+		jump(c, target_rel(c, i));
 	reg_set_wide(c, RCX, i->addrsize, count);
-	c->rip_next = to;
 }
 
 void op_loop(struct cpu *c, const struct insn *i)
@@ -112,13 +116,22 @@ void op_loopne(struct cpu *c, const struct insn *i)
 void op_jcxz(struct cpu *c, const struct insn *i)
 {
 	if (!size_trunc(c->r[RCX], i->addrsize))
-		c->rip_next = target_rel(c, i);
+		jump(c, target_rel(c, i));
 }
 
 /* ------ push, pop ------ */
 void op_push(struct cpu *c, const struct insn *i)
 {
 	stack_push(c, size_trunc(opnd_get(c, i, 0), i->opsize), i->opsize);
+}
+
+/* A segment register: recent processors write 2 bytes and leave the rest of a 4-byte slot alone, but fill an 8-byte one. */
+void op_push_sreg(struct cpu *c, const struct insn *i)
+{
+	uint64_t sp = c->r[RSP] - i->opsize;
+
+	stack_poke(c, sp, i->opsize == 4 ? 2 : i->opsize, c->seg[i->opnd[0].reg].sel);
+	stack_set_sp(c, sp);
 }
 
 /* POP RSP ends with the value read. */
@@ -145,9 +158,7 @@ void op_pusha(struct cpu *c, const struct insn *i)
 	uint64_t sp = c->r[RSP];
 
 	for (unsigned n = 1; n <= 8; n++)
-		mmu_probe_w(c, stack_lin(c, sp - n * size, size, true), size);
-	for (unsigned n = 1; n <= 8; n++)
-		st_size(c, stack_lin(c, sp - n * size, size, true), size, size_trunc(c->r[n - 1], size));
+		stack_poke(c, sp - n * size, size, c->r[n - 1]);
 	stack_set_sp(c, sp - 8 * size);
 }
 
@@ -177,19 +188,19 @@ static uint64_t enter_levels(struct cpu *c, unsigned size, unsigned levels, uint
 		bp -= size;
 		v = stack_peek(c, bp, size);
 		sp -= size;
-		st_size(c, stack_lin(c, sp, size, true), size, v);
+		stack_poke(c, sp, size, v);
 	}
 	sp -= size;
-	st_size(c, stack_lin(c, sp, size, true), size, size_trunc(frame, size));
+	stack_poke(c, sp, size, frame);
 	return sp;
 }
 
 void op_enter(struct cpu *c, const struct insn *i)
 {
 	unsigned size = i->opsize, levels = (unsigned)i->imm2 & 31;
-	uint64_t sp = c->r[RSP] - size, frame = sp & stack_mask(c);
+	uint64_t sp = c->r[RSP] - size, frame = stack_sp(c, sp);
 
-	st_size(c, stack_lin(c, sp, size, true), size, size_trunc(c->r[RBP], size));
+	stack_poke(c, sp, size, c->r[RBP]);
 	if (levels)
 		sp = enter_levels(c, size, levels, sp, frame);
 	sp -= (uint16_t)i->imm;

@@ -17,7 +17,7 @@ struct shift_arg {
 
 #define HOST_SHIFT(insn, mod)                                                                                          \
 	asm(HOST_FLAGS_IN insn " %%cl, %" mod "[v]" HOST_FLAGS_OUT : "+a"(ax), [v] "+r"(v) : "c"(a->count) : "cc")
-#define SHIFT(name)                                                                                                    \
+#define SHIFT(name, by)                                                                                                    \
 	static ALWAYS_INLINE uint64_t shift_##name(void *self, uint64_t v)                                             \
 	{                                                                                                              \
 		struct shift_arg *a = self;                                                                            \
@@ -34,7 +34,7 @@ struct shift_arg {
 	}                                                                                                              \
 	void op_##name(struct cpu *c, const struct insn *i)                                                            \
 	{                                                                                                              \
-		shift_by(c, i, shift_##name);                                                                          \
+		by(c, i, shift_##name);                                                                                \
 	}
 
 static ALWAYS_INLINE void shift_by(struct cpu *c, const struct insn *i, modify_fn fn)
@@ -48,13 +48,35 @@ static ALWAYS_INLINE void shift_by(struct cpu *c, const struct insn *i, modify_f
 		cc_set_flags(c, a.fl);
 }
 
-SHIFT(shl)
-SHIFT(shr)
-SHIFT(sar)
-SHIFT(rol)
-SHIFT(ror)
-SHIFT(rcl)
-SHIFT(rcr)
+/* Rotates of a register by an immediate other than 1: some processors leave OF as it is; all other forms compute it. */
+static bool rotate_imm_keeps_of;
+
+static __attribute__((constructor)) void rotate_probe(void)
+{
+	uint16_t ax = host_ax(FL_OF);
+	uint32_t v = 0;
+
+	asm(HOST_FLAGS_IN "roll $2, %[v]" HOST_FLAGS_OUT : "+a"(ax), [v] "+r"(v) : : "cc");
+	rotate_imm_keeps_of = host_fl(ax) & FL_OF; /* of zero it would be computed as clear */
+}
+
+static ALWAYS_INLINE void rotate_by(struct cpu *c, const struct insn *i, modify_fn fn)
+{
+	bool keep = i->opnd[1].kind == OPND_IMM && !(i->flags & INSN_MEM) && rotate_imm_keeps_of;
+	uint32_t of = keep ? cc_flags(c) & FL_OF : 0;
+
+	shift_by(c, i, fn);
+	if (keep && (i->imm & (i->opsize == 8 ? 63 : 31)) != 1)
+		cpu_set_flags(c, of, FL_OF);
+}
+
+SHIFT(shl, shift_by)
+SHIFT(shr, shift_by)
+SHIFT(sar, shift_by)
+SHIFT(rol, rotate_by)
+SHIFT(ror, rotate_by)
+SHIFT(rcl, shift_by)
+SHIFT(rcr, shift_by)
 
 #define HOST_DOUBLE(insn, mod)                                                                                         \
 	asm(HOST_FLAGS_IN insn " %%cl, %" mod "[s], %" mod "[v]" HOST_FLAGS_OUT                                        \

@@ -88,7 +88,7 @@ static inline uint64_t str_chunk(const struct cpu *c, const struct str *s, uint6
 {
 	if (n > s->count)
 		n = s->count;
-	return UNLIKELY(c->fl & FL_TF) && n ? 1 : n; /* a trap is due after each element */
+	return n && UNLIKELY((c->fl & FL_TF) || (c->dr7 & 0xff)) ? 1 : n; /* a trap may be due after each element */
 }
 
 /* Linear address of the lowest byte of a chunk. */
@@ -355,11 +355,16 @@ void op_cmps(struct cpu *c, const struct insn *i)
 	if (!s.count)
 		return;
 	do {
-		struct side src = str_src(c, &s), dst = str_dst(c, &s, false);
-		uint64_t n = str_chunk(c, &s, src.n < dst.n ? src.n : dst.n), last = (n - 1) * s.size;
-		const uint8_t *a = n ? tlb_read(c, str_low(&s, src.lin, n), (unsigned)(n * s.size)) : NULL;
-		const uint8_t *b = n ? tlb_read(c, str_low(&s, dst.lin, n), (unsigned)(n * s.size)) : NULL;
+		struct side dst = str_dst(c, &s, false), src;
+		const uint8_t *a, *b;
+		uint64_t n, last;
 
+		mmu_probe_r(c, dst.lin, s.size); /* the processor reads ES:DI first: its faults win */
+		src = str_src(c, &s);
+		n = str_chunk(c, &s, src.n < dst.n ? src.n : dst.n);
+		last = (n - 1) * s.size;
+		a = n ? tlb_read(c, str_low(&s, src.lin, n), (unsigned)(n * s.size)) : NULL;
+		b = n ? tlb_read(c, str_low(&s, dst.lin, n), (unsigned)(n * s.size)) : NULL;
 		if (a && b) {
 			m = s.step < 0 ? cmps_host(&s, a + last, b + last, n) : cmps_host(&s, a, b, n);
 		} else {

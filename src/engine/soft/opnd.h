@@ -243,12 +243,23 @@ static inline uint64_t stack_lin(struct cpu *c, uint64_t sp, unsigned size, bool
 	return seg_lin(c, SEG_SS, sp & stack_mask(c), size, write);
 }
 
-/* A 16-bit stack leaves the upper bits of ESP alone. */
-static inline void stack_set_sp(struct cpu *c, uint64_t sp)
+/* What RSP becomes for a stack offset: a 16-bit stack leaves the upper bits of ESP alone. */
+static inline uint64_t stack_sp(const struct cpu *c, uint64_t sp)
 {
 	uint64_t m = stack_mask(c);
 
-	c->r[RSP] = m == 0xffff ? (c->r[RSP] & ~m) | (sp & m) : sp & m;
+	return m == 0xffff ? (c->r[RSP] & ~m) | (sp & m) : sp & m;
+}
+
+static inline void stack_set_sp(struct cpu *c, uint64_t sp)
+{
+	c->r[RSP] = stack_sp(c, sp);
+}
+
+/* Writes what a push would, with RSP not committed. */
+static inline void stack_poke(struct cpu *c, uint64_t sp, unsigned size, uint64_t v)
+{
+	st_size(c, stack_lin(c, sp, size, true), size, v);
 }
 
 /* The value that a pop would give, with nothing committed. */
