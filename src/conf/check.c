@@ -1,6 +1,6 @@
 /*
- * Checks of the finished tree, before anything is built: the topology (bhyve.md 2.1), the memory size (2.2), the values of
- * the keys in keys.c, and what bhyve has that is not here yet.
+ * Checks of the finished tree, before anything is built: switches of the machine-wide keys, also of those that nothing will
+ * read, and what bhyve has that is not here yet. Numbers are checked by their readers.
  */
 #include "conf/cli.h"
 #include "conf/expand.h"
@@ -11,7 +11,6 @@
 #include "base/auto.h"
 
 #include <errno.h>
-#include <inttypes.h>
 #include <string.h>
 
 /* ------ what is not built ------ */
@@ -89,54 +88,6 @@ static char *peek(const struct conf *root, const char *path)
 	return !raw ? NULL : strchr(raw, '%') ? conf_expand(root, raw, path) : xstrdup(raw);
 }
 
-static int topology_number(const struct conf *root, const char *key, uint64_t def, uint64_t *out, struct err *e)
-{
-	AUTO_FREE char *text = peek(root, key);
-
-	*out = def;
-	if (!text || (value_u64(text, 0, out) && *out >= 1 && *out <= 65535))
-		return 0;
-	return err_set(e, -EINVAL, "Invalid value for %s: '%s', expected a number from 1 to 65535", key, text);
-}
-
-static int check_topology(const struct conf *root, struct err *e)
-{
-	uint64_t cpus, sockets, cores, threads, product;
-
-	if (topology_number(root, "cpus", 0, &cpus, e) < 0 || topology_number(root, "cores", 1, &cores, e) < 0 ||
-	    topology_number(root, "threads", 1, &threads, e) < 0 ||
-	    topology_number(root, "sockets", cpus ? cpus : 1, &sockets, e) < 0)
-		return -EINVAL;
-	product = sockets * cores * threads;
-	if (product > 65535)
-		return err_set(e, -EINVAL, "Computed number of vCPUs too high: %" PRIu64, product);
-	if (cpus && cpus != product)
-		return err_set(e, -EINVAL,
-			       "Topology (%" PRIu64 " sockets, %" PRIu64 " cores, %" PRIu64
-			       " threads) does not match %" PRIu64 " vCPUs",
-			       sockets, cores, threads, cpus);
-	return 0;
-}
-
-static int check_memory(const struct conf *root, struct err *e)
-{
-	AUTO_FREE char *text = peek(root, "memory.size");
-	uint64_t size;
-
-	if (!text)
-		return 0;
-	if (!value_memsize(text, &size)) {
-		err_set(e, -EINVAL, "invalid memsize '%s': expected a number of MiB, or one with suffix K, M, G or T", text);
-		if (e)
-			e->status = STATUS_EX_USAGE;
-		return -EINVAL;
-	}
-	if (size % KIB(4))
-		return err_set(e, -EINVAL, "Unable to setup memory (%d): memory.size=%s: expected a multiple of 4 KiB", EINVAL,
-			       text);
-	return 0;
-}
-
 struct check {
 	const struct conf *root;
 	struct err *e;
@@ -152,7 +103,7 @@ static void check_table(void *self, const struct prop_table *t)
 	for (const struct prop *p = t->props; p && p->name && !c->r; p++) {
 		AUTO_FREE char *text = peek(c->root, p->name);
 
-		if (text)
+		if (text && (p->type == PROP_TYPE_BOOL || p->type == PROP_TYPE_ENUM))
 			c->r = prop_check(p, conf_find(c->root, p->name), text, c->e);
 	}
 }
@@ -161,8 +112,6 @@ int cli_check(const struct conf *root, struct err *e)
 {
 	struct check c = { .root = root, .e = e };
 
-	if (check_topology(root, e) < 0 || check_memory(root, e) < 0)
-		return -EINVAL;
 	prop_each_table(check_table, &c);
 	return c.r;
 }

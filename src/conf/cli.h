@@ -46,7 +46,7 @@ struct cli {
 int cli_parse(struct cli *c, int argc, char **argv, struct err *e);
 /* Old names of keys become new ones, with bhyve's warning. */
 int cli_deprecated(struct conf *root, struct err *e);
-/* Topology, memory size and the values of the machine-wide keys. */
+/* The switches among the machine-wide keys. */
 int cli_check(const struct conf *root, struct err *e);
 /* What bhyve has and this program does not: 0, or one line that says so. */
 int cli_unbuilt(const struct conf *root, struct err *e);

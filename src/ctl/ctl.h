@@ -15,7 +15,6 @@ struct ctl_client;
 
 struct ctl_call {
 	struct vm *vm;
-	struct ctl_server *server;
 	struct ctl_client *client;
 };
 
@@ -28,16 +27,26 @@ struct ctl_cmd {
 };
 #define CTL_CMD(c) REG_ADD(ctl_cmd, c)
 
-/* Listens on FILE in the directory dir_fd; vm may be NULL in tests that register commands of their own. */
+/* Listens on FILE in the directory dir_fd; vm may be NULL in tests whose commands need none. */
 struct ctl_server *ctl_start(struct loop *l, struct vm *vm, int dir_fd, const char *file, struct err *e);
-void ctl_stop(struct ctl_server *s);
+void ctl_stop(struct ctl_server *s); /* sends what can be sent at once, then hangs up */
 /* To all clients that asked for events, and into the short memory that `events` can replay. Any thread. */
 void ctl_event(struct ctl_server *s, const char *name, const char *text);
 
-/* For the command `events`. */
+/* For the command `events`: from now on, and what was remembered first. */
 void ctl_subscribe(struct ctl_client *c, bool on, bool past);
 
 const struct ctl_cmd *ctl_find(const char *name);
-void ctl_each(void (*fn)(void *self, const struct ctl_cmd *c), void *self);
+void ctl_each(void (*fn)(void *self, const struct ctl_cmd *c), void *self); /* sorted by name */
+
+/* Limits, also of the protocol. */
+enum {
+	CTL_PROTOCOL = 1,
+	CTL_LINE_MAX = 64 * 1024,     /* of a request */
+	CTL_OUT_PAUSE = 256 * 1024,   /* unread answers beyond this: no more requests are taken */
+	CTL_OUT_MAX = 4 * 1024 * 1024, /* beyond this the client is dropped */
+	CTL_CLIENTS = 64,
+	CTL_PAST = 32, /* events remembered */
+};
 
 #endif
