@@ -152,6 +152,7 @@ void op_pop(struct cpu *c, const struct insn *i)
 	c->r[RSP] = popped;
 }
 
+/* PUSHA and POPA stop where they fault: what was stored or loaded stays, and RSP. */
 void op_pusha(struct cpu *c, const struct insn *i)
 {
 	unsigned size = i->opsize;
@@ -165,15 +166,14 @@ void op_pusha(struct cpu *c, const struct insn *i)
 void op_popa(struct cpu *c, const struct insn *i)
 {
 	unsigned size = i->opsize;
-	uint64_t v[8];
 
-	for (unsigned n = 0; n < 8; n++)
-		v[n] = stack_peek(c, c->r[RSP] + n * size, size);
-	stack_set_sp(c, c->r[RSP] + 8 * size);
 	for (unsigned n = 0; n < 8; n++) {
+		uint64_t v = stack_peek(c, c->r[RSP] + n * size, size);
+
 		if (7 - n != RSP)
-			reg_set_wide(c, 7 - n, size, v[n]);
+			reg_set_wide(c, 7 - n, size, v);
 	}
+	stack_set_sp(c, c->r[RSP] + 8 * size);
 }
 
 /* ------ frames ------ */
@@ -217,15 +217,19 @@ void op_leave(struct cpu *c, const struct insn *i)
 	reg_set_wide(c, RBP, i->opsize, v);
 }
 
-/* Index outside the pair of signed bounds in memory: #BR. */
+static int64_t bound_read(struct cpu *c, const struct insn *i, unsigned n)
+{
+	uint64_t ea = size_trunc(insn_ea(c, i) + n * i->opsize, i->addrsize);
+
+	return size_sext(ld_size(c, seg_lin(c, i->seg, ea, i->opsize, false), i->opsize), i->opsize);
+}
+
+/* Index outside the pair of signed bounds in memory: #BR. The upper one is read only if the lower one holds. */
 void op_bound(struct cpu *c, const struct insn *i)
 {
-	unsigned size = i->opsize;
-	uint64_t lin = opnd_lin(c, i, 2 * size, false);
-	int64_t at = size_sext(c->r[i->reg], size), low = size_sext(ld_size(c, lin, size), size);
-	int64_t high = size_sext(ld_size(c, lin + size, size), size);
+	int64_t at = size_sext(c->r[i->reg], i->opsize);
 
-	if (at < low || at > high)
+	if (at < bound_read(c, i, 0) || at > bound_read(c, i, 1))
 		cpu_raise(c, EXC_BR);
 }
 

@@ -39,9 +39,19 @@ static ALWAYS_INLINE struct str str_begin(struct cpu *c, const struct insn *i)
 	s.step = c->fl & FL_DF ? -(int64_t)s.size : (int64_t)s.size;
 	s.rep = i->flags & (INSN_REP | INSN_REPNE);
 	s.until_equal = i->flags & INSN_REPNE;
-	if (s.rep)
+	if (s.rep) {
 		s.count = size_trunc(c->r[RCX], s.addrsize);
+		reg_set_wide(c, RCX, s.addrsize, s.count);
+	}
 	return s;
+}
+
+/* A repeated MOVS or STOS with 32-bit addresses clears the upper halves of its index registers first, even if the count is zero;
+ * of the others only the counter's. */
+static ALWAYS_INLINE void str_widen(struct cpu *c, const struct str *s, unsigned reg)
+{
+	if (s->rep)
+		reg_set_wide(c, reg, s->addrsize, c->r[reg]);
 }
 
 /* How many elements from offset off on lie before the end of the offsets and of the segment; the first one was checked. */
@@ -189,6 +199,8 @@ void op_movs(struct cpu *c, const struct insn *i)
 	struct str s = str_begin(c, i);
 	uint64_t n;
 
+	str_widen(c, &s, RSI);
+	str_widen(c, &s, RDI);
 	if (!s.count)
 		return;
 	do {
@@ -230,6 +242,7 @@ void op_stos(struct cpu *c, const struct insn *i)
 	struct str s = str_begin(c, i);
 	uint64_t n;
 
+	str_widen(c, &s, RDI);
 	if (!s.count)
 		return;
 	do {
