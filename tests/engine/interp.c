@@ -371,12 +371,261 @@ static void test_programs_16(void **state)
 	programs(T16, 2000);
 }
 
+/* ------ what only records have ------ */
+static void run_at(uint64_t rip, uint64_t *regs)
+{
+	execute(&by_run, regs, rip, false);
+}
+
+static void code_put(uint32_t at, const void *bytes, unsigned len)
+{
+	memcpy(m.ram + at, bytes, len);
+	code_page_written(&m.vm, NULL, at, len); /* as a device does */
+	mmu_serve_mail(&m.v->cpu);
+}
+#define CODE_PUT(at, ...)                                                                                              \
+	do {                                                                                                           \
+		static const uint8_t bytes_[] = { __VA_ARGS__ };                                                       \
+		code_put(at, bytes_, sizeof(bytes_));                                                                  \
+	} while (0)
+#define UNDEFINED 0xff, 0xff
+
+/* A store to the next instruction, which is in the same block, takes effect there. */
+static void test_smc_next(void **state)
+{
+	uint64_t regs[16] = { 0 };
+
+	mode = T64;
+	for (unsigned n = 0; n < 3; n++) {
+		/* mov byte [rip + 1], 0x22; mov eax, 0x11 */
+		CODE_PUT(CODE, 0xc6, 0x05, 1, 0, 0, 0, 0x22, 0xb8, 0x11, 0, 0, 0, UNDEFINED);
+		run_at(CODE, regs);
+		assert_int_equal(by_run.r[RAX], 0x22);
+		assert_int_equal(by_run.vector, EXC_UD);
+		assert_int_equal(by_run.rip, CODE + 12);
+	}
+}
+
+/* A loop that changes the operand of one of its instructions in every turn. */
+static void test_smc_loop(void **state)
+{
+	uint64_t regs[16] = { [RCX] = 3000 };
+	unsigned made = 0;
+
+	mode = T64;
+	/* loop: mov [rip + 1], ecx; mov ebx, imm; add rax, rbx; dec ecx; jnz loop */
+	CODE_PUT(CODE, 0x89, 0x0d, 1, 0, 0, 0, 0xbb, 0, 0, 0, 0, 0x48, 0x01, 0xd8, 0xff, 0xc9, 0x75, 0xee, UNDEFINED);
+	made = (unsigned)m.v->cpu.stat.blocks_made;
+	run_at(CODE, regs);
+	assert_int_equal(by_run.r[RAX], 3000ull * 3001 / 2);
+	assert_true(m.v->cpu.stat.blocks_made - made <= 3 * 3000);
+}
+
+/* What a device writes is seen at the next block. */
+static void test_device_write(void **state)
+{
+	uint64_t regs[16] = { 0 };
+
+	mode = T64;
+	CODE_PUT(CODE, 0xb8, 1, 0, 0, 0, UNDEFINED);
+	run_at(CODE, regs);
+	assert_int_equal(by_run.r[RAX], 1);
+	CODE_PUT(CODE + 1, 2);
+	run_at(CODE, regs);
+	assert_int_equal(by_run.r[RAX], 2);
+}
+
+/* Two loops that jump to each other; the target of a link is changed, the block with the link is not. */
+static void test_link_to_dropped(void **state)
+{
+	uint64_t regs[16] = { 0 };
+
+	mode = T64;
+	CODE_PUT(CODE, 0xeb, 0x7e);                               /* jmp CODE + 0x80 */
+	CODE_PUT(CODE + 0x80, 0xb8, 1, 0, 0, 0, UNDEFINED);
+	for (unsigned n = 0; n < 3; n++)
+		run_at(CODE, regs);
+	for (uint8_t v = 2; v < 5; v++) {
+		code_put(CODE + 0x81, &v, 1);
+		for (unsigned n = 0; n < 3; n++) {
+			run_at(CODE, regs);
+			assert_int_equal(by_run.r[RAX], v);
+		}
+	}
+}
+
+/* More code than the arena holds. */
+static void test_arena_full(void **state)
+{
+	uint64_t regs[16] = { [RCX] = 3 };
+	unsigned n = 40000, end = CODE + 2 * n;
+
+	mode = T64;
+	for (unsigned k = 0; k < n; k++)
+		memcpy(m.ram + CODE + 2 * k, "\xff\xc0", 2); /* inc eax */
+	memcpy(m.ram + end, "\xff\xc9\x0f\x85", 4);          /* dec ecx; jnz CODE */
+	st_le32(m.ram + end + 4, -(2 * n + 8));
+	memcpy(m.ram + end + 8, "\xff\xff", 2);
+	code_drop_all(&m.v->cpu);
+	run_at(CODE, regs);
+	assert_int_equal(by_run.r[RAX], 3 * n);
+	memset(m.ram + CODE, 0xcc, 2 * n + 16);
+	code_drop_all(&m.v->cpu);
+}
+
+static void test_too_long(void **state)
+{
+	uint64_t regs[16] = { 0 };
+
+	for (mode = T64; mode <= T16; mode++) {
+		code_drop_all(&m.v->cpu);
+		memset(m.ram + CODE, 0x66, 15);
+		m.ram[CODE + 14] = 0x90;
+		memcpy(m.ram + CODE + 15, "\xff\xff", 2);
+		run_at(mode == T16 ? 0 : CODE, regs);
+		assert_int_equal(by_run.vector, EXC_UD);
+		assert_int_equal(by_run.rip, (mode == T16 ? 0 : CODE) + 15);
+		code_drop_all(&m.v->cpu);
+		m.ram[CODE + 14] = 0x66;
+		m.ram[CODE + 15] = 0x90;
+		run_at(mode == T16 ? 0 : CODE, regs);
+		assert_int_equal(by_run.vector, EXC_GP);
+		assert_int_equal(by_run.rip, mode == T16 ? 0 : CODE);
+	}
+}
+
+/* An endless loop ends with the budget, and at once when somebody wants the run loop. */
+static void test_stop(void **state)
+{
+	struct cpu *c = &m.v->cpu;
+	uint64_t regs[16] = { 0 };
+
+	mode = T64;
+	CODE_PUT(CODE, 0x48, 0xff, 0xc0, 0xeb, 0xfb); /* inc rax; jmp back */
+	cpu_start(c, regs);
+	c->rip = CODE;
+	c->budget = 1000;
+	interp_run(c);
+	assert_int_equal(c->rip, CODE);
+	assert_int_equal(c->r[RAX], 500);
+	assert_int_equal(c->budget, 0);
+	c->budget = 1000;
+	c->poll = POLL_IRQ;
+	interp_run(c);
+	assert_int_equal(c->r[RAX], 500);
+	assert_int_equal(c->rip, CODE);
+}
+
+/* ------ with paging ------ */
+enum { TABLES = 0xc0000, PTES = TABLES + 3 * PAGE };
+
+static void paging_on(struct cpu *c)
+{
+	memset(m.ram + TABLES, 0, 4 * PAGE);
+	for (unsigned n = 0; n < 3; n++)
+		st_le64(m.ram + TABLES + n * PAGE, (TABLES + (n + 1) * PAGE) | 3);
+	for (unsigned n = 0; n < RAM / PAGE; n++)
+		st_le64(m.ram + PTES + n * 8, (uint64_t)n * PAGE | 3);
+	m.v->feat.phys_bits = 40;
+	c->cr0 = CR0_PE | CR0_PG;
+	c->cr4 = CR4_PAE;
+	c->efer = EFER_LME | EFER_LMA;
+	c->cr3 = TABLES;
+	mmu_flush_all(c);
+}
+
+static void paging_off(struct cpu *c)
+{
+	c->cr0 = c->cr4 = c->efer = 0;
+	mmu_flush_all(c);
+}
+
+static void pte_set(struct cpu *c, uint32_t lin, uint64_t v)
+{
+	st_le64(m.ram + PTES + lin / PAGE * 8, v);
+	mmu_flush_page(c, lin);
+}
+
+static void test_second_page(void **state)
+{
+	struct cpu *c = &m.v->cpu;
+	uint64_t regs[16] = { 0 };
+
+	mode = T64;
+	paging_on(c);
+	pte_set(c, CODE + PAGE, 0);
+	/* The page ends with an instruction that raises: what is behind is nobody's business. */
+	CODE_PUT(CODE + PAGE - 2, UNDEFINED);
+	run_at(CODE + PAGE - 2, regs);
+	assert_int_equal(by_run.vector, EXC_UD);
+	/* inc eax, then an instruction that goes on in the absent page */
+	CODE_PUT(CODE + PAGE - 4, 0xff, 0xc0, 0xb8, 1);
+	run_at(CODE + PAGE - 4, regs);
+	assert_int_equal(by_run.vector, EXC_PF);
+	assert_int_equal(c->exc_cr2, CODE + PAGE);
+	assert_int_equal(by_run.rip, CODE + PAGE - 2);
+	assert_int_equal(by_run.r[RAX], 1);
+	/* Present again; its rest is in another physical page than the next linear one. */
+	pte_set(c, CODE + PAGE, (CODE + 4 * PAGE) | 3);
+	CODE_PUT(CODE + 4 * PAGE, 2, 0, 0, UNDEFINED);
+	run_at(CODE + PAGE - 4, regs);
+	assert_int_equal(by_run.vector, EXC_UD);
+	assert_int_equal(by_run.r[RAX], 0x201);
+	/* The second page changes. */
+	CODE_PUT(CODE + 4 * PAGE, 3);
+	run_at(CODE + PAGE - 4, regs);
+	assert_int_equal(by_run.r[RAX], 0x301);
+	paging_off(c);
+}
+
+/* The page behind a call gets another frame. */
+static void test_remap(void **state)
+{
+	struct cpu *c = &m.v->cpu;
+	uint64_t regs[16] = { [RSP] = STACK };
+	uint32_t fn = CODE + 2 * PAGE, a = CODE + 5 * PAGE, b = CODE + 6 * PAGE;
+
+	mode = T64;
+	paging_on(c);
+	CODE_PUT(CODE, 0xe8, 0xfb, 0x1f, 0, 0, UNDEFINED); /* call fn */
+	code_put(a, "\xb8\x01\x00\x00\x00\xc3", 6);         /* mov eax, 1; ret */
+	code_put(b, "\xb8\x02\x00\x00\x00\xc3", 6);
+	for (unsigned n = 0; n < 6; n++) {
+		pte_set(c, fn, (n & 1 ? b : a) | 3);
+		for (unsigned k = 0; k < 2; k++) {
+			run_at(CODE, regs);
+			assert_int_equal(by_run.r[RAX], 1 + (n & 1));
+		}
+	}
+	/* One frame at two addresses: a call inside it returns to where it came from. */
+	code_put(a, "\xe8\x01\x00\x00\x00\xc3\x48\x8b\x04\x24\xc3", 11); /* call 1f; ret; 1: mov rax, [rsp]; ret */
+	for (unsigned n = 0; n < 4; n++) {
+		uint32_t at = CODE + (n & 1 ? 7 : 8) * PAGE;
+
+		pte_set(c, at, a | 3);
+		regs[RBX] = at;
+		CODE_PUT(CODE, 0xff, 0xd3, UNDEFINED); /* call rbx */
+		run_at(CODE, regs);
+		assert_int_equal(by_run.r[RAX], at + 5);
+	}
+	paging_off(c);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_programs_64),
 		cmocka_unit_test(test_programs_32),
 		cmocka_unit_test(test_programs_16),
+		cmocka_unit_test(test_smc_next),
+		cmocka_unit_test(test_smc_loop),
+		cmocka_unit_test(test_device_write),
+		cmocka_unit_test(test_link_to_dropped),
+		cmocka_unit_test(test_arena_full),
+		cmocka_unit_test(test_too_long),
+		cmocka_unit_test(test_stop),
+		cmocka_unit_test(test_second_page),
+		cmocka_unit_test(test_remap),
 	};
 
 	return cmocka_run_group_tests(tests, setup, NULL);

@@ -5,6 +5,7 @@
 #ifndef ENGINE_SOFT_HOST_OP_H
 #define ENGINE_SOFT_HOST_OP_H
 
+#include "base/types.h"
 #include "x86/state.h"
 
 static inline uint16_t host_ax(uint32_t flags)
@@ -16,6 +17,9 @@ static inline uint32_t host_fl(uint16_t ax)
 {
 	return (ax >> 8 & (FL_CF | FL_PF | FL_AF | FL_ZF | FL_SF)) | (ax & 1u) << 11;
 }
+
+/* Rotates of a register by an immediate other than 1: some processors leave OF as it is; all other forms compute it. */
+extern bool rotate_imm_keeps_of;
 
 /* 0x7f + OF sets the overflow flag again; SAHF then the others. */
 #define HOST_FLAGS_IN "addb $0x7f, %%al; sahf; "

@@ -48,8 +48,7 @@ static ALWAYS_INLINE void shift_by(struct cpu *c, const struct insn *i, modify_f
 		cc_set_flags(c, a.fl);
 }
 
-/* Rotates of a register by an immediate other than 1: some processors leave OF as it is; all other forms compute it. */
-static bool rotate_imm_keeps_of;
+bool rotate_imm_keeps_of;
 
 static __attribute__((constructor)) void rotate_probe(void)
 {

@@ -163,39 +163,39 @@ REC_INLINE void host_flags(struct cpu *c, uint32_t ah_al) /* after LAHF; SETO AL
 	cc_set_flags(c, (ah_al >> 8 & 0xff) | (ah_al & 1 ? FL_OF : 0));
 }
 
-/* The host's flags in are the guest's: counts of zero are not done here, and ROL and ROR keep SF, ZF, AF, PF. */
-#define SHIFT_BODY(insn, suffix, bits, count, keeps)                                                                   \
+/* Counts of zero are not done here. Rotates change only the flags of the mask. */
+#define SHIFT_BODY(insn, suffix, bits, count, rotates, mask)                                                           \
 	do {                                                                                                           \
 		uint##bits##_t v = RD##bits(r->dst);                                                                   \
 		uint32_t f;                                                                                            \
 		__asm__(insn suffix " %%cl, %1\n\tlahf\n\tseto %%al" : "=a"(f), "+r"(v) : "c"(count) : "cc");        \
-		if (keeps)                                                                                             \
-			cc_set_flags(c, (cc_flags(c) & ~(FL_CF | FL_OF)) | (f >> 8 & FL_CF) | (f & 1 ? FL_OF : 0));  \
+		if (rotates)                                                                                           \
+			cc_set_flags(c, (cc_flags(c) & ~(mask)) | (((f >> 8 & FL_CF) | (f & 1 ? FL_OF : 0)) & (mask))); \
 		else                                                                                                   \
 			host_flags(c, f);                                                                              \
 		WR##bits(r->dst, v);                                                                                   \
 	} while (0)
 
-#define SHIFT_HANDLERS(name, insn, suffix, bits, keeps)                                                                \
+#define SHIFT_HANDLERS(name, insn, suffix, bits, rotates)                                                              \
 	HANDLER(h_##name##_i##bits)                                                                                    \
 	{                                                                                                              \
-		SHIFT_BODY(insn, suffix, bits, (uint8_t)r->imm, keeps);                                                \
+		SHIFT_BODY(insn, suffix, bits, (uint8_t)r->imm, rotates, (uint32_t)r->disp);                           \
 		NEXT;                                                                                                  \
 	}                                                                                                              \
 	HANDLER(h_##name##_c##bits)                                                                                    \
 	{                                                                                                              \
 		unsigned n = RD8(SLOT(RCX)) & ((bits) == 64 ? 63 : 31);                                                \
 		if (n)                                                                                                 \
-			SHIFT_BODY(insn, suffix, bits, n, keeps);                                                      \
+			SHIFT_BODY(insn, suffix, bits, n, rotates, (uint32_t)(FL_CF | FL_OF));                         \
 		else if ((bits) == 32)                                                                                 \
 			WR32(r->dst, RD32(r->dst));                                                                    \
 		NEXT;                                                                                                  \
 	}
-#define SHIFT_SIZES(name, insn, keeps)                                                                                 \
-	SHIFT_HANDLERS(name, insn, "b", 8, keeps)                                                                      \
-	SHIFT_HANDLERS(name, insn, "w", 16, keeps)                                                                     \
-	SHIFT_HANDLERS(name, insn, "l", 32, keeps)                                                                     \
-	SHIFT_HANDLERS(name, insn, "q", 64, keeps)
+#define SHIFT_SIZES(name, insn, rotates)                                                                               \
+	SHIFT_HANDLERS(name, insn, "b", 8, rotates)                                                                    \
+	SHIFT_HANDLERS(name, insn, "w", 16, rotates)                                                                   \
+	SHIFT_HANDLERS(name, insn, "l", 32, rotates)                                                                   \
+	SHIFT_HANDLERS(name, insn, "q", 64, rotates)
 SHIFT_SIZES(rol, "rol", true)
 SHIFT_SIZES(ror, "ror", true)
 SHIFT_SIZES(shl, "shl", false)

@@ -5,6 +5,7 @@
 #include "engine/soft/rec.h"
 
 #include "base/bits.h"
+#include "engine/soft/host_op.h"
 
 /* ------ emitting ------ */
 static struct rec *emit(struct maker *m, rec_fn fn, unsigned off, unsigned len)
@@ -321,6 +322,7 @@ static bool make_shift(struct maker *m, const struct insn *i, unsigned off)
 	r = emit(m, rec_shift[kinds[kind]][lg][by_cl], off, i->len);
 	r->dst = (uint8_t)dst;
 	r->imm = (int32_t)count;
+	r->disp = FL_CF | (count != 1 && rotate_imm_keeps_of ? 0 : FL_OF); /* of a rotate: the flags it changes */
 	return true;
 }
 
