@@ -18,7 +18,7 @@ bool classes_find(const char *name, struct cli_device *d)
 
 	if (!c)
 		return false;
-	*d = (struct cli_device){ .name = c->dev.name, .legacy = c->dev.legacy };
+	*d = (struct cli_device){ .name = pci_class_real_name(c), .legacy = c->dev.legacy };
 	return true;
 }
 
@@ -29,21 +29,18 @@ static int by_name(const void *a, const void *b)
 
 void classes_print(FILE *out)
 {
-	const char *names[2 * CLASSES];
+	const char *names[CLASSES];
 	size_t n = 0;
 
 	REG_FOREACH(pci_class, const struct pci_class, c)
 	{
-		if (n + 2 > ARRAY_LEN(names))
+		if (n == ARRAY_LEN(names))
 			break;
 		names[n++] = c->dev.name;
-		if (c->dev.alias)
-			names[n++] = c->dev.alias;
 	}
 	qsort(names, n, sizeof(*names), by_name);
 	for (size_t i = 0; i < n; i++)
-		if (!i || strcmp(names[i], names[i - 1]))
-			fprintf(out, "%s\n", names[i]);
+		fprintf(out, "%s\n", names[i]);
 }
 
 static const struct prop slot_keys[] = {
@@ -58,6 +55,8 @@ static void tables_each(prop_table_fn *fn, void *self)
 		struct prop_table t = { "pci.B.S.F", c->dev.name, c->dev.about, c->dev.props };
 		struct prop_table common = { "pci.B.S.F", c->dev.name, NULL, slot_keys };
 
+		if (c->dev.alias)
+			continue; /* another name of a class that comes by its own */
 		fn(self, &t);
 		fn(self, &common);
 	}

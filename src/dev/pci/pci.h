@@ -79,6 +79,7 @@ struct pci_bar {
 struct pci_dev {
 	struct device dev; /* first */
 	const struct pci_class *cls;
+	struct pci_host *host;
 	uint8_t bus, slot, func;
 	uint8_t cfg[PCI_CFG_SIZE];    /* what reads return; devices may write it at realize and reset, and under their lock */
 	uint8_t wmask[PCI_CFG_SIZE];  /* bits the guest may write */
@@ -103,6 +104,9 @@ int pci_msix_init(struct pci_dev *p, unsigned vectors, unsigned bar, struct err 
 /* A capability of `size` bytes (id and next pointer included, at realize only); returns its offset, 0 when config space is
  * full. Its id and next pointer are set, the rest is 0; wmask stays 0. */
 unsigned pci_add_cap(struct pci_dev *p, uint8_t id, unsigned size);
+enum pcie_type { PCIE_ENDPOINT = 0, PCIE_ROOT_PORT = 4, PCIE_ROOT_ENDPOINT = 9 };
+/* Done by the core for classes with `pcie` (an endpoint). */
+unsigned pci_add_pcie(struct pci_dev *p, enum pcie_type type);
 void pci_set_ids(struct pci_dev *p, uint16_t vendor, uint16_t device, uint16_t subvendor, uint16_t subdevice);
 
 /* Interrupts; d->lock held or not. An MSI-X vector that is masked becomes pending and is sent when unmasked. */
@@ -156,6 +160,7 @@ bool pci_host_route(struct pci_host *h, unsigned bus, unsigned slot, unsigned pi
 /* PIRQ router, written by the LPC bridge: pirq 0 to 7, value as in its config register. */
 void pci_host_pirq_write(struct pci_host *h, unsigned pirq, uint8_t val);
 uint8_t pci_host_pirq_read(struct pci_host *h, unsigned pirq);
-void pci_host_reserve_isa_irq(struct pci_host *h, unsigned irq); /* before build: taken by COM ports, keyboard */
+/* Before routing: an ISA IRQ of another device. The router leaves it alone; SCI (9), which may be shared, it takes last. */
+void pci_host_reserve_isa_irq(struct pci_host *h, unsigned irq);
 
 #endif
