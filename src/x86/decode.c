@@ -166,7 +166,6 @@ static enum decode_result dec_prefixes(struct dec *d, struct insn *i, uint8_t *f
 /* C4, C5 behind which a VEX prefix stands. */
 static enum decode_result dec_vex(struct dec *d, struct insn *i, uint8_t first)
 {
-	static const uint8_t pp[] = { 0, 1, 3, 2 };
 	uint8_t a, b, map = 1;
 
 	FETCH(d, a);
@@ -187,7 +186,7 @@ static enum decode_result dec_vex(struct dec *d, struct insn *i, uint8_t first)
 	i->vvvv = (~b >> 3) & (d->long_mode ? 15 : 7);
 	d->nvvvv = (b & 0x78) != 0x78;
 	i->vl = b & 4 ? 32 : 16;
-	d->pfx = pp[b & 3];
+	d->pfx = (b & 3) ^ (b & 3) >> 1; /* pp: none, 66, F3, F2 */
 	i->map = map;
 	d->map = 3 + map;
 	FETCH(d, i->opcode);
@@ -509,6 +508,7 @@ static enum decode_result dec_body(struct dec *d, struct insn *i)
 		if (UNLIKELY(r != DECODE_OK))
 			return r;
 	}
+	i->pp = d->pfx ^ d->pfx >> 1; /* 0 1 2 3 to 0 1 3 2 */
 	row = dec_row_find(d, i);
 	i->opsize = os_size[row->os][d->mode3 * 4 + (i->flags & INSN_OPSIZE ? 2 : 0) + (d->rex >> 3)];
 	if (d->rex & 8)

@@ -58,6 +58,7 @@ struct insn {
 	uint8_t modrm;   /* raw */
 	uint8_t mod, reg, rm; /* reg and rm with REX/VEX extension; rm only meaningful when mod == 3 or OPND_OPREG */
 	uint8_t vvvv, vl;     /* VEX: register; 16 or 32 */
+	uint8_t pp;      /* mandatory prefix as VEX.pp has it: 0 none, 1 66, 2 F3, 3 F2; meaningful with insn.vec */
 	uint8_t seg;     /* effective segment of the memory operand, enum x86_seg; without one (strings, XLAT): override or DS */
 	uint8_t base, index, scale; /* registers or REG_NONE; scale is 0..3; RIP-relative has INSN_RIPREL, no base */
 	uint8_t disp_at, imm_at, imm_size; /* where in the bytes; for tools */

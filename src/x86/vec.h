@@ -24,7 +24,8 @@ enum vec_flag {
 	VEC_FLAGS = 2,  /* writes the arithmetic flags */
 	VEC_UNALIGNED = 4, VEC_ALIGNED = 8, /* exceptions to: legacy 16-byte operands are aligned, VEX ones need not be */
 	VEC_XMM0_IN = 16, VEC_XMM0_OUT = 32, VEC_STR_IN = 64 /* EAX, EDX */, VEC_RCX_OUT = 128,
-	VEC_PUSH = 256, VEC_POP = 512, VEC_POP2 = 1024, /* x87 stack */
+	VEC_FLAGS_IN = 256,
+	VEC_PUSH = 512, VEC_POP = 1024, VEC_POP2 = 2048, /* x87 stack */
 };
 
 struct vec_opnd {

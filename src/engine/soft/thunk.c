@@ -1,0 +1,548 @@
+/*
+ * Thunks: the arena, the cache, and running them: what the CPU state demands, the memory operand, MXCSR.
+ *
+ * Floating point: the guest's MXCSR is nearly always the default with everything masked, which is the host's too. Then the
+ * instruction just runs, and flags that it raised are added to the guest's; the host's own register may keep them, being a
+ * subset of the guest's (mxcsr_set clears both). Else the guest's control bits are loaded around the instruction with all
+ * exceptions masked; if one is raised that the guest has unmasked, the registers are put back and #XM follows, without any host
+ * signal. Left out: an exact tiny result with unmasked underflow, which masked code does not report.
+ */
+#include "engine/soft/thunk.h"
+
+#include "engine/soft/exec_table.h"
+#include "engine/soft/flags.h"
+#include "engine/soft/mmu.h"
+#include "engine/soft/seg.h"
+#include "engine/soft/thunk_emit.h"
+#include "engine/soft/x87.h"
+#include "base/alloc.h"
+
+#include <assert.h>
+#include <cpuid.h>
+#include <errno.h>
+#include <immintrin.h>
+#include <pthread.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#define ALWAYS_INLINE inline __attribute__((always_inline))
+
+enum { ARENA_BYTES = 8 << 20, SCRATCH_BYTES = 256 * THUNK_CODE_MAX, MAP_BYTES = ARENA_BYTES + SCRATCH_BYTES };
+enum { TABLE_BITS_MIN = 10, THUNK_CHUNK = 256 };
+
+static struct {
+	pthread_mutex_t mutex;
+	bool ready;
+	uint8_t *rw, *rx;
+	size_t used, scratch_used;
+	struct thunk **table;
+	unsigned bits;
+	size_t count;
+	struct thunk *chunk;
+	unsigned chunk_left;
+	uint32_t feats; /* bit per enum vec_feat */
+} arena = { .mutex = PTHREAD_MUTEX_INITIALIZER };
+
+/* ------ host ------ */
+static uint32_t host_feats(void)
+{
+	static const struct {
+		uint8_t feat, leaf, reg, bit; /* reg: ebx 1, ecx 2, edx 3 */
+		bool avx;
+	} tab[] = {
+		{ FEAT_X87, 1, 3, 0 }, { FEAT_MMX, 1, 3, 23 }, { FEAT_SSE, 1, 3, 25 }, { FEAT_SSE2, 1, 3, 26 }, { FEAT_SSE3, 1, 2, 0 },
+		{ FEAT_SSSE3, 1, 2, 9 }, { FEAT_SSE41, 1, 2, 19 }, { FEAT_SSE42, 1, 2, 20 }, { FEAT_AES, 1, 2, 25 },
+		{ FEAT_PCLMUL, 1, 2, 1 }, { FEAT_SHA, 7, 1, 29 }, { FEAT_GFNI, 7, 2, 8 }, { FEAT_F16C, 1, 2, 29, true },
+		{ FEAT_FMA, 1, 2, 12, true }, { FEAT_AVX, 1, 2, 28, true }, { FEAT_AVX2, 7, 1, 5, true },
+		{ FEAT_VAES, 7, 2, 9, true }, { FEAT_VPCLMUL, 7, 2, 10, true },
+	};
+	uint32_t leaf[2][4] = { 0 }, got = 0, lo = 0, hi;
+	bool avx = false;
+
+	__get_cpuid(1, &leaf[0][0], &leaf[0][1], &leaf[0][2], &leaf[0][3]);
+	__get_cpuid_count(7, 0, &leaf[1][0], &leaf[1][1], &leaf[1][2], &leaf[1][3]);
+	if (leaf[0][2] >> 27 & 1) {
+		__asm__ volatile("xgetbv" : "=a"(lo), "=d"(hi) : "c"(0));
+		avx = (lo & 6) == 6;
+	}
+	for (unsigned k = 0; k < ARRAY_LEN(tab); k++)
+		if ((leaf[tab[k].leaf == 7][tab[k].reg] >> tab[k].bit & 1) && (avx || !tab[k].avx))
+			got |= 1u << tab[k].feat;
+	return got;
+}
+
+bool thunk_host_has(enum vec_feat f)
+{
+	return arena.feats >> f & 1;
+}
+
+/* One memory, mapped twice: never writable and executable at one address. */
+static int arena_map(struct err *e)
+{
+	int fd = memfd_create("thunks", MFD_CLOEXEC | 0x10 /* MFD_EXEC, which older kernels refuse */);
+
+	if (fd < 0)
+		fd = memfd_create("thunks", MFD_CLOEXEC);
+	if (fd < 0 || ftruncate(fd, MAP_BYTES) < 0) {
+		err_sys(e, -errno, "engine soft: no memory for generated code");
+		if (fd >= 0)
+			close(fd);
+		return -1;
+	}
+	arena.rw = mmap(NULL, MAP_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	arena.rx = mmap(NULL, MAP_BYTES, PROT_READ | PROT_EXEC, MAP_SHARED, fd, 0);
+	close(fd);
+	if (arena.rw == MAP_FAILED || arena.rx == MAP_FAILED)
+		return err_sys(e, -errno, "engine soft: this host forbids executable memory (SELinux execmem, a hardened "
+					  "container), which the engine needs for vector and x87 instructions");
+	return 0;
+}
+
+int thunk_init(struct err *e)
+{
+	int r = 0;
+
+	pthread_mutex_lock(&arena.mutex);
+	if (!arena.ready) {
+		arena.feats = host_feats();
+		r = arena_map(e);
+		if (r == 0) {
+			arena.bits = TABLE_BITS_MIN;
+			arena.table = xcalloc(1u << arena.bits, sizeof(*arena.table));
+			arena.ready = true;
+		}
+	}
+	pthread_mutex_unlock(&arena.mutex);
+	return r;
+}
+
+void thunk_thread_enter(void)
+{
+	_mm_setcsr(MXCSR_DEFAULT);
+	__asm__ volatile("fninit");
+}
+
+void mxcsr_set(struct cpu *c, uint32_t v)
+{
+	c->mxcsr = v;
+	_mm_setcsr(MXCSR_DEFAULT);
+}
+
+/* ------ cache ------ */
+static uint64_t thunk_key(const struct insn *i)
+{
+	uint64_t k = 1;
+	bool mem = i->flags & INSN_MEM;
+
+	k = k << 8 | i->opcode;
+	k = k << 2 | i->map;
+	k = k << 2 | i->pp;
+	k = k << 1 | !!(i->flags & INSN_VEX);
+	k = k << 1 | !!(i->flags & INSN_VEXW);
+	k = k << 1 | (i->vl == 32);
+	k = k << 1 | (i->opsize == 8);
+	k = k << 1 | mem;
+	k = k << 4 | i->reg;
+	k = k << 4 | (mem ? 0 : i->rm);
+	k = k << 4 | i->vvvv;
+	return k << 8 | (i->imm_size ? i->imm & 0xff : 0);
+}
+
+static size_t table_slot(uint64_t key)
+{
+	return key * 0x9e3779b97f4a7c15 >> (64 - arena.bits);
+}
+
+static void table_put(struct thunk *t)
+{
+	size_t at = table_slot(t->key);
+
+	while (arena.table[at])
+		at = (at + 1) & ((1u << arena.bits) - 1);
+	arena.table[at] = t;
+}
+
+static void table_add(struct thunk *t)
+{
+	if (++arena.count * 2 > 1u << arena.bits) {
+		struct thunk **old = arena.table;
+		size_t n = 1u << arena.bits++;
+
+		arena.table = xcalloc(1u << arena.bits, sizeof(*arena.table));
+		for (size_t k = 0; k < n; k++)
+			if (old[k])
+				table_put(old[k]);
+		free(old);
+	}
+	table_put(t);
+}
+
+static struct thunk *thunk_alloc(void)
+{
+	if (!arena.chunk_left) {
+		arena.chunk = xcalloc(THUNK_CHUNK, sizeof(*arena.chunk));
+		arena.chunk_left = THUNK_CHUNK;
+	}
+	arena.chunk_left--;
+	return arena.chunk++;
+}
+
+static thunk_fn choose_run(const struct thunk *t, const struct insn *i);
+
+static void thunk_describe(struct thunk *t, const struct insn *i)
+{
+	const struct vec_row *row = i->vec;
+
+	t->row = row;
+	t->gpr_saved = REG_NONE;
+	for (unsigned n = 0; n < row->nopnd; n++) {
+		const struct vec_opnd *o = &row->opnd[n];
+		unsigned reg = o->slot == VS_REG ? i->reg : o->slot == VS_VVVV ? i->vvvv : i->rm;
+		bool mem = o->slot == VS_RM && (i->flags & INSN_MEM);
+
+		if (mem) {
+			t->size = vec_mem_size(i, o->mem);
+			t->store = o->access & VA_WRITE;
+		} else if (o->file == VF_MMX) {
+			t->mmx = true;
+			if (o->access & VA_WRITE)
+				t->mmx_written |= 1u << (reg & 7);
+		} else if (o->access & VA_WRITE) {
+			if (o->file == VF_XMM)
+				t->saved[t->nsave++] = reg;
+			else if (o->file == VF_GPR)
+				t->gpr_saved = reg;
+		}
+	}
+	if (t->size >= 16 && (row->kind == VK_AVX ? row->flags & VEC_ALIGNED : !(row->flags & VEC_UNALIGNED)) && row->kind != VK_X87)
+		t->align = t->size - 1;
+	t->run = choose_run(t, i);
+}
+
+static struct thunk *thunk_make(const struct insn *i, uint64_t key)
+{
+	uint8_t buf[THUNK_CODE_MAX];
+	size_t n;
+	struct thunk *t;
+
+	if (!(arena.feats >> i->vec->feat & 1))
+		return NULL;
+	n = thunk_emit(buf, i);
+	if (arena.used + n > ARENA_BYTES)
+		return NULL;
+	t = thunk_alloc();
+	t->key = key;
+	t->code = (thunk_code)(void *)(arena.rx + arena.used);
+	memcpy(arena.rw + arena.used, buf, n);
+	arena.used = (arena.used + n + 15) & ~(size_t)15;
+	thunk_describe(t, i);
+	table_add(t);
+	return t;
+}
+
+const struct thunk *thunk_prepare(const struct insn *i)
+{
+	uint64_t key = thunk_key(i);
+	struct thunk *t;
+
+	pthread_mutex_lock(&arena.mutex);
+	for (size_t at = table_slot(key);; at = (at + 1) & ((1u << arena.bits) - 1)) {
+		t = arena.table[at];
+		if (!t || t->key == key)
+			break;
+	}
+	if (!t)
+		t = thunk_make(i, key);
+	pthread_mutex_unlock(&arena.mutex);
+	return t;
+}
+
+/* ------ without the cache ------ */
+/* A guest that uses more encodings than the arena holds: its last ones are made each time, in memory of this thread. IRETQ to
+ * the next instruction serialises, as code written through another address demands (SDM vol. 3, 9.1.3). */
+static struct thunk *thunk_scratch(const struct insn *i)
+{
+	static _Thread_local struct {
+		uint8_t *rw, *rx;
+		struct thunk t;
+	} s;
+
+	if (!s.rw) {
+		pthread_mutex_lock(&arena.mutex);
+		if (arena.scratch_used + THUNK_CODE_MAX <= SCRATCH_BYTES) {
+			s.rw = arena.rw + ARENA_BYTES + arena.scratch_used;
+			s.rx = arena.rx + ARENA_BYTES + arena.scratch_used;
+			arena.scratch_used += THUNK_CODE_MAX;
+		}
+		pthread_mutex_unlock(&arena.mutex);
+		assert(s.rw); /* fewer threads than vCPUs allowed by far */
+	}
+	memset(&s.t, 0, sizeof(s.t));
+	thunk_emit(s.rw, i);
+	s.t.code = (thunk_code)(void *)s.rx;
+	thunk_describe(&s.t, i);
+	__asm__ volatile("mov %%ss, %%eax; push %%rax; lea 8(%%rsp), %%rdx; push %%rdx; pushfq; mov %%cs, %%eax; push %%rax;"
+			 "lea 1f(%%rip), %%rax; push %%rax; iretq; 1:" ::: "rax", "rdx", "memory", "cc");
+	return &s.t;
+}
+
+/* ------ running ------ */
+void simd_check_slow(struct cpu *c, unsigned kind)
+{
+	if (kind == VK_AVX) {
+		if (!(c->mode & MODE_PROT) || !(c->cr4 & CR4_OSXSAVE) || (c->xcr0 & 6) != 6)
+			cpu_ud(c);
+	} else if ((c->cr0 & CR0_EM) || (kind == VK_SSE && !(c->cr4 & CR4_OSFXSR))) {
+		cpu_ud(c);
+	}
+	if (c->cr0 & CR0_TS)
+		cpu_raise(c, EXC_NM);
+}
+
+static ALWAYS_INLINE void check_kind(struct cpu *c, unsigned kind)
+{
+	if (kind == VK_AVX)
+		simd_check_avx(c);
+	else
+		simd_check_sse(c);
+}
+
+/* Operand addresses are whole pages apart in guest and host, so alignment of one is alignment of the other. */
+static ALWAYS_INLINE uint64_t operand_lin(struct cpu *c, const struct thunk *t, const struct insn *i, bool write)
+{
+	uint64_t lin = insn_lin(c, i, t->size, write);
+
+	if (UNLIKELY(lin & t->align))
+		cpu_gp0(c);
+	return lin;
+}
+
+static __attribute__((noinline)) void load_slow(struct cpu *c, const struct thunk *t, uint64_t lin)
+{
+	uint8_t buf[32] __attribute__((aligned(32)));
+
+	mmu_ld_block(c, lin, buf, t->size);
+	t->code(c, buf);
+}
+
+static __attribute__((noinline)) void store_slow(struct cpu *c, const struct thunk *t, uint64_t lin)
+{
+	uint8_t buf[32] __attribute__((aligned(32)));
+
+	t->code(c, buf);
+	mmu_st_block(c, lin, buf, t->size);
+}
+
+static ALWAYS_INLINE void load_and_run(struct cpu *c, const struct thunk *t, const struct insn *i)
+{
+	uint64_t lin = operand_lin(c, t, i, false);
+	void *p = tlb_read(c, lin, t->size);
+
+	if (LIKELY(p != NULL))
+		t->code(c, p);
+	else
+		load_slow(c, t, lin);
+}
+
+static ALWAYS_INLINE void store_and_run(struct cpu *c, const struct thunk *t, const struct insn *i)
+{
+	uint64_t lin = operand_lin(c, t, i, true);
+	void *p = tlb_write(c, lin, t->size);
+
+	if (LIKELY(p != NULL))
+		t->code(c, p);
+	else
+		store_slow(c, t, lin);
+}
+
+#define RUN(name, kind)                                                                                                \
+	static void name##_reg(struct cpu *c, const struct thunk *t, const struct insn *i)                             \
+	{                                                                                                              \
+		check_kind(c, kind);                                                                                   \
+		t->code(c, NULL);                                                                                      \
+	}                                                                                                              \
+	static void name##_load(struct cpu *c, const struct thunk *t, const struct insn *i)                            \
+	{                                                                                                              \
+		check_kind(c, kind);                                                                                   \
+		load_and_run(c, t, i);                                                                                 \
+	}                                                                                                              \
+	static void name##_store(struct cpu *c, const struct thunk *t, const struct insn *i)                           \
+	{                                                                                                              \
+		check_kind(c, kind);                                                                                   \
+		store_and_run(c, t, i);                                                                                \
+	}
+RUN(sse, VK_SSE)
+RUN(avx, VK_AVX)
+#undef RUN
+
+/* Registers that an instruction may write, to put them back if it raises #XM. */
+struct undo {
+	uint8_t vec[2][XMM_BYTES], mmx[16];
+	uint64_t gpr, cc_r;
+	uint32_t cc_op;
+};
+
+static void undo_take(struct undo *u, const struct cpu *c, const struct thunk *t)
+{
+	for (unsigned n = 0; n < t->nsave; n++)
+		memcpy(u->vec[n], c->vec[t->saved[n]], XMM_BYTES);
+	if (t->mmx_written)
+		memcpy(u->mmx, c->fx + FX_ST + 16 * __builtin_ctz(t->mmx_written), 16);
+	if (t->gpr_saved != REG_NONE)
+		u->gpr = c->r[t->gpr_saved];
+	u->cc_op = c->cc_op;
+	u->cc_r = c->cc_r;
+}
+
+static void undo_apply(const struct undo *u, struct cpu *c, const struct thunk *t)
+{
+	for (unsigned n = 0; n < t->nsave; n++)
+		memcpy(c->vec[t->saved[n]], u->vec[n], XMM_BYTES);
+	if (t->mmx_written)
+		memcpy(c->fx + FX_ST + 16 * __builtin_ctz(t->mmx_written), u->mmx, 16);
+	if (t->gpr_saved != REG_NONE)
+		c->r[t->gpr_saved] = u->gpr;
+	c->cc_op = u->cc_op;
+	c->cc_r = u->cc_r;
+}
+
+enum { MX_PRE = 7 /* invalid, denormal, divide by zero: found before the computation */ };
+
+static __attribute__((noinline)) void fp_call_slow(struct cpu *c, const struct thunk *t, void *mem)
+{
+	struct undo u;
+	uint32_t raised, unmasked;
+
+	undo_take(&u, c, t);
+	_mm_setcsr((c->mxcsr & ~(uint32_t)FSW_EXC) | MXCSR_MASKS);
+	t->code(c, mem);
+	raised = _mm_getcsr() & FSW_EXC;
+	_mm_setcsr(MXCSR_DEFAULT);
+	unmasked = raised & ~(c->mxcsr >> 7) & FSW_EXC;
+	if (!unmasked) {
+		c->mxcsr |= raised;
+		return;
+	}
+	undo_apply(&u, c, t);
+	c->mxcsr |= unmasked & MX_PRE ? raised & MX_PRE : raised;
+	cpu_raise(c, c->cr4 & CR4_OSXMMEXCPT ? EXC_XM : EXC_UD);
+}
+
+static ALWAYS_INLINE void fp_call(struct cpu *c, const struct thunk *t, void *mem)
+{
+	if (UNLIKELY((c->mxcsr & ~(uint32_t)FSW_EXC) != MXCSR_DEFAULT)) {
+		fp_call_slow(c, t, mem);
+		return;
+	}
+	t->code(c, mem);
+	c->mxcsr |= _mm_getcsr() & FSW_EXC;
+}
+
+/* VCVTPS2PH: nothing reaches memory if it raises. */
+static void fp_store(struct cpu *c, const struct thunk *t, const struct insn *i)
+{
+	uint8_t buf[32] __attribute__((aligned(32)));
+	uint64_t lin = operand_lin(c, t, i, true);
+
+	mmu_probe_w(c, lin, t->size);
+	fp_call(c, t, buf);
+	mmu_st_block(c, lin, buf, t->size);
+}
+
+static void fp_load(struct cpu *c, const struct thunk *t, const struct insn *i)
+{
+	uint8_t buf[32] __attribute__((aligned(32)));
+	uint64_t lin = operand_lin(c, t, i, false);
+	void *p = tlb_read(c, lin, t->size);
+
+	if (UNLIKELY(p == NULL)) {
+		mmu_ld_block(c, lin, buf, t->size);
+		p = buf;
+	}
+	fp_call(c, t, p);
+}
+
+static void fp_any(struct cpu *c, const struct thunk *t, const struct insn *i)
+{
+	if (!t->size)
+		fp_call(c, t, NULL);
+	else if (t->store)
+		fp_store(c, t, i);
+	else
+		fp_load(c, t, i);
+}
+
+static void sse_fp_reg(struct cpu *c, const struct thunk *t, const struct insn *i)
+{
+	simd_check_sse(c);
+	fp_call(c, t, NULL);
+}
+
+static void sse_fp_load(struct cpu *c, const struct thunk *t, const struct insn *i)
+{
+	simd_check_sse(c);
+	fp_load(c, t, i);
+}
+
+static void avx_fp(struct cpu *c, const struct thunk *t, const struct insn *i)
+{
+	simd_check_avx(c);
+	fp_any(c, t, i);
+}
+
+/* With MMX registers: they are the x87's. */
+static void mmx_any(struct cpu *c, const struct thunk *t, const struct insn *i)
+{
+	simd_check_slow(c, t->row->kind == VK_MMX ? VK_MMX : VK_SSE);
+	x87_check_pending(c);
+	if (UNLIKELY(fx16(c, FX_FSW) & FSW_TOP) && t->size) { /* the image is turned only if nothing can fault any more */
+		uint64_t lin = operand_lin(c, t, i, t->store);
+
+		t->store ? mmu_probe_w(c, lin, t->size) : mmu_probe_r(c, lin, t->size);
+	}
+	x87_to_mmx(c);
+	if (t->row->flags & VEC_FP)
+		fp_any(c, t, i);
+	else if (!t->size)
+		t->code(c, NULL);
+	else if (t->store)
+		store_and_run(c, t, i);
+	else
+		load_and_run(c, t, i);
+	x87_mmx_done(c, t->mmx_written);
+}
+
+static thunk_fn choose_run(const struct thunk *t, const struct insn *i)
+{
+	bool avx = t->row->kind == VK_AVX;
+
+	if (t->row->kind == VK_X87)
+		return x87_run;
+	if (t->mmx)
+		return mmx_any;
+	if (t->row->flags & VEC_FP)
+		return avx ? avx_fp : t->size ? sse_fp_load : sse_fp_reg;
+	if (!t->size)
+		return avx ? avx_reg : sse_reg;
+	if (t->store)
+		return avx ? avx_store : sse_store;
+	return avx ? avx_load : sse_load;
+}
+
+void op_vec(struct cpu *c, const struct insn *i)
+{
+	const struct thunk *t = thunk_prepare(i);
+
+	if (UNLIKELY(!t)) {
+		if (!(arena.feats >> i->vec->feat & 1))
+			cpu_ud(c);
+		t = thunk_scratch(i);
+	}
+	thunk_run(c, t, i);
+}
+
+void op_x87(struct cpu *c, const struct insn *i)
+{
+	op_vec(c, i);
+}

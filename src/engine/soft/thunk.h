@@ -1,0 +1,100 @@
+/*
+ * Vector and x87 instructions run as themselves (cpu-engine, sections 4 and 8): a thunk is a piece of host code that loads the
+ * registers the instruction names from the vCPU's image (cpu.vec, cpu.fx, cpu.r), executes the same instruction and stores what
+ * it wrote. Thunks are made once for an encoding and kept for the life of the process; all vCPUs share them.
+ *
+ * A record holds the thunk and calls thunk_run; the exec functions op_vec and op_x87 look it up each time.
+ */
+#ifndef ENGINE_SOFT_THUNK_H
+#define ENGINE_SOFT_THUNK_H
+
+#include "base/err.h"
+#include "engine/soft/cpu.h"
+#include "x86/vec.h"
+
+struct thunk;
+typedef void (*thunk_code)(struct cpu *c, void *mem);
+typedef void (*thunk_fn)(struct cpu *c, const struct thunk *t, const struct insn *i);
+
+struct thunk {
+	thunk_fn run;
+	thunk_code code;
+	const struct vec_row *row;
+	uint8_t size;        /* of the memory operand; 0: none */
+	uint8_t align;       /* mask that its address must be clear of, else #GP(0) */
+	bool store;          /* the memory operand is written */
+	bool mmx;            /* touches MMX registers */
+	uint8_t mmx_written; /* bit per MMX register */
+	uint8_t nsave;       /* vector registers written, for undoing */
+	uint8_t saved[2];
+	uint8_t gpr_saved;   /* general register written, or REG_NONE */
+	uint8_t x87;         /* enum x87_class: see x87.c */
+	uint64_t key;
+};
+
+/* Maps the arena and looks at the host. Before the first vCPU runs; error: the host forbids executable memory. Idempotent. */
+int thunk_init(struct err *e);
+/* On a vCPU's thread before it runs guest code: FPU control registers as thunks expect them. */
+void thunk_thread_enter(void);
+
+/* For an instruction with insn.vec and op OP_VEC or OP_X87. NULL: the host lacks the instruction (the guest gets #UD), or the
+ * arena is full: call the exec function then. */
+const struct thunk *thunk_prepare(const struct insn *i);
+static inline void thunk_run(struct cpu *c, const struct thunk *t, const struct insn *i)
+{
+	t->run(c, t, i);
+}
+
+/* Is the host able to run instructions of this set (of those that guests are shown)? */
+bool thunk_host_has(enum vec_feat f);
+
+/* Raises what this CPU state demands (#UD, #NM) before an instruction of that kind. */
+void simd_check_slow(struct cpu *c, unsigned kind);
+static inline void simd_check_sse(struct cpu *c)
+{
+	if (UNLIKELY((c->cr0 & (CR0_EM | CR0_TS)) | (~c->cr4 & CR4_OSFXSR)))
+		simd_check_slow(c, VK_SSE);
+}
+
+static inline void simd_check_avx(struct cpu *c)
+{
+	if (UNLIKELY((c->cr0 & CR0_TS) | (~c->cr4 & CR4_OSXSAVE) | (~c->xcr0 & 6) | (~c->mode & MODE_PROT)))
+		simd_check_slow(c, VK_AVX);
+}
+
+/* x87 image fields. */
+enum { FX_FCW = 0, FX_FSW = 2, FX_FTW = 4, FX_FOP = 6, FX_FIP = 8, FX_FDP = 16, FX_MXCSR = 24, FX_MXCSR_MASK = 28, FX_ST = 32 };
+enum { FSW_ES = 0x80, FSW_SF = 0x40, FSW_TOP_SHIFT = 11, FSW_TOP = 0x3800, FSW_C = 0x4700, FSW_B = 0x8000, FSW_EXC = 0x3f };
+static inline uint16_t fx16(const struct cpu *c, unsigned at)
+{
+	return *(const uint16_t *)(c->fx + at);
+}
+
+static inline void fx16_set(struct cpu *c, unsigned at, uint16_t v)
+{
+	*(uint16_t *)(c->fx + at) = v;
+}
+
+/* Full tag word from the abridged one and the registers; and back. */
+uint16_t x87_tags(const struct cpu *c);
+void x87_tags_set(struct cpu *c, uint16_t tags);
+/* FNINIT. */
+void x87_reset(struct cpu *c);
+/* #MF if an unmasked exception waits. */
+void x87_check_pending(struct cpu *c);
+/* Error summary and busy bits follow the exception flags and masks. */
+void x87_summary(struct cpu *c);
+
+/* MXCSR of the guest; the sticky flags of the host's own register are cleared with it. */
+enum { MXCSR_DEFAULT = 0x1f80, MXCSR_MASKS = 0x1f80, MXCSR_VALID = 0xffff };
+void mxcsr_set(struct cpu *c, uint32_t v);
+
+/* FXSAVE image and XSAVE standard image from and to the vCPU's state (xsave.c), also for engine get and set. The image is the
+ * host's copy, not guest memory. xsave_image_in: what comes from outside is checked (reserved MXCSR bits): false. */
+enum { XSAVE_BYTES = 832 };
+void xsave_image_out(const struct cpu *c, uint8_t image[XSAVE_BYTES]);
+bool xsave_image_in(struct cpu *c, const uint8_t image[XSAVE_BYTES]);
+/* Power-up state of x87, vector registers and MXCSR. */
+void fpu_reset(struct cpu *c);
+
+#endif

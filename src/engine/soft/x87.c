@@ -1,0 +1,370 @@
+/*
+ * x87: running thunks on the FXSAVE image, control instructions, the environment in its four formats (SDM vol. 1, 8.1.10),
+ * exceptions (#MF at the next waiting instruction), MMX's use of the registers.
+ *
+ * The image holds ST(i) relative to the top of stack and the abridged tag word in physical order, as FXSAVE has them. FIP and FDP
+ * are 64 bits wide and the guest's own; FCS and FDS read as zero, as on current CPUs. FOP and FDP change only where an unmasked
+ * exception is left behind, as on current CPUs too.
+ * With CR0.NE clear an exception should be signalled through IRQ 13; nothing is wired there: it is noted and forgotten.
+ */
+#include "engine/soft/x87.h"
+
+#include "engine/soft/exec_table.h"
+#include "engine/soft/flags.h"
+#include "engine/soft/mmu.h"
+#include "engine/soft/seg.h"
+#include "base/log.h"
+
+#include <string.h>
+
+static uint64_t fx64(const struct cpu *c, unsigned at)
+{
+	uint64_t v;
+
+	memcpy(&v, c->fx + at, 8);
+	return v;
+}
+
+static void fx64_set(struct cpu *c, unsigned at, uint64_t v)
+{
+	memcpy(c->fx + at, &v, 8);
+}
+
+static void x87_available(struct cpu *c)
+{
+	if (UNLIKELY(c->cr0 & (CR0_EM | CR0_TS)))
+		cpu_raise(c, EXC_NM);
+}
+
+void x87_check_pending(struct cpu *c)
+{
+	if (LIKELY(!(fx16(c, FX_FSW) & FSW_ES)))
+		return;
+	if (c->cr0 & CR0_NE)
+		cpu_raise(c, EXC_MF);
+	log_guest("cpu%u: x87 exception at %#llx with CR0.NE clear: there is no IRQ 13 for it", c->id, (unsigned long long)c->rip);
+}
+
+void x87_summary(struct cpu *c)
+{
+	uint16_t sw = fx16(c, FX_FSW) & ~(FSW_ES | FSW_B);
+
+	if (sw & ~fx16(c, FX_FCW) & FSW_EXC)
+		sw |= FSW_ES | FSW_B;
+	fx16_set(c, FX_FSW, sw);
+}
+
+void x87_reset(struct cpu *c)
+{
+	fx16_set(c, FX_FCW, 0x37f);
+	fx16_set(c, FX_FSW, 0);
+	fx16_set(c, FX_FTW, 0);
+	fx16_set(c, FX_FOP, 0);
+	fx64_set(c, FX_FIP, 0);
+	fx64_set(c, FX_FDP, 0);
+}
+
+static unsigned x87_top(const struct cpu *c)
+{
+	return (fx16(c, FX_FSW) & FSW_TOP) >> FSW_TOP_SHIFT;
+}
+
+/* 0 valid, 1 zero, 2 special; from the ten bytes. */
+static unsigned reg_tag(const uint8_t *st)
+{
+	uint16_t exp = (st[8] | st[9] << 8) & 0x7fff;
+	uint64_t man;
+
+	memcpy(&man, st, 8);
+	if (exp == 0)
+		return man == 0 ? 1 : 2;
+	return exp == 0x7fff || !(man >> 63) ? 2 : 0;
+}
+
+uint16_t x87_tags(const struct cpu *c)
+{
+	unsigned top = x87_top(c);
+	uint16_t tags = 0;
+
+	for (unsigned r = 0; r < 8; r++) {
+		unsigned tag = c->fx[FX_FTW] >> r & 1 ? reg_tag(c->fx + FX_ST + 16 * ((r - top) & 7)) : 3;
+
+		tags |= tag << 2 * r;
+	}
+	return tags;
+}
+
+void x87_tags_set(struct cpu *c, uint16_t tags)
+{
+	unsigned ab = 0;
+
+	for (unsigned r = 0; r < 8; r++)
+		ab |= (unsigned)((tags >> 2 * r & 3) != 3) << r;
+	fx16_set(c, FX_FTW, ab);
+}
+
+/* ------ MMX ------ */
+void x87_to_mmx(struct cpu *c)
+{
+	unsigned top = x87_top(c);
+	uint8_t st[8][16];
+
+	if (LIKELY(top == 0))
+		return;
+	memcpy(st, c->fx + FX_ST, sizeof(st));
+	for (unsigned r = 0; r < 8; r++)
+		memcpy(c->fx + FX_ST + 16 * r, st[(r - top) & 7], 16);
+	fx16_set(c, FX_FSW, fx16(c, FX_FSW) & ~FSW_TOP);
+}
+
+void x87_mmx_done(struct cpu *c, uint8_t written)
+{
+	fx16_set(c, FX_FTW, 0xff);
+	for (; written; written &= written - 1)
+		fx16_set(c, FX_ST + 16 * __builtin_ctz(written) + 8, 0xffff);
+}
+
+void op_emms(struct cpu *c, const struct insn *i)
+{
+	simd_check_slow(c, VK_MMX);
+	x87_check_pending(c);
+	fx16_set(c, FX_FTW, 0);
+}
+
+/* ------ instructions on the host ------ */
+/* A store that may not happen (an unmasked exception) leaves what was there. */
+static __attribute__((noinline)) void x87_mem_slow(struct cpu *c, const struct thunk *t, uint64_t lin)
+{
+	uint8_t buf[16] __attribute__((aligned(16)));
+
+	if (t->store)
+		mmu_probe_w(c, lin, t->size);
+	mmu_ld_block(c, lin, buf, t->size);
+	t->code(c, buf);
+	if (t->store)
+		mmu_st_block(c, lin, buf, t->size);
+}
+
+static uint64_t code_pointer(const struct cpu *c)
+{
+	return c->mode & MODE_PROT ? c->rip : c->seg[SEG_CS].base + c->rip;
+}
+
+void x87_run(struct cpu *c, const struct thunk *t, const struct insn *i)
+{
+	uint64_t fdp = fx64(c, FX_FDP), lin = 0;
+	uint16_t fop = fx16(c, FX_FOP);
+	void *p = NULL;
+
+	x87_available(c);
+	x87_check_pending(c);
+	if (t->row->flags & VEC_FLAGS_IN)
+		cc_set_flags(c, cc_flags(c));
+	if (t->size) {
+		lin = insn_lin(c, i, t->size, t->store);
+		p = t->store ? tlb_write(c, lin, t->size) : tlb_read(c, lin, t->size);
+	}
+	*(uint32_t *)(c->fx + FX_MXCSR) = MXCSR_DEFAULT; /* the host's, while fxrstor and fxsave run */
+	if (p || !t->size)
+		t->code(c, p);
+	else
+		x87_mem_slow(c, t, lin);
+	fx64_set(c, FX_FIP, code_pointer(c));
+	if (UNLIKELY(fx16(c, FX_FSW) & FSW_ES)) {
+		fop = (i->opcode & 7) << 8 | i->modrm;
+		if (t->size)
+			fdp = c->mode & MODE_PROT ? insn_ea(c, i) : lin;
+	}
+	fx16_set(c, FX_FOP, fop);
+	fx64_set(c, FX_FDP, fdp);
+}
+
+/* ------ control instructions ------ */
+void op_wait(struct cpu *c, const struct insn *i)
+{
+	if ((c->cr0 & (CR0_MP | CR0_TS)) == (CR0_MP | CR0_TS))
+		cpu_raise(c, EXC_NM);
+	x87_check_pending(c);
+}
+
+void op_fninit(struct cpu *c, const struct insn *i)
+{
+	x87_available(c);
+	x87_reset(c);
+}
+
+void op_fnclex(struct cpu *c, const struct insn *i)
+{
+	x87_available(c);
+	fx16_set(c, FX_FSW, fx16(c, FX_FSW) & ~(FSW_EXC | FSW_SF | FSW_ES | FSW_B));
+}
+
+void op_fnstsw(struct cpu *c, const struct insn *i)
+{
+	uint16_t sw = fx16(c, FX_FSW);
+
+	x87_available(c);
+	if (i->flags & INSN_MEM)
+		st16(c, insn_lin(c, i, 2, true), sw);
+	else
+		c->r[RAX] = (c->r[RAX] & ~0xffffull) | sw;
+}
+
+void op_fnstcw(struct cpu *c, const struct insn *i)
+{
+	x87_available(c);
+	st16(c, insn_lin(c, i, 2, true), fx16(c, FX_FCW));
+}
+
+static void fcw_set(struct cpu *c, uint16_t v)
+{
+	fx16_set(c, FX_FCW, (v & 0x1f3f) | 0x40);
+	x87_summary(c);
+}
+
+void op_fldcw(struct cpu *c, const struct insn *i)
+{
+	uint16_t v;
+
+	x87_available(c);
+	x87_check_pending(c);
+	v = ld16(c, insn_lin(c, i, 2, false));
+	fcw_set(c, v);
+}
+
+/* ------ the environment ------ */
+enum { ENV_WORDS = 7, ST_BYTES = 80 };
+
+/* Seven words of 2 or 4 bytes: control, status, tags, and the pointers as protected or real mode packs them. */
+static void env_pack(const struct cpu *c, uint32_t w[ENV_WORDS], unsigned size)
+{
+	uint32_t fip = fx64(c, FX_FIP), fdp = fx64(c, FX_FDP), fop = fx16(c, FX_FOP) & 0x7ff;
+	uint32_t ones = size == 4 ? 0xffff0000 : 0;
+
+	w[0] = ones | fx16(c, FX_FCW);
+	w[1] = ones | fx16(c, FX_FSW);
+	w[2] = ones | x87_tags(c);
+	if (c->mode & MODE_PROT) {
+		w[3] = fip;
+		w[4] = size == 4 ? fop << 16 : 0;
+		w[5] = fdp;
+		w[6] = ones;
+	} else {
+		w[3] = ones | (fip & 0xffff);
+		w[4] = (fip >> 4 & (size == 4 ? 0xffff000 : 0xf000)) | fop;
+		w[5] = ones | (fdp & 0xffff);
+		w[6] = fdp >> 4 & (size == 4 ? 0xffff000 : 0xf000);
+	}
+}
+
+static void env_unpack(struct cpu *c, const uint32_t w[ENV_WORDS], unsigned size)
+{
+	uint32_t fip = w[3], fdp = w[5], fop = size == 4 ? w[4] >> 16 : fx16(c, FX_FOP);
+
+	if (!(c->mode & MODE_PROT)) {
+		fip = (w[3] & 0xffff) | (w[4] & (size == 4 ? 0xffff000 : 0xf000)) << 4;
+		fdp = (w[5] & 0xffff) | (w[6] & (size == 4 ? 0xffff000 : 0xf000)) << 4;
+		fop = w[4];
+	}
+	fx16_set(c, FX_FSW, w[1]);
+	x87_tags_set(c, w[2]);
+	fx16_set(c, FX_FOP, fop & 0x7ff);
+	fx64_set(c, FX_FIP, fip);
+	fx64_set(c, FX_FDP, fdp);
+	fcw_set(c, w[0]);
+}
+
+static unsigned env_size(const struct cpu *c, const struct insn *i)
+{
+	bool wide = c->mode & (MODE_64 | MODE_32);
+
+	return wide != !!(i->flags & INSN_OPSIZE) ? 4 : 2;
+}
+
+static void block_probe_w(struct cpu *c, uint64_t lin, unsigned n)
+{
+	for (unsigned k = 0; k < n; k += 32)
+		mmu_probe_w(c, lin + k, n - k < 32 ? n - k : 32);
+}
+
+static void block_st(struct cpu *c, uint64_t lin, const uint8_t *buf, unsigned n)
+{
+	block_probe_w(c, lin, n);
+	for (unsigned k = 0; k < n; k += 32)
+		mmu_st_block(c, lin + k, buf + k, n - k < 32 ? n - k : 32);
+}
+
+static void block_ld(struct cpu *c, uint64_t lin, uint8_t *buf, unsigned n)
+{
+	for (unsigned k = 0; k < n; k += 32)
+		mmu_ld_block(c, lin + k, buf + k, n - k < 32 ? n - k : 32);
+}
+
+static unsigned env_bytes(const struct cpu *c, uint8_t *buf, unsigned size)
+{
+	uint32_t w[ENV_WORDS];
+
+	env_pack(c, w, size);
+	for (unsigned k = 0; k < ENV_WORDS; k++)
+		memcpy(buf + k * size, &w[k], size);
+	return ENV_WORDS * size;
+}
+
+static void env_from_bytes(struct cpu *c, const uint8_t *buf, unsigned size)
+{
+	uint32_t w[ENV_WORDS] = { 0 };
+
+	for (unsigned k = 0; k < ENV_WORDS; k++)
+		memcpy(&w[k], buf + k * size, size);
+	env_unpack(c, w, size);
+}
+
+void op_fnstenv(struct cpu *c, const struct insn *i)
+{
+	uint8_t buf[ENV_WORDS * 4];
+	unsigned n;
+
+	x87_available(c);
+	n = env_bytes(c, buf, env_size(c, i));
+	block_st(c, insn_lin(c, i, n, true), buf, n);
+	fcw_set(c, fx16(c, FX_FCW) | FSW_EXC);
+}
+
+void op_fldenv(struct cpu *c, const struct insn *i)
+{
+	uint8_t buf[ENV_WORDS * 4];
+	unsigned size = env_size(c, i);
+
+	x87_available(c);
+	x87_check_pending(c);
+	block_ld(c, insn_lin(c, i, ENV_WORDS * size, false), buf, ENV_WORDS * size);
+	env_from_bytes(c, buf, size);
+}
+
+void op_fnsave(struct cpu *c, const struct insn *i)
+{
+	uint8_t buf[ENV_WORDS * 4 + ST_BYTES];
+	unsigned n;
+
+	x87_available(c);
+	n = env_bytes(c, buf, env_size(c, i));
+	for (unsigned r = 0; r < 8; r++, n += 10)
+		memcpy(buf + n, c->fx + FX_ST + 16 * r, 10);
+	block_st(c, insn_lin(c, i, n, true), buf, n);
+	x87_reset(c);
+}
+
+void op_frstor(struct cpu *c, const struct insn *i)
+{
+	uint8_t buf[ENV_WORDS * 4 + ST_BYTES];
+	unsigned size = env_size(c, i), n = ENV_WORDS * size;
+
+	x87_available(c);
+	x87_check_pending(c);
+	block_ld(c, insn_lin(c, i, n + ST_BYTES, false), buf, n + ST_BYTES);
+	env_from_bytes(c, buf, size);
+	for (unsigned r = 0; r < 8; r++, n += 10) {
+		memcpy(c->fx + FX_ST + 16 * r, buf + n, 10);
+		memset(c->fx + FX_ST + 16 * r + 10, 0, 6);
+	}
+}

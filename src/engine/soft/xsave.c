@@ -1,0 +1,423 @@
+/*
+ * FXSAVE, FXRSTOR, the XSAVE family and MXCSR (SDM vol. 1, 10.5 and chapter 13), in C: what they save is the guest's image, and
+ * the components are those that guests are shown: x87, SSE, AVX. AVX lies behind the header in the standard and in the compacted
+ * format, so the two differ in the header alone. Init optimisation yes, modified optimisation no.
+ */
+#include "engine/soft/thunk.h"
+
+#include "engine/soft/exec_table.h"
+#include "engine/soft/mmu.h"
+#include "engine/soft/seg.h"
+
+#include <string.h>
+
+enum { COMP_X87 = 1, COMP_SSE = 2, COMP_AVX = 4, COMPS = 7 };
+enum { AT_XMM = 160, AT_UNUSED = 416, AT_HEADER = 512, AT_YMM = 576, FX_BYTES = 512 };
+#define COMPACTED (1ull << 63)
+
+/* ------ guest memory in pieces ------ */
+/* The area is aligned to 16 or 64 bytes: a piece of 16 lies in one page. */
+static void area_probe(struct cpu *c, uint64_t lin, unsigned n)
+{
+	for (unsigned k = 0; k < n; k += 64)
+		mmu_probe_w(c, lin + k, n - k < 64 ? n - k : 64);
+}
+
+static void area_ld(struct cpu *c, uint64_t lin, void *buf, unsigned n)
+{
+	const void *p = tlb_read(c, lin, n);
+
+	if (LIKELY(p != NULL)) {
+		memcpy(buf, p, n);
+		return;
+	}
+	for (unsigned k = 0; k < n; k += 16)
+		mmu_ld_block(c, lin + k, (uint8_t *)buf + k, n - k < 16 ? n - k : 16);
+}
+
+static void area_st(struct cpu *c, uint64_t lin, const void *buf, unsigned n)
+{
+	void *p = tlb_write(c, lin, n);
+
+	if (LIKELY(p != NULL)) {
+		memcpy(p, buf, n);
+		return;
+	}
+	for (unsigned k = 0; k < n; k += 16)
+		mmu_st_block(c, lin + k, (const uint8_t *)buf + k, n - k < 16 ? n - k : 16);
+}
+
+static unsigned nregs(const struct cpu *c)
+{
+	return c->mode & MODE_64 ? 16 : 8;
+}
+
+/* ------ components to and from an image ------ */
+static void x87_out(const struct cpu *c, uint8_t *a, bool wide)
+{
+	memcpy(a, c->fx, 24);
+	a[5] = 0;
+	if (!wide) /* FIP and FDP of 32 bits; FCS, FDS are zero */
+		memset(a + FX_FIP + 4, 0, 4), memset(a + FX_FDP + 4, 0, 4);
+	for (unsigned r = 0; r < 8; r++) {
+		memcpy(a + FX_ST + 16 * r, c->fx + FX_ST + 16 * r, 10);
+		memset(a + FX_ST + 16 * r + 10, 0, 6);
+	}
+}
+
+static void x87_in(struct cpu *c, const uint8_t *a, bool wide)
+{
+	memcpy(c->fx, a, 24);
+	memcpy(c->fx + FX_ST, a + FX_ST, 128);
+	c->fx[5] = 0;
+	if (!wide)
+		memset(c->fx + FX_FIP + 4, 0, 4), memset(c->fx + FX_FDP + 4, 0, 4);
+	fx16_set(c, FX_FCW, (fx16(c, FX_FCW) & 0x1f3f) | 0x40);
+	fx16_set(c, FX_FOP, fx16(c, FX_FOP) & 0x7ff);
+	x87_summary(c);
+}
+
+static void mxcsr_out(const struct cpu *c, uint8_t *a)
+{
+	uint32_t mask = MXCSR_VALID;
+
+	memcpy(a + FX_MXCSR, &c->mxcsr, 4);
+	memcpy(a + FX_MXCSR_MASK, &mask, 4);
+}
+
+static uint32_t mxcsr_of(const uint8_t *a)
+{
+	uint32_t v;
+
+	memcpy(&v, a + FX_MXCSR, 4);
+	return v;
+}
+
+static void xmm_out(const struct cpu *c, uint8_t *a, unsigned n)
+{
+	for (unsigned r = 0; r < n; r++)
+		memcpy(a + AT_XMM + 16 * r, c->vec[r], 16);
+}
+
+static void xmm_in(struct cpu *c, const uint8_t *a, unsigned n)
+{
+	for (unsigned r = 0; r < n; r++)
+		memcpy(c->vec[r], a + AT_XMM + 16 * r, 16);
+}
+
+static void ymm_out(const struct cpu *c, uint8_t *a, unsigned n)
+{
+	for (unsigned r = 0; r < n; r++)
+		memcpy(a + AT_YMM + 16 * r, c->vec[r] + 16, 16);
+}
+
+static void ymm_in(struct cpu *c, const uint8_t *a, unsigned n)
+{
+	for (unsigned r = 0; r < n; r++)
+		memcpy(c->vec[r] + 16, a + AT_YMM + 16 * r, 16);
+}
+
+static bool all_zero(const uint8_t *p, unsigned n)
+{
+	for (unsigned k = 0; k < n; k++)
+		if (p[k])
+			return false;
+	return true;
+}
+
+static bool x87_in_use(const struct cpu *c)
+{
+	if (fx16(c, FX_FCW) != 0x37f || !all_zero(c->fx + FX_FSW, FX_MXCSR - FX_FSW))
+		return true;
+	for (unsigned r = 0; r < 8; r++)
+		if (!all_zero(c->fx + FX_ST + 16 * r, 10))
+			return true;
+	return false;
+}
+
+/* XINUSE. */
+static unsigned in_use(const struct cpu *c)
+{
+	unsigned bv = x87_in_use(c) ? COMP_X87 : 0;
+
+	for (unsigned r = 0; r < nregs(c); r++) {
+		if (!all_zero(c->vec[r], 16))
+			bv |= COMP_SSE;
+		if (!all_zero(c->vec[r] + 16, 16))
+			bv |= COMP_AVX;
+	}
+	return bv;
+}
+
+static void comps_init(struct cpu *c, unsigned what)
+{
+	if (what & COMP_X87) {
+		x87_reset(c);
+		memset(c->fx + FX_ST, 0, 128);
+	}
+	for (unsigned r = 0; r < nregs(c); r++) {
+		if (what & COMP_SSE)
+			memset(c->vec[r], 0, 16);
+		if (what & COMP_AVX)
+			memset(c->vec[r] + 16, 0, XMM_BYTES - 16);
+	}
+}
+
+/* ------ FXSAVE, FXRSTOR ------ */
+static uint64_t fx_area(struct cpu *c, const struct insn *i, bool write)
+{
+	uint64_t lin;
+
+	if (c->cr0 & (CR0_EM | CR0_TS))
+		cpu_raise(c, EXC_NM);
+	lin = insn_lin(c, i, FX_BYTES, write);
+	if (lin & 15)
+		cpu_gp0(c);
+	return lin;
+}
+
+void op_fxsave(struct cpu *c, const struct insn *i)
+{
+	uint8_t a[AT_UNUSED];
+	uint64_t lin = fx_area(c, i, true);
+	unsigned n = c->cr4 & CR4_OSFXSR ? nregs(c) : 0;
+
+	x87_out(c, a, i->opsize == 8);
+	mxcsr_out(c, a);
+	xmm_out(c, a, n);
+	area_probe(c, lin, FX_BYTES);
+	area_st(c, lin, a, AT_XMM + 16 * n);
+}
+
+void op_fxrstor(struct cpu *c, const struct insn *i)
+{
+	uint8_t a[FX_BYTES];
+	uint64_t lin = fx_area(c, i, false);
+
+	area_ld(c, lin, a, FX_BYTES);
+	if (mxcsr_of(a) & ~(uint32_t)MXCSR_VALID)
+		cpu_gp0(c);
+	x87_in(c, a, i->opsize == 8);
+	if (!(c->cr4 & CR4_OSFXSR))
+		return;
+	mxcsr_set(c, mxcsr_of(a));
+	xmm_in(c, a, nregs(c));
+}
+
+/* ------ XSAVE and kin ------ */
+static uint64_t xsave_area(struct cpu *c, const struct insn *i, bool write)
+{
+	uint64_t lin;
+
+	if (!(c->cr4 & CR4_OSXSAVE))
+		cpu_ud(c);
+	if (c->cr0 & CR0_TS)
+		cpu_raise(c, EXC_NM);
+	lin = insn_lin(c, i, AT_YMM, write);
+	if (lin & 63)
+		cpu_gp0(c);
+	return lin;
+}
+
+static unsigned requested(const struct cpu *c)
+{
+	return (uint32_t)c->r[RAX] & c->xcr0 & COMPS;
+}
+
+static unsigned area_bytes(unsigned comps)
+{
+	return comps & COMP_AVX ? XSAVE_BYTES : AT_YMM;
+}
+
+/* Writes the components of what; MXCSR if csr. */
+static void comps_st(struct cpu *c, uint64_t lin, unsigned what, bool csr, bool wide)
+{
+	uint8_t a[XSAVE_BYTES];
+	unsigned n = nregs(c);
+
+	if (what & COMP_X87) {
+		x87_out(c, a, wide);
+		area_st(c, lin, a, FX_MXCSR);
+		area_st(c, lin + FX_ST, a + FX_ST, 128);
+	}
+	if (csr) {
+		mxcsr_out(c, a);
+		area_st(c, lin + FX_MXCSR, a + FX_MXCSR, 8);
+	}
+	if (what & COMP_SSE) {
+		xmm_out(c, a, n);
+		area_st(c, lin + AT_XMM, a + AT_XMM, 16 * n);
+	}
+	if (what & COMP_AVX) {
+		ymm_out(c, a, n);
+		area_st(c, lin + AT_YMM, a + AT_YMM, 16 * n);
+	}
+}
+
+static void xsave_standard(struct cpu *c, const struct insn *i, bool optimise)
+{
+	uint64_t lin = xsave_area(c, i, true), bv;
+	unsigned rfbm = requested(c), used = in_use(c);
+
+	area_probe(c, lin, area_bytes(rfbm));
+	bv = ld64(c, lin + AT_HEADER);
+	comps_st(c, lin, optimise ? rfbm & used : rfbm, rfbm & (COMP_SSE | COMP_AVX), i->opsize == 8);
+	st64(c, lin + AT_HEADER, (bv & ~(uint64_t)rfbm) | (rfbm & used));
+}
+
+static void xsave_compacted(struct cpu *c, const struct insn *i)
+{
+	uint64_t lin = xsave_area(c, i, true);
+	unsigned rfbm = requested(c), bv = rfbm & in_use(c);
+
+	if (c->mxcsr != MXCSR_DEFAULT)
+		bv |= rfbm & COMP_SSE;
+	area_probe(c, lin, area_bytes(bv));
+	comps_st(c, lin, bv, bv & COMP_SSE, i->opsize == 8);
+	st64(c, lin + AT_HEADER, bv);
+	st64(c, lin + AT_HEADER + 8, rfbm | COMPACTED);
+}
+
+void op_xsave(struct cpu *c, const struct insn *i)
+{
+	xsave_standard(c, i, false);
+}
+
+void op_xsaveopt(struct cpu *c, const struct insn *i)
+{
+	xsave_standard(c, i, true);
+}
+
+void op_xsavec(struct cpu *c, const struct insn *i)
+{
+	xsave_compacted(c, i);
+}
+
+void op_xsaves(struct cpu *c, const struct insn *i)
+{
+	if (c->cpl)
+		cpu_gp0(c);
+	xsave_compacted(c, i);
+}
+
+/* 13.8: reserved bits of the header, by format. */
+static bool header_ok(const struct cpu *c, const uint8_t *a, bool must_compact, uint64_t *bv, bool *compact)
+{
+	uint64_t comp;
+
+	memcpy(bv, a + AT_HEADER, 8);
+	memcpy(&comp, a + AT_HEADER + 8, 8);
+	*compact = comp & COMPACTED;
+	if (!*compact)
+		return !must_compact && !(*bv & ~c->xcr0) && comp == 0 && all_zero(a + AT_HEADER + 16, 8);
+	return !(comp & ~COMPACTED & ~c->xcr0) && !(*bv & ~comp) && all_zero(a + AT_HEADER + 16, 48);
+}
+
+static void xrstor(struct cpu *c, const struct insn *i, bool must_compact)
+{
+	uint8_t a[XSAVE_BYTES] __attribute__((aligned(64)));
+	uint64_t lin = xsave_area(c, i, false), bv;
+	unsigned rfbm = requested(c), load, n = nregs(c);
+	bool compact, csr;
+
+	area_ld(c, lin, a, AT_YMM);
+	if (!header_ok(c, a, must_compact, &bv, &compact))
+		cpu_gp0(c);
+	load = rfbm & bv;
+	csr = compact ? load & COMP_SSE : rfbm & (COMP_SSE | COMP_AVX);
+	if (csr && (mxcsr_of(a) & ~(uint32_t)MXCSR_VALID))
+		cpu_gp0(c);
+	if (load & COMP_AVX)
+		area_ld(c, lin + AT_YMM, a + AT_YMM, 16 * n);
+	comps_init(c, rfbm & ~load);
+	if (load & COMP_X87)
+		x87_in(c, a, i->opsize == 8);
+	if (load & COMP_SSE)
+		xmm_in(c, a, n);
+	if (load & COMP_AVX)
+		ymm_in(c, a, n);
+	if (csr)
+		mxcsr_set(c, mxcsr_of(a));
+	else if (compact && (rfbm & COMP_SSE))
+		mxcsr_set(c, MXCSR_DEFAULT);
+}
+
+void op_xrstor(struct cpu *c, const struct insn *i)
+{
+	xrstor(c, i, false);
+}
+
+void op_xrstors(struct cpu *c, const struct insn *i)
+{
+	if (c->cpl)
+		cpu_gp0(c);
+	xrstor(c, i, true);
+}
+
+/* ------ MXCSR ------ */
+static void mxcsr_check(struct cpu *c, const struct insn *i)
+{
+	if (i->flags & INSN_VEX)
+		simd_check_avx(c);
+	else
+		simd_check_sse(c);
+}
+
+void op_ldmxcsr(struct cpu *c, const struct insn *i)
+{
+	uint32_t v;
+
+	mxcsr_check(c, i);
+	v = ld32(c, insn_lin(c, i, 4, false));
+	if (v & ~(uint32_t)MXCSR_VALID)
+		cpu_gp0(c);
+	mxcsr_set(c, v);
+}
+
+void op_stmxcsr(struct cpu *c, const struct insn *i)
+{
+	mxcsr_check(c, i);
+	st32(c, insn_lin(c, i, 4, true), c->mxcsr);
+}
+
+/* ------ engine get and set ------ */
+void xsave_image_out(const struct cpu *c, uint8_t image[XSAVE_BYTES])
+{
+	uint64_t bv = COMPS;
+
+	memset(image, 0, XSAVE_BYTES);
+	x87_out(c, image, true);
+	mxcsr_out(c, image);
+	xmm_out(c, image, 16);
+	ymm_out(c, image, 16);
+	memcpy(image + AT_HEADER, &bv, 8);
+}
+
+bool xsave_image_in(struct cpu *c, const uint8_t image[XSAVE_BYTES])
+{
+	uint64_t bv;
+
+	if (mxcsr_of(image) & ~(uint32_t)MXCSR_VALID)
+		return false;
+	memcpy(&bv, image + AT_HEADER, 8);
+	fpu_reset(c);
+	x87_reset(c);
+	if (bv & COMP_X87)
+		x87_in(c, image, true);
+	if (bv & COMP_SSE)
+		xmm_in(c, image, 16);
+	if (bv & COMP_AVX)
+		ymm_in(c, image, 16);
+	c->mxcsr = mxcsr_of(image);
+	return true;
+}
+
+void fpu_reset(struct cpu *c)
+{
+	memset(c->fx, 0, sizeof(c->fx));
+	memset(c->vec, 0, sizeof(c->vec));
+	x87_reset(c);
+	fx16_set(c, FX_FCW, 0x40); /* power-up; FNINIT gives 37F */
+	fx16_set(c, FX_FTW, 0xff);
+	c->mxcsr = MXCSR_DEFAULT;
+}
