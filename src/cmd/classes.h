@@ -5,7 +5,7 @@
 #include "conf/cli.h"
 
 bool classes_find(const char *name, struct cli_device *d);
-void classes_print(FILE *out); /* names and aliases, sorted, one a line */
+void classes_print(FILE *out); /* also names that only -s takes; sorted, one a line */
 void classes_install(void);    /* prop_set_devices */
 
 #endif

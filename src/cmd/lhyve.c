@@ -9,6 +9,7 @@
 #include "conf/cli.h"
 #include "conf/file.h"
 #include "ctl/ctl.h"
+#include "dev/pci/pci.h"
 #include "priv/title.h"
 #include "vm/rundir.h"
 #include "vm/vm.h"
@@ -160,7 +161,7 @@ static int conf_run(struct cli *c, struct err *e)
 
 int main(int argc, char **argv)
 {
-	static const struct cli_env env_proto = { .device = classes_find, .devices = classes_print };
+	static const struct cli_env env_proto = { .device = classes_find, .unbuilt = pci_class_unbuilt, .devices = classes_print };
 	struct cli_env env = env_proto;
 	struct cli c = { .env = &env };
 	struct err e = { 0 };

@@ -15,19 +15,6 @@
 
 /* ------ what is not built ------ */
 
-static const char *const unbuilt_devices[] = {
-	"ahci",	       "ahci-cd",     "ahci-hd",     "e1000",	 "fbuf",	 "hda",
-	"nvme",	       "passthru",    "virtio-9p",   "virtio-input", "virtio-scsi", "xhci",
-};
-
-bool cli_device_unbuilt(const char *name)
-{
-	for (size_t i = 0; i < ARRAY_LEN(unbuilt_devices); i++)
-		if (!strcmp(name, unbuilt_devices[i]))
-			return true;
-	return false;
-}
-
 struct unbuilt {
 	const char *key;  /* of the tree, a leaf or a node */
 	const char *what;
@@ -45,26 +32,6 @@ static const struct unbuilt unbuilt_keys[] = {
 	{ "monitor.enabled", "monitor mode (-M) is not built yet", "true|on|yes|1" },
 };
 
-static int slot_unbuilt(const struct conf *func, struct err *e)
-{
-	const char *name = conf_raw(func, "device");
-
-	if (!name || !cli_device_unbuilt(name))
-		return 0;
-	return err_set(e, -ENOTSUP, "%s.device=%s: bhyve has this device, but it is not built here yet", conf_path(func),
-		       name);
-}
-
-static int slots_unbuilt(const struct conf *root, struct err *e)
-{
-	for (struct conf *b = conf_first(conf_find(root, "pci")); b; b = conf_next(b))
-		for (struct conf *s = conf_first(b); s; s = conf_next(s))
-			for (struct conf *f = conf_first(s); f; f = conf_next(f))
-				if (slot_unbuilt(f, e) < 0)
-					return -ENOTSUP;
-	return 0;
-}
-
 int cli_unbuilt(const struct conf *root, struct err *e)
 {
 	for (size_t i = 0; i < ARRAY_LEN(unbuilt_keys); i++) {
@@ -75,7 +42,7 @@ int cli_unbuilt(const struct conf *root, struct err *e)
 		if (n && (!u->only || (value && value_word(u->only, value) >= 0)))
 			return err_set(e, -ENOTSUP, "%s%s%s: %s", u->key, value ? "=" : "", value ? value : "", u->what);
 	}
-	return slots_unbuilt(root, e);
+	return 0; /* devices: the PCI core says so itself */
 }
 
 /* ------ values ------ */

@@ -26,6 +26,7 @@ struct cli_env {
 	FILE *out, *err;
 	/* By name or alias, as -s accepts it. */
 	bool (*device)(const char *name, struct cli_device *d);
+	bool (*unbuilt)(const char *name); /* a device of bhyve that is not here yet */
 	void (*devices)(FILE *out); /* one name a line */
 };
 
@@ -78,7 +79,4 @@ int cli_numa(struct cli *c, const char *arg, struct err *e);     /* -n */
 int cli_gdb(struct cli *c, const char *arg, struct err *e);      /* -G */
 int cli_lpc(struct cli *c, const char *arg, struct err *e);      /* -l */
 int cli_slot(struct cli *c, const char *arg, struct err *e);     /* -s */
-/* Devices of bhyve that are not here yet. */
-bool cli_device_unbuilt(const char *name);
-
 #endif

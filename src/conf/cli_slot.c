@@ -44,10 +44,10 @@ static bool slot_parse(const char *text, struct slot *s)
 }
 
 /* Managers probe for devices by this text: one that is not built keeps it, and says the rest behind it. */
-static int unknown_device(const struct slot *s, const char *name, struct err *e)
+static int unknown_device(struct cli *c, const struct slot *s, const char *name, struct err *e)
 {
 	return err_set(e, -ENODEV, "pci slot %d:%d:%d: unknown device \"%s\"%s", s->bus, s->slot, s->func, name,
-		       cli_device_unbuilt(name) ? ": bhyve has it, but it is not built here yet" : "");
+		       c->env->unbuilt(name) ? ": bhyve has it, but it is not built here yet" : "");
 }
 
 static int slot_help(struct cli *c)
@@ -65,7 +65,7 @@ static int slot_add(struct cli *c, const struct slot *s, const char *name, const
 	int r;
 
 	if (!c->env->device(name, &dev))
-		return unknown_device(s, name, e);
+		return unknown_device(c, s, name, e);
 	if (conf_find(c->conf, path))
 		return err_set(e, -EEXIST, "pci slot %d:%d:%d already occupied!", s->bus, s->slot, s->func);
 	node = conf_make(c->conf, path, e);
