@@ -177,8 +177,10 @@ static void genid_device(struct pc *pc, struct aml *a)
 	aml_device(a, "GENC");
 	aml_name(a, "_CID");
 	aml_string(a, "VM_Gen_Counter");
-	aml_name(a, "_HID");
+	aml_method(a, "_HID", 0, false); /* a method: iasl refuses a constant with underscores, which guests remember */
+	aml_op(a, AML_RETURN);
 	aml_string(a, "Bhyve_V_Gen_Counter_V1");
+	aml_end(a);
 	aml_name(a, "_UID");
 	aml_int(a, 0);
 	aml_name(a, "_DDN");

@@ -219,6 +219,8 @@ static int pci_build(struct pc *pc, struct err *e)
 		.mem32_base = mm->mem32,
 		.mem32_end = mm->mem32_end,
 		.mem64_base = round_up(top, mm->mem64_align),
+		.pic = &pc->pic->chip,
+		.ioapic = &pc->ioapic->chip,
 	};
 
 	lay.mem64_end = lay.mem64_base + mm->mem64_size;

@@ -272,8 +272,7 @@ void aml_eisaid(struct aml *a, const char *id)
 		v = v << 5 | (id[i] - 'A' + 1u);
 	for (unsigned i = 3; i < 7; i++)
 		v = v << 4 | hex_digit(id[i]);
-	put8(a, 0x0c); /* always a DWORD: the letters are in the first bytes */
-	put(a, __builtin_bswap32(v), 4);
+	aml_int(a, __builtin_bswap32(v));
 }
 
 void aml_bytes(struct aml *a, const void *p, size_t n)
