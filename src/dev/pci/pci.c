@@ -226,6 +226,8 @@ static int bar_at(const struct pci_dev *p, unsigned off)
 
 uint32_t pci_cfg_read(struct pci_dev *p, unsigned off, unsigned size)
 {
+	if (p->cls->cfg_reading)
+		p->cls->cfg_reading(p, off, size);
 	return (uint32_t)ld_le(&p->cfg[off], size);
 }
 

@@ -32,6 +32,8 @@ struct pci_class {
 	struct pci_bar_desc bar[6];
 	/* Config accesses at and above 0x40 (and to writable header fields) after the core has done its part; may be NULL. */
 	void (*cfg_written)(struct pci_dev *p, unsigned off, unsigned size, uint32_t val);
+	/* Before the guest reads config space: where what it sees is fetched when it is read; may be NULL. */
+	void (*cfg_reading)(struct pci_dev *p, unsigned off, unsigned size);
 	/* Where more than one instance or a bus other than 0 is refused: NULL, or bhyve's text in e. */
 	int (*check)(const struct conf *root, unsigned bus, unsigned slot, unsigned func, struct err *e);
 };

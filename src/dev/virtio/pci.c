@@ -5,8 +5,7 @@
  *   BAR 1  memory  MSI-X table and pending bits, made by the PCI core
  *   BAR 2  memory  modern: 0x0000 common, 0x1000 ISR, 0x2000 device configuration, 0x3000 notify, 4 bytes a queue
  *
- * BAR 2 is 32 bits wide, so that kernels without PAE can map it too. The window of VIRTIO_PCI_CAP_PCI_CFG fetches when its
- * address is written, and once more after each write to its data; see virtio_pci_cfg_written.
+ * BAR 2 is 32 bits wide, so that kernels without PAE can map it too.
  */
 #include "dev/virtio/virtio.h"
 
@@ -367,17 +366,32 @@ static bool window_at(const struct pci_dev *p, unsigned cap, uint32_t *off, unsi
 	       !(*off & (*size - 1)) && range_in(*off, *size, BAR_SIZE);
 }
 
+/* True if the access touches the window's data and the window points at something. */
+static bool window_hit(const struct pci_dev *p, unsigned off, unsigned size, uint32_t *at, unsigned *bytes)
+{
+	unsigned cap = ((const struct virtio_dev *)p)->window_cap;
+
+	return cap && off + size > cap + WINDOW_DATA && off < cap + CAP_LONG && window_at(p, cap, at, bytes);
+}
+
+void virtio_pci_cfg_reading(struct pci_dev *p, unsigned off, unsigned size)
+{
+	struct virtio_dev *v = (struct virtio_dev *)p;
+	unsigned bytes;
+	uint32_t at;
+
+	if (window_hit(p, off, size, &at, &bytes))
+		st_le(p->cfg + v->window_cap + WINDOW_DATA, modern_read(v, at, bytes), bytes);
+}
+
 void virtio_pci_cfg_written(struct pci_dev *p, unsigned off, unsigned size, uint32_t val)
 {
 	struct virtio_dev *v = (struct virtio_dev *)p;
-	unsigned cap = v->window_cap, bytes;
+	unsigned bytes;
 	uint32_t at;
 
-	if (!cap || off + size <= cap + WINDOW_BAR || off >= cap + CAP_LONG || !window_at(p, cap, &at, &bytes))
-		return;
-	if (off + size > cap + WINDOW_DATA)
-		modern_write(v, at, bytes, ld_le(p->cfg + cap + WINDOW_DATA, bytes));
-	st_le(p->cfg + cap + WINDOW_DATA, modern_read(v, at, bytes), bytes);
+	if (window_hit(p, off, size, &at, &bytes))
+		modern_write(v, at, bytes, ld_le(p->cfg + v->window_cap + WINDOW_DATA, bytes));
 }
 
 /* ------ realize ------ */

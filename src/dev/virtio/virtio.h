@@ -104,11 +104,12 @@ void virtio_pci_reset(struct virtio_dev *v);
 void virtio_pci_visit(struct virtio_dev *v, struct snap *s);
 void virtio_pci_interrupt(struct virtio_dev *v, uint16_t vector, uint8_t isr);
 void virtio_pci_update_intx(struct virtio_dev *v);
+void virtio_pci_cfg_reading(struct pci_dev *p, unsigned off, unsigned size);
 void virtio_pci_cfg_written(struct pci_dev *p, unsigned off, unsigned size, uint32_t val);
 
 /* The part of a pci_class that all share: the transitional ids, and the interrupts. */
 #define VIRTIO_PCI_CLASS(device_, id_, class_)                                                                         \
 	.vendor = 0x1AF4, .device = device_, .subvendor = 0x1AF4, .subdevice = id_, .class_code = class_,              \
-	.intx = true, .msi = 1, .cfg_written = virtio_pci_cfg_written
+	.intx = true, .msi = 1, .cfg_reading = virtio_pci_cfg_reading, .cfg_written = virtio_pci_cfg_written
 
 #endif
