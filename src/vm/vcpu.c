@@ -6,15 +6,14 @@
 
 #include "base/log.h"
 #include "conf/value.h"
+#include "x86/lapic.h"
 #include "x86/tsc.h"
 
-#include <cpuid.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <sched.h>
 #include <stdio.h>
 
-enum { APIC_HZ = 134217728 };
 
 /* ------ creation ------ */
 
@@ -28,7 +27,7 @@ static int cpuid_give(struct vcpu *v, struct err *e)
 		.phys_bits = vm_phys_bits(),
 		.tsc_deadline = true,
 		.tsc_khz = tsc_khz(),
-		.apic_hz = APIC_HZ,
+		.apic_hz = tsc_khz() * 1000 / lapic_ratio(tsc_khz()),
 		.conf = v->vm->conf,
 	};
 	int r = conf_bool(v->vm->conf, "x86.x2apic", false, &o.x2apic, e);

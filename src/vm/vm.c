@@ -371,7 +371,8 @@ static int build(struct vm *vm, struct err *e)
 
 	if (r < 0 || (r = check_firmware(vm->conf, e)) < 0)
 		return r;
-	vm->ops = engine_choose(vm->conf, e);
+	if (!vm->ops)
+		vm->ops = engine_choose(vm->conf, e);
 	vm->loop = vm->ops ? loop_new(e) : NULL;
 	if (!vm->loop)
 		return -EINVAL;
@@ -391,11 +392,12 @@ static int build(struct vm *vm, struct err *e)
 	return vm->ending ? err_set(e, -EIO, "%s", vm->why) : 0;
 }
 
-struct vm *vm_build(const struct conf *conf, struct err *e)
+struct vm *vm_build_on(const struct engine_ops *ops, const struct conf *conf, struct err *e)
 {
 	struct vm *vm = xcalloc(1, sizeof(*vm));
 	const char *name = conf_get(conf, "name");
 
+	vm->ops = ops;
 	vm->conf = conf;
 	vm->name = xstrdup(name ? name : "vm");
 	pthread_mutex_init(&vm->gate, NULL);
@@ -408,6 +410,11 @@ struct vm *vm_build(const struct conf *conf, struct err *e)
 		return NULL;
 	}
 	return vm;
+}
+
+struct vm *vm_build(const struct conf *conf, struct err *e)
+{
+	return vm_build_on(NULL, conf, e);
 }
 
 enum vm_end vm_run(struct vm *vm, int *status, struct err *e)

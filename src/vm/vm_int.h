@@ -58,6 +58,8 @@ struct vm {
 	void *event_self;
 };
 
+/* vm_build on a given engine (NULL: the configured one); for tests. */
+struct vm *vm_build_on(const struct engine_ops *ops, const struct conf *conf, struct err *e);
 /* The first caller decides. status < 0: the one of `end`. why may be NULL; for people. Any thread, any lock held. */
 void vm_finish(struct vm *vm, enum vm_end end, int status, const char *why, ...) PRINTF(4, 5);
 void vm_event(struct vm *vm, const char *name, const char *text);

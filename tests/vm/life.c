@@ -1,0 +1,552 @@
+/*
+ * The life of a VM on an engine that runs a C function instead of guest code: every way to end with its status, pause and
+ * resume, state of running vCPUs, what the engine is told of memory and interrupts.
+ */
+#include "vm/vm_int.h"
+#include "base/alloc.h"
+#include "base/bits.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <cmocka.h>
+
+/* ------ the engine ------ */
+
+struct engine_vm {
+	const struct engine_host *host;
+	unsigned slots;
+	uint64_t ram;
+	bool extint, paused;
+	unsigned msis;
+	struct msi last;
+};
+
+struct engine_vcpu {
+	struct engine_vm *vm;
+	unsigned id, runs;
+	int kicked;
+	struct x86_state s;
+};
+
+static struct engine_vm fake;
+static struct engine_vcpu fake_cpu[4];
+static enum run_result (*script)(struct engine_vcpu *v);
+
+static int f_vm_new(struct engine_vm **out, const struct engine_host *h, const struct engine_vm_opts *o, struct err *e)
+{
+	fake = (struct engine_vm){ .host = h };
+	memset(fake_cpu, 0, sizeof(fake_cpu));
+	*out = &fake;
+	return 0;
+}
+
+static void f_vm_free(struct engine_vm *vm)
+{
+	assert_int_equal(vm->slots, 0); /* all memory was taken back before */
+}
+
+static int f_slot(struct engine_vm *vm, const struct mem_slot *s, struct err *e)
+{
+	vm->slots += s->size ? 1 : -1;
+	if (s->size && !s->rom)
+		vm->ram += s->size;
+	return 0;
+}
+
+static void f_wrote(struct engine_vm *vm, gpa_t at, uint64_t len)
+{
+}
+
+static void f_msi(struct engine_vm *vm, const struct msi *m)
+{
+	vm->last = *m;
+	__atomic_add_fetch(&vm->msis, 1, __ATOMIC_SEQ_CST);
+}
+
+static void f_extint(struct engine_vm *vm, bool level)
+{
+	__atomic_store_n(&vm->extint, level, __ATOMIC_SEQ_CST);
+}
+
+static void f_nmi(struct engine_vm *vm)
+{
+}
+
+static int f_vcpu_new(struct engine_vm *vm, unsigned id, struct engine_vcpu **out, struct err *e)
+{
+	if (id >= ARRAY_LEN(fake_cpu))
+		return err_set(e, -E2BIG, "%u vCPUs requested but only 4 available", id + 1);
+	*out = &fake_cpu[id];
+	**out = (struct engine_vcpu){ .vm = vm, .id = id };
+	return 0;
+}
+
+static void f_vcpu_free(struct engine_vcpu *v)
+{
+}
+
+static bool take_kick(struct engine_vcpu *v)
+{
+	return __atomic_exchange_n(&v->kicked, 0, __ATOMIC_SEQ_CST);
+}
+
+static enum run_result f_run(struct engine_vcpu *v)
+{
+	__atomic_add_fetch(&v->runs, 1, __ATOMIC_SEQ_CST);
+	return take_kick(v) ? RUN_KICKED : script(v);
+}
+
+static void f_kick(struct engine_vcpu *v)
+{
+	__atomic_store_n(&v->kicked, 1, __ATOMIC_SEQ_CST);
+}
+
+static void f_event(struct engine_vcpu *v, enum vcpu_event ev, uint8_t arg)
+{
+}
+
+static int f_get(struct engine_vcpu *v, unsigned groups, struct x86_state *s)
+{
+	*s = v->s;
+	s->nmsr = 1;
+	s->msr[0].index = 0x2ff;
+	return 0;
+}
+
+static int f_set(struct engine_vcpu *v, unsigned groups, const struct x86_state *s)
+{
+	v->s = *s;
+	return 0;
+}
+
+static void f_reset(struct engine_vcpu *v, bool bsp)
+{
+	v->s = (struct x86_state){ .mp = bsp ? MP_RUNNABLE : MP_WAIT_SIPI };
+}
+
+static int f_cpuid(struct engine_vcpu *v, const struct cpuid_table *t, struct err *e)
+{
+	return 0;
+}
+
+static unsigned f_stats(struct engine_vcpu *v, struct vcpu_stat *out, unsigned max)
+{
+	out[0] = (struct vcpu_stat){ "runs", v->runs };
+	return 1;
+}
+
+static const char *f_why(struct engine_vcpu *v)
+{
+	return "it broke";
+}
+
+static void f_paused(struct engine_vm *vm, bool paused)
+{
+	vm->paused = paused;
+}
+
+static const struct engine_ops fake_ops = {
+	.name = "fake", .vm_new = f_vm_new, .vm_free = f_vm_free, .slot = f_slot, .wrote = f_wrote, .msi = f_msi,
+	.extint = f_extint, .nmi = f_nmi, .vcpu_new = f_vcpu_new, .vcpu_free = f_vcpu_free, .run = f_run, .kick = f_kick,
+	.event = f_event, .get = f_get, .set = f_set, .reset = f_reset, .cpuid = f_cpuid, .stats = f_stats, .why = f_why,
+	.paused = f_paused,
+};
+
+/* ------ what scripts do ------ */
+
+static void nap(void)
+{
+	nanosleep(&(struct timespec){ .tv_nsec = 200000 }, NULL);
+}
+
+static enum run_result until_kicked(struct engine_vcpu *v)
+{
+	while (!take_kick(v))
+		nap();
+	return RUN_KICKED;
+}
+
+static void out(struct engine_vcpu *v, uint16_t port, uint32_t val, unsigned size)
+{
+	v->vm->host->io(v->vm->host->self, v->id, port, &val, size, true);
+}
+
+static uint32_t in(struct engine_vcpu *v, uint16_t port, unsigned size)
+{
+	uint32_t val = 0;
+
+	v->vm->host->io(v->vm->host->self, v->id, port, &val, size, false);
+	return val;
+}
+
+/* ------ rig ------ */
+
+static struct conf *conf;
+static char kernel[64];
+
+static int setup(void **state)
+{
+	uint8_t img[64] = { 0 };
+	uint32_t flags = 0x10000, h[8] = { 0x1badb002, flags, -(0x1badb002 + flags), 0x100000, 0x100000, 0, 0, 0x100020 };
+	int fd;
+
+	memcpy(img, h, sizeof(h));
+	strcpy(kernel, "/tmp/lhyve-life.XXXXXX");
+	fd = mkstemp(kernel);
+	assert_int_equal(write(fd, img, sizeof(img)), sizeof(img));
+	close(fd);
+	conf = conf_new();
+	conf_set(conf, "boot.kernel", kernel, NULL);
+	conf_set(conf, "memory.size", "16M", NULL);
+	conf_set(conf, "pci.0.0.0.device", "hostbridge", NULL);
+	conf_set(conf, "pci.0.31.0.device", "lpc", NULL);
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	conf_free(conf);
+	unlink(kernel);
+	return 0;
+}
+
+static struct vm *build(enum run_result (*fn)(struct engine_vcpu *v))
+{
+	struct err e = { 0 };
+	struct vm *vm;
+
+	script = fn;
+	vm = vm_build_on(&fake_ops, conf, &e);
+	if (!vm)
+		fail_msg("%s", e.msg);
+	return vm;
+}
+
+static void ends(enum run_result (*fn)(struct engine_vcpu *v), enum vm_end end, int status)
+{
+	struct vm *vm = build(fn);
+	struct err e = { 0 };
+	int got = -1;
+
+	assert_int_equal(vm_run(vm, &got, &e), end);
+	assert_int_equal(got, status);
+	vm_free(vm);
+}
+
+static void refused(const char *text)
+{
+	struct err e = { 0 };
+
+	assert_null(vm_build_on(&fake_ops, conf, &e));
+	if (!strstr(e.msg, text))
+		fail_msg("expected '%s', got: %s", text, e.msg);
+}
+
+/* ------ ends ------ */
+
+static enum run_result s5(struct engine_vcpu *v)
+{
+	out(v, 0x404, 1 << 13 | 5 << 10, 2);
+	return until_kicked(v);
+}
+
+static enum run_result cf9(struct engine_vcpu *v)
+{
+	out(v, 0xcf9, 6, 1);
+	return until_kicked(v);
+}
+
+static enum run_result kbd_reset(struct engine_vcpu *v)
+{
+	out(v, 0x64, 0xfe, 1);
+	return until_kicked(v);
+}
+
+static enum run_result triple(struct engine_vcpu *v)
+{
+	return RUN_TRIPLE_FAULT;
+}
+
+static enum run_result broken(struct engine_vcpu *v)
+{
+	return RUN_FAILED;
+}
+
+static enum run_result debug_exit(struct engine_vcpu *v)
+{
+	out(v, 0xf4, 21, 4);
+	return until_kicked(v);
+}
+
+static enum run_result nowhere(struct engine_vcpu *v)
+{
+	assert_int_equal(in(v, 0x1234, 2), 0xffff);
+	return until_kicked(v);
+}
+
+static void every_end(void **state)
+{
+	ends(s5, END_POWEROFF, 1);
+	ends(cf9, END_RESET, 0);
+	ends(kbd_reset, END_RESET, 0);
+	ends(triple, END_TRIPLE_FAULT, 3);
+	ends(broken, END_ERROR, 4);
+}
+
+static void test_device(void **state)
+{
+	conf_set(conf, "lpc.pc-testdev", "true", NULL);
+	ends(debug_exit, END_POWEROFF, 43);
+}
+
+static void strict_io(void **state)
+{
+	conf_set(conf, "x86.strictio", "true", NULL);
+	ends(nowhere, END_ERROR, 134);
+}
+
+static void failure_text(void **state)
+{
+	struct vm *vm = build(broken);
+	struct err e = { 0 };
+
+	vm_run(vm, NULL, &e);
+	assert_string_equal(e.msg, "vcpu 0: it broke");
+	vm_free(vm);
+}
+
+/* ------ halt ------ */
+
+static enum run_result halts(struct engine_vcpu *v)
+{
+	if (v->s.mp == MP_WAIT_SIPI)
+		return until_kicked(v);
+	if (v->s.mp != MP_HALTED) {
+		v->s.mp = MP_HALTED;
+		return RUN_HALTED;
+	}
+	return until_kicked(v);
+}
+
+/* The boot processor halts, the other was never started: nothing can happen any more. */
+static void all_halted(void **state)
+{
+	conf_set(conf, "cpus", "2", NULL);
+	ends(halts, END_HALT, 2);
+}
+
+static enum run_result halts_late(struct engine_vcpu *v)
+{
+	if (v->id == 1 && v->runs < 20) { /* runs for a while before it halts too */
+		nap();
+		return RUN_KICKED;
+	}
+	return halts(v);
+}
+
+static void one_runs_on(void **state)
+{
+	struct vm *vm;
+
+	conf_set(conf, "cpus", "2", NULL);
+	vm = build(halts_late);
+	fake_cpu[1].s.mp = MP_RUNNABLE; /* somebody started it */
+	assert_int_equal(vm_run(vm, NULL, NULL), END_HALT);
+	assert_true(fake_cpu[1].runs >= 20);
+	vm_free(vm);
+}
+
+/* ------ pause ------ */
+
+static struct vm *the_vm;
+static unsigned done;
+
+static enum run_result counts(struct engine_vcpu *v)
+{
+	while (!take_kick(v)) {
+		__atomic_add_fetch(&v->s.rip, 1, __ATOMIC_SEQ_CST);
+		nap();
+	}
+	return RUN_KICKED;
+}
+
+static uint64_t progress(unsigned cpu)
+{
+	return __atomic_load_n(&fake_cpu[cpu].s.rip, __ATOMIC_SEQ_CST);
+}
+
+static void on_pause_job(struct job *j)
+{
+	struct x86_state s;
+	uint64_t rip, clock;
+
+	assert_int_equal(vm_pause(the_vm, NULL), 0);
+	assert_true(vm_paused(the_vm));
+	assert_true(fake.paused);
+	rip = progress(0) + progress(1);
+	clock = clk_now(vm_loop(the_vm), CLK_VM);
+	usleep(5000);
+	assert_int_equal(progress(0) + progress(1), rip);
+	assert_int_equal(clk_now(vm_loop(the_vm), CLK_VM), clock);
+	assert_int_equal(vm_get_state(the_vm, 1, X86_REGS, &s), 0); /* also while paused */
+	assert_int_equal(s.rip, progress(1));
+	assert_int_equal(vm_resume(the_vm, NULL), 0);
+	assert_false(fake.paused);
+	for (int i = 0; i < 1000 && progress(0) + progress(1) == rip; i++)
+		nap();
+	assert_true(progress(0) + progress(1) > rip);
+	assert_int_equal(vm_get_state(the_vm, 0, X86_REGS, &s), 0); /* and while it runs */
+	s.rip = 1ull << 40;
+	assert_int_equal(vm_set_state(the_vm, 0, X86_REGS, &s), 0);
+	assert_true(progress(0) >= 1ull << 40);
+	assert_int_equal(vm_get_state(the_vm, 2, X86_REGS, &s), -EINVAL);
+	done++;
+	vm_ask(the_vm, VM_POWEROFF, 0);
+	vm_ask(the_vm, VM_RESET, 0); /* too late */
+}
+
+static void pause_resume(void **state)
+{
+	struct job j = { .fn = on_pause_job };
+	int status = -1;
+
+	conf_set(conf, "cpus", "2", NULL);
+	the_vm = build(counts);
+	loop_post(vm_loop(the_vm), &j);
+	done = 0;
+	assert_int_equal(vm_run(the_vm, &status, NULL), END_POWEROFF);
+	assert_int_equal(status, 1);
+	assert_int_equal(done, 1);
+	vm_free(the_vm);
+}
+
+static void destroy_job(struct job *j)
+{
+	vm_pause(the_vm, NULL);
+	vm_destroy(the_vm); /* a paused VM ends as well */
+}
+
+static void destroyed(void **state)
+{
+	struct job j = { .fn = destroy_job };
+	int status = -1;
+
+	the_vm = build(counts);
+	loop_post(vm_loop(the_vm), &j);
+	assert_int_equal(vm_run(the_vm, &status, NULL), END_ERROR);
+	assert_int_equal(status, 4);
+	vm_free(the_vm);
+}
+
+/* ------ interrupts ------ */
+
+static bool spin_until(const bool *flag)
+{
+	for (int i = 0; i < 20000 && !__atomic_load_n(flag, __ATOMIC_SEQ_CST); i++)
+		nap();
+	return *flag;
+}
+
+static enum run_result timer_irq(struct engine_vcpu *v)
+{
+	const struct engine_host *h = v->vm->host;
+	uint32_t select = 0x10 + 2 * 2, entry = 0x35;
+
+	if (v->runs > 1)
+		return until_kicked(v);
+	/* 8259 at 0x20 with only IRQ 0 open; I/O APIC pin 2 edge, vector 0x35 to CPU 0 */
+	out(v, 0x20, 0x11, 1);
+	out(v, 0x21, 0x20, 1);
+	out(v, 0x21, 0x04, 1);
+	out(v, 0x21, 0x01, 1);
+	out(v, 0x21, 0xfe, 1);
+	h->mmio(h->self, 0, 0xfec00000, &select, 4, true);
+	h->mmio(h->self, 0, 0xfec00010, &entry, 4, true);
+	out(v, 0x43, 0x30, 1); /* channel 0, mode 0: one interrupt at the end of the count */
+	out(v, 0x40, 0x00, 1);
+	out(v, 0x40, 0x04, 1);
+	done = spin_until(&fake.extint) ? h->intack(h->self, 0) : 0;
+	out(v, 0x404, 1 << 13 | 5 << 10, 2);
+	return until_kicked(v);
+}
+
+static void timer_reaches_both(void **state)
+{
+	ends(timer_irq, END_POWEROFF, 1);
+	assert_int_equal(done, 0x20);
+	assert_true(fake.msis > 0);
+	assert_int_equal(fake.last.data & 0xff, 0x35);
+	assert_int_equal(fake.last.addr >> 20, 0xfee);
+}
+
+/* ------ building ------ */
+
+static void boot_state(void **state)
+{
+	struct vm *vm;
+
+	conf_set(conf, "cpus", "2", NULL);
+	conf_set(conf, "vcpu.0.cpuset", "0", NULL);
+	vm = build(until_kicked);
+	assert_int_equal(fake_cpu[0].s.rip, 0x100020);
+	assert_int_equal(fake_cpu[0].s.reg[RAX], 0x2badb002);
+	assert_int_equal(fake_cpu[0].s.cr0, CR0_PE | CR0_ET);
+	assert_int_equal(ld_le32(fake_cpu[0].s.lapic + 0x350), 0x700);
+	assert_int_equal(fake_cpu[1].s.rip, 0);
+	assert_int_equal(fake_cpu[1].s.msr[0].val, 0xc06);
+	assert_int_equal(fake.ram, MIB(16));
+	assert_string_equal(vm_engine(vm), "fake");
+	assert_int_equal(vm_ncpu(vm), 2);
+	vm_free(vm); /* without having run */
+}
+
+static void bad_configuration(void **state)
+{
+	conf_set(conf, "bootrom", "/fw.fd", NULL);
+	refused("bootrom=/fw.fd: firmware is not built yet");
+	conf_remove(conf, "bootrom");
+	conf_remove(conf, "boot.kernel");
+	refused("no bootrom was configured");
+	conf_set(conf, "boot.kernel", kernel, NULL);
+	conf_set(conf, "cpus", "3", NULL);
+	conf_set(conf, "cores", "2", NULL);
+	conf_set(conf, "sockets", "1", NULL);
+	refused("Topology (1 sockets, 2 cores, 1 threads) does not match 3 vCPUs");
+	conf_set(conf, "cpus", "x", NULL);
+	refused("Invalid value for cpus: 'x'");
+	conf_set(conf, "cores", "1", NULL);
+	conf_set(conf, "cpus", "5", NULL);
+	conf_set(conf, "sockets", "5", NULL);
+	refused("5 vCPUs requested but only 4 available");
+	conf_set(conf, "cpus", "1", NULL);
+	conf_set(conf, "sockets", "1", NULL);
+	conf_set(conf, "vcpu.0.cpuset", "1-", NULL);
+	refused("vcpu.0.cpuset: '1-'");
+	conf_set(conf, "vcpu.0.cpuset", "1000", NULL);
+	refused("Error pinning vcpu 0");
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(every_end, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_device, setup, teardown),
+		cmocka_unit_test_setup_teardown(strict_io, setup, teardown),
+		cmocka_unit_test_setup_teardown(failure_text, setup, teardown),
+		cmocka_unit_test_setup_teardown(all_halted, setup, teardown),
+		cmocka_unit_test_setup_teardown(one_runs_on, setup, teardown),
+		cmocka_unit_test_setup_teardown(pause_resume, setup, teardown),
+		cmocka_unit_test_setup_teardown(destroyed, setup, teardown),
+		cmocka_unit_test_setup_teardown(timer_reaches_both, setup, teardown),
+		cmocka_unit_test_setup_teardown(boot_state, setup, teardown),
+		cmocka_unit_test_setup_teardown(bad_configuration, setup, teardown),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
