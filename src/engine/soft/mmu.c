@@ -67,12 +67,17 @@ static void dirty_mark(const struct ram_slot *s, gpa_t at, uint64_t len)
 		__atomic_fetch_or(&s->dirty[n / 64], BIT64(n % 64), __ATOMIC_SEQ_CST);
 }
 
-void mmu_stored(struct cpu *c, gpa_t at, uint64_t len)
+void ram_dirtied(const struct ram_map *m, gpa_t at, uint64_t len)
 {
-	const struct ram_slot *s = ram_find(c->vm->map, at);
+	const struct ram_slot *s = ram_find(m, at);
 
 	if (s)
-		dirty_mark(s, at, len);
+		dirty_mark(s, at, len < s->at + s->size - at ? len : s->at + s->size - at);
+}
+
+void mmu_stored(struct cpu *c, gpa_t at, uint64_t len)
+{
+	ram_dirtied(c->vm->map, at, len);
 	code_page_written(c->vm, c, at, len);
 }
 

@@ -53,20 +53,22 @@ struct mailbox {
 
 /* What this guest's CPU has, worked out from its CPUID table: bits that may be set. */
 struct cpu_feat {
-	uint64_t cr4, efer, xcr0, xss, misc;
+	uint64_t cr4, efer, xcr0, xss;
 	uint8_t phys_bits;
-	bool rdtscp, rdpid, fsgsbase, invpcid, rdrand, rdseed, smap, x2apic, tsc_deadline, xsave, xsaves, gb_pages, monitor, sep, clfsh;
+	bool rdtscp, rdpid, fsgsbase, invpcid, rdrand, rdseed, smap, x2apic, tsc_deadline, gb_pages;
 };
 
 struct engine_vcpu {
 	struct cpu cpu;
 	struct cpu_feat feat;
 	struct cpuid_table table;
-	bool bsp, first_run_done;
+	bool bsp;
 	bool halt_told;        /* RUN_HALTED was returned for this HLT */
 	bool irq_held;         /* an interrupt may wait behind IF=0 or a shadow */
 	bool watching;         /* DR7 has a data breakpoint: its pages get no tags */
-	bool debug_step, debug_hit;
+	bool debug_step;
+	bool debug_resume;     /* the plan's breakpoint at RIP was reported already */
+	bool shutdown;         /* after a triple fault */
 	unsigned nbreak;
 	uint64_t brk[4];
 	uint32_t db_pending;   /* DR6 bits of traps due after this instruction */
@@ -75,8 +77,8 @@ struct engine_vcpu {
 	uint64_t large_2m[64], large_1g[8]; /* mmu.c: a bit for each (hashed) region that has entries of large pages */
 	uint64_t spin_tsc;     /* adaptive spin before sleep */
 	uint32_t pause_count;
+	uint64_t tsc_adjust;   /* IA32_TSC_ADJUST; cpu.tsc_offset = vm->clock_base + this */
 	char why[200];
-	bool failed;
 	jmp_buf leave_run;     /* engine failure: out of anything */
 	/* Below: other threads. */
 	struct mailbox mail __attribute__((aligned(64)));
@@ -98,8 +100,9 @@ struct soft_vm {
 	uint32_t holders_lock;    /* codepage.c; spun on */
 	uint32_t parker;          /* 1 + vCPU that has stopped the world, 0: nobody */
 	bool extint;              /* INTR of the 8259 pair */
-	bool big_spin;            /* more host cores than vCPUs: waiting by spinning is cheap */
-	unsigned host_cpus;
+	size_t code_bytes;        /* decoded code of a vCPU */
+	uint64_t arch_cap;        /* IA32_ARCH_CAPABILITIES */
+	bool yield_on_pause;      /* the host has fewer processors than the guest, or -P */
 };
 
 static inline struct engine_vcpu *vcpu_of(struct cpu *c)
@@ -117,6 +120,14 @@ NORETURN void cpu_fail(struct cpu *c, const char *fmt, ...) PRINTF(2, 3);
 void cpu_reset(struct cpu *c, bool power_up);
 void cpu_features(struct engine_vcpu *v);
 
+/* ------ op_sys.c ------ */
+void cpu_dr7_set(struct cpu *c, uint64_t v);
+
+/* ------ op_msr.c ------ */
+bool cpu_msr_read(struct cpu *c, uint32_t index, uint64_t *v);  /* false: #GP */
+bool cpu_msr_write(struct cpu *c, uint32_t index, uint64_t v);
+void cpu_tsc_adjust_set(struct cpu *c, uint64_t adjust);
+
 /* ------ fault.c ------ */
 /* Delivers the exception in c->exc_*, after a longjmp to c->unwind; false: the CPU shuts down (triple fault). */
 bool cpu_take_exception(struct cpu *c);
@@ -125,6 +136,7 @@ void cpu_deliver_event(struct cpu *c, unsigned vector, enum ev_source src, bool 
 
 /* ------ mmu.c ------ */
 const struct ram_slot *ram_find(const struct ram_map *m, gpa_t at); /* NULL: not RAM or ROM */
+void ram_dirtied(const struct ram_map *m, gpa_t at, uint64_t len);
 bool ram_gpa(const struct ram_map *m, const void *host, gpa_t *out);
 uint64_t mmu_ld_as(struct cpu *c, enum tlb_kind k, uint64_t lin, unsigned size);
 void mmu_st_as(struct cpu *c, enum tlb_kind k, uint64_t lin, unsigned size, uint64_t v);

@@ -1,0 +1,785 @@
+/*
+ * System instructions: segment loads, descriptor tables, control and debug registers, ports, cache and TLB control, HLT, and what
+ * is always #UD here. Model-specific registers, CPUID and time are in op_msr.c, fast system calls in op_fast.c.
+ */
+#include "engine/soft/exec_table.h"
+#include "engine/soft/opnd.h"
+#include "engine/soft/seg_int.h"
+#include "engine/soft/soft_int.h"
+#include "engine/soft/sys.h"
+
+#include "base/bits.h"
+#include "x86/paging.h"
+
+#include <sched.h>
+
+enum { PAUSES_A_YIELD = 32 };
+
+static void need_cpl0(struct cpu *c)
+{
+	if (c->cpl)
+		cpu_gp0(c);
+}
+
+static void need_prot(struct cpu *c)
+{
+	if (!(c->mode & MODE_PROT))
+		cpu_ud(c);
+}
+
+static void umip_check(struct cpu *c)
+{
+	if ((c->cr4 & CR4_UMIP) && c->cpl)
+		cpu_gp0(c);
+}
+
+/* ------ segment registers ------ */
+
+void op_mov_sreg(struct cpu *c, const struct insn *i)
+{
+	if (i->opnd[0].kind != OPND_SREG) {
+		if (i->reg > SEG_GS)
+			cpu_ud(c);
+		opnd_set(c, i, 0, c->seg[i->reg].sel);
+		return;
+	}
+	if (i->reg > SEG_GS || i->reg == SEG_CS)
+		cpu_ud(c);
+	seg_load(c, i->reg, (uint16_t)opnd_get(c, i, 1));
+	c->shadow |= i->reg == SEG_SS;
+}
+
+void op_pop_sreg(struct cpu *c, const struct insn *i)
+{
+	unsigned size = i->opsize;
+	uint64_t sp = c->r[RSP] + size, mask = stack_mask(c);
+	uint16_t sel = (uint16_t)stack_peek(c, c->r[RSP], size);
+
+	seg_load(c, i->reg, sel);
+	c->r[RSP] = mask == 0xffff ? (c->r[RSP] & ~mask) | (sp & mask) : sp & mask;
+	c->shadow |= i->reg == SEG_SS;
+}
+
+static void load_far_pointer(struct cpu *c, const struct insn *i, unsigned seg)
+{
+	uint64_t lin = insn_lin(c, i, i->opsize + 2u, false), off = ld_size(c, lin, i->opsize);
+
+	seg_load(c, seg, ld16(c, lin + i->opsize));
+	reg_set(c, i, i->reg, i->opsize, off);
+}
+
+void op_les(struct cpu *c, const struct insn *i)
+{
+	load_far_pointer(c, i, SEG_ES);
+}
+
+void op_lds(struct cpu *c, const struct insn *i)
+{
+	load_far_pointer(c, i, SEG_DS);
+}
+
+void op_lss(struct cpu *c, const struct insn *i)
+{
+	load_far_pointer(c, i, SEG_SS);
+}
+
+void op_lfs(struct cpu *c, const struct insn *i)
+{
+	load_far_pointer(c, i, SEG_FS);
+}
+
+void op_lgs(struct cpu *c, const struct insn *i)
+{
+	load_far_pointer(c, i, SEG_GS);
+}
+
+/* ------ descriptor tables ------ */
+
+static void table_load(struct cpu *c, const struct insn *i, struct x86_table *t)
+{
+	unsigned size = c->mode & MODE_64 ? 8 : 4;
+	uint64_t lin, base;
+	uint16_t limit;
+
+	need_cpl0(c);
+	lin = insn_lin(c, i, size + 2, false);
+	limit = ld16(c, lin);
+	base = ld_size(c, lin + 2, size);
+	if (size == 8 && !mmu_canonical(c, base))
+		cpu_gp0(c);
+	if (size == 4 && i->opsize == 2)
+		base &= 0xffffff;
+	t->limit = limit;
+	t->base = base;
+}
+
+static void table_store(struct cpu *c, const struct insn *i, const struct x86_table *t)
+{
+	unsigned size = c->mode & MODE_64 ? 8 : 4;
+	uint64_t lin;
+
+	umip_check(c);
+	lin = insn_lin(c, i, size + 2, true);
+	mmu_probe_w(c, lin, size + 2);
+	st16(c, lin, t->limit);
+	st_size(c, lin + 2, size, t->base);
+}
+
+void op_lgdt(struct cpu *c, const struct insn *i)
+{
+	table_load(c, i, &c->gdt);
+}
+
+void op_lidt(struct cpu *c, const struct insn *i)
+{
+	table_load(c, i, &c->idt);
+}
+
+void op_sgdt(struct cpu *c, const struct insn *i)
+{
+	table_store(c, i, &c->gdt);
+}
+
+void op_sidt(struct cpu *c, const struct insn *i)
+{
+	table_store(c, i, &c->idt);
+}
+
+void op_sldt(struct cpu *c, const struct insn *i)
+{
+	need_prot(c);
+	umip_check(c);
+	opnd_set(c, i, 0, c->seg[SEG_LDTR].sel);
+}
+
+void op_str(struct cpu *c, const struct insn *i)
+{
+	need_prot(c);
+	umip_check(c);
+	opnd_set(c, i, 0, c->seg[SEG_TR].sel);
+}
+
+/* The upper half of a 16-byte system descriptor in long mode. */
+static uint64_t desc_base_high(struct cpu *c, uint16_t sel)
+{
+	uint64_t up;
+
+	if (!(c->efer & EFER_LMA))
+		return 0;
+	if ((sel & 0xfff8u) + 15 > c->gdt.limit)
+		cpu_raise_err(c, EXC_GP, sel & 0xfffc);
+	up = mmu_ld_sys(c, c->gdt.base + (sel & 0xfff8) + 8, 8);
+	if (up >> 40 & 0x1f)
+		cpu_raise_err(c, EXC_GP, sel & 0xfffc);
+	return up << 32;
+}
+
+/* LLDT, LTR: the system segment of a selector of one of the given types (bit set by type). */
+static void system_seg(struct cpu *c, uint16_t sel, uint32_t types, struct x86_segment *s, uint32_t *hi)
+{
+	uint32_t lo;
+
+	if (sel & 4)
+		cpu_raise_err(c, EXC_GP, sel & 0xfffc);
+	seg_read_desc(c, sel, EXC_GP, &lo, hi);
+	if ((*hi & 0x1000) || !(types >> (*hi >> 8 & 0xf) & 1))
+		cpu_raise_err(c, EXC_GP, sel & 0xfffc);
+	if (!(*hi & 0x8000))
+		cpu_raise_err(c, EXC_NP, sel & 0xfffc);
+	seg_unpack(s, sel, lo, *hi);
+	s->base |= desc_base_high(c, sel);
+	if (!mmu_canonical(c, s->base) && (c->efer & EFER_LMA))
+		cpu_raise_err(c, EXC_GP, sel & 0xfffc);
+}
+
+void op_lldt(struct cpu *c, const struct insn *i)
+{
+	struct x86_segment s;
+	uint16_t sel;
+	uint32_t hi;
+
+	need_prot(c);
+	need_cpl0(c);
+	sel = (uint16_t)opnd_get(c, i, 0);
+	if (!(sel & 0xfffc)) {
+		c->seg[SEG_LDTR] = (struct x86_segment){ .sel = sel, .unusable = true };
+		return;
+	}
+	system_seg(c, sel, BIT(2), &s, &hi);
+	c->seg[SEG_LDTR] = s;
+}
+
+void op_ltr(struct cpu *c, const struct insn *i)
+{
+	struct x86_segment s;
+	uint16_t sel;
+	uint32_t hi;
+
+	need_prot(c);
+	need_cpl0(c);
+	sel = (uint16_t)opnd_get(c, i, 0);
+	if (!(sel & 0xfffc))
+		cpu_gp0(c);
+	system_seg(c, sel, c->efer & EFER_LMA ? BIT(9) : BIT(1) | BIT(9), &s, &hi);
+	mmu_st_sys(c, c->gdt.base + (sel & 0xfff8) + 4, 4, hi | 0x200); /* busy */
+	s.attr |= 2;
+	c->seg[SEG_TR] = s;
+}
+
+/* ------ looking at descriptors: LAR, LSL, VERR, VERW, ARPL ------ */
+
+/* False: no descriptor, which these instructions tell by ZF. */
+static bool peek_desc(struct cpu *c, uint16_t sel, uint32_t *lo, uint32_t *hi)
+{
+	const struct x86_segment *ldt = &c->seg[SEG_LDTR];
+	uint32_t limit = sel & 4 ? ldt->limit : c->gdt.limit;
+
+	if (!(sel & 0xfffc) || ((sel & 4) && ldt->unusable) || (sel | 7u) > limit)
+		return false;
+	seg_read_desc(c, sel, EXC_GP, lo, hi);
+	return true;
+}
+
+static bool peek_privilege(const struct cpu *c, uint16_t sel, uint32_t hi)
+{
+	unsigned dpl = hi >> 13 & 3;
+
+	return (hi & 0x1c00) == 0x1c00 /* conforming code */ || (dpl >= c->cpl && dpl >= (sel & 3u));
+}
+
+static void set_zf(struct cpu *c, bool on)
+{
+	cpu_set_flags(c, on ? FL_ZF : 0, FL_ZF);
+}
+
+static bool peek_types(struct cpu *c, const struct insn *i, uint32_t legacy, uint32_t lma, uint32_t *lo, uint32_t *hi)
+{
+	uint16_t sel;
+
+	need_prot(c);
+	sel = (uint16_t)opnd_get(c, i, 1);
+	if (!peek_desc(c, sel, lo, hi))
+		return false;
+	if (!(*hi & 0x1000) && !((c->efer & EFER_LMA ? lma : legacy) >> (*hi >> 8 & 0xf) & 1))
+		return false;
+	return peek_privilege(c, sel, *hi);
+}
+
+void op_lar(struct cpu *c, const struct insn *i)
+{
+	uint32_t lo, hi;
+	bool ok = peek_types(c, i, 0x1a3e, 0x1a04, &lo, &hi);
+
+	if (ok)
+		reg_set(c, i, i->reg, i->opsize, hi & 0x00ffff00);
+	set_zf(c, ok);
+}
+
+void op_lsl(struct cpu *c, const struct insn *i)
+{
+	struct x86_segment s;
+	uint32_t lo, hi;
+	bool ok = peek_types(c, i, 0x0a0e, 0x0a04, &lo, &hi);
+
+	if (ok) {
+		seg_unpack(&s, 0, lo, hi);
+		reg_set(c, i, i->reg, i->opsize, s.limit);
+	}
+	set_zf(c, ok);
+}
+
+static bool verify(struct cpu *c, const struct insn *i, bool write)
+{
+	uint32_t lo, hi;
+	uint16_t sel;
+
+	need_prot(c);
+	sel = (uint16_t)opnd_get(c, i, 0);
+	if (!peek_desc(c, sel, &lo, &hi) || !(hi & 0x1000) || !peek_privilege(c, sel, hi))
+		return false;
+	if (hi & 0x800)
+		return !write && (hi & 0x200);
+	return !write || (hi & 0x200);
+}
+
+void op_verr(struct cpu *c, const struct insn *i)
+{
+	set_zf(c, verify(c, i, false));
+}
+
+void op_verw(struct cpu *c, const struct insn *i)
+{
+	set_zf(c, verify(c, i, true));
+}
+
+void op_arpl(struct cpu *c, const struct insn *i)
+{
+	uint16_t dst, src = (uint16_t)c->r[i->reg];
+	bool lower;
+
+	need_prot(c);
+	if (opnd_is_mem(i, 0))
+		mmu_probe_w(c, opnd_lin(c, i, 2, true), 2);
+	dst = (uint16_t)opnd_get(c, i, 0);
+	lower = (dst & 3) < (src & 3);
+	if (lower)
+		opnd_set(c, i, 0, (dst & ~3u) | (src & 3));
+	set_zf(c, lower);
+}
+
+/* ------ control registers ------ */
+
+/* PAE's four page-directory pointers are checked when CR3 is loaded. They are read again at each walk: a guest that changes them
+ * loads CR3, as the manual demands. */
+static void pdpte_check(struct cpu *c, uint64_t cr3)
+{
+	uint64_t reserved = (~mask64(c->cpuid ? vcpu_of(c)->feat.phys_bits : 36) & 0x7fffffffffffffffull) | BIT64(63) | 0x1e6;
+
+	for (unsigned n = 0; n < 4; n++) {
+		gpa_t at = (cr3 & 0xffffffe0) + n * 8;
+		const struct ram_slot *s = ram_find(c->vm->map, at);
+		uint64_t v = s ? *(const volatile uint64_t *)(s->host + (at - s->at)) : 0;
+
+		if ((v & 1) && (v & reserved))
+			cpu_gp0(c);
+	}
+}
+
+static bool pae_legacy(uint64_t cr0, uint64_t cr4, uint64_t efer)
+{
+	return (cr0 & CR0_PG) && (cr4 & CR4_PAE) && !(efer & EFER_LMA);
+}
+
+static void cr0_write(struct cpu *c, uint64_t v)
+{
+	uint64_t changed, efer = c->efer;
+
+	v = (v & (c->mode & MODE_64 ? ~0ull : 0xffffffffull)) | CR0_ET;
+	if (v >> 32 || ((v & CR0_PG) && !(v & CR0_PE)) || ((v & CR0_NW) && !(v & CR0_CD)))
+		cpu_gp0(c);
+	v &= CR0_PE | CR0_MP | CR0_EM | CR0_TS | CR0_ET | CR0_NE | CR0_WP | CR0_AM | CR0_NW | CR0_CD | CR0_PG;
+	changed = v ^ c->cr0;
+	if (changed & CR0_PG) {
+		if (v & CR0_PG & (efer & EFER_LME ? ~0u : 0)) {
+			if (!(c->cr4 & CR4_PAE) || (c->seg[SEG_CS].attr & ATTR_L))
+				cpu_gp0(c);
+			efer |= EFER_LMA;
+		} else if (!(v & CR0_PG)) {
+			if ((c->cr4 & CR4_PCIDE) || (c->mode & MODE_64))
+				cpu_gp0(c);
+			efer &= ~(uint64_t)EFER_LMA;
+		}
+	}
+	if (pae_legacy(v, c->cr4, efer) && (changed & (CR0_PG | CR0_CD | CR0_NW)))
+		pdpte_check(c, c->cr3);
+	c->cr0 = v;
+	c->efer = efer;
+	if (changed & (CR0_PG | CR0_WP | CR0_PE))
+		mmu_flush_all(c);
+	c->leave = true;
+	cpu_mode_changed(c);
+}
+
+static void cr3_write(struct cpu *c, uint64_t v)
+{
+	const struct engine_vcpu *vc = vcpu_of(c);
+
+	if (c->mode & MODE_64) {
+		uint64_t ok = mask64(vc->feat.phys_bits) | (c->cr4 & CR4_PCIDE ? BIT64(63) : 0);
+
+		if (v & ~ok)
+			cpu_gp0(c);
+		v &= ~BIT64(63); /* "keep": allowed, but this TLB holds one address space */
+	} else {
+		v &= 0xffffffff;
+	}
+	if (pae_legacy(c->cr0, c->cr4, c->efer))
+		pdpte_check(c, v);
+	c->cr3 = v;
+	c->stat.cr3_loads++;
+	mmu_flush_nonglobal(c);
+	c->leave = true;
+}
+
+static void cr4_write(struct cpu *c, uint64_t v)
+{
+	const uint64_t flushing = CR4_PGE | CR4_PAE | CR4_PSE | CR4_PCIDE | CR4_SMEP | CR4_SMAP | CR4_LA57;
+	uint64_t changed;
+
+	if (!(c->mode & MODE_64))
+		v &= 0xffffffff;
+	changed = v ^ c->cr4;
+	if (v & ~vcpu_of(c)->feat.cr4)
+		cpu_gp0(c);
+	if ((c->efer & EFER_LMA) && (!(v & CR4_PAE) || (changed & CR4_LA57)))
+		cpu_gp0(c);
+	if ((changed & v & CR4_PCIDE) && (!(c->efer & EFER_LMA) || (c->cr3 & 0xfff)))
+		cpu_gp0(c);
+	if (pae_legacy(c->cr0, v, c->efer) && (changed & (CR4_PAE | CR4_PGE | CR4_PSE)))
+		pdpte_check(c, c->cr3);
+	c->cr4 = v;
+	if (changed & flushing)
+		mmu_flush_all(c);
+	c->leave = true;
+	cpu_mode_changed(c);
+}
+
+static uint64_t cr_read(struct cpu *c, unsigned n)
+{
+	switch (n) {
+	case 0: return c->cr0;
+	case 2: return c->cr2;
+	case 3: return c->cr3;
+	case 4: return c->cr4;
+	case 8: return c->lapic->tpr >> 4;
+	default: cpu_ud(c);
+	}
+}
+
+static void cr_write(struct cpu *c, unsigned n, uint64_t v)
+{
+	switch (n) {
+	case 0: cr0_write(c, v); break;
+	case 2: c->cr2 = v; break;
+	case 3: cr3_write(c, v); break;
+	case 4: cr4_write(c, v); break;
+	case 8:
+		if (v > 15)
+			cpu_gp0(c);
+		lapic_write(c->lapic, 0x80, (uint32_t)v << 4);
+		break;
+	default: cpu_ud(c);
+	}
+}
+
+void op_mov_cr(struct cpu *c, const struct insn *i)
+{
+	unsigned size = c->mode & MODE_64 ? 8 : 4;
+	bool load = i->opnd[0].kind == OPND_CR;
+
+	if (i->reg != 0 && i->reg != 2 && i->reg != 3 && i->reg != 4 && i->reg != 8)
+		cpu_ud(c);
+	need_cpl0(c);
+	c->stat.cr_access++;
+	if (load)
+		cr_write(c, i->reg, size == 8 ? c->r[i->rm] : (uint32_t)c->r[i->rm]);
+	else
+		reg_set(c, i, i->rm, size, cr_read(c, i->reg));
+}
+
+void op_clts(struct cpu *c, const struct insn *i)
+{
+	need_cpl0(c);
+	c->cr0 &= ~(uint64_t)CR0_TS;
+	c->leave = true;
+}
+
+void op_smsw(struct cpu *c, const struct insn *i)
+{
+	umip_check(c);
+	opnd_set(c, i, 0, c->cr0);
+}
+
+void op_lmsw(struct cpu *c, const struct insn *i)
+{
+	uint64_t v;
+
+	need_cpl0(c);
+	v = opnd_get(c, i, 0) & 0xf;
+	cr0_write(c, (c->cr0 & ~0xeull) | v); /* PE can be set, not cleared */
+}
+
+/* ------ debug registers ------ */
+
+static void dr7_write(struct cpu *c, uint64_t v)
+{
+	struct engine_vcpu *vc = vcpu_of(c);
+	bool was = vc->watching;
+
+	c->dr7 = (v & 0xffff23ff) | 0x400;
+	vc->watching = false;
+	for (unsigned n = 0; n < 4; n++)
+		if ((c->dr7 >> n * 2 & 3) && (c->dr7 >> (16 + n * 4) & 1))
+			vc->watching = true;
+	if (was || vc->watching)
+		mmu_flush_all(c);
+	c->leave = true;
+}
+
+void op_mov_dr(struct cpu *c, const struct insn *i)
+{
+	unsigned n = i->reg, size = c->mode & MODE_64 ? 8 : 4;
+	bool load = i->opnd[0].kind == OPND_DR;
+	uint64_t v = size == 8 ? c->r[i->rm] : (uint32_t)c->r[i->rm];
+
+	if (n > 7 || ((n == 4 || n == 5) && (c->cr4 & CR4_DE)))
+		cpu_ud(c);
+	need_cpl0(c);
+	if (c->dr7 & 0x2000) { /* general detect */
+		c->dr7 &= ~0x2000ull;
+		c->dr6 |= 0x2000;
+		cpu_raise(c, EXC_DB);
+	}
+	n = n == 4 ? 6 : n == 5 ? 7 : n;
+	if (!load) {
+		reg_set(c, i, i->rm, size, n < 4 ? c->dr[n] : n == 6 ? c->dr6 : c->dr7);
+		return;
+	}
+	if (n >= 6 && v >> 32)
+		cpu_gp0(c);
+	if (n < 4) {
+		c->dr[n] = v;
+		if (vcpu_of(c)->watching)
+			mmu_flush_all(c);
+	} else if (n == 6) {
+		c->dr6 = (v & 0xe00f) | 0xffff0ff0;
+	} else {
+		dr7_write(c, v);
+	}
+}
+
+void cpu_dr7_set(struct cpu *c, uint64_t v)
+{
+	dr7_write(c, v);
+}
+
+/* ------ flags, HLT, PAUSE ------ */
+
+static void need_iopl(struct cpu *c)
+{
+	if (c->cpl > (c->fl >> 12 & 3))
+		cpu_gp0(c);
+}
+
+void op_cli(struct cpu *c, const struct insn *i)
+{
+	need_iopl(c);
+	c->fl &= ~(uint32_t)FL_IF;
+}
+
+void op_sti(struct cpu *c, const struct insn *i)
+{
+	need_iopl(c);
+	if (c->fl & FL_IF)
+		return;
+	c->shadow = true;
+	sys_set_flags(c, FL_IF, FL_IF);
+}
+
+void op_clac(struct cpu *c, const struct insn *i)
+{
+	if (c->cpl || !vcpu_of(c)->feat.smap)
+		cpu_ud(c);
+	sys_set_flags(c, 0, FL_AC);
+}
+
+void op_stac(struct cpu *c, const struct insn *i)
+{
+	if (c->cpl || !vcpu_of(c)->feat.smap)
+		cpu_ud(c);
+	sys_set_flags(c, FL_AC, FL_AC);
+}
+
+void op_hlt(struct cpu *c, const struct insn *i)
+{
+	need_cpl0(c);
+	c->halted = true;
+	c->shadow = false;
+	c->leave = true;
+	c->stat.hlts++;
+}
+
+/* A spinning vCPU gives way when the host has fewer processors than the guest. */
+void op_pause(struct cpu *c, const struct insn *i)
+{
+	struct soft_vm *vm = c->vm;
+
+	c->stat.pauses++;
+	if (!vm->yield_on_pause || ++vcpu_of(c)->pause_count % PAUSES_A_YIELD)
+		return;
+	host_enter(c);
+	sched_yield();
+	host_leave(c);
+}
+
+/* ------ ports ------ */
+
+void sys_io_check(struct cpu *c, uint16_t port, unsigned size)
+{
+	const struct x86_segment *tr = &c->seg[SEG_TR];
+	uint32_t map, at;
+
+	if (!(c->cr0 & CR0_PE) || (!(c->fl & FL_VM) && c->cpl <= (c->fl >> 12 & 3)))
+		return;
+	if (tr->unusable || !(tr->attr & 8) || tr->limit < 0x67)
+		cpu_gp0(c);
+	map = (uint32_t)mmu_ld_sys(c, tr->base + 0x66, 2);
+	at = map + port / 8;
+	/* Two bytes are read always: the map ends with a byte of ones. */
+	if (at + 1 > tr->limit || (mmu_ld_sys(c, tr->base + at, 2) >> port % 8 & mask64(size)))
+		cpu_gp0(c);
+}
+
+static void io_watch(struct cpu *c, uint16_t port, unsigned size)
+{
+	if (LIKELY(!(c->dr7 & 0xff)) || !(c->cr4 & CR4_DE))
+		return;
+	for (unsigned n = 0; n < 4; n++) {
+		unsigned len = (c->dr7 >> (18 + n * 4) & 3) + 1;
+
+		if ((c->dr7 >> n * 2 & 3) && (c->dr7 >> (16 + n * 4) & 3) == 2 && port < c->dr[n] + len &&
+		    c->dr[n] < (uint64_t)port + size) {
+			vcpu_of(c)->db_pending |= BIT(n);
+			c->leave = true;
+		}
+	}
+}
+
+static void io(struct cpu *c, uint16_t port, unsigned size, void *data, bool write)
+{
+	c->stat.exits_io++;
+	io_watch(c, port, size);
+	host_enter(c);
+	c->vm->host.io(c->vm->host.self, c->id, port, data, size, write);
+	host_leave(c);
+}
+
+uint64_t sys_in(struct cpu *c, uint16_t port, unsigned size)
+{
+	uint64_t v = 0;
+
+	io(c, port, size, &v, false);
+	return size_trunc(v, size);
+}
+
+void sys_out(struct cpu *c, uint16_t port, unsigned size, uint64_t v)
+{
+	io(c, port, size, &v, true);
+}
+
+static uint16_t io_port(struct cpu *c, const struct insn *i, unsigned n)
+{
+	return (uint16_t)(i->opnd[n].kind == OPND_IMM ? i->imm & 0xff : c->r[RDX]);
+}
+
+void op_in(struct cpu *c, const struct insn *i)
+{
+	unsigned size = i->opnd[0].size;
+	uint16_t port = io_port(c, i, 1);
+
+	sys_io_check(c, port, size);
+	reg_set(c, i, RAX, size, sys_in(c, port, size));
+}
+
+void op_out(struct cpu *c, const struct insn *i)
+{
+	unsigned size = i->opnd[1].size;
+	uint16_t port = io_port(c, i, 0);
+
+	sys_io_check(c, port, size);
+	sys_out(c, port, size, size_trunc(c->r[RAX], size));
+}
+
+/* ------ caches and the TLB ------ */
+
+void op_invlpg(struct cpu *c, const struct insn *i)
+{
+	uint64_t ea = insn_ea(c, i), lin;
+
+	need_cpl0(c);
+	c->stat.invlpg++;
+	if (c->mode & MODE_64)
+		lin = ea + (i->seg >= SEG_FS ? c->seg[i->seg].base : 0);
+	else
+		lin = (uint32_t)(ea + c->seg[i->seg].base);
+	mmu_flush_page(c, lin);
+	c->leave = true;
+}
+
+void op_invpcid(struct cpu *c, const struct insn *i)
+{
+	uint64_t type = size_trunc(c->r[i->reg], c->mode & MODE_64 ? 8 : 4), lin, pcid, at;
+
+	if (!vcpu_of(c)->feat.invpcid || !(c->mode & MODE_PROT))
+		cpu_ud(c);
+	need_cpl0(c);
+	lin = insn_lin(c, i, 16, false);
+	pcid = ld64(c, lin);
+	at = ld64(c, lin + 8);
+	if (type > 3 || pcid >> 12 || (type < 2 && pcid && !(c->cr4 & CR4_PCIDE)) || (type == 0 && !mmu_canonical(c, at)))
+		cpu_gp0(c);
+	c->leave = true;
+	/* The TLB holds the current PCID only. */
+	if (type < 2 && pcid != (c->cr4 & CR4_PCIDE ? c->cr3 & 0xfff : 0))
+		return;
+	if (type == 0)
+		mmu_flush_page(c, at);
+	else if (type == 2)
+		mmu_flush_all(c);
+	else
+		mmu_flush_nonglobal(c);
+}
+
+void op_wbinvd(struct cpu *c, const struct insn *i)
+{
+	need_cpl0(c);
+}
+
+void op_invd(struct cpu *c, const struct insn *i)
+{
+	need_cpl0(c);
+}
+
+/* Caches are coherent here; only the address counts. */
+static void flush_line(struct cpu *c, const struct insn *i)
+{
+	mmu_probe_r(c, insn_lin(c, i, 1, false), 1);
+}
+
+void op_clflush(struct cpu *c, const struct insn *i)
+{
+	flush_line(c, i);
+}
+
+void op_clflushopt(struct cpu *c, const struct insn *i)
+{
+	flush_line(c, i);
+}
+
+void op_clwb(struct cpu *c, const struct insn *i)
+{
+	flush_line(c, i);
+}
+
+void op_lfence(struct cpu *c, const struct insn *i)
+{
+	__builtin_ia32_lfence();
+}
+
+void op_mfence(struct cpu *c, const struct insn *i)
+{
+	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+}
+
+void op_sfence(struct cpu *c, const struct insn *i)
+{
+	__builtin_ia32_sfence();
+}
+
+/* ------ not there ------ */
+
+#define NOT_THERE(name)                                                                                                \
+	void op_##name(struct cpu *c, const struct insn *i)                                                            \
+	{                                                                                                              \
+		cpu_ud(c);                                                                                             \
+	}
+NOT_THERE(ud0)
+NOT_THERE(ud1)
+NOT_THERE(ud2)
+NOT_THERE(vmx)
+NOT_THERE(vmcall)
+NOT_THERE(vmmcall)
+NOT_THERE(rsm)
+NOT_THERE(monitor)
+NOT_THERE(mwait)
+NOT_THERE(serialize)

@@ -1,0 +1,298 @@
+#include "engine/soft/soft_state.h"
+
+#include "base/bits.h"
+#include "engine/soft/flags.h"
+#include "engine/soft/sys.h"
+#include "x86/msr.h"
+
+#include <errno.h>
+#include <string.h>
+
+/* Offsets in a standard XSAVE image. */
+enum { XS_MXCSR = 24, XS_XMM = 160, XS_BV = 512, XS_YMM = 576, XS_X87_END = 160 };
+
+/* ------ get ------ */
+
+static void get_sregs(struct cpu *c, struct x86_state *s)
+{
+	memcpy(s->seg, c->seg, sizeof(s->seg));
+	s->gdt = c->gdt;
+	s->idt = c->idt;
+	s->cr0 = c->cr0;
+	s->cr2 = c->cr2;
+	s->cr3 = c->cr3;
+	s->cr4 = c->cr4;
+	s->cr8 = c->lapic->tpr >> 4;
+	s->efer = c->efer;
+	s->apic_base = c->lapic->base;
+	s->xcr0 = c->xcr0;
+	s->xss = c->xss;
+}
+
+static void get_msrs(struct cpu *c, struct x86_state *s)
+{
+	uint32_t index[X86_MSRS_MAX];
+
+	s->nmsr = msr_saved(index, X86_MSRS_MAX);
+	for (unsigned n = 0; n < s->nmsr; n++) {
+		s->msr[n].index = index[n];
+		s->msr[n].val = 0;
+		cpu_msr_read(c, index[n], &s->msr[n].val);
+	}
+}
+
+static void get_fpu(struct cpu *c, struct x86_state *s)
+{
+	memset(s->xsave, 0, sizeof(s->xsave));
+	memcpy(s->xsave, c->fx, XS_X87_END);
+	st_le32(s->xsave + XS_MXCSR, c->mxcsr);
+	for (unsigned n = 0; n < 16; n++) {
+		memcpy(s->xsave + XS_XMM + n * 16, c->vec[n], 16);
+		memcpy(s->xsave + XS_YMM + n * 16, c->vec[n] + 16, 16);
+	}
+	st_le64(s->xsave + XS_BV, 7);
+}
+
+static void get_events(struct engine_vcpu *v, struct x86_state *s)
+{
+	struct cpu *c = &v->cpu;
+	uint32_t p = __atomic_load_n(&c->poll, __ATOMIC_SEQ_CST);
+
+	s->nmi_pending = c->nmi_pending || (p & POLL_NMI);
+	s->nmi_blocked = c->nmi_blocked;
+	s->shadow = c->shadow;
+	s->inject = false; /* run returns only between instructions */
+	s->init_pending = p & POLL_INIT;
+	s->sipi_pending = p & POLL_SIPI;
+	s->sipi_vector = v->sipi_vector;
+}
+
+int soft_get(struct engine_vcpu *v, unsigned groups, struct x86_state *s)
+{
+	struct cpu *c = &v->cpu;
+
+	if (groups & X86_REGS) {
+		memcpy(s->reg, c->r, sizeof(s->reg));
+		s->rip = c->rip;
+		s->rflags = cpu_flags(c);
+	}
+	if (groups & X86_SREGS)
+		get_sregs(c, s);
+	if (groups & X86_MSRS)
+		get_msrs(c, s);
+	if (groups & X86_FPU)
+		get_fpu(c, s);
+	if (groups & X86_LAPIC)
+		lapic_save(c->lapic, s->lapic);
+	if (groups & X86_EVENTS)
+		get_events(v, s);
+	if (groups & X86_DEBUG) {
+		memcpy(s->dr, c->dr, sizeof(s->dr));
+		s->dr6 = c->dr6;
+		s->dr7 = c->dr7;
+	}
+	if (groups & X86_TSC) {
+		s->tsc = c->lapic->bus->now(c->vm) + v->tsc_adjust;
+		s->tsc_deadline = c->lapic->deadline;
+	}
+	if (groups & X86_MP)
+		s->mp = v->shutdown ? MP_SHUTDOWN : c->wait_sipi ? MP_WAIT_SIPI : c->halted ? MP_HALTED : MP_RUNNABLE;
+	return 0;
+}
+
+/* ------ set ------ */
+
+/* CPL is the DPL of SS, except in real and virtual-8086 mode. */
+static void cpl_from_ss(struct cpu *c)
+{
+	if (!(c->cr0 & CR0_PE))
+		c->cpl = 0;
+	else if (c->fl & FL_VM)
+		c->cpl = 3;
+	else
+		c->cpl = c->seg[SEG_SS].attr >> ATTR_DPL_SHIFT & 3;
+}
+
+static void set_sregs(struct cpu *c, const struct x86_state *s)
+{
+	memcpy(c->seg, s->seg, sizeof(c->seg));
+	c->gdt = s->gdt;
+	c->idt = s->idt;
+	c->cr0 = s->cr0 | CR0_ET;
+	c->cr2 = s->cr2;
+	c->cr3 = s->cr3;
+	c->cr4 = s->cr4;
+	c->efer = s->efer;
+	c->lapic->base = s->apic_base;
+	c->lapic->tpr = (c->lapic->tpr & 0xf) | (s->cr8 & 0xf) << 4;
+	c->xcr0 = s->xcr0 | 1;
+	c->xss = s->xss;
+}
+
+static void set_fpu(struct cpu *c, const struct x86_state *s)
+{
+	uint64_t bv = ld_le64(s->xsave + XS_BV);
+	static const uint8_t zero[16];
+
+	if (bv & 1) {
+		memcpy(c->fx, s->xsave, XS_X87_END);
+	} else {
+		memset(c->fx, 0, sizeof(c->fx));
+		st_le16(c->fx, 0x37f);
+	}
+	c->mxcsr = ld_le32(s->xsave + XS_MXCSR) & 0xffff;
+	for (unsigned n = 0; n < 16; n++) {
+		memcpy(c->vec[n], bv & 2 ? s->xsave + XS_XMM + n * 16 : zero, 16);
+		memcpy(c->vec[n] + 16, bv & 4 ? s->xsave + XS_YMM + n * 16 : zero, 16);
+	}
+}
+
+static void set_events(struct engine_vcpu *v, const struct x86_state *s)
+{
+	struct cpu *c = &v->cpu;
+
+	c->nmi_pending = s->nmi_pending;
+	c->nmi_blocked = s->nmi_blocked;
+	c->shadow = s->shadow;
+	v->sipi_vector = (uint8_t)s->sipi_vector;
+	if (s->init_pending)
+		cpu_post(c, POLL_INIT);
+	if (s->sipi_pending)
+		cpu_post(c, POLL_SIPI);
+}
+
+static void set_tsc(struct engine_vcpu *v, const struct x86_state *s)
+{
+	struct cpu *c = &v->cpu;
+
+	cpu_tsc_adjust_set(c, s->tsc - c->lapic->bus->now(c->vm));
+	lapic_set_deadline(c->lapic, s->tsc_deadline, s->tsc_deadline - v->tsc_adjust);
+}
+
+int soft_set(struct engine_vcpu *v, unsigned groups, const struct x86_state *s)
+{
+	struct cpu *c = &v->cpu;
+
+	if (groups & X86_REGS) {
+		memcpy(c->r, s->reg, sizeof(s->reg));
+		c->rip = c->rip_next = s->rip;
+		cc_set_flags(c, (uint32_t)s->rflags);
+		c->fl = ((uint32_t)s->rflags & ~(uint32_t)FL_ARITH) | FL_1;
+	}
+	if (groups & X86_SREGS)
+		set_sregs(c, s);
+	for (unsigned n = 0; (groups & X86_MSRS) && n < s->nmsr && n < X86_MSRS_MAX; n++)
+		cpu_msr_write(c, s->msr[n].index, s->msr[n].val);
+	if (groups & X86_FPU)
+		set_fpu(c, s);
+	if (groups & X86_LAPIC)
+		lapic_load(c->lapic, s->lapic);
+	if (groups & X86_EVENTS)
+		set_events(v, s);
+	if (groups & X86_DEBUG) {
+		memcpy(c->dr, s->dr, sizeof(c->dr));
+		c->dr6 = s->dr6;
+		cpu_dr7_set(c, s->dr7);
+	}
+	if (groups & X86_TSC)
+		set_tsc(v, s);
+	if (groups & X86_MP) {
+		v->shutdown = s->mp == MP_SHUTDOWN;
+		c->wait_sipi = s->mp == MP_WAIT_SIPI;
+		c->halted = s->mp == MP_HALTED;
+	}
+	cpl_from_ss(c);
+	mmu_flush_all(c);
+	cpu_mode_changed(c);
+	v->irq_held = true;
+	return 0;
+}
+
+/* ------ reset ------ */
+
+static void msrs_reset(struct cpu *c)
+{
+	uint32_t index[X86_MSRS_MAX];
+	unsigned n = msr_saved(index, X86_MSRS_MAX);
+
+	while (n--) {
+		const struct msr *m = msr_find(index[n], false);
+
+		if (m && index[n] != MSR_TSC_ADJUST)
+			cpu_msr_write(c, index[n], m->value);
+	}
+	c->misc_enable = msr_find(MSR_MISC_ENABLE, false)->value;
+}
+
+/* INIT leaves the FPU, most MSRs, the time and the APIC's base as they are (SDM vol. 3, table 10-1). */
+void cpu_reset(struct cpu *c, bool power_up)
+{
+	struct engine_vcpu *v = vcpu_of(c);
+	struct x86_state s;
+	unsigned groups = X86_REGS | X86_SREGS | X86_DEBUG | X86_MP | X86_EVENTS;
+
+	x86_state_reset(&s, v->bsp);
+	if (!power_up) {
+		s.cr0 |= c->cr0 & (CR0_CD | CR0_NW);
+		s.apic_base = c->lapic->base;
+		s.xcr0 = c->xcr0;
+		s.xss = c->xss;
+	}
+	lapic_reset(c->lapic, power_up, v->bsp);
+	c->lapic->x2_ok = v->feat.x2apic;
+	c->lapic->deadline_ok = v->feat.tsc_deadline;
+	v->delivering = v->shutdown = v->halt_told = false;
+	v->db_pending = 0;
+	c->halted = c->shadow = c->nmi_pending = c->nmi_blocked = false;
+	c->efer = 0;
+	if (power_up) {
+		groups |= X86_FPU;
+		msrs_reset(c);
+		cpu_tsc_adjust_set(c, 0);
+		c->kernel_gs_base = 0;
+	}
+	soft_set(v, groups, &s);
+	c->leave = true;
+}
+
+/* ------ what the guest's CPU can do ------ */
+
+static bool has(const struct engine_vcpu *v, uint32_t leaf, unsigned reg, unsigned bit)
+{
+	const struct cpuid_leaf *l = cpuid_find(&v->table, leaf, 0);
+	const uint32_t r[] = { l->eax, l->ebx, l->ecx, l->edx };
+
+	return r[reg] >> bit & 1;
+}
+
+void cpu_features(struct engine_vcpu *v)
+{
+	enum { A, B, C, D };
+	struct cpu_feat *f = &v->feat;
+
+	f->phys_bits = cpuid_find(&v->table, 0x80000008, 0)->eax & 0xff;
+	if (f->phys_bits < 32 || f->phys_bits > 52)
+		f->phys_bits = 36;
+	f->rdtscp = has(v, 0x80000001, D, 27);
+	f->rdpid = has(v, 7, C, 22);
+	f->fsgsbase = has(v, 7, B, 0);
+	f->invpcid = has(v, 7, B, 10);
+	f->rdrand = has(v, 1, C, 30);
+	f->rdseed = has(v, 7, B, 18);
+	f->smap = has(v, 7, B, 20);
+	f->x2apic = has(v, 1, C, 21);
+	f->tsc_deadline = has(v, 1, C, 24);
+	f->gb_pages = has(v, 0x80000001, D, 26);
+	f->xcr0 = cpuid_find(&v->table, 0xd, 0)->eax;
+	f->xss = 0;
+	f->efer = EFER_SCE | EFER_LME | EFER_NXE;
+	f->cr4 = CR4_TSD | CR4_DE | CR4_PSE | CR4_PAE | CR4_MCE | CR4_PGE | CR4_PCE | CR4_OSFXSR | CR4_OSXMMEXCPT;
+	f->cr4 |= has(v, 7, C, 2) ? CR4_UMIP : 0;
+	f->cr4 |= f->fsgsbase ? CR4_FSGSBASE : 0;
+	f->cr4 |= has(v, 1, C, 17) ? CR4_PCIDE : 0;
+	f->cr4 |= f->xcr0 ? CR4_OSXSAVE : 0;
+	f->cr4 |= has(v, 7, B, 7) ? CR4_SMEP : 0;
+	f->cr4 |= f->smap ? CR4_SMAP : 0;
+	v->cpu.lapic->x2_ok = f->x2apic;
+	v->cpu.lapic->deadline_ok = f->tsc_deadline;
+}
