@@ -178,8 +178,8 @@ int main(int argc, char **argv)
 		status = fail(&c, &e);
 	else if (c.stop)
 		status = c.status;
-	else if (c.keys)
-		status = manual_keys(stdout);
+	else if (c.print)
+		status = manual_print(c.print, stdout);
 	else if (c.probe)
 		status = probe_run(stdout, c.json);
 	else {

@@ -1,6 +1,7 @@
-/* The list of keys as mdoc, from every registered table: lhyve_config(5) includes it at build time. */
+/* Tables as text: the manuals include it at build time, the completion asks for it. */
 #include "cmd/manual.h"
 
+#include "conf/cli.h"
 #include "conf/prop.h"
 
 #include <ctype.h>
@@ -118,11 +119,85 @@ static void put_tables(FILE *f, bool devices)
 	}
 }
 
-int manual_keys(FILE *f)
+static void print_keys(FILE *f)
 {
 	fputs(".Sh KEYS OF THE MACHINE\n", f);
 	put_tables(f, false);
 	fputs(".Sh KEYS OF DEVICES\nThese stand below\n.Cm pci.BUS.SLOT.FUNCTION ,\nnext to\n.Cm device No = Ar name .\n", f);
 	put_tables(f, true);
-	return fflush(f) ? 1 : 0;
+}
+
+/* ------ options ------ */
+
+static void put_option(FILE *f, const struct cli_opt *o)
+{
+	fputs(".It", f);
+	if (o->letter)
+		fprintf(f, " Fl %c", o->letter);
+	if (o->name)
+		fprintf(f, "%s Fl -%s", o->letter ? " ," : "", o->name);
+	if (o->arg) {
+		fputs(" Ar \"", f);
+		put_text(f, o->arg);
+		fputc('"', f);
+	}
+	fputc('\n', f);
+	put_sentence(f, o->help);
+	if (o->key)
+		fprintf(f, "Sets\n.Cm %s%s%s .\n", o->key, o->value ? "=" : "", o->value ? o->value : "");
+}
+
+static void print_options(FILE *f)
+{
+	for (int g = 0; g < CLI_HIDDEN; g++) {
+		fprintf(f, ".Ss %s\n.Bl -tag -width Ds\n", cli_group_names[g]);
+		for (const struct cli_opt *o = cli_opts; o->letter || o->name; o++)
+			if ((int)o->group == g)
+				put_option(f, o);
+		fputs(".El\n", f);
+	}
+}
+
+/* ------ completion ------ */
+
+static void print_words(FILE *f)
+{
+	for (const struct cli_opt *o = cli_opts; o->letter || o->name; o++) {
+		if (o->group == CLI_HIDDEN)
+			continue;
+		if (o->letter)
+			fprintf(f, "-%c\n", o->letter);
+		if (o->name)
+			fprintf(f, "--%s\n", o->name);
+	}
+}
+
+static void key_words(void *self, const struct prop_table *t)
+{
+	for (const struct prop *p = t->props; p && p->name && !*t->prefix; p++)
+		fprintf(self, "%s=\n", p->name);
+}
+
+static void print_key_words(FILE *f)
+{
+	prop_each_table(key_words, f);
+}
+
+int manual_print(const char *what, FILE *f)
+{
+	static const struct {
+		const char *what;
+		void (*print)(FILE *f);
+	} all[] = {
+		{ "keys", print_keys }, { "options", print_options }, { "words", print_words }, { "key-words", print_key_words },
+	};
+
+	for (size_t i = 0; i < ARRAY_LEN(all); i++) {
+		if (strcmp(all[i].what, what))
+			continue;
+		all[i].print(f);
+		return fflush(f) ? STATUS_USAGE : 0;
+	}
+	fprintf(stderr, "--print %s: expected keys, options, words or key-words\n", what);
+	return STATUS_USAGE;
 }

@@ -64,9 +64,9 @@ static int opt_json(struct cli *c, const char *arg, struct err *e)
 	return 0;
 }
 
-static int opt_keys(struct cli *c, const char *arg, struct err *e)
+static int opt_print(struct cli *c, const char *arg, struct err *e)
 {
-	c->keys = true;
+	c->print = arg;
 	return 0;
 }
 
@@ -141,7 +141,7 @@ const struct cli_opt cli_opts[] = {
 	{ 'a', NULL, NULL, "x86.x2apic", "false", .group = CLI_OLD, .help = "the local APIC is in xAPIC mode (default)" },
 	{ 'A', NULL, NULL, .parse = opt_nothing, .group = CLI_OLD, .help = "ACPI tables (always there)" },
 	{ 'I', NULL, NULL, .parse = opt_nothing, .group = CLI_OLD, .help = "I/O APIC (always there)" },
-	{ 0, "keys", NULL, .parse = opt_keys, .group = CLI_HIDDEN, .help = "the list of keys, as mdoc" },
+	{ 0, "print", "WHAT", .parse = opt_print, .group = CLI_HIDDEN, .help = "tables for manuals and completion" },
 	{ 0 },
 };
 /* clang-format on */
@@ -251,7 +251,7 @@ int cli_parse(struct cli *c, int argc, char **argv, struct err *e)
 	r = set_defaults(c->conf, e);
 	if (!r)
 		r = parse_options(c, argc, argv, e);
-	if (r || c->stop || c->probe || c->keys)
+	if (r || c->stop || c->probe || c->print)
 		return r;
 	if (argc - optind > 1 || (argc == optind && !conf_raw(c->conf, "name")))
 		return usage_error(c, e);

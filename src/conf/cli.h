@@ -36,7 +36,8 @@ struct cli {
 	struct conf *conf;
 	bool stop; /* all is said: leave with status */
 	int status;
-	bool probe, json, keys; /* --probe, --json, --keys */
+	bool probe, json;  /* --probe, --json */
+	const char *print; /* --print: what; NULL: not given */
 	unsigned verbose;
 };
 
