@@ -67,6 +67,7 @@ struct insn {
 	int64_t disp;
 	uint64_t imm, imm2;
 	const struct vec_row *vec; /* vec.h: operands of a vector or x87 instruction (nopnd is 0 then), else NULL */
+	const void *thunk; /* NULL; an engine that keeps the struct may note its thunk here (thunk_note) */
 	uint8_t bytes[INSN_MAX + 1]; /* what lies behind len is undefined */
 };
 

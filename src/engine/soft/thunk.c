@@ -5,7 +5,8 @@
  * instruction just runs, and flags that it raised are added to the guest's; the host's own register may keep them, being a
  * subset of the guest's (mxcsr_set clears both). Else the guest's control bits are loaded around the instruction with all
  * exceptions masked; if one is raised that the guest has unmasked, the registers are put back and #XM follows, without any host
- * signal. Left out: an exact tiny result with unmasked underflow, which masked code does not report.
+ * signal. Left out, since masked code does not tell: an exact tiny result with unmasked underflow, and whether the result behind
+ * an unmasked overflow is inexact too (PE is set).
  */
 #include "engine/soft/thunk.h"
 
@@ -425,6 +426,8 @@ static __attribute__((noinline)) void fp_call_slow(struct cpu *c, const struct t
 		return;
 	}
 	undo_apply(&u, c, t);
+	if (t->mmx)
+		x87_mmx_done(c, 0);
 	c->mxcsr |= unmasked & MX_PRE ? raised & MX_PRE : raised;
 	cpu_raise(c, c->cr4 & CR4_OSXMMEXCPT ? EXC_XM : EXC_UD);
 }
@@ -530,15 +533,23 @@ static thunk_fn choose_run(const struct thunk *t, const struct insn *i)
 	return avx ? avx_load : sse_load;
 }
 
-void op_vec(struct cpu *c, const struct insn *i)
+static __attribute__((noinline)) const struct thunk *thunk_find(struct cpu *c, const struct insn *i)
 {
 	const struct thunk *t = thunk_prepare(i);
 
-	if (UNLIKELY(!t)) {
-		if (!(arena.feats >> i->vec->feat & 1))
-			cpu_ud(c);
-		t = thunk_scratch(i);
-	}
+	if (t)
+		return t;
+	if (!(arena.feats >> i->vec->feat & 1))
+		cpu_ud(c);
+	return thunk_scratch(i);
+}
+
+void op_vec(struct cpu *c, const struct insn *i)
+{
+	const struct thunk *t = i->thunk;
+
+	if (UNLIKELY(!t))
+		t = thunk_find(c, i);
 	thunk_run(c, t, i);
 }
 

@@ -40,6 +40,13 @@ void thunk_thread_enter(void);
 /* For an instruction with insn.vec and op OP_VEC or OP_X87. NULL: the host lacks the instruction (the guest gets #UD), or the
  * arena is full: call the exec function then. */
 const struct thunk *thunk_prepare(const struct insn *i);
+/* For who keeps the decoded instruction: op_vec and op_x87 then need not look the thunk up. */
+static inline void thunk_note(struct insn *i)
+{
+	if (i->op == OP_VEC || i->op == OP_X87)
+		i->thunk = thunk_prepare(i);
+}
+
 static inline void thunk_run(struct cpu *c, const struct thunk *t, const struct insn *i)
 {
 	t->run(c, t, i);

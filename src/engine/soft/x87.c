@@ -132,17 +132,42 @@ void op_emms(struct cpu *c, const struct insn *i)
 }
 
 /* ------ instructions on the host ------ */
-/* A store that may not happen (an unmasked exception) leaves what was there. */
-static __attribute__((noinline)) void x87_mem_slow(struct cpu *c, const struct thunk *t, uint64_t lin)
+static void x87_load_slow(struct cpu *c, const struct thunk *t, uint64_t lin)
 {
 	uint8_t buf[16] __attribute__((aligned(16)));
 
-	if (t->store)
-		mmu_probe_w(c, lin, t->size);
 	mmu_ld_block(c, lin, buf, t->size);
 	t->code(c, buf);
-	if (t->store)
-		mmu_st_block(c, lin, buf, t->size);
+}
+
+/* With unmasked exceptions a store may not happen, and then memory is not touched: it happened if it hides what was there. */
+static bool x87_stores(struct cpu *c, const struct thunk *t, uint8_t buf[16])
+{
+	uint8_t before[FX_ST + 128], other[16];
+
+	memcpy(before, c->fx, sizeof(before));
+	memset(buf, 0, 16);
+	t->code(c, buf);
+	if (!(fx16(c, FX_FSW) & FSW_ES))
+		return true;
+	memcpy(c->fx, before, sizeof(before));
+	memset(other, 0xff, sizeof(other));
+	t->code(c, other);
+	return !memcmp(buf, other, t->size);
+}
+
+static void x87_store_slow(struct cpu *c, const struct thunk *t, uint64_t lin)
+{
+	uint8_t buf[16] __attribute__((aligned(16))), before[FX_ST + 128], after[FX_ST + 128];
+
+	memcpy(before, c->fx, sizeof(before));
+	if (!x87_stores(c, t, buf))
+		return;
+	memcpy(after, c->fx, sizeof(after));
+	memcpy(c->fx, before, sizeof(before));
+	mmu_probe_w(c, lin, t->size);
+	memcpy(c->fx, after, sizeof(after));
+	mmu_st_block(c, lin, buf, t->size);
 }
 
 static uint64_t code_pointer(const struct cpu *c)
@@ -167,8 +192,10 @@ void x87_run(struct cpu *c, const struct thunk *t, const struct insn *i)
 	*(uint32_t *)(c->fx + FX_MXCSR) = MXCSR_DEFAULT; /* the host's, while fxrstor and fxsave run */
 	if (p || !t->size)
 		t->code(c, p);
+	else if (t->store)
+		x87_store_slow(c, t, lin);
 	else
-		x87_mem_slow(c, t, lin);
+		x87_load_slow(c, t, lin);
 	fx64_set(c, FX_FIP, code_pointer(c));
 	if (UNLIKELY(fx16(c, FX_FSW) & FSW_ES)) {
 		fop = (i->opcode & 7) << 8 | i->modrm;
@@ -191,6 +218,12 @@ void op_fninit(struct cpu *c, const struct insn *i)
 {
 	x87_available(c);
 	x87_reset(c);
+}
+
+/* FNENI, FNDISI, FNSETPM: of the 8087 and 80287, they do nothing now. */
+void op_fneni(struct cpu *c, const struct insn *i)
+{
+	x87_available(c);
 }
 
 void op_fnclex(struct cpu *c, const struct insn *i)
