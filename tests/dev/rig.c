@@ -223,11 +223,38 @@ struct rig *rig_new_intx(const char *spec)
 	return from_spec(spec, true);
 }
 
+static void chip_make(struct rig *r, unsigned n)
+{
+	const struct device_class *cls = r->chip[n].cls;
+	struct err e = { 0 };
+	struct device *d = r->chip[n].dev = device_new(cls, cls->name, r->conf, &r->env, &e);
+
+	if (!d)
+		die(cls->name, &e);
+	if (r->chip[n].wire)
+		r->chip[n].wire(r, d);
+	if (device_realize(d, &e) < 0)
+		die(cls->name, &e);
+	device_reset(d, RESET_COLD);
+}
+
+struct device *rig_chip(struct rig *r, const struct device_class *cls, void (*wire)(struct rig *r, struct device *d))
+{
+	unsigned n = r->nchip++;
+
+	r->chip[n].cls = cls;
+	r->chip[n].wire = wire;
+	chip_make(r, n);
+	return r->chip[n].dev;
+}
+
 void rig_free(struct rig *r)
 {
 	if (!r)
 		return;
 	pci_host_free(r->pci);
+	for (unsigned i = 0; i < r->nchip; i++)
+		device_free(r->chip[i].dev);
 	region_unmap(&r->ram);
 	region_ram_free(&r->ram);
 	i8259_destroy(&r->pic);
@@ -238,18 +265,31 @@ void rig_free(struct rig *r)
 	free(r);
 }
 
+static int state_visit(struct rig *r, struct snap *s, struct err *e)
+{
+	int rc = 0;
+
+	for (unsigned i = 0; i < r->nchip && rc == 0; i++)
+		rc = device_visit(r->chip[i].dev, s, e);
+	return rc < 0 ? rc : pci_host_visit(r->pci, s, e);
+}
+
 void rig_swap(struct rig *r)
 {
 	struct snap *saved = snap_saver(), *load;
 	struct err e = { 0 };
 
-	if (pci_host_visit(r->pci, saved, &e) < 0)
+	if (state_visit(r, saved, &e) < 0)
 		die("save", &e);
 	pci_host_free(r->pci);
+	for (unsigned i = 0; i < r->nchip; i++)
+		device_free(r->chip[i].dev);
+	for (unsigned i = 0; i < r->nchip; i++)
+		chip_make(r, i);
 	if (pci_make(r, &e) < 0)
 		die("rebuild", &e);
 	load = snap_loader(saved);
-	if (pci_host_visit(r->pci, load, &e) < 0)
+	if (state_visit(r, load, &e) < 0)
 		die("load", &e);
 	snap_free(load);
 	snap_free(saved);

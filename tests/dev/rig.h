@@ -8,7 +8,7 @@
 #include "dev/chip/i8259.h"
 #include "dev/pci/pci.h"
 
-enum { RIG_SLOT = 4, RIG_MSIS = 256 };
+enum { RIG_SLOT = 4, RIG_MSIS = 256, RIG_CHIPS = 8 };
 #define RIG_RAM MIB(16)
 #define US(n) ((uint64_t)(n) * 1000)
 #define MS(n) ((uint64_t)(n) * 1000000)
@@ -29,6 +29,12 @@ struct rig {
 	unsigned nrequest;
 	enum vm_request request; /* the last one, and its argument */
 	unsigned request_arg;
+	struct {
+		const struct device_class *cls;
+		void (*wire)(struct rig *r, struct device *d);
+		struct device *dev;
+	} chip[RIG_CHIPS];
+	unsigned nchip;
 	bool intx; /* MSI and MSI-X are left off, over swaps too */
 };
 
@@ -40,6 +46,9 @@ struct rig *rig_new_intx(const char *spec); /* MSI and MSI-X stay off */
 struct rig *rig_new_keys(const char *const *keys);
 int rig_try(struct rig **out, const char *const *keys, struct err *e); /* for configurations that must fail */
 void rig_free(struct rig *r);
+
+/* One more device at fixed ports, realized and reset; wire may be NULL. A swap makes it anew: r->chip[n].dev. */
+struct device *rig_chip(struct rig *r, const struct device_class *cls, void (*wire)(struct rig *r, struct device *d));
 
 /* Registers in a BAR. */
 uint64_t rig_read(struct rig *r, unsigned bar, uint64_t off, unsigned size);

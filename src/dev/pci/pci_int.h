@@ -27,7 +27,7 @@ struct pci_bus {
 struct pci_router {
 	struct lock lock;
 	bool reserved[PCI_ISA_IRQS];
-	uint16_t irq_use[PCI_ISA_IRQS]; /* PIRQs (and the SCI) on it */
+	uint16_t irq_use[PCI_ISA_IRQS]; /* weight of the PIRQs (and the SCI) on it */
 	uint16_t pirq_use[PCI_PIRQS];   /* pins on it */
 	unsigned next_ioapic;
 	uint8_t reg[PCI_PIRQS], reg_first[PCI_PIRQS]; /* as in config space; first: after build */

@@ -12,6 +12,7 @@
 #include "snap/snap.h"
 
 enum { IRQ_ALLOWED = 0xdef8, PIRQ_OFF = 0x80, PIRQ_IRQ = 0x0f, IOAPIC_FIRST = 16, IOAPIC_FIXED = 8 };
+enum { PIRQ_WEIGHT = 2, SCI_WEIGHT = 1 }; /* the SCI's IRQ is taken after the free ones, before one is shared by two PIRQs */
 
 /* ------ levels ------ */
 
@@ -112,7 +113,7 @@ uint8_t pci_router_pin(struct pci_host *h, unsigned bus, unsigned slot)
 void pci_host_reserve_isa_irq(struct pci_host *h, unsigned irq)
 {
 	if (irq == PCI_SCI_IRQ)
-		h->router.irq_use[irq]++;
+		h->router.irq_use[irq] = SCI_WEIGHT;
 	else if (irq < PCI_ISA_IRQS)
 		h->router.reserved[irq] = true;
 }
@@ -130,7 +131,7 @@ static void pirq_allot(struct pci_host *h, unsigned pirq)
 			best = i;
 	if (best < 0)
 		return;
-	r->irq_use[best]++;
+	r->irq_use[best] += PIRQ_WEIGHT;
 	r->reg[pirq] = (uint8_t)best;
 	if (h->lay.pic)
 		i8259_set_level_triggered(h->lay.pic, (unsigned)best, true);

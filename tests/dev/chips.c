@@ -1,0 +1,394 @@
+/* 8259 pair, I/O APIC, ACPI registers, keyboard controller, small ports, at their places. */
+#include "rig.h"
+
+#include "base/bits.h"
+#include "dev/isa/isa.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+
+static const char *const no_keys[] = { NULL };
+
+static void intr_note(void *self, unsigned n, bool level)
+{
+	*(bool *)self = level;
+}
+
+static void wire_pic(struct rig *r, struct device *d)
+{
+	((struct isa_pic *)d)->intr = (struct irq_line){ .set = intr_note, .self = &r->intr };
+}
+
+/* ------ 8259 ------ */
+
+static struct i8259 *pic(struct rig *r)
+{
+	return &((struct isa_pic *)r->chip[0].dev)->chip;
+}
+
+static struct rig *pic_rig(void)
+{
+	static const uint8_t init[][2] = { { 0x20, 0x11 }, { 0x21, 0x20 }, { 0x21, 4 }, { 0x21, 1 },
+					   { 0xa0, 0x11 }, { 0xa1, 0x28 }, { 0xa1, 2 }, { 0xa1, 1 } };
+	struct rig *r = rig_new_keys(no_keys);
+
+	rig_chip(r, &isa_pic_class, wire_pic);
+	for (unsigned i = 0; i < ARRAY_LEN(init); i++)
+		rig_out(r, init[i][0], 1, init[i][1]);
+	return r;
+}
+
+static void pic_pulse(struct rig *r, unsigned irq)
+{
+	i8259_set_irq(pic(r), irq, true);
+	i8259_set_irq(pic(r), irq, false);
+}
+
+static void pic_priorities_and_eoi(void **state)
+{
+	AUTO_RIG struct rig *r = pic_rig();
+
+	assert_false(r->intr);
+	pic_pulse(r, 4);
+	pic_pulse(r, 1);
+	assert_true(r->intr);
+	assert_int_equal(i8259_intack(pic(r)), 0x21);
+	assert_false(r->intr); /* 4 waits behind 1 */
+	pic_pulse(r, 0);
+	assert_true(r->intr); /* 0 nests */
+	assert_int_equal(i8259_intack(pic(r)), 0x20);
+	rig_swap(r);
+	rig_out(r, 0x20, 1, 0x0b);
+	assert_int_equal(rig_in(r, 0x20, 1), 3); /* in service: 0, 1 */
+	rig_out(r, 0x20, 1, 0x20);
+	rig_out(r, 0x20, 1, 0x20);
+	assert_true(r->intr);
+	assert_int_equal(i8259_intack(pic(r)), 0x24);
+	rig_out(r, 0x20, 1, 0x64); /* specific */
+	assert_int_equal(rig_in(r, 0x20, 1), 0);
+	assert_int_equal(i8259_intack(pic(r)), 0x27); /* spurious */
+	assert_int_equal(rig_in(r, 0x20, 1), 0);
+}
+
+static void pic_slave_and_masks(void **state)
+{
+	AUTO_RIG struct rig *r = pic_rig();
+
+	rig_out(r, 0xa1, 1, 0xff);
+	pic_pulse(r, 8);
+	assert_false(r->intr);
+	rig_out(r, 0xa1, 1, 0xfe);
+	assert_true(r->intr); /* the edge was kept */
+	assert_int_equal(i8259_intack(pic(r)), 0x28);
+	rig_out(r, 0xa1, 1, 0);
+	pic_pulse(r, 9);
+	assert_false(r->intr);
+	rig_out(r, 0xa0, 1, 0x20);
+	assert_false(r->intr); /* the master still has its input 2 in service */
+	rig_out(r, 0x20, 1, 0x20);
+	assert_true(r->intr);
+	assert_int_equal(i8259_intack(pic(r)), 0x29);
+}
+
+static void pic_level_inputs(void **state)
+{
+	AUTO_RIG struct rig *r = pic_rig();
+
+	rig_out(r, 0x4d0, 1, 0xff);
+	rig_out(r, 0x4d1, 1, 0xff);
+	assert_int_equal(rig_in(r, 0x4d0, 2), 0xdef8);
+	i8259_set_irq(pic(r), 5, true);
+	i8259_set_pirq(pic(r), 5, true);
+	assert_int_equal(i8259_intack(pic(r)), 0x25);
+	i8259_set_irq(pic(r), 5, false);
+	rig_out(r, 0x20, 1, 0x20);
+	assert_true(r->intr); /* the router holds it */
+	i8259_set_pirq(pic(r), 5, false);
+	assert_false(r->intr);
+}
+
+static void pic_aeoi_rotation_poll(void **state)
+{
+	AUTO_RIG struct rig *r = pic_rig();
+
+	rig_out(r, 0x20, 1, 0x11);
+	rig_out(r, 0x21, 1, 0x20);
+	rig_out(r, 0x21, 1, 4);
+	rig_out(r, 0x21, 1, 3); /* AEOI */
+	rig_out(r, 0x20, 1, 0x80); /* rotate in AEOI mode */
+	pic_pulse(r, 0);
+	assert_int_equal(i8259_intack(pic(r)), 0x20);
+	pic_pulse(r, 0);
+	pic_pulse(r, 7);
+	assert_int_equal(i8259_intack(pic(r)), 0x27); /* 0 went to the end */
+	rig_out(r, 0x20, 1, 0x0c);
+	assert_int_equal(rig_in(r, 0x20, 1), 0x80);
+	assert_false(r->intr);
+	rig_out(r, 0x20, 1, 0x0c);
+	assert_int_equal(rig_in(r, 0x20, 1), 0);
+}
+
+static void pic_special_mask(void **state)
+{
+	AUTO_RIG struct rig *r = pic_rig();
+
+	pic_pulse(r, 1);
+	assert_int_equal(i8259_intack(pic(r)), 0x21);
+	pic_pulse(r, 6);
+	assert_false(r->intr);
+	rig_out(r, 0x20, 1, 0x68);
+	assert_false(r->intr);
+	rig_out(r, 0x21, 1, 2); /* masking the one in service lets lower ones through */
+	assert_true(r->intr);
+	assert_int_equal(i8259_intack(pic(r)), 0x26);
+}
+
+/* ------ I/O APIC ------ */
+
+static void ioapic_reg(struct rig *r, unsigned reg, uint32_t val)
+{
+	rig_mmio_write(r, 0xfec00000, 4, reg);
+	rig_mmio_write(r, 0xfec00010, 4, val);
+}
+
+static uint32_t ioapic_get(struct rig *r, unsigned reg)
+{
+	rig_mmio_write(r, 0xfec00000, 4, reg);
+	return (uint32_t)rig_mmio_read(r, 0xfec00010, 4);
+}
+
+static struct ioapic *ioapic(struct rig *r)
+{
+	return &((struct isa_ioapic *)r->chip[0].dev)->chip;
+}
+
+static void ioapic_edges(void **state)
+{
+	AUTO_RIG struct rig *r = rig_new_keys(no_keys);
+
+	rig_chip(r, &isa_ioapic_class, NULL);
+	assert_int_equal(ioapic_get(r, 1), 0x001f0011);
+	assert_int_equal(ioapic_get(r, 0x10), 0x10000);
+	ioapic_set_pin(ioapic(r), 4, true); /* masked: lost */
+	ioapic_reg(r, 0x19, 0x03000000);
+	ioapic_reg(r, 0x18, 0x0841); /* logical, vector 41 */
+	assert_int_equal(r->nmsi, 0);
+	ioapic_set_pin(ioapic(r), 4, false);
+	ioapic_set_pin(ioapic(r), 4, true);
+	ioapic_set_pin(ioapic(r), 4, true);
+	assert_int_equal(r->nmsi, 1);
+	assert_int_equal(r->msi[0].addr, 0xfee0300c);
+	assert_int_equal(r->msi[0].data, 0x41);
+}
+
+static void ioapic_levels(void **state)
+{
+	AUTO_RIG struct rig *r = rig_new_keys(no_keys);
+
+	rig_chip(r, &isa_ioapic_class, NULL);
+	ioapic_set_pin(ioapic(r), 20, true);
+	ioapic_reg(r, 0x39, 0x01000000);
+	ioapic_reg(r, 0x38, 0xa051); /* level, active low, vector 51: asserted already */
+	assert_int_equal(r->nmsi, 1);
+	assert_int_equal(r->msi[0].data, 0xc051);
+	assert_int_equal(r->msi[0].addr, 0xfee01000);
+	assert_int_equal(ioapic_get(r, 0x38), 0xe051); /* remote IRR */
+	rig_swap(r);
+	ioapic_set_pci(ioapic(r), 20, true);
+	assert_int_equal(r->nmsi, 1);
+	ioapic_eoi(ioapic(r), 0x52);
+	assert_int_equal(r->nmsi, 1);
+	ioapic_eoi(ioapic(r), 0x51); /* still high: again */
+	assert_int_equal(r->nmsi, 2);
+	ioapic_set_pin(ioapic(r), 20, false);
+	ioapic_set_pci(ioapic(r), 20, false);
+	ioapic_eoi(ioapic(r), 0x51);
+	assert_int_equal(r->nmsi, 2);
+	assert_int_equal(ioapic_get(r, 0x38), 0xa051);
+}
+
+/* ------ ACPI ------ */
+
+static void acpi_registers(void **state)
+{
+	AUTO_RIG struct rig *r = rig_new_keys(no_keys);
+	struct isa_pm *pm;
+
+	rig_chip(r, &isa_pm_class, NULL);
+	pm = (struct isa_pm *)r->chip[0].dev;
+	assert_false(isa_pm_power_button(pm));
+	rig_out(r, 0xb2, 1, 0xa0);
+	assert_int_equal(rig_in(r, 0x404, 2), 1);
+	rig_out(r, 0x402, 2, 0xffff);
+	assert_int_equal(rig_in(r, 0x402, 2), 0x520);
+	assert_true(isa_pm_power_button(pm));
+	assert_true(r->level[9]);
+	rig_swap(r);
+	assert_int_equal(rig_in(r, 0x400, 2), 0x100);
+	rig_out(r, 0x400, 2, 0x100);
+	assert_false(r->level[9]);
+	rig_out(r, 0x404, 2, 0x3401); /* S5, SLP_EN: the type is 5 */
+	assert_int_equal(r->nrequest, 1);
+	assert_int_equal(r->request, VM_POWEROFF);
+	rig_out(r, 0x404, 2, 0x2401); /* another type */
+	assert_int_equal(r->nrequest, 1);
+	assert_int_equal(rig_in(r, 0x404, 1), 0xff);
+	rig_run_for(r, MS(1000));
+	assert_int_equal(rig_in(r, 0x408, 4), 3579545);
+}
+
+/* ------ keyboard controller ------ */
+
+static uint8_t ps2_take(struct rig *r)
+{
+	assert_true(rig_in(r, 0x64, 1) & 1);
+	return (uint8_t)rig_in(r, 0x60, 1);
+}
+
+static void ps2_controller(void **state)
+{
+	AUTO_RIG struct rig *r = rig_new_keys(no_keys);
+
+	rig_chip(r, &isa_ps2_class, NULL);
+	rig_out(r, 0x64, 1, 0xaa);
+	assert_int_equal(ps2_take(r), 0x55);
+	rig_out(r, 0x64, 1, 0x60);
+	assert_int_equal(rig_in(r, 0x64, 1) & 8, 8);
+	rig_out(r, 0x60, 1, 0x47);
+	rig_out(r, 0x64, 1, 0x20);
+	assert_int_equal(ps2_take(r), 0x47);
+	rig_out(r, 0x64, 1, 0xd3);
+	rig_out(r, 0x60, 1, 0x5a);
+	assert_int_equal(rig_in(r, 0x64, 1) & 0x21, 0x21);
+	assert_true(r->level[12]);
+	assert_int_equal(ps2_take(r), 0x5a);
+	assert_false(r->level[12]);
+	rig_out(r, 0x64, 1, 0xfe);
+	assert_int_equal(r->request, VM_RESET);
+	assert_int_equal(r->nrequest, 1);
+}
+
+static void ps2_keys(void **state)
+{
+	static const uint8_t a[] = { 0x1c }, a_up[] = { 0xf0, 0x1c }, left_up[] = { 0xe0, 0xf0, 0x6b };
+	AUTO_RIG struct rig *r = rig_new_keys(no_keys);
+	struct isa_ps2 *k;
+
+	rig_chip(r, &isa_ps2_class, NULL);
+	assert_false(isa_ps2_key((struct isa_ps2 *)r->chip[0].dev, a, 1));
+	rig_out(r, 0x60, 1, 0xf2);
+	assert_int_equal(ps2_take(r), 0xfa);
+	assert_int_equal(ps2_take(r), 0xab);
+	ps2_take(r);
+	rig_out(r, 0x60, 1, 0xf4);
+	assert_int_equal(ps2_take(r), 0xfa);
+	r->rises[1] = 0;
+	k = (struct isa_ps2 *)r->chip[0].dev;
+	assert_true(isa_ps2_key(k, a, 1));
+	assert_true(isa_ps2_key(k, a_up, 2));
+	rig_swap(r);
+	k = (struct isa_ps2 *)r->chip[0].dev;
+	assert_true(isa_ps2_key(k, left_up, 3));
+	assert_int_equal(ps2_take(r), 0x1e);
+	assert_int_equal(ps2_take(r), 0x9e);
+	assert_int_equal(ps2_take(r), 0xe0);
+	assert_int_equal(ps2_take(r), 0xcb);
+	assert_int_equal(rig_in(r, 0x64, 1) & 1, 0);
+	rig_out(r, 0x64, 1, 0x60);
+	rig_out(r, 0x60, 1, 0x05); /* no translation */
+	isa_ps2_key(k, a_up, 2);
+	assert_int_equal(ps2_take(r), 0xf0);
+	assert_int_equal(ps2_take(r), 0x1c);
+	assert_true(r->rises[1] >= 6);
+	for (unsigned i = 0; i < 100; i++)
+		isa_ps2_key(k, left_up, 3);
+	assert_false(isa_ps2_key(k, left_up, 3)); /* full: whole keys are dropped */
+}
+
+static void mouse_send(struct rig *r, uint8_t byte)
+{
+	rig_out(r, 0x64, 1, 0xd4);
+	rig_out(r, 0x60, 1, byte);
+	assert_int_equal(ps2_take(r), 0xfa);
+}
+
+static void ps2_mouse_wheel(void **state)
+{
+	static const uint8_t knock[] = { 0xf3, 200, 0xf3, 100, 0xf3, 80 };
+	AUTO_RIG struct rig *r = rig_new_keys(no_keys);
+	struct isa_ps2 *k;
+
+	rig_chip(r, &isa_ps2_class, NULL);
+	rig_out(r, 0x64, 1, 0xa8);
+	mouse_send(r, 0xff);
+	assert_int_equal(ps2_take(r), 0xaa);
+	assert_int_equal(ps2_take(r), 0);
+	for (unsigned i = 0; i < sizeof(knock); i++)
+		mouse_send(r, knock[i]);
+	mouse_send(r, 0xf2);
+	assert_int_equal(ps2_take(r), 3);
+	mouse_send(r, 0xf4);
+	rig_swap(r);
+	k = (struct isa_ps2 *)r->chip[0].dev;
+	assert_true(isa_ps2_mouse(k, 5, -300, 1, 2));
+	assert_int_equal(ps2_take(r), 0x2a); /* dy negative, right button */
+	assert_int_equal(ps2_take(r), 5);
+	assert_int_equal(ps2_take(r), 1); /* -255 */
+	assert_int_equal(ps2_take(r), 1);
+	assert_int_equal(ps2_take(r), 0x2a); /* the rest of the way */
+	assert_int_equal(ps2_take(r), 0);
+	assert_int_equal(ps2_take(r), 0xd3);
+	assert_int_equal(ps2_take(r), 0);
+	assert_int_equal(rig_in(r, 0x64, 1) & 1, 0);
+}
+
+/* ------ the rest ------ */
+
+static void small_ports(void **state)
+{
+	static const char *const keys[] = { "pci.0.1.0.device=lpc", "lpc.pc-testdev=true", NULL };
+	AUTO_RIG struct rig *r = rig_new_keys(keys);
+
+	rig_chip(r, &isa_ports_class, NULL);
+	rig_out(r, 0x84, 1, 0x55);
+	assert_int_equal(rig_in(r, 0x84, 1), 0xff);
+	rig_out(r, 0x92, 1, 0);
+	assert_int_equal(rig_in(r, 0x92, 1), 2);
+	assert_int_equal(r->nrequest, 0);
+	rig_out(r, 0x92, 1, 3);
+	assert_int_equal(r->request, VM_RESET);
+	rig_out(r, 0xe0, 4, 0x12345678);
+	assert_int_equal(rig_in(r, 0xe1, 1), 0x56);
+	rig_mmio_write(r, 0xff000010, 8, 0x1122334455667788);
+	rig_swap(r);
+	assert_int_equal(rig_mmio_read(r, 0xff000010, 8), 0x1122334455667788);
+	rig_out(r, 0x2000 + 18, 1, 1);
+	assert_true(r->level[18]);
+	rig_out(r, 0xf4, 4, 3);
+	assert_int_equal(r->request, VM_EXIT_CODE);
+	assert_int_equal(r->request_arg, 7);
+	assert_int_equal(rig_in(r, 0x2ed, 1), 0x60); /* COM4: LSR */
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(pic_priorities_and_eoi),
+		cmocka_unit_test(pic_slave_and_masks),
+		cmocka_unit_test(pic_level_inputs),
+		cmocka_unit_test(pic_aeoi_rotation_poll),
+		cmocka_unit_test(pic_special_mask),
+		cmocka_unit_test(ioapic_edges),
+		cmocka_unit_test(ioapic_levels),
+		cmocka_unit_test(acpi_registers),
+		cmocka_unit_test(ps2_controller),
+		cmocka_unit_test(ps2_keys),
+		cmocka_unit_test(ps2_mouse_wheel),
+		cmocka_unit_test(small_ports),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
