@@ -10,6 +10,7 @@
 #include "base/alloc.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -259,6 +260,8 @@ int chr_attach(struct chr *c, int in_fd, int out_fd, struct err *e)
 {
 	int rc = 0;
 
+	if (in_fd >= 0 && out_fd == in_fd) /* epoll takes a descriptor once, and there are two watches */
+		out_fd = fcntl(in_fd, F_DUPFD_CLOEXEC, 3);
 	lock_take(&c->lock);
 	c->in_fd = in_fd;
 	c->out_fd = out_fd;
