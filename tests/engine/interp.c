@@ -203,7 +203,7 @@ static void put_random(void)
 		op16 = 0x66;
 	if (byte && mode != T64)
 		reg = rnd(4);
-	switch (rnd(16)) {
+	switch (rnd(21)) {
 	case 0: case 1: case 2: case 3: /* arithmetic in both directions */
 		op[0] = (uint8_t)(rnd(8) << 3 | (rnd(2) ? 2 : 0) | !byte);
 		put_modrm(op16, wide, byte, op, 1, reg, false);
@@ -257,10 +257,54 @@ static void put_random(void)
 		op[1] = 0xaf;
 		put_modrm(op16, wide, false, op, 2, reg, false);
 		break;
-	default:
+	case 15:
 		op[0] = 0x8d;
 		put_modrm(op16, wide, false, op, 1, reg, true);
 		break;
+	case 16: /* MUL, IMUL; DIV and IDIV raise #DE mostly */
+		op[0] = (uint8_t)(0xf6 | !byte);
+		put_modrm(op16, wide, byte, op, 1, rnd(8) ? 4 + rnd(2) : 6 + rnd(2), false);
+		break;
+	case 17: /* BT, BTS, BTR, BTC, by immediate */
+		op[0] = 0x0f;
+		op[1] = 0xba;
+		put_modrm(op16, wide, false, op, 2, 4 + rnd(4), false);
+		put_imm(1);
+		break;
+	case 18: /* BSF, BSR */
+		op[0] = 0x0f;
+		op[1] = (uint8_t)(0xbc | rnd(2));
+		put_modrm(op16, wide, false, op, 2, reg, false);
+		break;
+	case 19: { /* XADD, CMPXCHG, XCHG, LOCK */
+		static const uint8_t two[] = { 0xc0, 0xb0 };
+
+		op[0] = (uint8_t)(rnd(6) << 3 | !byte);
+		if (rnd(2) || op[0] >> 3 == 2 || op[0] >> 3 == 3)
+			op[0] = (uint8_t)(0x86 | !byte);
+		else if (rnd(2))
+			op[0] = (uint8_t)(two[rnd(2)] | !byte), put(1, 0xf0);
+		else
+			put(1, 0xf0);
+		if (op[0] >= 0xb0) {
+			op[1] = op[0];
+			op[0] = 0x0f;
+			put_modrm(op16, wide, byte, op, 2, reg, true);
+		} else {
+			put_modrm(op16, wide, byte, op, 1, reg, true);
+		}
+		break;
+	}
+	default: /* BSWAP, XCHG with the accumulator, CBW, CWD, IMUL by immediate */
+		switch (rnd(4)) {
+		case 0: put(2, 0x0f, 0xc8 | rnd(4)); break;
+		case 1: put(1, 0x90 | rnd(4)); break;
+		case 2: put(1, 0x98 | rnd(2)); break;
+		default:
+			op[0] = 0x6b;
+			put_modrm(op16, wide, false, op, 1, reg, false);
+			put_imm(1);
+		}
 	}
 }
 

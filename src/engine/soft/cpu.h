@@ -39,7 +39,9 @@ enum { SLOT_ZERO = 16, SLOT_PC = 17, SLOT_EA = 18, SLOT_TMP = 19, SLOT_FSBASE = 
 
 enum cc_op { /* times 4 plus log2(size); ORDER: flags.c */
 	CC_FLAGS,  /* cc_r holds the six flags as in RFLAGS */
+	CC_MUL,    /* ORDER: up to here ZF and SF are not those of cc_r */
 	CC_ADD, CC_ADC, CC_SUB, CC_SBB, CC_LOGIC, CC_INC, CC_DEC,
+	CC_SHL, CC_SHR, CC_SAR,
 	CC_OPS
 };
 #define CC(op, size_log2) ((op) * 4 + (size_log2))

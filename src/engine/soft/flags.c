@@ -3,6 +3,7 @@
  * SDM vol. 1, section 3.4.3.1. Carries and overflows come from the bitwise majority formulas, which hold with any carry in.
  */
 #include "engine/soft/flags.h"
+#include "engine/soft/host_op.h"
 
 static inline uint32_t parity_flag(uint64_t r)
 {
@@ -20,6 +21,43 @@ static inline uint32_t szp_flags(uint64_t r, unsigned top)
 static inline uint32_t sum_flags(uint64_t a, uint64_t b, uint64_t r, uint64_t carry, uint64_t overflow, unsigned top)
 {
 	return szp_flags(r, top) | ((a ^ b ^ r) & FL_AF) | (carry >> top & 1) | (overflow >> top & 1 ? FL_OF : 0);
+}
+
+/* Undefined ones are those of the host: it does the operation once more. */
+#define HOST_OP(insn, suffix, bits, operand)                                                                           \
+	case bits: {                                                                                                   \
+		uint##bits##_t v = (uint##bits##_t)c->cc_a;                                                            \
+		__asm__(insn suffix " %2, %1" HOST_FLAGS_OUT : "=&a"(ax), "+r"(v) : operand : "cc");                 \
+		break;                                                                                                 \
+	}
+#define HOST_SHIFT(insn, suffix, bits) HOST_OP(insn, suffix, bits, "c"((uint8_t)c->cc_b))
+#define HOST_SHIFT_FLAGS(insn)                                                                                         \
+	static uint32_t insn##_flags(const struct cpu *c)                                                              \
+	{                                                                                                              \
+		uint16_t ax = 0;                                                                                       \
+                                                                                                                       \
+		switch (8u << (c->cc_op & 3)) {                                                                        \
+			HOST_SHIFT(#insn, "b", 8)                                                                      \
+			HOST_SHIFT(#insn, "w", 16)                                                                     \
+			HOST_SHIFT(#insn, "l", 32)                                                                     \
+			HOST_SHIFT(#insn, "q", 64)                                                                     \
+		}                                                                                                      \
+		return host_fl(ax);                                                                                    \
+	}
+HOST_SHIFT_FLAGS(shl)
+HOST_SHIFT_FLAGS(shr)
+HOST_SHIFT_FLAGS(sar)
+
+static uint32_t imul_flags(const struct cpu *c)
+{
+	uint16_t ax = 0;
+
+	switch (8u << (c->cc_op & 3)) {
+		HOST_OP("imul", "w", 16, "r"((uint16_t)c->cc_b))
+		HOST_OP("imul", "l", 32, "r"((uint32_t)c->cc_b))
+		HOST_OP("imul", "q", 64, "r"(c->cc_b))
+	}
+	return host_fl(ax);
 }
 
 uint32_t cc_flags(const struct cpu *c)
@@ -40,6 +78,10 @@ uint32_t cc_flags(const struct cpu *c)
 		return szp_flags(r, top) | ((a ^ 1 ^ r) & FL_AF) | (b & FL_CF) | ((~a & r) >> top & 1 ? FL_OF : 0);
 	case CC_DEC:
 		return szp_flags(r, top) | ((a ^ 1 ^ r) & FL_AF) | (b & FL_CF) | ((a & ~r) >> top & 1 ? FL_OF : 0);
+	case CC_SHL: return shl_flags(c);
+	case CC_SHR: return shr_flags(c);
+	case CC_SAR: return sar_flags(c);
+	case CC_MUL: return imul_flags(c);
 	default:
 		return r & FL_ARITH;
 	}
@@ -86,7 +128,7 @@ bool cc_cond(const struct cpu *c, unsigned cond)
 
 	if (c->cc_op >> 2 == CC_SUB && sub_cond(c, cond, &v))
 		return v;
-	if (cond >> 1 == 2 && c->cc_op >> 2 != CC_FLAGS)
+	if (cond >> 1 == 2 && c->cc_op >> 2 > CC_MUL)
 		return ((c->cc_r << (64 - (8u << (c->cc_op & 3)))) == 0) != (cond & 1);
 	return flags_cond(cc_flags(c), cond);
 }

@@ -3,6 +3,7 @@
  * when somebody asks. Operation CC_FLAGS holds them as bits.
  *   ADD, ADC, INC: cc_r = cc_a + cc_b (+ carry);  SUB, SBB, DEC: cc_r = cc_a - cc_b (- borrow);  LOGIC: cc_r only (CF=OF=AF=0)
  *   ADC, SBB: the carry in follows from a, b and r (its low bit is r ^ a ^ b); INC, DEC: cc_b holds the CF that stays
+ *   SHL, SHR, SAR: cc_r = cc_a shifted by cc_b (not 0);  MUL: cc_r = low half of cc_a * cc_b, signed
  * All three are stored zero-extended from the operand size.
  */
 #ifndef ENGINE_SOFT_FLAGS_H

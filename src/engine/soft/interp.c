@@ -156,6 +156,12 @@ static struct rec *h_cross(struct cpu *c, struct rec *r)
 }
 const rec_fn rec_cross = h_cross;
 
+struct rec *rec_flags(struct cpu *c, struct rec *r)
+{
+	cc_set_flags(c, cc_flags(c));
+	GO(r);
+}
+
 struct rec *rec_slow(struct cpu *c, struct rec *r)
 {
 	uint32_t mode = c->mode;

@@ -24,7 +24,7 @@
 
 /* Handlers have no calls, so they need no frame; stores of neighbouring fields are not worth a vector register. */
 #if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC optimize("omit-frame-pointer", "no-tree-slp-vectorize")
+#pragma GCC optimize("omit-frame-pointer", "no-tree-slp-vectorize", "no-partial-inlining", "no-ipa-sra")
 #endif
 
 #include "engine/soft/cpu.h"
@@ -144,19 +144,20 @@ struct rec *rec_miss(struct cpu *c, struct rec *r, uint64_t lin, unsigned size_a
 #define LOAD(bits, var, lin)                                                                                           \
 	do {                                                                                                           \
 		uint64_t lin_ = (lin);                                                                                 \
-		const void *p_ = tlb_read(c, lin_, (bits) / 8);                                                        \
-		if (UNLIKELY(!p_))                                                                                     \
+		const struct tlb_entry *e_ = tlb_at(c->tlb, lin_);                                                     \
+		if (UNLIKELY(lin_ + e_->rtag > 4096 - (bits) / 8))                                                     \
 			return rec_miss(c, r, lin_, (bits) / 8);                                                       \
-		var = *(const volatile uint##bits##_t *)p_;                                                            \
+		var = *(const volatile uint##bits##_t *)(lin_ + e_->add);                                              \
 	} while (0)
 
 /* Leaves the host address in p. */
 #define WRITABLE(bits, p, lin)                                                                                         \
 	do {                                                                                                           \
 		uint64_t lin_ = (lin);                                                                                 \
-		p = tlb_write(c, lin_, (bits) / 8);                                                                    \
-		if (UNLIKELY(!p))                                                                                      \
+		const struct tlb_entry *e_ = tlb_at(c->tlb, lin_);                                                     \
+		if (UNLIKELY(lin_ + e_->wtag > 4096 - (bits) / 8))                                                     \
 			return rec_miss(c, r, lin_, (bits) / 8 | MISS_WRITE);                                          \
+		p = (void *)(lin_ + e_->add);                                                                          \
 	} while (0)
 
 #define STORE(bits, lin, v)                                                                                            \
@@ -227,59 +228,97 @@ REC_INLINE struct jump *rec_jump_at(struct cpu *c, uint64_t rip)
 	} while (0)
 
 /* ------ conditions ------ */
-REC_INLINE bool rec_carry(const struct cpu *c)
+/*
+ * What is cheap to tell from the last operation; FLAGS_NEEDED otherwise. The handler then returns rec_flags(), which makes bits
+ * of the flags and runs the record again.
+ */
+enum { FLAGS_NEEDED = -1 };
+struct rec *rec_flags(struct cpu *c, struct rec *r);
+
+REC_INLINE int rec_carry(const struct cpu *c)
 {
+	uint64_t a = c->cc_a, b = c->cc_b, v = c->cc_r;
+	unsigned top = (8u << (c->cc_op & 3)) - 1;
+
 	switch (c->cc_op >> 2) {
-	case CC_ADD: return c->cc_r < c->cc_a;
-	case CC_SUB: return c->cc_a < c->cc_b;
-	case CC_LOGIC: return false;
+	case CC_FLAGS: return v & FL_CF;
+	case CC_ADD: return v < a;
+	case CC_SUB: return a < b;
+	case CC_LOGIC: return 0;
+	case CC_ADC: return ((a & b) | ((a | b) & ~v)) >> top & 1;
+	case CC_SBB: return ((~a & b) | ((~a | b) & v)) >> top & 1;
 	case CC_INC:
-	case CC_DEC: return c->cc_b;
-	case CC_FLAGS: return c->cc_r & FL_CF;
-	default: return cc_flags(c) & FL_CF;
+	case CC_DEC: return (int)b;
+	default: return FLAGS_NEEDED;
 	}
 }
 
-/* Condition of constant number: what compilers make of comparisons without a call. */
-REC_INLINE bool rec_cond(const struct cpu *c, unsigned cond)
+/* cond is a constant. */
+REC_INLINE int rec_cond(const struct cpu *c, unsigned cond)
 {
-	unsigned op = c->cc_op >> 2, up = 64 - (8u << (c->cc_op & 3));
-	bool v;
+	unsigned op = c->cc_op >> 2, up = 64 - (8u << (c->cc_op & 3)), f = (unsigned)c->cc_r;
+	int64_t a = (int64_t)(c->cc_a << up), b = (int64_t)(c->cc_b << up), v = (int64_t)(c->cc_r << up);
+	bool is;
 
-	if ((cond >> 1 == 2 || cond >> 1 == 4) && op != CC_FLAGS) {
-		v = cond >> 1 == 2 ? c->cc_r == 0 : (int64_t)(c->cc_r << up) < 0;
-		return v != (cond & 1);
-	}
-	if (op == CC_SUB && (cond >> 1 == 1 || cond >> 1 == 3 || cond >> 1 >= 6)) {
-		int64_t a = (int64_t)(c->cc_a << up), b = (int64_t)(c->cc_b << up);
+	if (UNLIKELY(op <= CC_MUL)) {
+		bool less = (f >> 7 ^ f >> 11) & 1;
 
-		v = cond >> 1 == 1 ? c->cc_a < c->cc_b : cond >> 1 == 3 ? c->cc_a <= c->cc_b : cond >> 1 == 6 ? a < b : a <= b;
-		return v != (cond & 1);
+		if (op == CC_MUL)
+			return FLAGS_NEEDED;
+		is = cond >> 1 == 0 ? f & FL_OF : cond >> 1 == 1 ? f & FL_CF : cond >> 1 == 2 ? f & FL_ZF :
+		     cond >> 1 == 3 ? f & (FL_CF | FL_ZF) : cond >> 1 == 4 ? f & FL_SF : cond >> 1 == 5 ? f & FL_PF :
+		     cond >> 1 == 6 ? less : less || f & FL_ZF;
+	} else if (cond >> 1 == 2) {
+		is = c->cc_r == 0;
+	} else if (cond >> 1 == 4) {
+		is = v < 0;
+	} else if (cond >> 1 == 0 || cond >> 1 == 5) {
+		return FLAGS_NEEDED;
+	} else if (LIKELY(op == CC_SUB)) {
+		is = cond >> 1 == 1 ? c->cc_a < c->cc_b : cond >> 1 == 3 ? c->cc_a <= c->cc_b : cond >> 1 == 6 ? a < b : a <= b;
+	} else if (op == CC_LOGIC) {
+		is = cond >> 1 == 1 ? false : cond >> 1 == 3 ? v == 0 : cond >> 1 == 6 ? v < 0 : v <= 0;
+	} else if (op == CC_ADD && cond >> 1 == 1) {
+		is = c->cc_r < c->cc_a;
+	} else {
+		return FLAGS_NEEDED;
 	}
-	return cc_cond(c, cond);
+	return is != (cond & 1);
 }
 
-/* ------ handler tables: rec_int.c, rec_mem.c, rec_flow.c ------ */
+/* ------ handler tables: rec_int.c, rec_mem.c, rec_flow.c, rec_vec.c ------ */
 enum rec_size { SZ8, SZ16, SZ32, SZ64, SIZES };
-enum rec_alu { A_ADD, A_OR, A_ADC, A_SBB, A_AND, A_SUB, A_XOR, A_CMP, A_TEST, ALUS };  /* ORDER: rec_int.c; A_CMP from opcodes */
-enum rec_form { F_RR, F_RI, F_RM, F_MR, F_MI, FORMS };                                  /* destination first */
+enum rec_alu { A_ADD, A_OR, A_ADC, A_SBB, A_AND, A_SUB, A_XOR, A_CMP, A_TEST, ALUS };
+/* Destination first. The last three: memory forms without an index. */
+enum rec_form { F_RR, F_RI, F_RM, F_MR, F_MI, F_RM_BD, F_MR_BD, F_MI_BD, FORMS };
+enum { F_BD = F_RM_BD - F_RM };
 enum rec_shift { S_ROL, S_ROR, S_SHL, S_SHR, S_SAR, SHIFTS };
+enum rec_muldiv { M_MUL, M_IMUL, M_DIV, M_IDIV, MULDIVS };
 
 extern const rec_fn rec_alu[ALUS][SIZES][FORMS];
-extern const rec_fn rec_mov[SIZES][FORMS];       /* F_RR, F_RM, F_MR, F_MI with any address */
-extern const rec_fn rec_mov_bd[SIZES][FORMS];    /* without an index */
-extern const rec_fn rec_movzx[2][SIZES][2];      /* from 8, 16 bits; to; register or memory source */
-extern const rec_fn rec_movsx[3][SIZES][2];      /* from 8, 16, 32 bits */
+extern const rec_fn rec_zero;                    /* XOR r,r of 32 or 64 bits */
+extern const rec_fn rec_mov[SIZES][FORMS];
+extern const rec_fn rec_movzx[2][SIZES][3];      /* from 8, 16 bits; to; register, memory, memory without index */
+extern const rec_fn rec_movsx[3][SIZES][3];      /* from 8, 16, 32 bits */
 extern const rec_fn rec_shift[SHIFTS][SIZES][2]; /* by immediate, by CL */
 extern const rec_fn rec_incdec[2][SIZES], rec_neg[SIZES], rec_not[SIZES];
 extern const rec_fn rec_imul[SIZES][3];          /* r,r  r,m  r,r,imm; not 8 bits */
+extern const rec_fn rec_muldiv[MULDIVS][SIZES];  /* one operand; 32 and 64 bits */
+extern const rec_fn rec_bsf[SIZES], rec_bsr[SIZES];
 extern const rec_fn rec_lea[SIZES], rec_lea_bd[SIZES], rec_bswap[SIZES], rec_xchg[SIZES], rec_cdq[SIZES], rec_cbw[SIZES];
-extern const rec_fn rec_bt[SIZES][2];            /* register by register, by immediate */
+enum rec_bit { B_BT, B_BTS, B_BTR, B_BTC, BITS };
+extern const rec_fn rec_bit[BITS][SIZES][2];     /* register by register, by immediate */
 extern const rec_fn rec_cmov[16][SIZES], rec_setcc[16];
 extern const rec_fn rec_mov_imm, rec_nop, rec_ea64, rec_ea32, rec_ea_seg;
+extern const rec_fn rec_load_rmw[SIZES];         /* into SLOT_TMP; the store that follows cannot miss */
+enum rec_atomic { AT_ADD, AT_OR, AT_AND, AT_SUB, AT_XOR, AT_XADD, AT_XCHG, AT_CMPXCHG, ATOMICS };
+extern const rec_fn rec_atomic[ATOMICS][SIZES][2]; /* LOCK; register, immediate source */
 
 extern const rec_fn rec_jcc[16];
-extern const rec_fn rec_cmp_jcc[16][SIZES][FORMS], rec_test_jcc[16][SIZES][FORMS]; /* fused; the exit is the next record */
+/* Fused with the conditional branch, which is the next record. */
+extern const rec_fn rec_cmp_jcc[16][SIZES][FORMS], rec_test_jcc[16][SIZES][FORMS];
+extern const rec_fn rec_alu_jcc[ALUS][16][SIZES][2]; /* F_RR, F_RI */
+extern const rec_fn rec_dec_jcc[16][SIZES];
 extern const rec_fn rec_jmp, rec_end;
 struct rec_stack_fns {
 	rec_fn push_r, push_i, push_m, pop_r, call, call_r, call_m, ret, jmp_r, jmp_m, leave;
@@ -306,7 +345,8 @@ struct maker { /* a block in the making */
 	uint32_t mode;
 	struct rec *first;  /* record of the block */
 	struct rec *at;     /* next free record; there is room for REC_BLOCK_BYTES */
-	struct rec *flags;  /* the last record if the next conditional branch may be fused into it */
+	struct rec *flags;  /* the last record if the next conditional branch may be fused into it, and what it is */
+	uint8_t alu, lg, form;
 	unsigned n;         /* instructions so far */
 	bool ended;         /* nothing behind can be reached */
 };

@@ -14,7 +14,10 @@ const rec_fn rec_jmp = h_jmp, rec_end = h_jmp;
 #define JCC_HANDLER(cond)                                                                                              \
 	HANDLER(h_jcc##cond)                                                                                           \
 	{                                                                                                              \
-		if (rec_cond(c, cond))                                                                                 \
+		int is = rec_cond(c, cond);                                                                            \
+		if (UNLIKELY(is < 0))                                                                                  \
+			return rec_flags(c, r);                                                                        \
+		if (is)                                                                                                \
 			TAKE(r);                                                                                       \
 		NEXT;                                                                                                  \
 	}
@@ -54,36 +57,27 @@ const rec_fn rec_jcc[16] = { FOR_CONDS(JCC_ROW) };
 		GO(r + 2);                                                                                             \
 	} while (0)
 
+#define FUSED_HANDLER(name, form, BODY, cond, bits, get_a, get_b)                                                      \
+	HANDLER(h_##name##_##form##bits##_##cond)                                                                      \
+	{                                                                                                              \
+		uint##bits##_t a, b;                                                                                   \
+		get_a;                                                                                                 \
+		get_b;                                                                                                 \
+		BODY(cond, bits);                                                                                      \
+	}
+#define REG_A(bits) a = RD##bits(r->dst)
+#define REG_B(bits) b = RD##bits(r->src)
+#define IMM_B(bits) b = (uint##bits##_t)(int64_t)r->imm
 #define FUSED_HANDLERS(name, BODY, cond, bits)                                                                         \
-	HANDLER(h_##name##_rr##bits##_##cond)                                                                          \
-	{                                                                                                              \
-		uint##bits##_t a = RD##bits(r->dst), b = RD##bits(r->src);                                             \
-		BODY(cond, bits);                                                                                      \
-	}                                                                                                              \
-	HANDLER(h_##name##_ri##bits##_##cond)                                                                          \
-	{                                                                                                              \
-		uint##bits##_t a = RD##bits(r->dst), b = (uint##bits##_t)(int64_t)r->imm;                              \
-		BODY(cond, bits);                                                                                      \
-	}                                                                                                              \
-	HANDLER(h_##name##_mr##bits##_##cond)                                                                          \
-	{                                                                                                              \
-		uint##bits##_t a, b = RD##bits(r->src);                                                                \
-		LOAD(bits, a, EA_BIS);                                                                                 \
-		BODY(cond, bits);                                                                                      \
-	}                                                                                                              \
-	HANDLER(h_##name##_mi##bits##_##cond)                                                                          \
-	{                                                                                                              \
-		uint##bits##_t a, b = (uint##bits##_t)(int64_t)r->imm;                                                 \
-		LOAD(bits, a, EA_BIS);                                                                                 \
-		BODY(cond, bits);                                                                                      \
-	}
-#define FUSED_RM_HANDLER(name, BODY, cond, bits)                                                                       \
-	HANDLER(h_##name##_rm##bits##_##cond)                                                                          \
-	{                                                                                                              \
-		uint##bits##_t a = RD##bits(r->dst), b;                                                                \
-		LOAD(bits, b, EA_BIS);                                                                                 \
-		BODY(cond, bits);                                                                                      \
-	}
+	FUSED_HANDLER(name, rr, BODY, cond, bits, REG_A(bits), REG_B(bits))                                            \
+	FUSED_HANDLER(name, ri, BODY, cond, bits, REG_A(bits), IMM_B(bits))                                            \
+	FUSED_HANDLER(name, mr, BODY, cond, bits, LOAD(bits, a, EA_BIS), REG_B(bits))                                  \
+	FUSED_HANDLER(name, mi, BODY, cond, bits, LOAD(bits, a, EA_BIS), IMM_B(bits))                                  \
+	FUSED_HANDLER(name, mr_bd, BODY, cond, bits, LOAD(bits, a, EA_BD), REG_B(bits))                                \
+	FUSED_HANDLER(name, mi_bd, BODY, cond, bits, LOAD(bits, a, EA_BD), IMM_B(bits))
+#define FUSED_RM_HANDLERS(name, BODY, cond, bits)                                                                      \
+	FUSED_HANDLER(name, rm, BODY, cond, bits, REG_A(bits), LOAD(bits, b, EA_BIS))                                  \
+	FUSED_HANDLER(name, rm_bd, BODY, cond, bits, REG_A(bits), LOAD(bits, b, EA_BD))
 
 /* Overflow and parity are not worth it. */
 #define FOR_FUSED(m) m(2) m(3) m(4) m(5) m(6) m(7) m(8) m(9) m(12) m(13) m(14) m(15)
@@ -91,9 +85,9 @@ const rec_fn rec_jcc[16] = { FOR_CONDS(JCC_ROW) };
 	FUSED_HANDLERS(cmpj, CMP_BODY, cond, 8)                                                                        \
 	FUSED_HANDLERS(cmpj, CMP_BODY, cond, 32)                                                                       \
 	FUSED_HANDLERS(cmpj, CMP_BODY, cond, 64)                                                                       \
-	FUSED_RM_HANDLER(cmpj, CMP_BODY, cond, 8)                                                                      \
-	FUSED_RM_HANDLER(cmpj, CMP_BODY, cond, 32)                                                                     \
-	FUSED_RM_HANDLER(cmpj, CMP_BODY, cond, 64)
+	FUSED_RM_HANDLERS(cmpj, CMP_BODY, cond, 8)                                                                     \
+	FUSED_RM_HANDLERS(cmpj, CMP_BODY, cond, 32)                                                                    \
+	FUSED_RM_HANDLERS(cmpj, CMP_BODY, cond, 64)
 FOR_FUSED(CMP_HANDLERS)
 #define FOR_TESTED(m) m(4) m(5) m(8) m(9) m(14) m(15)
 #define TEST_HANDLERS(cond)                                                                                            \
@@ -104,14 +98,83 @@ FOR_TESTED(TEST_HANDLERS)
 
 #define CMP_ROW(bits, cond)                                                                                            \
 	[SZ##bits] = { h_cmpj_rr##bits##_##cond, h_cmpj_ri##bits##_##cond, h_cmpj_rm##bits##_##cond,                   \
-		       h_cmpj_mr##bits##_##cond, h_cmpj_mi##bits##_##cond }
+		       h_cmpj_mr##bits##_##cond, h_cmpj_mi##bits##_##cond, h_cmpj_rm_bd##bits##_##cond,                \
+		       h_cmpj_mr_bd##bits##_##cond, h_cmpj_mi_bd##bits##_##cond }
 #define CMP_ROWS(cond) [cond] = { CMP_ROW(8, cond), CMP_ROW(32, cond), CMP_ROW(64, cond) },
 const rec_fn rec_cmp_jcc[16][SIZES][FORMS] = { FOR_FUSED(CMP_ROWS) };
 #define TEST_ROW(bits, cond)                                                                                           \
 	[SZ##bits] = { h_testj_rr##bits##_##cond, h_testj_ri##bits##_##cond, NULL, h_testj_mr##bits##_##cond,          \
-		       h_testj_mi##bits##_##cond }
+		       h_testj_mi##bits##_##cond, NULL, h_testj_mr_bd##bits##_##cond, h_testj_mi_bd##bits##_##cond }
 #define TEST_ROWS(cond) [cond] = { TEST_ROW(8, cond), TEST_ROW(32, cond), TEST_ROW(64, cond) },
 const rec_fn rec_test_jcc[16][SIZES][FORMS] = { FOR_TESTED(TEST_ROWS) };
+
+/* ------ arithmetic and branch in one ------ */
+#define ALU_BODY(cond, bits, cc, expr)                                                                                 \
+	do {                                                                                                           \
+		uint##bits##_t v = (uint##bits##_t)(expr);                                                             \
+		if ((cc) == CC_LOGIC) {                                                                                \
+			c->cc_op = CC(cc, SZ##bits);                                                                   \
+			c->cc_r = v;                                                                                   \
+		} else {                                                                                               \
+			cc_set(c, CC(cc, SZ##bits), a, b, v);                                                          \
+		}                                                                                                      \
+		WR##bits(r->dst, v);                                                                                   \
+		if ((cc) == CC_SUB ? SUB_COND(cond, bits) : (cc) == CC_LOGIC ? LOGIC_COND(cond, bits) :                \
+		    (cond) == 2 ? v < a : (cond) == 3 ? v >= a : (cond) == 4 ? v == 0 : (cond) == 5 ? v != 0 :         \
+		    (cond) == 8 ? (int##bits##_t)v < 0 : (int##bits##_t)v >= 0)                                        \
+			TAKE(r + 1);                                                                                   \
+		GO(r + 2);                                                                                             \
+	} while (0)
+#define ADD_BODY(cond, bits) ALU_BODY(cond, bits, CC_ADD, a + b)
+#define SUB_BODY(cond, bits) ALU_BODY(cond, bits, CC_SUB, a - b)
+#define AND_BODY(cond, bits) ALU_BODY(cond, bits, CC_LOGIC, a & b)
+#define OR_BODY(cond, bits) ALU_BODY(cond, bits, CC_LOGIC, a | b)
+#define XOR_BODY(cond, bits) ALU_BODY(cond, bits, CC_LOGIC, a ^ b)
+#define ALUJ_FORMS(name, BODY, cond, bits)                                                                             \
+	FUSED_HANDLER(name, rr, BODY, cond, bits, REG_A(bits), REG_B(bits))                                            \
+	FUSED_HANDLER(name, ri, BODY, cond, bits, REG_A(bits), IMM_B(bits))
+#define ALUJ_HANDLERS(name, BODY, cond) ALUJ_FORMS(name, BODY, cond, 32) ALUJ_FORMS(name, BODY, cond, 64)
+#define FOR_ADDED(m) m(2) m(3) m(4) m(5) m(8) m(9)
+#define ADDJ(cond) ALUJ_HANDLERS(addj, ADD_BODY, cond)
+#define SUBJ(cond) ALUJ_HANDLERS(subj, SUB_BODY, cond)
+#define ANDJ(cond) ALUJ_HANDLERS(andj, AND_BODY, cond)
+#define ORJ(cond) ALUJ_HANDLERS(orj, OR_BODY, cond)
+#define XORJ(cond) ALUJ_HANDLERS(xorj, XOR_BODY, cond)
+FOR_ADDED(ADDJ)
+FOR_FUSED(SUBJ)
+FOR_TESTED(ANDJ)
+FOR_TESTED(ORJ)
+FOR_TESTED(XORJ)
+#define ALUJ_ROW(name, cond)                                                                                           \
+	[cond] = { [SZ32] = { name##_rr32_##cond, name##_ri32_##cond }, [SZ64] = { name##_rr64_##cond, name##_ri64_##cond } },
+#define ADDJ_ROW(cond) ALUJ_ROW(h_addj, cond)
+#define SUBJ_ROW(cond) ALUJ_ROW(h_subj, cond)
+#define ANDJ_ROW(cond) ALUJ_ROW(h_andj, cond)
+#define ORJ_ROW(cond) ALUJ_ROW(h_orj, cond)
+#define XORJ_ROW(cond) ALUJ_ROW(h_xorj, cond)
+const rec_fn rec_alu_jcc[ALUS][16][SIZES][2] = {
+	[A_ADD] = { FOR_ADDED(ADDJ_ROW) }, [A_SUB] = { FOR_FUSED(SUBJ_ROW) }, [A_AND] = { FOR_TESTED(ANDJ_ROW) },
+	[A_OR] = { FOR_TESTED(ORJ_ROW) }, [A_XOR] = { FOR_TESTED(XORJ_ROW) },
+};
+
+#define DECJ_HANDLER(cond, bits)                                                                                       \
+	HANDLER(h_decj##bits##_##cond)                                                                                 \
+	{                                                                                                              \
+		uint##bits##_t a = RD##bits(r->dst), v = (uint##bits##_t)(a - 1);                                      \
+		int carry = rec_carry(c);                                                                              \
+		if (UNLIKELY(carry < 0))                                                                               \
+			return rec_flags(c, r);                                                                        \
+		cc_set(c, CC(CC_DEC, SZ##bits), a, (unsigned)carry, v);                                                \
+		WR##bits(r->dst, v);                                                                                   \
+		if ((cond) == 4 ? !v : (cond) == 5 ? v != 0 : (cond) == 8 ? (int##bits##_t)v < 0 : (int##bits##_t)v >= 0) \
+			TAKE(r + 1);                                                                                   \
+		GO(r + 2);                                                                                             \
+	}
+#define DECJ_HANDLERS(cond) DECJ_HANDLER(cond, 32) DECJ_HANDLER(cond, 64)
+#define FOR_COUNTED(m) m(4) m(5) m(8) m(9)
+FOR_COUNTED(DECJ_HANDLERS)
+#define DECJ_ROW(cond) [cond] = { [SZ32] = h_decj32_##cond, [SZ64] = h_decj64_##cond },
+const rec_fn rec_dec_jcc[16][SIZES] = { FOR_COUNTED(DECJ_ROW) };
 
 /* ------ stack ------ */
 /*

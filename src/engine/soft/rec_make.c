@@ -6,6 +6,7 @@
 
 #include "base/bits.h"
 #include "engine/soft/host_op.h"
+#include "engine/soft/thunk.h"
 
 /* ------ emitting ------ */
 static struct rec *emit(struct maker *m, rec_fn fn, unsigned off, unsigned len)
@@ -42,6 +43,7 @@ void rec_make_generic(struct maker *m, const struct insn *i, unsigned off, exec_
 	r->n = (uint16_t)m->n;
 	r->off = (uint16_t)off;
 	*(struct insn *)m->at = *i;
+	thunk_note((struct insn *)m->at);
 	m->at += REC_INSN_SLOTS;
 }
 
@@ -185,11 +187,22 @@ static bool has_index(const struct rec *r)
 	return r->index != SLOT(SLOT_ZERO);
 }
 
+/* As emit_mem, of the form in fns, or its brother without an index. */
+static struct rec *emit_form(struct maker *m, const struct insn *i, unsigned off, const rec_fn fns[FORMS], enum rec_form form,
+			     unsigned size, bool write)
+{
+	struct rec *r = emit_mem(m, i, off, fns[form], size, write);
+
+	if (r && !has_index(r))
+		r->fn = fns[form + F_BD];
+	return r;
+}
+
 /* Loads the memory operand n into SLOT_TMP, for operations that have no memory form of their own. */
 static bool emit_load_tmp(struct maker *m, const struct insn *i, unsigned off, unsigned n)
 {
 	unsigned size = i->opnd[n].size;
-	struct rec *r = emit_mem(m, i, off, rec_mov[__builtin_ctz(size)][F_RM], size, false);
+	struct rec *r = emit_form(m, i, off, rec_mov[__builtin_ctz(size)], F_RM, size, false);
 
 	if (!r)
 		return false;
@@ -197,9 +210,26 @@ static bool emit_load_tmp(struct maker *m, const struct insn *i, unsigned off, u
 	return true;
 }
 
+/*
+ * Read-modify-write of memory operand 0 by a record that works on SLOT_TMP, which the caller emits in between: this emits the
+ * load and says what the store must be.
+ */
+static bool emit_load_rmw(struct maker *m, const struct insn *i, unsigned off, struct rec *store)
+{
+	unsigned size = i->opnd[0].size, lg = (unsigned)__builtin_ctz(size);
+	struct rec *r = emit_mem(m, i, off, rec_load_rmw[lg], size, true);
+
+	if (!r)
+		return false;
+	*store = *r;
+	store->fn = rec_mov[lg][has_index(r) ? F_MR : F_MR_BD];
+	store->src = SLOT(SLOT_TMP);
+	return true;
+}
+
 /* ------ operations; false: generic ------ */
-/* Two operands, destination first, in any form that fns has. */
-static bool make_two(struct maker *m, const struct insn *i, unsigned off, const rec_fn fns[FORMS], const rec_fn *bd, bool write)
+/* Two operands, destination first, in any form that fns has. Returns the form. */
+static bool make_two(struct maker *m, const struct insn *i, unsigned off, const rec_fn fns[FORMS], bool write)
 {
 	unsigned size = i->opnd[0].size;
 	int dst = opnd_slot(i, 0), src = opnd_slot(i, 1);
@@ -215,13 +245,12 @@ static bool make_two(struct maker *m, const struct insn *i, unsigned off, const 
 	} else {
 		form = opnd_in_mem(i, 1) ? F_RM : F_RR;
 	}
-	if (!fns[form] || (form <= F_RM && dst < 0) || ((form == F_RR || form == F_MR) && src < 0))
+	if ((form <= F_RM && dst < 0) || ((form == F_RR || form == F_MR) && src < 0))
 		return false;
-	r = form <= F_RI ? emit(m, fns[form], off, i->len) : emit_mem(m, i, off, fns[form], size, write && form != F_RM);
+	r = form <= F_RI ? emit(m, fns[form], off, i->len) : emit_form(m, i, off, fns, form, size, write && form != F_RM);
 	if (!r)
 		return false;
-	if (bd && form >= F_RM && !has_index(r))
-		r->fn = bd[form];
+	m->form = (uint8_t)(form <= F_RI || has_index(r) ? form : form + F_BD);
 	if (form <= F_RM)
 		r->dst = (uint8_t)dst;
 	if (form == F_RR || form == F_MR)
@@ -246,14 +275,31 @@ static enum rec_alu alu_of(unsigned op)
 	}
 }
 
+static void may_fuse(struct maker *m, enum rec_alu a, unsigned lg)
+{
+	m->flags = m->at - 1;
+	m->alu = (uint8_t)a;
+	m->lg = (uint8_t)lg;
+}
+
 static bool make_alu(struct maker *m, const struct insn *i, unsigned off)
 {
 	enum rec_alu a = alu_of(i->op);
 	unsigned lg = (unsigned)__builtin_ctz(i->opnd[0].size);
+	struct rec *r;
 
-	if (!make_two(m, i, off, rec_alu[a][lg], NULL, a != A_CMP && a != A_TEST))
+	if (!make_two(m, i, off, rec_alu[a][lg], a != A_CMP && a != A_TEST))
 		return false;
-	m->flags = a == A_CMP || a == A_TEST ? m->at - 1 : NULL;
+	r = m->at - 1;
+	if (m->form == F_RR && r->dst == r->src && lg >= SZ32 && (a == A_XOR || a == A_SUB)) {
+		r->fn = a == A_XOR ? rec_zero : r->fn;
+	} else if (m->form == F_RR && r->dst == r->src && a == A_TEST) {
+		m->form = F_RI;
+		r->fn = rec_alu[a][lg][F_RI];
+		r->imm = -1;
+	}
+	if (r->fn != rec_zero)
+		may_fuse(m, a, lg);
 	return true;
 }
 
@@ -269,7 +315,7 @@ static bool make_mov(struct maker *m, const struct insn *i, unsigned off)
 		r->imm64 = lg == SZ32 ? (uint32_t)i->imm : i->imm;
 		return true;
 	}
-	return make_two(m, i, off, rec_mov[lg], rec_mov_bd[lg], true);
+	return make_two(m, i, off, rec_mov[lg], true);
 }
 
 static bool make_extend(struct maker *m, const struct insn *i, unsigned off)
@@ -277,14 +323,16 @@ static bool make_extend(struct maker *m, const struct insn *i, unsigned off)
 	unsigned from = (unsigned)__builtin_ctz(i->opnd[1].size), to = (unsigned)__builtin_ctz(i->opnd[0].size);
 	bool mem = opnd_in_mem(i, 1);
 	int dst = opnd_slot(i, 0);
-	rec_fn fn = i->op == OP_MOVZX ? from < 2 ? rec_movzx[from][to][mem] : NULL : from < 3 ? rec_movsx[from][to][mem] : NULL;
+	const rec_fn *fns = i->op == OP_MOVZX ? from < 2 ? rec_movzx[from][to] : NULL : from < 3 ? rec_movsx[from][to] : NULL;
 	struct rec *r;
 
-	if (!fn || dst < 0)
+	if (!fns || !fns[0] || dst < 0)
 		return false;
-	r = mem ? emit_mem(m, i, off, fn, 1 << from, false) : emit(m, fn, off, i->len);
+	r = mem ? emit_mem(m, i, off, fns[1], 1 << from, false) : emit(m, fns[0], off, i->len);
 	if (!r)
 		return false;
+	if (mem && !has_index(r))
+		r->fn = fns[2];
 	r->dst = (uint8_t)dst;
 	if (!mem)
 		r->src = (uint8_t)opnd_slot(i, 1);
@@ -307,34 +355,89 @@ static bool make_lea(struct maker *m, const struct insn *i, unsigned off)
 	return true;
 }
 
+/* One operand that is changed: a register, or memory through SLOT_TMP. fn works on r->dst. */
+static struct rec *make_modify(struct maker *m, const struct insn *i, unsigned off, rec_fn fn)
+{
+	int dst = opnd_slot(i, 0);
+	struct rec store, *r;
+	bool mem = opnd_in_mem(i, 0);
+
+	if (!fn || (dst < 0 && !mem) || (mem && !emit_load_rmw(m, i, off, &store)))
+		return NULL;
+	r = emit(m, fn, off, i->len);
+	r->dst = mem ? SLOT(SLOT_TMP) : (uint8_t)dst;
+	if (mem)
+		*m->at++ = store;
+	return r;
+}
+
 static bool make_shift(struct maker *m, const struct insn *i, unsigned off)
 {
-	static const uint8_t kinds[] = { S_ROL, S_ROR, S_SHL, S_SHR, S_SAR };
-	unsigned kind = i->op == OP_ROL ? 0 : i->op == OP_ROR ? 1 : i->op == OP_SHL ? 2 : i->op == OP_SHR ? 3 : 4;
+	unsigned kind = i->op == OP_ROL ? S_ROL : i->op == OP_ROR ? S_ROR : i->op == OP_SHL ? S_SHL : i->op == OP_SHR ? S_SHR : S_SAR;
 	unsigned size = i->opnd[0].size, lg = (unsigned)__builtin_ctz(size);
 	unsigned count = i->opnd[1].kind == OPND_ONE ? 1 : (unsigned)i->imm & (size == 8 ? 63 : 31);
-	bool by_cl = i->opnd[1].kind == OPND_FIXED;
-	int dst = opnd_slot(i, 0);
+	bool by_cl = i->opnd[1].kind == OPND_FIXED, mem = opnd_in_mem(i, 0);
 	struct rec *r;
 
-	if (dst < 0 || (!by_cl && count == 0))
+	if (!by_cl && count == 0)
 		return false;
-	r = emit(m, rec_shift[kinds[kind]][lg][by_cl], off, i->len);
-	r->dst = (uint8_t)dst;
+	r = make_modify(m, i, off, rec_shift[kind][lg][by_cl]);
+	if (!r)
+		return false;
 	r->imm = (int32_t)count;
-	r->disp = FL_CF | (count != 1 && rotate_imm_keeps_of ? 0 : FL_OF); /* of a rotate: the flags it changes */
+	r->disp = FL_CF | (count != 1 && rotate_imm_keeps_of && !mem ? 0 : FL_OF); /* of a rotate: the flags it changes */
 	return true;
 }
 
 static bool make_one(struct maker *m, const struct insn *i, unsigned off, const rec_fn fns[SIZES])
 {
-	unsigned lg = (unsigned)__builtin_ctz(i->opnd[0].size);
-	int dst = opnd_slot(i, 0);
+	return make_modify(m, i, off, fns[__builtin_ctz(i->opnd[0].size)]);
+}
 
-	if (dst < 0 || !fns[lg])
+static bool make_dec(struct maker *m, const struct insn *i, unsigned off)
+{
+	if (!make_one(m, i, off, rec_incdec[1]))
 		return false;
-	emit(m, fns[lg], off, i->len)->dst = (uint8_t)dst;
+	if (!opnd_in_mem(i, 0)) {
+		may_fuse(m, ALUS, (unsigned)__builtin_ctz(i->opnd[0].size));
+		m->form = F_RI;
+	}
 	return true;
+}
+
+/* LOCKed with memory, XCHG with memory, and XADD, CMPXCHG with it: the host's atomic operation also where none is asked for. */
+static bool make_atomic(struct maker *m, const struct insn *i, unsigned off, enum rec_atomic a)
+{
+	unsigned mem = opnd_in_mem(i, 0) ? 0 : 1, size = i->opnd[0].size, lg = (unsigned)__builtin_ctz(size);
+	bool imm = opnd_is_imm(i, 1);
+	int src = imm ? 0 : opnd_slot(i, !mem);
+	struct rec *r;
+
+	if (!opnd_in_mem(i, mem) || src < 0 || (mem && a != AT_XCHG))
+		return false;
+	r = emit_mem(m, i, off, rec_atomic[a][lg][imm], size, true);
+	if (!r)
+		return false;
+	if (imm)
+		r->imm = (int32_t)i->imm;
+	else
+		r->src = (uint8_t)src;
+	return true;
+}
+
+static bool make_locked(struct maker *m, const struct insn *i, unsigned off)
+{
+	switch (i->op) {
+	case OP_ADD: return make_atomic(m, i, off, AT_ADD);
+	case OP_OR: return make_atomic(m, i, off, AT_OR);
+	case OP_AND: return make_atomic(m, i, off, AT_AND);
+	case OP_SUB: return make_atomic(m, i, off, AT_SUB);
+	case OP_XOR: return make_atomic(m, i, off, AT_XOR);
+	case OP_XADD: return make_atomic(m, i, off, AT_XADD);
+	case OP_XCHG: return make_atomic(m, i, off, AT_XCHG);
+	case OP_CMPXCHG: return make_atomic(m, i, off, AT_CMPXCHG);
+	default: return false;
+	}
 }
 
 static bool make_xchg(struct maker *m, const struct insn *i, unsigned off)
@@ -344,10 +447,43 @@ static bool make_xchg(struct maker *m, const struct insn *i, unsigned off)
 	struct rec *r;
 
 	if (a < 0 || b < 0)
-		return false;
+		return make_atomic(m, i, off, AT_XCHG);
 	r = emit(m, rec_xchg[lg], off, i->len);
 	r->dst = (uint8_t)a;
 	r->src = (uint8_t)b;
+	return true;
+}
+
+/* Source in a register, or in memory through SLOT_TMP. */
+static int source_slot(struct maker *m, const struct insn *i, unsigned off, unsigned n)
+{
+	if (!opnd_in_mem(i, n))
+		return opnd_slot(i, n);
+	return emit_load_tmp(m, i, off, n) ? (int)SLOT(SLOT_TMP) : -1;
+}
+
+static bool make_muldiv(struct maker *m, const struct insn *i, unsigned off, enum rec_muldiv op)
+{
+	rec_fn fn = rec_muldiv[op][__builtin_ctz(i->opnd[0].size)];
+	int src = fn ? source_slot(m, i, off, 0) : -1;
+
+	if (src < 0)
+		return false;
+	emit(m, fn, off, i->len)->src = (uint8_t)src;
+	return true;
+}
+
+static bool make_scan(struct maker *m, const struct insn *i, unsigned off, const rec_fn fns[SIZES])
+{
+	rec_fn fn = fns[__builtin_ctz(i->opnd[0].size)];
+	int src = fn ? source_slot(m, i, off, 1) : -1;
+	struct rec *r;
+
+	if (src < 0)
+		return false;
+	r = emit(m, fn, off, i->len);
+	r->dst = (uint8_t)opnd_slot(i, 0);
+	r->src = (uint8_t)src;
 	return true;
 }
 
@@ -358,8 +494,8 @@ static bool make_imul(struct maker *m, const struct insn *i, unsigned off)
 	bool mem = opnd_in_mem(i, 1);
 	struct rec *r;
 
-	if (i->nopnd < 2 || i->opnd[0].kind != OPND_REG)
-		return false;
+	if (i->nopnd < 2)
+		return make_muldiv(m, i, off, M_IMUL);
 	form = i->nopnd == 3 ? 2 : mem ? 1 : 0;
 	if (!mem)
 		src = opnd_slot(i, 1);
@@ -378,14 +514,11 @@ static bool make_imul(struct maker *m, const struct insn *i, unsigned off)
 static bool make_cmov(struct maker *m, const struct insn *i, unsigned off)
 {
 	unsigned lg = (unsigned)__builtin_ctz(i->opsize);
-	int src = opnd_slot(i, 1);
+	int src = source_slot(m, i, off, 1);
 	struct rec *r;
 
-	if (opnd_in_mem(i, 1)) {
-		if (!emit_load_tmp(m, i, off, 1))
-			return false;
-		src = SLOT(SLOT_TMP);
-	}
+	if (src < 0)
+		return false;
 	r = emit(m, rec_cmov[i->cond][lg], off, i->len);
 	r->dst = (uint8_t)opnd_slot(i, 0);
 	r->src = (uint8_t)src;
@@ -394,25 +527,38 @@ static bool make_cmov(struct maker *m, const struct insn *i, unsigned off)
 
 static bool make_setcc(struct maker *m, const struct insn *i, unsigned off)
 {
+	struct rec *r;
 	int dst = opnd_slot(i, 0);
 
-	if (dst < 0)
-		return false;
-	emit(m, rec_setcc[i->cond], off, i->len)->dst = (uint8_t)dst;
-	return true;
+	emit(m, rec_setcc[i->cond], off, i->len)->dst = dst < 0 ? SLOT(SLOT_TMP) : (uint8_t)dst;
+	if (dst >= 0)
+		return true;
+	r = emit_form(m, i, off, rec_mov[SZ8], F_MR, 1, true);
+	if (r)
+		r->src = SLOT(SLOT_TMP);
+	return r;
 }
 
-static bool make_bt(struct maker *m, const struct insn *i, unsigned off)
+/* A bit number in a register reaches beyond the operand in memory: generic. */
+static bool make_bit(struct maker *m, const struct insn *i, unsigned off, enum rec_bit op)
 {
 	unsigned lg = (unsigned)__builtin_ctz(i->opnd[0].size);
-	bool imm = opnd_is_imm(i, 1);
-	int dst = opnd_slot(i, 0);
+	bool imm = opnd_is_imm(i, 1), mem = opnd_in_mem(i, 0);
+	rec_fn fn = rec_bit[op][lg][imm];
 	struct rec *r;
 
-	if (dst < 0)
+	if (mem && !imm)
 		return false;
-	r = emit(m, rec_bt[lg][imm], off, i->len);
-	r->dst = (uint8_t)dst;
+	if (mem && op == B_BT) {
+		if (!emit_load_tmp(m, i, off, 0))
+			return false;
+		r = emit(m, fn, off, i->len);
+		r->dst = SLOT(SLOT_TMP);
+	} else {
+		r = make_modify(m, i, off, fn);
+	}
+	if (!r)
+		return false;
 	if (imm)
 		r->imm = (int32_t)i->imm;
 	else
@@ -421,21 +567,26 @@ static bool make_bt(struct maker *m, const struct insn *i, unsigned off)
 }
 
 /* ------ flow ------ */
+static rec_fn fused_fn(const struct maker *m, unsigned cond)
+{
+	if (!m->flags)
+		return NULL;
+	switch (m->alu) {
+	case A_CMP: return rec_cmp_jcc[cond][m->lg][m->form];
+	case A_TEST: return rec_test_jcc[cond][m->lg][m->form];
+	case ALUS: return rec_dec_jcc[cond][m->lg];
+	default: return m->form <= F_RI ? rec_alu_jcc[m->alu][cond][m->lg][m->form] : NULL;
+	}
+}
+
 static bool make_jcc(struct maker *m, const struct insn *i, unsigned off)
 {
-	struct rec *f = m->flags;
-	rec_fn fused = NULL;
-	unsigned a, lg, form;
+	rec_fn fused = fused_fn(m, i->cond);
 
 	if (i->opsize != (m->mode & MODE_64 ? 8 : 4) || !code_is_flat(m->mode))
 		return false;
-	for (a = A_CMP; f && a <= A_TEST; a++)
-		for (lg = 0; lg < SIZES; lg++)
-			for (form = 0; form < FORMS; form++)
-				if (rec_alu[a][lg][form] == f->fn)
-					fused = a == A_CMP ? rec_cmp_jcc[i->cond][lg][form] : rec_test_jcc[i->cond][lg][form];
 	if (fused)
-		f->fn = fused;
+		m->flags->fn = fused;
 	emit_exit(m, rec_jcc[i->cond], off, (int64_t)off + i->len + (int64_t)i->imm);
 	return true;
 }
@@ -541,8 +692,10 @@ static bool make_leave(struct maker *m, const struct insn *i, unsigned off)
 
 static bool make_fast(struct maker *m, const struct insn *i, unsigned off)
 {
-	if (i->flags & (INSN_LOCK | INSN_VEX | INSN_EVEX))
+	if (i->flags & (INSN_VEX | INSN_EVEX))
 		return false;
+	if (i->flags & INSN_LOCK)
+		return make_locked(m, i, off);
 	switch (i->op) {
 	case OP_ADD: case OP_OR: case OP_ADC: case OP_SBB: case OP_AND: case OP_SUB: case OP_XOR: case OP_CMP: case OP_TEST:
 		return make_alu(m, i, off);
@@ -551,7 +704,7 @@ static bool make_fast(struct maker *m, const struct insn *i, unsigned off)
 	case OP_LEA: return make_lea(m, i, off);
 	case OP_ROL: case OP_ROR: case OP_SHL: case OP_SHR: case OP_SAR: return make_shift(m, i, off);
 	case OP_INC: return make_one(m, i, off, rec_incdec[0]);
-	case OP_DEC: return make_one(m, i, off, rec_incdec[1]);
+	case OP_DEC: return make_dec(m, i, off);
 	case OP_NEG: return make_one(m, i, off, rec_neg);
 	case OP_NOT: return make_one(m, i, off, rec_not);
 	case OP_BSWAP: return make_one(m, i, off, rec_bswap);
@@ -559,7 +712,15 @@ static bool make_fast(struct maker *m, const struct insn *i, unsigned off)
 	case OP_IMUL: return make_imul(m, i, off);
 	case OP_CMOVCC: return make_cmov(m, i, off);
 	case OP_SETCC: return make_setcc(m, i, off);
-	case OP_BT: return make_bt(m, i, off);
+	case OP_BT: return make_bit(m, i, off, B_BT);
+	case OP_BTS: return make_bit(m, i, off, B_BTS);
+	case OP_BTR: return make_bit(m, i, off, B_BTR);
+	case OP_BTC: return make_bit(m, i, off, B_BTC);
+	case OP_BSF: return make_scan(m, i, off, rec_bsf);
+	case OP_BSR: return make_scan(m, i, off, rec_bsr);
+	case OP_MUL: return make_muldiv(m, i, off, M_MUL);
+	case OP_DIV: return make_muldiv(m, i, off, M_DIV);
+	case OP_IDIV: return make_muldiv(m, i, off, M_IDIV);
 	case OP_CWD: return emit(m, rec_cdq[__builtin_ctz(i->opsize)], off, i->len);
 	case OP_CBW: return emit(m, rec_cbw[__builtin_ctz(i->opsize)], off, i->len);
 	case OP_NOP: return emit(m, rec_nop, off, i->len);
