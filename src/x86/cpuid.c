@@ -1,7 +1,8 @@
 /*
  * The CPU that guests see: the host's leaves through masks of what is emulated, leaves made up for topology, time and the
  * hypervisor. Left out on purpose: AVX-512 and AMX, TSX, CET, protection keys, MPX, PMU, MONITOR, WAITPKG, VMX and SVM, virtual-8086
- * extensions, 5-level paging, and the controls of speculation (IA32_ARCH_CAPABILITIES says instead that nothing needs them).
+ * extensions, 5-level paging. Of the controls of speculation there is only SPEC_CTRL, which IBRS_ALL in IA32_ARCH_CAPABILITIES
+ * implies; that register says that nothing else is needed.
  */
 #include "x86/cpuid.h"
 
@@ -53,7 +54,7 @@ static const struct feat feats[] = {
 	{ 7, EBX, 29, HOST, "sha" },
 	{ 7, ECX, 2, OURS, "umip" }, { 7, ECX, 8, HOST, "gfni" }, { 7, ECX, 9, HOST, "vaes" },
 	{ 7, ECX, 10, HOST, "vpclmulqdq" }, { 7, ECX, 22, OURS, "rdpid" },
-	{ 7, EDX, 4, OURS, "fsrm" }, { 7, EDX, 29, OURS, "arch_capabilities" },
+	{ 7, EDX, 4, OURS, "fsrm" }, { 7, EDX, 26, OURS, "spec_ctrl" }, { 7, EDX, 29, OURS, "arch_capabilities" },
 	{ 0x80000001, ECX, 0, OURS, "lahf_lm" }, { 0x80000001, ECX, 5, HOST, "lzcnt" },
 	{ 0x80000001, ECX, 8, OURS, "prefetchw" },
 	{ 0x80000001, EDX, 11, OURS, "syscall" }, { 0x80000001, EDX, 20, OURS, "nx" },

@@ -15,6 +15,9 @@ static const struct msr msrs[] = {
 	{ MSR_APIC_BASE, MSR_APIC_BASE, "APIC_BASE", MSR_APIC, MSR_WR_OK, MSR_ANY, 0 },
 	RO(0x3a, "FEATURE_CONTROL", 1), /* locked, all off */
 	CPU(MSR_TSC_ADJUST, MSR_TSC_ADJUST, "TSC_ADJUST", 0),
+	/* Guests that believe in IBRS_ALL set IBRS once and for all. There is nothing behind these bits. */
+	CPU(MSR_SPEC_CTRL, MSR_SPEC_CTRL, "SPEC_CTRL", 0),
+	{ MSR_PRED_CMD, MSR_PRED_CMD, "PRED_CMD", MSR_SPECIAL, MSR_WR_OK, MSR_ANY, 0 },
 	FIXED(0x79, 0x79, "BIOS_UPDT_TRIG", MSR_ANY, 0),
 	FIXED(0x8b, 0x8b, "BIOS_SIGN", MSR_ANY, 0),
 	FIXED(0xce, 0xce, "PLATFORM_INFO", MSR_INTEL, 0),

@@ -27,6 +27,7 @@ static uint64_t *msr_field(struct cpu *c, uint32_t index)
 	case MSR_SYSENTER_CS: return &c->sysenter_cs;
 	case MSR_SYSENTER_ESP: return &c->sysenter_esp;
 	case MSR_SYSENTER_EIP: return &c->sysenter_eip;
+	case MSR_SPEC_CTRL: return &c->spec_ctrl;
 	case MSR_MCG_STATUS: return &c->mcg_status;
 	case MSR_MISC_ENABLE: return &c->misc_enable;
 	case MSR_MTRR_PHYS0 ... MSR_MTRR_PHYS_END: return &c->mtrr_var[index - MSR_MTRR_PHYS0];
@@ -80,6 +81,7 @@ static bool value_ok(const struct cpu *c, uint32_t index, uint64_t v)
 	case MSR_GS_BASE:
 	case MSR_KERNEL_GS_BASE: return mmu_canonical(c, v);
 	case MSR_FMASK: return !(v >> 32);
+	case MSR_SPEC_CTRL: return !(v & ~1ull);
 	case MSR_TSC_AUX: return vc->feat.rdtscp && !(v >> 32);
 	case MSR_PAT: return memory_types_ok(v, 8, true);
 	case MSR_MTRR_FIX64K:
@@ -152,6 +154,7 @@ static bool special_write(struct cpu *c, uint32_t index, uint64_t v)
 	case MSR_TSC_ADJUST:
 		cpu_tsc_adjust_set(c, v);
 		return true;
+	case MSR_PRED_CMD: return !(v & ~1ull);
 	case MSR_TSC_DEADLINE:
 		if (!vcpu_of(c)->feat.tsc_deadline)
 			return false;
@@ -170,7 +173,7 @@ static bool special_write(struct cpu *c, uint32_t index, uint64_t v)
 
 static bool is_special(uint32_t index)
 {
-	return index == MSR_TSC || index == MSR_TSC_ADJUST || index == MSR_TSC_DEADLINE || index == MSR_APIC_BASE ||
+	return index == MSR_TSC || index == MSR_PRED_CMD || index == MSR_TSC_ADJUST || index == MSR_TSC_DEADLINE || index == MSR_APIC_BASE ||
 	       (index >= MSR_X2APIC && index <= MSR_X2APIC_END);
 }
 

@@ -229,7 +229,7 @@ void cpu_reset(struct cpu *c, bool power_up)
 {
 	struct engine_vcpu *v = vcpu_of(c);
 	struct x86_state s;
-	unsigned groups = X86_REGS | X86_SREGS | X86_DEBUG | X86_MP | X86_EVENTS;
+	unsigned groups = X86_REGS | X86_SREGS | X86_DEBUG | X86_MP; /* not X86_EVENTS: a SIPI may be behind the INIT */
 
 	x86_state_reset(&s, v->bsp);
 	if (!power_up) {
