@@ -7,6 +7,7 @@
 #include "base/bits.h"
 #include "engine/soft/host_op.h"
 #include "engine/soft/thunk.h"
+#include "engine/soft/thunk.h"
 
 /* ------ emitting ------ */
 static struct rec *emit(struct maker *m, rec_fn fn, unsigned off, unsigned len)
