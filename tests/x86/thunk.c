@@ -212,16 +212,32 @@ static void model_load(struct cpu *c, const struct state *s)
 		memcpy(c->vec[n], s->vec[n], 32);
 	}
 	memcpy(c->fx, s->fx, 512);
+	x87_turn(c->fx + FX_ST, x87_top(c));
 	thunk_thread_enter();
 }
 
-static unsigned model_run(struct cpu *c, const struct insn *i)
+/* Several in a row: what one leaves behind in the host's registers must not show in the next. */
+enum { ROW_MAX = 4 };
+struct row {
+	unsigned n, len;
+	struct insn insn[ROW_MAX];
+	uint8_t bytes[ROW_MAX * INSN_MAX];
+	const struct insn *last; /* that was begun */
+};
+
+static unsigned model_run(struct cpu *c, struct row *row)
 {
+	static volatile unsigned k;
+
 	c->rip = 0x1000;
-	c->rip_next = c->rip + i->len;
 	if (setjmp(c->unwind))
 		return c->exc_vector;
-	exec_table[i->op](c, i);
+	for (k = 0; k < row->n; k++) {
+		row->last = &row->insn[k];
+		c->rip_next = c->rip + row->last->len;
+		exec_table[row->last->op](c, row->last);
+		c->rip = c->rip_next;
+	}
 	return NO_EXCEPTION;
 }
 
@@ -407,12 +423,12 @@ static bool same(const struct insn *i, const struct state *before, const char *w
 }
 
 /* FSW to FTW, then the registers; the pointers are checked apart. */
-static bool same_x87(const struct insn *i, const struct state *before, const struct cpu *c)
+static bool same_x87(const struct insn *i, const struct state *before, struct cpu *c)
 {
 	bool ok = same(i, before, "FCW FSW FTW", st->fx, c->fx, 5);
 
 	for (unsigned r = 0; ok && r < 8; r++)
-		ok = same(i, before, "ST", st->fx + FX_ST + 16 * r, c->fx + FX_ST + 16 * r, 10);
+		ok = same(i, before, "ST", st->fx + FX_ST + 16 * r, x87_st(c, r), 10);
 	return ok;
 }
 
@@ -431,50 +447,74 @@ static bool same_memory(const struct insn *i, const struct state *before)
 	return true;
 }
 
+static void row_random(struct row *row, bool x87)
+{
+	row->n = below(3) ? 1 : 1 + below(ROW_MAX);
+	row->len = 0;
+	for (unsigned k = 0; k < row->n; k++) {
+		struct insn *i = &row->insn[k];
+		uint8_t *b = row->bytes + row->len;
+
+		do
+			random_insn(b, x87);
+		while (decode(i, b, INSN_MAX, CODE64) != DECODE_OK || !usable(i, x87) || (i->vec && !thunk_host_has(i->vec->feat)) ||
+		       (uses_mmx(i) && row->n > 1));
+		row->len += i->len;
+	}
+}
+
+/* Where the host's answer is known to be something that masked code cannot tell (see thunk.c), or is the host's own affair. */
+static void forgive(const struct insn *i, struct cpu *c, unsigned vector)
+{
+	bool fp = i->vec && (i->vec->flags & VEC_FP);
+
+	if (vector == EXC_XM && (st->mxcsr & 8)) /* inexact beside unmasked overflow */
+		st->mxcsr |= 0x20, c->mxcsr |= 0x20;
+	if (vector == EXC_PF && fp) /* VCVTPS2PH: flags before a store's fault */
+		st->mxcsr = c->mxcsr;
+	if (vector == EXC_XM && i->map == 3 && (i->opcode == 0x40 || i->opcode == 0x41)) /* DPPS stops between its steps */
+		st->mxcsr = c->mxcsr;
+	if (vector == EXC_PF && i->op == OP_X87) /* FBSTP writes as far as it comes */
+		memcpy(model_data + DATA_BYTES - 16, data + DATA_BYTES - 16, 16);
+}
+
 static bool one(bool x87)
 {
 	static struct state before;
+	static struct row row;
 	struct cpu *c = &v->cpu;
-	struct insn i;
-	uint8_t b[16];
+	const struct insn *i;
 	unsigned vector;
 	uint32_t fl;
 
-	do
-		random_insn(b, x87);
-	while (decode(&i, b, 15, CODE64) != DECODE_OK || !usable(&i, x87) || (i.vec && !thunk_host_has(i.vec->feat)));
+	row_random(&row, x87);
 	state_random(st, x87);
+	st->mxcsr |= 0x800; /* unmasked underflow: see thunk.c */
 	memcpy(&before, st, sizeof(before));
-	if (i.vec && (i.vec->flags & VEC_FP) && !(before.mxcsr & 0x800))
-		before.mxcsr |= 0x800, st->mxcsr |= 0x800; /* unmasked underflow: see thunk.c */
 	model_load(c, st);
-	x87 |= uses_mmx(&i);
-	native_run(b, i.len, x87);
+	x87 |= uses_mmx(&row.insn[0]);
+	native_run(row.bytes, row.len, x87);
 	tlb_shake(c);
-	vector = model_run(c, &i);
+	vector = model_run(c, &row);
+	i = row.last;
 	fl = cpu_flags(c) & FL_ARITH;
 	if (vector != st->vector) {
-		complain(&i, &before, "vector", &st->vector, &vector, 1);
+		complain(i, &before, "vector", &st->vector, &vector, 1);
 		return false;
 	}
 	for (unsigned n = 0; n < 16; n++)
-		if (n != RSP && !same(&i, &before, "GPR", &st->r[n], &c->r[n], 8))
+		if (n != RSP && !same(i, &before, "GPR", &st->r[n], &c->r[n], 8))
 			return false;
 	for (unsigned n = 0; n < 16; n++)
-		if (!same(&i, &before, "YMM", st->vec[n], c->vec[n], 32))
+		if (!same(i, &before, "YMM", st->vec[n], c->vec[n], 32))
 			return false;
-	if (vector == EXC_XM && (st->mxcsr & 8)) /* inexact beside unmasked overflow: see thunk.c */
-		st->mxcsr |= 0x20, c->mxcsr |= 0x20;
-	if (vector == EXC_PF && i.vec && (i.vec->flags & VEC_FP)) /* VCVTPS2PH: so are flags before a store's fault */
-		st->mxcsr = c->mxcsr;
-	if (vector == EXC_XM && i.map == 3 && (i.opcode == 0x40 || i.opcode == 0x41)) /* DPPS stops between its steps */
-		st->mxcsr = c->mxcsr;
 	/* Whether an MMX store that faults has turned the stack already is the host's affair. */
-	if (x87 && !(vector == EXC_PF && uses_mmx(&i)) && !same_x87(&i, &before, c))
+	if (x87 && !(vector == EXC_PF && uses_mmx(i)) && !same_x87(i, &before, c))
 		return false;
+	forgive(i, c, vector);
 	st->fl &= FL_ARITH;
-	return same(&i, &before, "MXCSR", &st->mxcsr, &c->mxcsr, 4) && same(&i, &before, "flags", &st->fl, &fl, 4) &&
-	       same_memory(&i, &before);
+	return same(i, &before, "MXCSR", &st->mxcsr, &c->mxcsr, 4) && same(i, &before, "flags", &st->fl, &fl, 4) &&
+	       same_memory(i, &before);
 }
 
 /* In each test: cmocka has put its own handlers there. */
@@ -489,7 +529,7 @@ static unsigned start(void)
 	shown = 0;
 	if (s)
 		seed = strtoull(s, NULL, 0) * 2 + 1;
-	return n ? (unsigned)atoi(n) : 40000;
+	return n ? (unsigned)atoi(n) : 20000;
 }
 
 static void vector_insns(void **unused)

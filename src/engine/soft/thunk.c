@@ -189,7 +189,7 @@ static struct thunk *thunk_alloc(void)
 	return arena.chunk++;
 }
 
-static thunk_fn choose_run(const struct thunk *t, const struct insn *i);
+static thunk_fn choose_run(struct thunk *t, const struct insn *i);
 
 static void thunk_describe(struct thunk *t, const struct insn *i)
 {
@@ -221,22 +221,31 @@ static void thunk_describe(struct thunk *t, const struct insn *i)
 	t->run = choose_run(t, i);
 }
 
+/* Where it will run. */
+static void *arena_put(const struct code_buf *b)
+{
+	uint8_t *at = arena.rx + arena.used;
+
+	memcpy(arena.rw + arena.used, b->bytes, b->n);
+	arena.used = (arena.used + b->n + 15) & ~(size_t)15;
+	return at;
+}
+
 static struct thunk *thunk_make(const struct insn *i, uint64_t key)
 {
-	uint8_t buf[THUNK_CODE_MAX];
-	size_t n;
+	struct code_buf code, fast = { .n = 0 };
 	struct thunk *t;
 
-	if (!(arena.feats >> i->vec->feat & 1))
+	if (!(arena.feats >> i->vec->feat & 1) || arena.used + 2 * THUNK_CODE_MAX > ARENA_BYTES)
 		return NULL;
-	n = thunk_emit(buf, i);
-	if (arena.used + n > ARENA_BYTES)
-		return NULL;
+	thunk_emit(&code, i);
+	if (i->vec->kind == VK_X87)
+		x87_fast_emit(&fast, i);
 	t = thunk_alloc();
 	t->key = key;
-	t->code = (thunk_code)(void *)(arena.rx + arena.used);
-	memcpy(arena.rw + arena.used, buf, n);
-	arena.used = (arena.used + n + 15) & ~(size_t)15;
+	t->code = (thunk_code)arena_put(&code);
+	if (fast.n)
+		t->fast = (x87_code)arena_put(&fast);
 	thunk_describe(t, i);
 	table_add(t);
 	return t;
@@ -247,6 +256,8 @@ const struct thunk *thunk_prepare(const struct insn *i)
 	uint64_t key = thunk_key(i);
 	struct thunk *t;
 
+	if (UNLIKELY(!arena.ready) && thunk_init(NULL) < 0)
+		return NULL;
 	pthread_mutex_lock(&arena.mutex);
 	for (size_t at = table_slot(key);; at = (at + 1) & ((1u << arena.bits) - 1)) {
 		t = arena.table[at];
@@ -268,6 +279,7 @@ static struct thunk *thunk_scratch(const struct insn *i)
 		uint8_t *rw, *rx;
 		struct thunk t;
 	} s;
+	struct code_buf code;
 
 	if (!s.rw) {
 		pthread_mutex_lock(&arena.mutex);
@@ -280,9 +292,12 @@ static struct thunk *thunk_scratch(const struct insn *i)
 		assert(s.rw); /* fewer threads than vCPUs allowed by far */
 	}
 	memset(&s.t, 0, sizeof(s.t));
-	thunk_emit(s.rw, i);
+	thunk_emit(&code, i);
+	memcpy(s.rw, code.bytes, code.n);
 	s.t.code = (thunk_code)(void *)s.rx;
 	thunk_describe(&s.t, i);
+	if (i->vec->kind == VK_X87)
+		s.t.run = x87_run;
 	__asm__ volatile("mov %%ss, %%eax; push %%rax; lea 8(%%rsp), %%rdx; push %%rdx; pushfq; mov %%cs, %%eax; push %%rax;"
 			 "lea 1f(%%rip), %%rax; push %%rax; iretq; 1:" ::: "rax", "rdx", "memory", "cc");
 	return &s.t;
@@ -499,12 +514,6 @@ static void mmx_any(struct cpu *c, const struct thunk *t, const struct insn *i)
 {
 	simd_check_slow(c, t->row->kind == VK_MMX ? VK_MMX : VK_SSE);
 	x87_check_pending(c);
-	if (UNLIKELY(fx16(c, FX_FSW) & FSW_TOP) && t->size) { /* the image is turned only if nothing can fault any more */
-		uint64_t lin = operand_lin(c, t, i, t->store);
-
-		t->store ? mmu_probe_w(c, lin, t->size) : mmu_probe_r(c, lin, t->size);
-	}
-	x87_to_mmx(c);
 	if (t->row->flags & VEC_FP)
 		fp_any(c, t, i);
 	else if (!t->size)
@@ -516,12 +525,12 @@ static void mmx_any(struct cpu *c, const struct thunk *t, const struct insn *i)
 	x87_mmx_done(c, t->mmx_written);
 }
 
-static thunk_fn choose_run(const struct thunk *t, const struct insn *i)
+static thunk_fn choose_run(struct thunk *t, const struct insn *i)
 {
 	bool avx = t->row->kind == VK_AVX;
 
 	if (t->row->kind == VK_X87)
-		return x87_run;
+		return x87_choose(t, i);
 	if (t->mmx)
 		return mmx_any;
 	if (t->row->flags & VEC_FP)

@@ -14,11 +14,13 @@
 
 struct thunk;
 typedef void (*thunk_code)(struct cpu *c, void *mem);
+typedef uint32_t (*x87_code)(struct cpu *c, void *mem, uint8_t *st0, uint8_t *sti); /* see x87_fast.c; returns the status word */
 typedef void (*thunk_fn)(struct cpu *c, const struct thunk *t, const struct insn *i);
 
 struct thunk {
 	thunk_fn run;
 	thunk_code code;
+	x87_code fast;
 	const struct vec_row *row;
 	uint8_t size;        /* of the memory operand; 0: none */
 	uint8_t align;       /* mask that its address must be clear of, else #GP(0) */
@@ -28,7 +30,7 @@ struct thunk {
 	uint8_t nsave;       /* vector registers written, for undoing */
 	uint8_t saved[2];
 	uint8_t gpr_saved;   /* general register written, or REG_NONE */
-	uint8_t x87;         /* enum x87_class: see x87.c */
+	uint8_t x87_pops, x87_cc; /* fast x87: registers popped; condition codes taken from the host: C3..C0 in bits 3..0 */
 	uint64_t key;
 };
 
@@ -69,7 +71,7 @@ static inline void simd_check_avx(struct cpu *c)
 		simd_check_slow(c, VK_AVX);
 }
 
-/* x87 image fields. */
+/* Fields of cpu.fx. As FXSAVE has them, but registers are in physical order (MMi is at i, whatever the top of stack). */
 enum { FX_FCW = 0, FX_FSW = 2, FX_FTW = 4, FX_FOP = 6, FX_FIP = 8, FX_FDP = 16, FX_MXCSR = 24, FX_MXCSR_MASK = 28, FX_ST = 32 };
 enum { FSW_ES = 0x80, FSW_SF = 0x40, FSW_TOP_SHIFT = 11, FSW_TOP = 0x3800, FSW_C = 0x4700, FSW_B = 0x8000, FSW_EXC = 0x3f };
 static inline uint16_t fx16(const struct cpu *c, unsigned at)
@@ -80,6 +82,24 @@ static inline uint16_t fx16(const struct cpu *c, unsigned at)
 static inline void fx16_set(struct cpu *c, unsigned at, uint16_t v)
 {
 	*(uint16_t *)(c->fx + at) = v;
+}
+
+static inline unsigned x87_top(const struct cpu *c)
+{
+	return (fx16(c, FX_FSW) & FSW_TOP) >> FSW_TOP_SHIFT;
+}
+
+static inline uint8_t *x87_st(struct cpu *c, unsigned n)
+{
+	return c->fx + FX_ST + 16 * ((x87_top(c) + n) & 7);
+}
+
+/* Registers between stack order (FXSAVE's) and physical order. */
+void x87_turn(uint8_t regs[128], unsigned by);
+/* The host's sticky exception flags are a subset of the guest's: call when the guest's are cleared. */
+static inline void x87_host_clear(void)
+{
+	__asm__ volatile("fnclex");
 }
 
 /* Full tag word from the abridged one and the registers; and back. */

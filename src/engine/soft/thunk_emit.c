@@ -13,37 +13,12 @@
  *
  * Legacy SSE code leaves the upper halves in the image alone; VEX code stores the YMM register, whose upper bits the instruction
  * has cleared. Thunks of AVX end with vzeroupper, so SSE code never runs with dirty upper halves.
- * x87: fxrstor, the instruction, fxsave, fninit.
+ * x87: fxrstor, the instruction, fxsave, fninit; what is common goes a faster way: x87_fast.c.
  */
 #include "engine/soft/thunk_emit.h"
 
 #include "engine/soft/flags.h"
 
-#include <assert.h>
-#include <string.h>
-
-struct code {
-	uint8_t *p, *end;
-};
-
-static void put8(struct code *k, unsigned b)
-{
-	assert(k->p < k->end);
-	*k->p++ = b;
-}
-
-static void put32(struct code *k, uint32_t v)
-{
-	for (unsigned s = 0; s < 32; s += 8)
-		put8(k, v >> s & 0xff);
-}
-
-/* ModRM for reg, [rdi + disp32]. */
-static void put_state(struct code *k, unsigned reg, size_t at)
-{
-	put8(k, 0x87 | (reg & 7) << 3);
-	put32(k, at);
-}
 
 static size_t vec_at(unsigned n)
 {
@@ -51,7 +26,7 @@ static size_t vec_at(unsigned n)
 }
 
 /* movaps/vmovaps between xmmN and its image; opcode 28 load, 29 store. */
-static void put_xmm(struct code *k, unsigned opcode, unsigned n, bool vex)
+static void put_xmm(struct code_buf *k, unsigned opcode, unsigned n, bool vex)
 {
 	if (vex) {
 		put8(k, 0xc5);
@@ -66,7 +41,7 @@ static void put_xmm(struct code *k, unsigned opcode, unsigned n, bool vex)
 }
 
 /* movq between mmN and its image. */
-static void put_mmx(struct code *k, unsigned opcode, unsigned n)
+static void put_mmx(struct code_buf *k, unsigned opcode, unsigned n)
 {
 	put8(k, 0x0f);
 	put8(k, opcode);
@@ -74,7 +49,7 @@ static void put_mmx(struct code *k, unsigned opcode, unsigned n)
 }
 
 /* mov between a 64-bit host register and a state field; opcode 8b load, 89 store. */
-static void put_mov(struct code *k, unsigned opcode, unsigned host, size_t at)
+static void put_mov(struct code_buf *k, unsigned opcode, unsigned host, size_t at)
 {
 	put8(k, 0x48);
 	put8(k, opcode);
@@ -98,7 +73,7 @@ static bool opnd_is_reg(const struct insn *i, const struct vec_opnd *o)
 	return o->file != VF_NONE && !(o->slot == VS_RM && (i->flags & INSN_MEM));
 }
 
-static void put_opnd(struct code *k, const struct insn *i, const struct vec_opnd *o, bool store)
+static void put_opnd(struct code_buf *k, const struct insn *i, const struct vec_opnd *o, bool store)
 {
 	unsigned n = opnd_reg(i, o);
 
@@ -138,7 +113,7 @@ static struct host_regs host_regs(const struct insn *i)
 	return h;
 }
 
-static void put_insn(struct code *k, const struct insn *i)
+static void put_insn(struct code_buf *k, const struct insn *i)
 {
 	static const uint8_t prefix[] = { 0, 0x66, 0xf3, 0xf2 };
 	struct host_regs h = host_regs(i);
@@ -163,8 +138,7 @@ static void put_insn(struct code *k, const struct insn *i)
 		put8(k, i->imm & 0xff);
 }
 
-/* ZF PF CF SF AF by lahf, OF by seto: into cc_r, cc_op = CC_FLAGS. Uses eax and edx. */
-static void put_flags(struct code *k)
+void put_flags(struct code_buf *k)
 {
 	static const uint8_t seq[] = {
 		0x9f,                         /* lahf */
@@ -184,7 +158,7 @@ static void put_flags(struct code *k)
 	put32(k, CC(CC_FLAGS, 0));
 }
 
-static void put_implicit_in(struct code *k, const struct insn *i)
+static void put_implicit_in(struct code_buf *k, const struct insn *i)
 {
 	if (i->vec->flags & VEC_XMM0_IN)
 		put_xmm(k, 0x28, 0, false);
@@ -194,7 +168,7 @@ static void put_implicit_in(struct code *k, const struct insn *i)
 	}
 }
 
-static void put_implicit_out(struct code *k, const struct insn *i)
+static void put_implicit_out(struct code_buf *k, const struct insn *i)
 {
 	if (i->vec->flags & VEC_RCX_OUT)
 		put_mov(k, 0x89, RCX, gpr_at(RCX));
@@ -204,7 +178,7 @@ static void put_implicit_out(struct code *k, const struct insn *i)
 		put_flags(k);
 }
 
-static void emit_vec(struct code *k, const struct insn *i)
+static void emit_vec(struct code_buf *k, const struct insn *i)
 {
 	const struct vec_row *row = i->vec;
 	bool mmx = false;
@@ -234,7 +208,7 @@ static void emit_vec(struct code *k, const struct insn *i)
 }
 
 /* The exact form: the whole x87 state goes in and out. Nothing here waits for a pending exception: op_x87 has looked. */
-static void emit_x87(struct code *k, const struct insn *i)
+static void emit_x87(struct code_buf *k, const struct insn *i)
 {
 	size_t fx = offsetof(struct cpu, fx);
 
@@ -260,14 +234,12 @@ static void emit_x87(struct code *k, const struct insn *i)
 	put8(k, 0xe3); /* fninit */
 }
 
-size_t thunk_emit(uint8_t buf[THUNK_CODE_MAX], const struct insn *i)
+void thunk_emit(struct code_buf *k, const struct insn *i)
 {
-	struct code k = { buf, buf + THUNK_CODE_MAX };
-
+	k->n = 0;
 	if (i->vec->kind == VK_X87)
-		emit_x87(&k, i);
+		emit_x87(k, i);
 	else
-		emit_vec(&k, i);
-	put8(&k, 0xc3);
-	return k.p - buf;
+		emit_vec(k, i);
+	put8(k, 0xc3);
 }

@@ -145,7 +145,6 @@ void op_maskmovq(struct cpu *c, const struct insn *i)
 
 	simd_check_slow(c, VK_MMX);
 	x87_check_pending(c);
-	x87_to_mmx(c);
 	memcpy(v, c->fx + FX_ST + 16 * (i->reg & 7), 8);
 	memcpy(mask, c->fx + FX_ST + 16 * (i->rm & 7), 8);
 	x87_mmx_done(c, 0);

@@ -2,8 +2,7 @@
  * x87: running thunks on the FXSAVE image, control instructions, the environment in its four formats (SDM vol. 1, 8.1.10),
  * exceptions (#MF at the next waiting instruction), MMX's use of the registers.
  *
- * The image holds ST(i) relative to the top of stack and the abridged tag word in physical order, as FXSAVE has them. FIP and FDP
- * are 64 bits wide and the guest's own; FCS and FDS read as zero, as on current CPUs. FOP and FDP change only where an unmasked
+ * cpu.fx has FXSAVE's fields, but its registers in physical order. FIP and FDP are 64 bits wide and the guest's own; FCS and FDS read as zero, as on current CPUs. FOP and FDP change only where an unmasked
  * exception is left behind, as on current CPUs too.
  * With CR0.NE clear an exception should be signalled through IRQ 13; nothing is wired there: it is noted and forgotten.
  */
@@ -62,11 +61,18 @@ void x87_reset(struct cpu *c)
 	fx16_set(c, FX_FOP, 0);
 	fx64_set(c, FX_FIP, 0);
 	fx64_set(c, FX_FDP, 0);
+	x87_host_clear();
 }
 
-static unsigned x87_top(const struct cpu *c)
+void x87_turn(uint8_t regs[128], unsigned by)
 {
-	return (fx16(c, FX_FSW) & FSW_TOP) >> FSW_TOP_SHIFT;
+	uint8_t old[8][16];
+
+	if (by == 0)
+		return;
+	memcpy(old, regs, sizeof(old));
+	for (unsigned r = 0; r < 8; r++)
+		memcpy(regs + 16 * ((r + by) & 7), old[r], 16);
 }
 
 /* 0 valid, 1 zero, 2 special; from the ten bytes. */
@@ -83,11 +89,10 @@ static unsigned reg_tag(const uint8_t *st)
 
 uint16_t x87_tags(const struct cpu *c)
 {
-	unsigned top = x87_top(c);
 	uint16_t tags = 0;
 
 	for (unsigned r = 0; r < 8; r++) {
-		unsigned tag = c->fx[FX_FTW] >> r & 1 ? reg_tag(c->fx + FX_ST + 16 * ((r - top) & 7)) : 3;
+		unsigned tag = c->fx[FX_FTW] >> r & 1 ? reg_tag(c->fx + FX_ST + 16 * r) : 3;
 
 		tags |= tag << 2 * r;
 	}
@@ -104,21 +109,9 @@ void x87_tags_set(struct cpu *c, uint16_t tags)
 }
 
 /* ------ MMX ------ */
-void x87_to_mmx(struct cpu *c)
-{
-	unsigned top = x87_top(c);
-	uint8_t st[8][16];
-
-	if (LIKELY(top == 0))
-		return;
-	memcpy(st, c->fx + FX_ST, sizeof(st));
-	for (unsigned r = 0; r < 8; r++)
-		memcpy(c->fx + FX_ST + 16 * r, st[(r - top) & 7], 16);
-	fx16_set(c, FX_FSW, fx16(c, FX_FSW) & ~FSW_TOP);
-}
-
 void x87_mmx_done(struct cpu *c, uint8_t written)
 {
+	fx16_set(c, FX_FSW, fx16(c, FX_FSW) & ~FSW_TOP);
 	fx16_set(c, FX_FTW, 0xff);
 	for (; written; written &= written - 1)
 		fx16_set(c, FX_ST + 16 * __builtin_ctz(written) + 8, 0xffff);
@@ -132,12 +125,21 @@ void op_emms(struct cpu *c, const struct insn *i)
 }
 
 /* ------ instructions on the host ------ */
+/* fxrstor and fxsave want stack order. */
+static void exact(struct cpu *c, const struct thunk *t, void *mem)
+{
+	x87_turn(c->fx + FX_ST, (8 - x87_top(c)) & 7);
+	*(uint32_t *)(c->fx + FX_MXCSR) = MXCSR_DEFAULT; /* the host's */
+	t->code(c, mem);
+	x87_turn(c->fx + FX_ST, x87_top(c));
+}
+
 static void x87_load_slow(struct cpu *c, const struct thunk *t, uint64_t lin)
 {
 	uint8_t buf[16] __attribute__((aligned(16)));
 
 	mmu_ld_block(c, lin, buf, t->size);
-	t->code(c, buf);
+	exact(c, t, buf);
 }
 
 /* With unmasked exceptions a store may not happen, and then memory is not touched: it happened if it hides what was there. */
@@ -147,12 +149,12 @@ static bool x87_stores(struct cpu *c, const struct thunk *t, uint8_t buf[16])
 
 	memcpy(before, c->fx, sizeof(before));
 	memset(buf, 0, 16);
-	t->code(c, buf);
+	exact(c, t, buf);
 	if (!(fx16(c, FX_FSW) & FSW_ES))
 		return true;
 	memcpy(c->fx, before, sizeof(before));
 	memset(other, 0xff, sizeof(other));
-	t->code(c, other);
+	exact(c, t, other);
 	return !memcmp(buf, other, t->size);
 }
 
@@ -170,9 +172,9 @@ static void x87_store_slow(struct cpu *c, const struct thunk *t, uint64_t lin)
 	mmu_st_block(c, lin, buf, t->size);
 }
 
-static uint64_t code_pointer(const struct cpu *c)
+void x87_note_ip(struct cpu *c)
 {
-	return c->mode & MODE_PROT ? c->rip : c->seg[SEG_CS].base + c->rip;
+	fx64_set(c, FX_FIP, c->mode & MODE_PROT ? c->rip : c->seg[SEG_CS].base + c->rip);
 }
 
 void x87_run(struct cpu *c, const struct thunk *t, const struct insn *i)
@@ -189,14 +191,13 @@ void x87_run(struct cpu *c, const struct thunk *t, const struct insn *i)
 		lin = insn_lin(c, i, t->size, t->store);
 		p = t->store ? tlb_write(c, lin, t->size) : tlb_read(c, lin, t->size);
 	}
-	*(uint32_t *)(c->fx + FX_MXCSR) = MXCSR_DEFAULT; /* the host's, while fxrstor and fxsave run */
 	if (p || !t->size)
-		t->code(c, p);
+		exact(c, t, p);
 	else if (t->store)
 		x87_store_slow(c, t, lin);
 	else
 		x87_load_slow(c, t, lin);
-	fx64_set(c, FX_FIP, code_pointer(c));
+	x87_note_ip(c);
 	if (UNLIKELY(fx16(c, FX_FSW) & FSW_ES)) {
 		fop = (i->opcode & 7) << 8 | i->modrm;
 		if (t->size)
@@ -230,6 +231,7 @@ void op_fnclex(struct cpu *c, const struct insn *i)
 {
 	x87_available(c);
 	fx16_set(c, FX_FSW, fx16(c, FX_FSW) & ~(FSW_EXC | FSW_SF | FSW_ES | FSW_B));
+	x87_host_clear();
 }
 
 void op_fnstsw(struct cpu *c, const struct insn *i)
@@ -305,6 +307,7 @@ static void env_unpack(struct cpu *c, const uint32_t w[ENV_WORDS], unsigned size
 	fx64_set(c, FX_FIP, fip);
 	fx64_set(c, FX_FDP, fdp);
 	fcw_set(c, w[0]);
+	x87_host_clear();
 }
 
 static unsigned env_size(const struct cpu *c, const struct insn *i)
@@ -382,7 +385,7 @@ void op_fnsave(struct cpu *c, const struct insn *i)
 	x87_available(c);
 	n = env_bytes(c, buf, env_size(c, i));
 	for (unsigned r = 0; r < 8; r++, n += 10)
-		memcpy(buf + n, c->fx + FX_ST + 16 * r, 10);
+		memcpy(buf + n, x87_st(c, r), 10);
 	block_st(c, insn_lin(c, i, n, true), buf, n);
 	x87_reset(c);
 }
@@ -397,7 +400,7 @@ void op_frstor(struct cpu *c, const struct insn *i)
 	block_ld(c, insn_lin(c, i, n + ST_BYTES, false), buf, n + ST_BYTES);
 	env_from_bytes(c, buf, size);
 	for (unsigned r = 0; r < 8; r++, n += 10) {
-		memcpy(c->fx + FX_ST + 16 * r, buf + n, 10);
-		memset(c->fx + FX_ST + 16 * r + 10, 0, 6);
+		memcpy(x87_st(c, r), buf + n, 10);
+		memset(x87_st(c, r) + 10, 0, 6);
 	}
 }

@@ -4,9 +4,19 @@
 
 #include "engine/soft/thunk.h"
 
+struct code_buf;
+
+/* The exact way: any instruction, any state. */
 void x87_run(struct cpu *c, const struct thunk *t, const struct insn *i);
-/* Before and after an MMX instruction: the stack top becomes 0 (so that MMi is at ST(i) of the image), all tags valid. */
-void x87_to_mmx(struct cpu *c);
+/* What a guest's debugger sees as the address of the last instruction. */
+void x87_note_ip(struct cpu *c);
+/* After an MMX instruction: stack top 0, all tags valid. */
 void x87_mmx_done(struct cpu *c, uint8_t written);
+
+/* ------ x87_fast.c ------ */
+/* Code of a fast form; empty if it has none. */
+void x87_fast_emit(struct code_buf *k, const struct insn *i);
+/* How to run it, in either case. */
+thunk_fn x87_choose(struct thunk *t, const struct insn *i);
 
 #endif

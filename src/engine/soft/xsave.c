@@ -63,6 +63,7 @@ static void x87_out(const struct cpu *c, uint8_t *a, bool wide)
 		memcpy(a + FX_ST + 16 * r, c->fx + FX_ST + 16 * r, 10);
 		memset(a + FX_ST + 16 * r + 10, 0, 6);
 	}
+	x87_turn(a + FX_ST, (8 - x87_top(c)) & 7);
 }
 
 static void x87_in(struct cpu *c, const uint8_t *a, bool wide)
@@ -74,7 +75,9 @@ static void x87_in(struct cpu *c, const uint8_t *a, bool wide)
 		memset(c->fx + FX_FIP + 4, 0, 4), memset(c->fx + FX_FDP + 4, 0, 4);
 	fx16_set(c, FX_FCW, (fx16(c, FX_FCW) & 0x1f3f) | 0x40);
 	fx16_set(c, FX_FOP, fx16(c, FX_FOP) & 0x7ff);
+	x87_turn(c->fx + FX_ST, x87_top(c));
 	x87_summary(c);
+	x87_host_clear();
 }
 
 static void mxcsr_out(const struct cpu *c, uint8_t *a)
