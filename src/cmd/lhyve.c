@@ -79,9 +79,19 @@ static int check_unread(const struct conf *root, struct err *e)
 
 /* ------ a run ------ */
 
+/* A pseudo terminal is of no use to a user who does not know its name. */
 static void on_event(void *self, const char *name, const char *text)
 {
+	if (!strcmp(name, "console") && strstr(text, ": pty "))
+		log_warn("%s", text);
 	ctl_event(self, name, text);
+}
+
+static const char *end_name(enum vm_end end)
+{
+	static const char *const names[] = { "reset", "poweroff", "halt", "triple fault", "error" }; /* ORDER: vm_end */
+
+	return (unsigned)end < ARRAY_LEN(names) ? names[end] : "error";
 }
 
 static int set_title(const struct conf *root, const char *name, struct err *e)
@@ -111,6 +121,7 @@ static int vm_live(struct vm *vm, struct rundir *dir, const struct conf *root, i
 	vm_on_event(vm, on_event, ctl);
 	end = vm_run(vm, status, e);
 	vm_on_event(vm, NULL, NULL);
+	ctl_event(ctl, end_name(end), end == END_ERROR ? e->msg : NULL);
 	ctl_stop(ctl);
 	signals_detach();
 	return end == END_ERROR && *e->msg ? -EIO : 0;

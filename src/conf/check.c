@@ -1,5 +1,5 @@
 /*
- * Checks of the finished tree, before anything is built: switches of the machine-wide keys, also of those that nothing will
+ * Checks of the finished tree, before anything is built: the memory size, switches of the machine-wide keys, also of those that nothing will
  * read, and what bhyve has that is not here yet. Numbers are checked by their readers.
  */
 #include "conf/cli.h"
@@ -55,6 +55,20 @@ static char *peek(const struct conf *root, const char *path)
 	return !raw ? NULL : strchr(raw, '%') ? conf_expand(root, raw, path) : xstrdup(raw);
 }
 
+/* bhyve looks at it before it looks for anything to boot. */
+static int check_memory(const struct conf *root, struct err *e)
+{
+	AUTO_FREE char *text = peek(root, "memory.size");
+	uint64_t size;
+
+	if (!text || value_memsize(text, &size))
+		return 0;
+	err_set(e, -EINVAL, "invalid memsize '%s': expected a number of MiB, or one with K, M, G or T", text);
+	if (e)
+		e->status = STATUS_EX_USAGE;
+	return -EINVAL;
+}
+
 struct check {
 	const struct conf *root;
 	struct err *e;
@@ -79,6 +93,8 @@ int cli_check(const struct conf *root, struct err *e)
 {
 	struct check c = { .root = root, .e = e };
 
+	if (check_memory(root, e) < 0)
+		return -EINVAL;
 	prop_each_table(check_table, &c);
 	return c.r;
 }

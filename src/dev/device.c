@@ -3,6 +3,7 @@
 #include "base/alloc.h"
 #include "snap/snap.h"
 
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -89,4 +90,17 @@ void device_stat(struct device *d, const char *name, const uint64_t *value)
 			d->stats[i] = (struct dev_stat){ name, value };
 			return;
 		}
+}
+
+void device_event(struct device *d, const char *name, const char *fmt, ...)
+{
+	char text[256];
+	va_list ap;
+
+	if (!d->env->event)
+		return;
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	d->env->event(d->env->host, name, text);
 }

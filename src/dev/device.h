@@ -84,5 +84,7 @@ void device_resume(struct device *d);
 int device_visit(struct device *d, struct snap *s, struct err *e); /* save or load, by kind of s; load runs restored */
 void device_free(struct device *d);                                /* unrealizes */
 void device_stat(struct device *d, const char *name, const uint64_t *value);
+/* Tells control clients; any thread. */
+void device_event(struct device *d, const char *name, const char *fmt, ...) PRINTF(3, 4);
 
 #endif

@@ -2,6 +2,7 @@
 #include "vm/vm_int.h"
 
 #include <errno.h>
+#include <stdio.h>
 
 bool vm_power_button(struct vm *vm)
 {
@@ -82,6 +83,9 @@ void vm_on_event(struct vm *vm, void (*fn)(void *self, const char *name, const c
 	pthread_mutex_lock(&vm->event_lock);
 	vm->event_fn = fn;
 	vm->event_self = self;
+	for (unsigned i = 0; fn && i < vm->nearly; i++)
+		fn(self, vm->early[i].name, vm->early[i].text);
+	vm->nearly = fn ? 0 : vm->nearly;
 	pthread_mutex_unlock(&vm->event_lock);
 }
 
@@ -90,5 +94,9 @@ void vm_event(struct vm *vm, const char *name, const char *text)
 	pthread_mutex_lock(&vm->event_lock);
 	if (vm->event_fn)
 		vm->event_fn(vm->event_self, name, text);
+	else if (vm->nearly < VM_EARLY) {
+		snprintf(vm->early[vm->nearly].name, sizeof(vm->early[0].name), "%s", name);
+		snprintf(vm->early[vm->nearly++].text, sizeof(vm->early[0].text), "%s", text ? text : "");
+	}
 	pthread_mutex_unlock(&vm->event_lock);
 }

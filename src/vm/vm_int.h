@@ -20,7 +20,7 @@ struct vcpu {
 	unsigned holds; /* who wants this vCPU out, beside vm->holds */
 };
 
-enum { VM_SLOTS = 64 };
+enum { VM_SLOTS = 64, VM_EARLY = 16 };
 
 /*
  * The gate is a leaf lock: nothing else is taken and nothing is called with it held. Whoever wants vCPUs out of the engine
@@ -56,6 +56,10 @@ struct vm {
 	pthread_mutex_t event_lock;
 	void (*event_fn)(void *self, const char *name, const char *text);
 	void *event_self;
+	struct {
+		char name[16], text[96];
+	} early[VM_EARLY]; /* events before anybody listens, as devices are built */
+	unsigned nearly;
 };
 
 /* vm_build on a given engine (NULL: the configured one); for tests. */

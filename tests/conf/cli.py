@@ -9,12 +9,17 @@ CASES is text. A case starts with a line `$ arguments` (quoted as a shell would)
   ! text     standard error holds this text
   !! text    standard error does not hold it
   dump key=value, dump !key    of config.dump: has this line, or nothing for that key
-`TMP` in arguments is a directory with the files of lines `file NAME text` (\\n for a new line).
+`TMP` in arguments is a directory with the files of lines `file NAME text` (\\n for a new line) and off.elf, a kernel that powers
+off at once.
 """
+import os
 import shlex
 import subprocess
 import sys
 import tempfile
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
+import tiny  # noqa: E402  pylint: disable=wrong-import-position
 
 
 class Case:
@@ -76,6 +81,7 @@ def main():
         for name, text in files.items():
             with open(f"{tmp}/{name}", "w", encoding="utf-8") as f:
                 f.write(text)
+        tiny.write(f"{tmp}/off.elf", tiny.POWEROFF)
         for case in cases:
             args = shlex.split(case.args.replace("TMP", tmp))
             if any(kind == "dump" for kind, _ in case.checks):

@@ -183,6 +183,11 @@ int uart16550_open(struct uart16550 *u, const char *spec, struct err *e)
 	return chr_open(&u->chr, spec, u->rx_timeout.loop, &c, e);
 }
 
+const char *uart16550_peer(const struct uart16550 *u)
+{
+	return u->chr ? chr_describe(u->chr) : "";
+}
+
 void uart16550_close(struct uart16550 *u)
 {
 	if (u->chr)

@@ -31,6 +31,7 @@ struct uart16550 {
 void uart16550_init(struct uart16550 *u, struct loop *l, struct lock *held, const struct irq_line *line);
 /* Connects a back end (back/chr/chr.h); once. */
 int uart16550_open(struct uart16550 *u, const char *spec, struct err *e);
+const char *uart16550_peer(const struct uart16550 *u); /* the back end for people, "" without one */
 void uart16550_close(struct uart16550 *u); /* held not taken; also after a failed open */
 uint8_t uart16550_read(struct uart16550 *u, unsigned reg);
 void uart16550_write(struct uart16550 *u, unsigned reg, uint8_t val);

@@ -143,7 +143,10 @@ static int com_realize(struct lpc *l, unsigned n, struct err *e)
 	if (rc < 0 || !path)
 		return rc;
 	rc = uart16550_open(&l->uart[n].chip, path, e);
-	return rc < 0 ? err_wrap(e, "Unable to initialize backend '%s' for LPC device %s", path, com[n].name) : 0;
+	if (rc < 0)
+		return err_wrap(e, "Unable to initialize backend '%s' for LPC device %s", path, com[n].name);
+	device_event(&l->pci.dev, "console", "%s: %s", com[n].name, uart16550_peer(&l->uart[n].chip));
+	return 0;
 }
 
 static int coms_realize(struct lpc *l, struct err *e)

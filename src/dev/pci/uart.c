@@ -33,9 +33,13 @@ static int uart_realize(struct device *d, struct err *e)
 	uart16550_init(&u->chip, d->env->loop, &d->lock, &line);
 	device_stat(d, "bytes received", &u->chip.rx_bytes);
 	device_stat(d, "bytes sent", &u->chip.tx_bytes);
-	if (!u->path || uart16550_open(&u->chip, u->path, e) == 0)
+	if (!u->path)
 		return 0;
-	return err_wrap(e, "Unable to initialize backend '%s' for pci uart at %u:%u", u->path, u->pci.slot, u->pci.func);
+	if (uart16550_open(&u->chip, u->path, e) < 0)
+		return err_wrap(e, "Unable to initialize backend '%s' for pci uart at %u:%u", u->path, u->pci.slot,
+				u->pci.func);
+	device_event(d, "console", "%s: %s", d->name, uart16550_peer(&u->chip));
+	return 0;
 }
 
 static void uart_unrealize(struct device *d)

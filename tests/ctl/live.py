@@ -1,0 +1,334 @@
+#!/usr/bin/env python3
+"""lhyve and lhyvectl as managers use them, on kernels of a few instructions: live.py LHYVE LHYVECTL LHYVELOAD."""
+import fcntl
+import json
+import os
+import pty
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import termios
+import time
+import unittest
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
+import tiny  # noqa: E402  pylint: disable=wrong-import-position
+
+LHYVE, LHYVECTL, LHYVELOAD = sys.argv[1:4]
+MACHINE = ["-s", "0,hostbridge", "-s", "31,lpc"]
+
+
+def wait_for(what, condition, seconds=10):
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            raise AssertionError(f"waited in vain for {what}")
+        time.sleep(0.01)
+
+
+class Live(unittest.TestCase):
+    def setUp(self):
+        tmp = tempfile.TemporaryDirectory(prefix="lhyve-live-")
+        self.addCleanup(tmp.cleanup)
+        self.tmp, self.procs = tmp.name, []
+        self.rundir = f"{self.tmp}/run"
+        self.addCleanup(self.end_all)
+
+    def end_all(self):
+        for p in self.procs:
+            if p.poll() is None:
+                p.kill()
+            p.communicate()
+
+    def start(self, code, *args, name="vm", **kw):
+        kernel = tiny.write(f"{self.tmp}/{name}.elf", code)
+        cmd = [LHYVE, "-o", f"rundir={self.rundir}", "-m", "64", *MACHINE, "--kernel", kernel, *args, name]
+        kw = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | kw
+        p = subprocess.Popen(cmd, **kw)
+        self.procs.append(p)
+        return p
+
+    def started(self, code, *args, name="vm", **kw):
+        p = self.start(code, *args, name=name, **kw)
+        wait_for("the control socket",
+                 lambda: p.poll() is not None or self.ctl("status", name=name).returncode == 0)
+        if p.poll() is not None:
+            self.fail(f"ended at once: {p.communicate()}")
+        return p
+
+    def end(self, p, status):
+        out, err = p.communicate(timeout=10)
+        self.assertEqual(p.returncode, status, (out, err))
+        return (out or b"").decode(), (err or b"").decode()
+
+    def ctl(self, *args, name="vm"):
+        return subprocess.run([LHYVECTL, f"--rundir={self.rundir}", f"--vm={name}", *args], capture_output=True,
+                              text=True, timeout=30, check=False)
+
+    def ctl_ok(self, *args, name="vm"):
+        r = self.ctl(*args, name=name)
+        self.assertEqual(r.returncode, 0, (r.stdout, r.stderr))
+        return r.stdout
+
+    def ask(self, *args):
+        return json.loads(self.ctl_ok("--json", *args))
+
+    # ------ how guests end ------
+
+    def test_exit_statuses(self):
+        for code, args, status in ((tiny.RESET, [], 0), (tiny.POWEROFF, [], 1), (tiny.HALT, [], 2), (tiny.TRIPLE, [], 3),
+                                   (tiny.testdev(5), ["-l", "pc-testdev"], 11)):
+            self.end(self.start(code, *args), status)
+            self.assertFalse(os.path.exists(f"{self.rundir}/vm"))
+
+    def test_console_and_own_end(self):
+        p = self.start(tiny.serial("hello\n") + tiny.POWEROFF, "-l", "com1,stdio")
+        self.assertEqual(self.end(p, 1)[0], "hello\n")
+
+    def test_errors_leave_nothing(self):
+        p = self.start(tiny.LOOP, "-s", "4,virtio-blk,/nonexistent")
+        self.assertIn("/nonexistent", self.end(p, 4)[1])
+        self.assertFalse(os.path.exists(f"{self.rundir}/vm"))
+
+    def test_unknown_keys(self):
+        extra = ["-o", "memory.wierd=1", "-o", "pci.0.0.0.vendr=1", "-l", "com2,file=/dev/null"]
+        _, err = self.end(self.start(tiny.POWEROFF, *extra), 1)
+        self.assertEqual(sorted(err.splitlines()), [
+            "memory.wierd: unknown key, did you mean memory.wired?",
+            "pci.0.0.0.vendr: unknown key, did you mean pci.0.0.0.vendor?"])
+        _, err = self.end(self.start(tiny.POWEROFF, *extra, "-o", "config.strict=true"), 4)
+        self.assertEqual(err, "lhyve: memory.wierd: unknown key, did you mean memory.wired?\n")
+
+    def test_strict_accepts_what_is_known(self):
+        flags = ["-AHPwuS", "-o", "config.strict=true", "-D", "-I"]
+        self.end(self.start(tiny.POWEROFF, *flags, "-l", "com1,file=/dev/null"), 1)
+
+    # ------ signals ------
+
+    def test_sigterm_without_acpi(self):
+        p = self.started(tiny.LOOP)
+        p.send_signal(signal.SIGTERM)
+        self.end(p, -signal.SIGTERM)
+        self.assertFalse(os.path.exists(f"{self.rundir}/vm"))
+
+    def test_sigterm_presses_the_button(self):
+        p = self.started(tiny.BUTTON)
+        time.sleep(0.2)
+        p.send_signal(signal.SIGTERM)
+        self.end(p, 1)
+
+    def test_sigint_twice(self):
+        p = self.started(tiny.ACPI_ON + tiny.LOOP)
+        time.sleep(0.2)
+        p.send_signal(signal.SIGINT)
+        time.sleep(0.2)
+        self.assertIsNone(p.poll())
+        p.send_signal(signal.SIGINT)
+        self.end(p, -signal.SIGINT)
+
+    def test_terminal_comes_back(self):
+        for sig, status in ((signal.SIGTERM, -signal.SIGTERM), (signal.SIGHUP, -signal.SIGHUP),
+                            (signal.SIGSEGV, -signal.SIGSEGV), (signal.SIGABRT, -signal.SIGABRT), (None, 1)):
+            master, slave = pty.openpty()
+            before = termios.tcgetattr(slave)
+            p = self.started(tiny.LOOP, "-l", "com1,stdio", name=f"tty{sig}", stdin=slave, stdout=slave)
+            self.assertNotEqual(termios.tcgetattr(slave), before, "not raw")
+            if sig:
+                p.send_signal(sig)
+            else:
+                self.ctl_ok("poweroff", name="ttyNone")
+            self.end(p, status)
+            self.assertEqual(termios.tcgetattr(slave), before, f"after {sig}")
+            os.close(master)
+            os.close(slave)
+
+    # ------ names ------
+
+    def test_title(self):
+        p = self.started(tiny.LOOP)
+        with open(f"/proc/{p.pid}/cmdline", "rb") as f:
+            self.assertEqual(f.read().rstrip(b"\0"), b"bhyve: vm")
+        found = subprocess.run(["pgrep", "-fx", "bhyve: vm"], capture_output=True, text=True, check=False).stdout.split()
+        self.assertIn(str(p.pid), found)
+        p2 = self.started(tiny.LOOP, name="n" * 200)
+        with open(f"/proc/{p2.pid}/cmdline", "rb") as f:
+            self.assertEqual(f.read().rstrip(b"\0"), b"bhyve: " + b"n" * 200)
+
+    def test_one_start_of_a_name(self):
+        p = self.started(tiny.LOOP)
+        _, err = self.end(self.start(tiny.LOOP), 4)
+        self.assertEqual(err, f"lhyve: a machine named 'vm' is already running (process {p.pid})\n")
+        self.started(tiny.LOOP, name="other")
+
+    def test_killed_and_taken_over(self):
+        self.started(tiny.LOOP).kill()
+        wait_for("a dead machine", lambda: self.ctl("status").returncode == 1)
+        self.assertTrue(os.path.exists(f"{self.rundir}/vm/lock"))
+        self.started(tiny.LOOP)
+        self.ctl_ok("--destroy")
+
+    # ------ lhyvectl's options ------
+
+    def test_destroy(self):
+        self.assertEqual(self.ctl("--destroy").returncode, 1)
+        self.assertIn("vm_open: vm could not be opened: No such file or directory", self.ctl("--destroy").stderr)
+        p = self.started(tiny.LOOP)
+        self.ctl_ok("--destroy")
+        self.assertFalse(os.path.exists(f"{self.rundir}/vm"))
+        self.end(p, 4)
+        self.started(tiny.LOOP).kill()
+        wait_for("a dead machine", lambda: self.ctl("status").returncode == 1)
+        self.ctl_ok("--destroy")
+        self.assertFalse(os.path.exists(f"{self.rundir}/vm"))
+
+    def test_force(self):
+        p = self.started(tiny.LOOP)
+        self.ctl_ok("--force-reset")
+        self.end(p, 0)
+        p = self.started(tiny.LOOP)
+        self.ctl_ok("--force-poweroff")
+        self.end(p, 1)
+        r = self.ctl("--force-poweroff", "--destroy")
+        self.assertEqual((r.returncode, r.stderr), (1, "mutually exclusive actions specified\n"))
+
+    def test_usage(self):
+        for args in ([], ["--nonsense", "--vm=x"]):
+            r = subprocess.run([LHYVECTL, *args], capture_output=True, text=True, check=False)
+            self.assertEqual(r.returncode, 1)
+            self.assertIn("       [--get-stats]\n", r.stderr)
+            self.assertIn("       [--cpu=<vcpu_number>]\n", r.stderr)
+
+    def test_stats(self):
+        self.started(tiny.LOOP, "-c", "2")
+        lines = self.ctl_ok("--get-stats").splitlines()
+        self.assertEqual(lines[0], "vcpu0 stats:")
+        resident = [x for x in lines if x.startswith("Resident memory ")]
+        self.assertEqual(len(resident), 1)
+        name, number = resident[0].split("\t")
+        self.assertEqual(len(name), 40)
+        self.assertGreater(int(number), 1 << 20)
+        self.assertEqual(self.ctl_ok("--get-stats", "--cpu=1").splitlines()[0], "vcpu1 stats:")
+
+    def test_registers(self):
+        self.started(tiny.LOOP)
+        out = self.ctl_ok("--get-rip", "--get-cs", "--get-cr0", "--get-desc-cs", "--get-efer")
+        self.assertIn("cs[0]\t\t0x0010\n", out)
+        self.assertIn("rip[0]\t\t0x0000000000100010\n", out)
+        self.assertIn("cs desc[0]\t0x0000000000000000/0xffffffff/0x0000c09b\n", out)
+        self.assertIn("efer[0]\t\t0x0000000000000000\n", out)
+        self.ctl_ok("--set-rax=0x1234")
+        self.assertEqual(self.ctl_ok("--get-rax"), "rax[0]\t\t0x0000000000001234\n")
+        self.assertEqual(self.ask("registers")["registers"]["rax"], "0x0000000000001234")
+        r = self.ctl("--get-rax", "--cpu=7")
+        self.assertEqual((r.returncode, r.stdout), (255, "errno = 22\n"))
+
+    def test_queries(self):
+        self.started(tiny.LOOP, "-c", "4,sockets=1,cores=2,threads=2")
+        self.assertEqual(self.ctl_ok("--get-cpu-topology"), "cpu_topology:\tsockets=1, cores=2, threads=2, maxcpus=4\n")
+        self.assertEqual(self.ctl_ok("--get-active-cpus"), "active cpus:\t 0\n")
+        self.assertEqual(self.ctl_ok("--get-suspended-cpus"), "suspended cpus:\t (none)\n")
+        self.assertIn("Address     Length      Segment     Offset      Prot  Flags\n", self.ctl_ok("--get-memmap"))
+        self.assertEqual(self.ctl_ok("--get-memseg").splitlines()[0], "ID  Length      Name")
+        self.assertEqual(self.ctl_ok("--getcap", "--capname=hlt_exit"), 'Capability "hlt_exit" is set on vcpu 0\n')
+        r = self.ctl("--get-vmcs-link")
+        self.assertEqual(r.returncode, 1)
+        self.assertIn("cannot be read on the engine", r.stderr)
+        out = self.ctl_ok("--get-all")
+        for text in ("vcpu0 stats:", "rip[0]", "tr desc[0]", "cpu_topology:"):
+            self.assertIn(text, out)
+
+    # ------ subcommands ------
+
+    def test_status_and_list(self):
+        p = self.started(tiny.LOOP)
+        s = self.ask("status")
+        self.assertEqual((s["name"], s["state"], s["cpus"], s["memory"], s["pid"]), ("vm", "running", 1, 64 << 20, p.pid))
+        self.assertIn("state      running\n", self.ctl_ok("status"))
+        r = subprocess.run([LHYVECTL, f"--rundir={self.rundir}", "list"], capture_output=True, text=True, check=True)
+        self.assertEqual(r.stdout.split(), ["vm", "running", str(p.pid)])
+
+    def test_pause_and_resume(self):
+        self.started(tiny.LOOP)
+        self.ctl_ok("pause")
+        self.ctl_ok("pause")
+        s = self.ask("status")
+        self.assertEqual(s["state"], "paused")
+        time.sleep(0.05)
+        self.assertEqual(self.ask("status")["run_ns"], s["run_ns"])
+        self.assertEqual(self.ask("registers")["registers"]["rip"], "0x0000000000100010")
+        self.ctl_ok("resume")
+        self.assertEqual(self.ask("status")["state"], "running")
+        time.sleep(0.05)
+        self.assertGreater(self.ask("status")["run_ns"], s["run_ns"])
+
+    def test_powerdown(self):
+        self.started(tiny.LOOP)
+        r = self.ctl("powerdown")
+        self.assertEqual(r.returncode, 1)
+        self.assertIn("not enabled ACPI", r.stderr)
+        p = self.started(tiny.BUTTON, name="acpi")
+        time.sleep(0.2)
+        self.ctl_ok("powerdown", name="acpi")
+        self.end(p, 1)
+
+    def test_reading(self):
+        self.started(tiny.LOOP)
+        self.assertEqual(self.ask("read-memory", "at=0x100010", "size=2")["bytes"], tiny.LOOP.hex())
+        r = self.ctl("read-memory", "at=0x7ffffffff000")
+        self.assertEqual(r.returncode, 1)
+        names = [d["name"] for d in self.ask("devices")["devices"]]
+        self.assertTrue(any("hostbridge" in n for n in names), names)
+        self.assertTrue(any(m["kind"] == "ram" for m in self.ask("memory")["map"]))
+        self.assertEqual(self.ask("config")["keys"]["memory.size"], "64")
+        self.assertIn("powerdown", self.ctl_ok("help"))
+        r = self.ctl("nonsense")
+        self.assertEqual((r.returncode, "unknown command 'nonsense'" in r.stderr), (1, True))
+
+    def test_events(self):
+        p = self.started(tiny.LOOP, "-l", "com1,pty")
+        follow = subprocess.Popen([LHYVECTL, f"--rundir={self.rundir}", "--vm=vm", "events", "past"],
+                                  stdout=subprocess.PIPE, text=True)
+        self.procs.append(follow)
+        self.ctl_ok("pause")
+        self.ctl_ok("resume")
+        self.ctl_ok("poweroff")
+        self.end(p, 1)
+        out, _ = follow.communicate(timeout=10)
+        self.assertEqual(follow.returncode, 0)
+        names = [line.split(":")[0] for line in out.splitlines()]
+        self.assertEqual(names, ["console", "paused", "resumed", "poweroff"])
+        self.assertRegex(out.splitlines()[0], "^console: com1: pty /dev/pts/[0-9]+$")
+
+    def test_socket_is_private_and_tough(self):
+        p = self.started(tiny.LOOP)
+        self.assertEqual(os.stat(f"{self.rundir}/vm").st_mode & 0o777, 0o700)
+        for text in (b"\xff" * 100000, b"[" * 60000 + b"\n", b'{"cmd":"registers","args":{"cpu":4294967296}}\n'):
+            s = socket.socket(socket.AF_UNIX)
+            s.connect(f"{self.rundir}/vm/ctl")
+            s.sendall(text)
+            s.close()
+        self.assertEqual(self.ask("status")["pid"], p.pid)
+
+    # ------ the rest ------
+
+    def test_lhyveload(self):
+        r = subprocess.run([LHYVELOAD, "-m", "1G", "-d", "/disk", "vm"], capture_output=True, text=True, check=False)
+        self.assertEqual(r.returncode, 1)
+        self.assertIn("--kernel", r.stderr)
+        for args, status in (([], 1), (["-m", "x", "vm"], 64), (["-l", "a", "-l", "b", "vm"], 64), (["-q", "vm"], 1)):
+            r = subprocess.run([LHYVELOAD, *args], capture_output=True, check=False)
+            self.assertEqual(r.returncode, status, args)
+
+    def test_probe(self):
+        r = subprocess.run([LHYVE, "--probe", "--json"], capture_output=True, text=True, check=True)
+        probe = json.loads(r.stdout)
+        self.assertEqual({e["name"] for e in probe["engines"]}, {"kvm", "soft"})
+        self.assertTrue(all(p["ns"] > 0 for p in probe["prices"]))
+        r = subprocess.run([LHYVE, "--probe"], capture_output=True, text=True, check=True)
+        self.assertIn("Engines:\n", r.stdout)
+
+
+if __name__ == "__main__":
+    unittest.main(argv=sys.argv[:1] + sys.argv[4:])
