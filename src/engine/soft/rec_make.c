@@ -136,7 +136,7 @@ static enum ea_kind ea_kind(const struct maker *m, const struct insn *i)
 			return i->flags & INSN_RIPREL ? EA_NEVER : EA_TRUNC;
 		return i->seg == SEG_FS ? EA_ADD_FS : i->seg == SEG_GS ? EA_ADD_GS : EA_PLAIN;
 	}
-	if (m->mode & MODE_FLAT && i->addrsize == 4 && i->seg < SEG_FS)
+	if (m->mode & MODE_FLAT && i->addrsize == 4 && i->seg < SEG_FS && i->seg != SEG_CS /* never writable */)
 		return EA_TRUNC;
 	return EA_CHECK;
 }

@@ -1,0 +1,86 @@
+/*
+ * The differential tester: one random instruction at a time, on the host CPU and on the engine, from the same state; registers,
+ * flags, memory and exceptions must agree in every bit. The arena lies at the same linear addresses on both sides.
+ *
+ *   diff_gen.c     makes cases from a table of forms
+ *   diff_native.c  runs one on the host: state goes in and out by signal frames, so every register and RIP is the case's
+ *   diff_model.c   runs one on a struct cpu with page tables for the arena; engines are rows of a table
+ *   diff.c         compares, counts, prints
+ */
+#ifndef TESTS_ENGINE_DIFF_H
+#define TESTS_ENGINE_DIFF_H
+
+#include "base/types.h"
+#include "engine/soft/cpu.h"
+#include "x86/decode.h"
+#include "x86/state.h"
+
+/* The arena: what is absent or read-only makes faults. ORDER: arena_rights in diff.c. */
+enum {
+	ARENA = 0x70000000, ARENA_SIZE = 0x10000, PAGE = 4096,
+	DATA_LOW = PAGE, DATA_HIGH = 5 * PAGE, /* present; page 3 is read-only */
+	CODE_AT = 0x8000,                      /* the code page, filled with INT3 around the instruction */
+};
+enum arena_right { ARENA_NONE, ARENA_RW, ARENA_RO, ARENA_CODE };
+enum arena_right arena_right(unsigned page);
+
+struct diff_case {
+	const struct form *form;
+	enum code_size mode;
+	unsigned len;      /* of code */
+	uint8_t code[24];
+	uint32_t off;      /* of the instruction in the arena */
+	uint64_t r[16];
+	uint32_t fl;
+	struct x86_segment seg[6]; /* by enum x86_seg; as the native selectors are */
+	/* Memory is made so first, in this order. */
+	uint32_t fill_at, fill_len, copy_to, copy_from, copy_len, put_at, put_len;
+	uint8_t fill_byte, put[16];
+	char how[48]; /* what was chosen: for the coverage table */
+};
+
+enum { NO_EXCEPTION = 0xff };
+struct diff_result {
+	uint64_t r[16], rip; /* rip as the guest sees it */
+	uint32_t fl;
+	uint8_t vector;
+	uint32_t error;
+	uint64_t cr2;
+};
+
+/* ------ random numbers ------ */
+void rnd_seed(uint64_t seed);
+uint64_t rnd(void);
+static inline unsigned rnd_below(unsigned n)
+{
+	return (unsigned)((rnd() >> 11) % n);
+}
+static inline bool rnd_one_in(unsigned n)
+{
+	return rnd_below(n) == 0;
+}
+
+/* ------ diff_gen.c ------ */
+/* k->mode and k->seg are set; only: name of a form, or NULL. False: no such form in this mode. */
+bool gen_case(struct diff_case *k, const char *only);
+const char *form_name(const struct form *f);
+
+/* ------ diff_native.c ------ */
+uint8_t *native_init(void); /* the arena */
+bool native_mode(enum code_size mode); /* false: the host has no such code segment for us */
+void native_segments(struct diff_case *k);
+uint32_t native_flags(void); /* RFLAGS.ID and NT, which signal frames do not set */
+void native_run(const struct diff_case *k, struct diff_result *out);
+
+/* ------ diff_model.c ------ */
+struct diff_engine {
+	const char *name;
+	/* Executes the decoded instruction at c->rip; c->rip is the next one's address afterwards. It may raise. */
+	void (*run)(struct cpu *c, const struct insn *i);
+};
+extern const struct diff_engine diff_engines[];
+extern const unsigned diff_engines_n;
+uint8_t *model_init(void); /* its arena */
+void model_run(const struct diff_engine *e, const struct diff_case *k, struct diff_result *out);
+
+#endif

@@ -1,0 +1,153 @@
+/*
+ * One instruction on a struct cpu: a VM with one slot of RAM (the arena) and one with the page tables, which give the arena the
+ * rights that the host's mapping has. User mode, as the tester itself.
+ */
+#include "diff.h"
+
+#include "base/bits.h"
+#include "engine/soft/flags.h"
+#include "engine/soft/soft_int.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { TABLES = 0x10000, TABLE_PAGES = 4 };
+
+static struct engine_vcpu *v;
+static struct soft_vm vm;
+static struct ram_map map;
+static struct lapic lapic;
+
+static uint8_t *slot_add(gpa_t at, uint64_t size)
+{
+	struct ram_slot *s = &map.slot[map.n++];
+
+	s->at = at;
+	s->size = size;
+	s->host = aligned_alloc(PAGE, size);
+	s->pages = calloc(size / PAGE, sizeof(*s->pages));
+	memset(s->host, 0, size);
+	return s->host;
+}
+
+static void tables_make(uint64_t *t)
+{
+	enum { P = 1, W = 2, U = 4, A = 0x20, D = 0x40 };
+	static const uint64_t nx = 1ull << 63, rights[] = { 0, nx | P | W | U | A | D, nx | P | U | A, P | U | A };
+	unsigned n = 512;
+
+	t[0] = (TABLES + PAGE) | P | W | U | A;
+	t[n + (ARENA >> 30)] = (TABLES + 2 * PAGE) | P | W | U | A;
+	t[2 * n + (ARENA >> 21 & 511)] = (TABLES + 3 * PAGE) | P | W | U | A;
+	for (unsigned k = 0; k < ARENA_SIZE / PAGE; k++)
+		if (arena_right(k))
+			t[3 * n + (ARENA >> 12 & 511) + k] = (ARENA + k * PAGE) | rights[arena_right(k)];
+}
+
+uint8_t *model_init(void)
+{
+	struct cpu *c;
+
+	tables_make((uint64_t *)slot_add(TABLES, TABLE_PAGES * PAGE));
+	slot_add(ARENA, ARENA_SIZE);
+	v = aligned_alloc(64, round_up(sizeof(*v), 64));
+	memset(v, 0, sizeof(*v));
+	c = &v->cpu;
+	vm.map = &map;
+	vm.vcpu[0] = v;
+	v->feat.phys_bits = 40;
+	v->running = 1;
+	c->vm = &vm;
+	c->lapic = &lapic;
+	for (unsigned k = 0; k < TLBS; k++)
+		c->tlbs[k] = calloc(1, sizeof(struct tlb));
+	mmu_tlb_init(c);
+	c->code = code_cache_new(c, MIB(1));
+	c->cr0 = CR0_PE | CR0_PG | CR0_WP | CR0_NE;
+	c->cr3 = TABLES;
+	c->cr4 = CR4_PAE;
+	c->efer = EFER_LME | EFER_LMA | EFER_NXE;
+	return map.slot[1].host;
+}
+
+static void state_load(struct cpu *c, const struct diff_case *k)
+{
+	memcpy(c->r, k->r, sizeof(k->r));
+	memcpy(c->seg, k->seg, sizeof(k->seg));
+	c->cpl = 3;
+	c->fl = FL_1 | FL_IF | (k->fl & ~(uint32_t)FL_ARITH);
+	cc_set_flags(c, k->fl);
+	c->rip = ARENA + k->off - k->seg[SEG_CS].base;
+	c->budget = INT64_MAX;
+	c->poll = 0;
+	cpu_mode_changed(c);
+	c->leave = c->shadow = false;
+}
+
+static void state_store(struct cpu *c, struct diff_result *out)
+{
+	memcpy(out->r, c->r, sizeof(out->r));
+	out->rip = c->rip;
+	out->fl = cpu_flags(c);
+}
+
+/* The exec function, straight from the decoder. */
+static void run_exec(struct cpu *c, const struct insn *i)
+{
+	exec_table[i->op](c, i);
+	c->rip = c->rip_next;
+}
+
+/* Records: until the INT3 behind the instruction, which the empty IDT turns into a fault at its address. */
+static void run_records(struct cpu *c, const struct insn *i)
+{
+	for (unsigned n = 0; n < 64; n++) {
+		c->leave = false;
+		c->budget = 1 << 16;
+		interp_run(c);
+	}
+}
+
+static bool is_int3_fault(const struct cpu *c, const struct diff_case *k)
+{
+	uint64_t off = c->rip + k->seg[SEG_CS].base - ARENA;
+
+	return c->exc_vector == EXC_GP && (c->exc_error & ~1u) == (EXC_BP << 3 | 2) && off != k->off && off < ARENA_SIZE;
+}
+
+const struct diff_engine diff_engines[] = { { "exec", run_exec }, { "records", run_records } };
+const unsigned diff_engines_n = ARRAY_LEN(diff_engines);
+
+static void run(struct cpu *c, const struct diff_engine *e, const struct diff_case *k)
+{
+	struct insn i;
+	enum decode_result res = decode(&i, map.slot[1].host + k->off, INSN_MAX, k->mode);
+
+	if (res == DECODE_UD)
+		cpu_ud(c);
+	if (res != DECODE_OK)
+		cpu_gp0(c);
+	c->rip_next = c->rip + i.len;
+	if (k->mode != CODE64)
+		c->rip_next &= k->mode == CODE32 ? 0xffffffff : 0xffff;
+	e->run(c, &i);
+}
+
+void model_run(const struct diff_engine *e, const struct diff_case *k, struct diff_result *out)
+{
+	struct cpu *c = &v->cpu;
+
+	memset(map.slot[1].host + CODE_AT, 0xcc, PAGE);
+	memcpy(map.slot[1].host + k->off, k->code, k->len);
+	code_drop_all(c);
+	state_load(c, k);
+	out->vector = NO_EXCEPTION;
+	if (!setjmp(c->unwind)) {
+		run(c, e, k);
+	} else if (!is_int3_fault(c, k) && !(c->exc_vector == EXC_PF && (c->exc_error & PF_I))) { /* as diff_native.c */
+		out->vector = c->exc_vector;
+		out->error = c->exc_has_error ? c->exc_error : 0;
+		out->cr2 = c->exc_cr2;
+	}
+	state_store(c, out);
+}

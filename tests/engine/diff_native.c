@@ -1,0 +1,183 @@
+/*
+ * One instruction on the host. An INT3 in the tester leads to the signal handler, which puts the case's registers, flags, code
+ * segment and RIP into the frame: the return from the signal starts the instruction. INT3 lies all around it, so wherever it
+ * goes the next signal comes at once, with all registers in its frame; the handler then puts the tester's own back.
+ * Faults come the same way, with vector, error code and CR2. 32-bit code runs in the kernel's compatibility segment, 16-bit
+ * code in a segment of the local descriptor table.
+ */
+#include "diff.h"
+
+#include <asm/ldt.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <ucontext.h>
+#include <unistd.h>
+
+enum { SEL_CS64 = 0x33, SEL_CS32 = 0x23, SEL_DS = 0x2b, LDT_CODE = 0, LDT_DATA = 1 };
+#define SEL_LDT(n) ((n) << 3 | 7)
+
+static uint8_t *arena;
+static bool has_ldt;
+
+/* Shared with the handler. */
+static const struct diff_case *now;
+static struct diff_result *result;
+static volatile bool running;
+static gregset_t own;
+
+/* ORDER: enum x86_reg */
+static const int greg_of[16] = { REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, REG_RBP, REG_RSI, REG_RDI,
+				 REG_R8,  REG_R9,  REG_R10, REG_R11, REG_R12, REG_R13, REG_R14, REG_R15 };
+
+static uint16_t *selectors(greg_t *g) /* CS, GS, FS, SS */
+{
+	return (uint16_t *)&g[REG_CSGSFS];
+}
+
+static uint64_t case_rip(const struct diff_case *k)
+{
+	return ARENA + k->off - k->seg[SEG_CS].base;
+}
+
+static void frame_load(greg_t *g)
+{
+	for (unsigned n = 0; n < 16; n++)
+		g[greg_of[n]] = (greg_t)now->r[n];
+	g[REG_RIP] = (greg_t)case_rip(now);
+	g[REG_EFL] = now->fl | FL_1 | FL_IF;
+	selectors(g)[0] = now->seg[SEG_CS].sel;
+	selectors(g)[3] = now->seg[SEG_SS].sel;
+}
+
+static void frame_store(const greg_t *g)
+{
+	for (unsigned n = 0; n < 16; n++)
+		result->r[n] = (uint64_t)g[greg_of[n]];
+	result->rip = (uint64_t)g[REG_RIP];
+	result->fl = (uint32_t)g[REG_EFL];
+	result->vector = (uint8_t)g[REG_TRAPNO];
+	result->error = (uint32_t)g[REG_ERR];
+	result->cr2 = (uint64_t)g[REG_CR2];
+	if (result->vector == EXC_BP) {
+		result->vector = NO_EXCEPTION;
+		result->rip--;
+	} else if (result->vector == EXC_PF && (result->error & PF_I)) {
+		result->vector = NO_EXCEPTION; /* it went where there is no code: as far as the instruction is meant */
+	} else if (result->vector == EXC_PF && result->cr2 >> 63) {
+		result->error &= ~(uint32_t)PF_P; /* Linux hides what is mapped there */
+	}
+}
+
+static void on_signal(int sig, siginfo_t *si, void *frame)
+{
+	greg_t *g = ((ucontext_t *)frame)->uc_mcontext.gregs;
+
+	if (running) {
+		frame_store(g);
+		memcpy(g, own, sizeof(own));
+		running = false;
+	} else if (sig == SIGTRAP && now) {
+		memcpy(own, g, sizeof(own));
+		frame_load(g);
+		running = true;
+	} else {
+		signal(sig, SIG_DFL); /* the tester's own fault: die of it */
+	}
+}
+
+static void segments_init(void)
+{
+	struct user_desc d = { .entry_number = LDT_CODE, .base_addr = ARENA, .limit = 0xffff, .contents = 2 };
+
+	has_ldt = !syscall(SYS_modify_ldt, 1, &d, sizeof(d));
+	d.entry_number = LDT_DATA;
+	d.contents = 0;
+	has_ldt = has_ldt && !syscall(SYS_modify_ldt, 1, &d, sizeof(d));
+}
+
+/* The arena twice: for cases with their rights, for the tester all writable. */
+static uint8_t *arena_map(void)
+{
+	static const int prot[] = { PROT_NONE, PROT_READ | PROT_WRITE, PROT_READ, PROT_READ | PROT_EXEC };
+	int fd = memfd_create("diff", 0), shared = MAP_SHARED | MAP_POPULATE;
+	uint8_t *all;
+
+	if (fd < 0 || ftruncate(fd, ARENA_SIZE) < 0)
+		return MAP_FAILED;
+	if (mmap((void *)ARENA, ARENA_SIZE, PROT_READ, shared | MAP_FIXED_NOREPLACE, fd, 0) != (void *)ARENA)
+		return MAP_FAILED;
+	all = mmap(NULL, ARENA_SIZE, PROT_READ | PROT_WRITE, shared, fd, 0);
+	for (unsigned n = 0; n < ARENA_SIZE / PAGE; n++)
+		mprotect((uint8_t *)ARENA + n * PAGE, PAGE, prot[arena_right(n)]);
+	return all;
+}
+
+uint8_t *native_init(void)
+{
+	static const int sigs[] = { SIGTRAP, SIGSEGV, SIGBUS, SIGILL, SIGFPE };
+	struct sigaction sa = { .sa_sigaction = on_signal, .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER };
+	stack_t ss = { .ss_size = 256 * 1024 };
+
+	arena = arena_map();
+	ss.ss_sp = malloc(ss.ss_size);
+	if (arena == MAP_FAILED || !ss.ss_sp || sigaltstack(&ss, NULL) < 0) {
+		perror("arena");
+		exit(2);
+	}
+	for (unsigned n = 0; n < ARENA_SIZE; n++)
+		arena[n] = (uint8_t)rnd();
+	for (unsigned n = 0; n < ARRAY_LEN(sigs); n++)
+		sigaction(sigs[n], &sa, NULL);
+	segments_init();
+	return arena;
+}
+
+bool native_mode(enum code_size mode)
+{
+	return mode != CODE16 || has_ldt;
+}
+
+static struct x86_segment segment(uint16_t sel, uint32_t base, uint32_t limit, uint16_t attr)
+{
+	return (struct x86_segment){ .sel = sel, .base = base, .limit = limit, .attr = attr | ATTR_S | ATTR_P | 3 << ATTR_DPL_SHIFT };
+}
+
+void native_segments(struct diff_case *k)
+{
+	struct x86_segment code, data;
+
+	if (k->mode == CODE64) {
+		code = segment(SEL_CS64, 0, ~0u, 0xb | ATTR_L | ATTR_G);
+		data = segment(SEL_DS, 0, ~0u, 3 | ATTR_DB | ATTR_G);
+	} else if (k->mode == CODE32) {
+		code = segment(SEL_CS32, 0, ~0u, 0xb | ATTR_DB | ATTR_G);
+		data = segment(SEL_DS, 0, ~0u, 3 | ATTR_DB | ATTR_G);
+	} else {
+		code = segment(SEL_LDT(LDT_CODE), ARENA, 0xffff, 0xb);
+		data = segment(SEL_LDT(LDT_DATA), ARENA, 0xffff, 3);
+	}
+	for (unsigned n = 0; n < 4; n++)
+		k->seg[n] = n == SEG_CS ? code : data;
+	k->seg[SEG_FS] = k->seg[SEG_GS] = (struct x86_segment){ .unusable = true };
+}
+
+uint32_t native_flags(void)
+{
+	return (uint32_t)__builtin_ia32_readeflags_u64() & (FL_ID | FL_NT);
+}
+
+void native_run(const struct diff_case *k, struct diff_result *out)
+{
+	memset(arena + CODE_AT, 0xcc, PAGE);
+	memcpy(arena + k->off, k->code, k->len);
+	now = k;
+	result = out;
+	asm volatile("mov %0, %%ds; mov %0, %%es" : : "r"(k->seg[SEG_DS].sel) : "memory");
+	asm volatile("int3" : : : "memory", "cc");
+	asm volatile("mov %0, %%ds; mov %0, %%es" : : "r"(0) : "memory");
+	now = NULL;
+}
