@@ -32,8 +32,7 @@ void classes_print(FILE *out)
 	const char *names[CLASSES];
 	size_t n = 0;
 
-	REG_FOREACH(pci_class, const struct pci_class, c)
-	{
+	REG_FOREACH (pci_class, const struct pci_class, c) {
 		if (n == ARRAY_LEN(names))
 			break;
 		names[n++] = c->dev.name;
@@ -50,8 +49,7 @@ static const struct prop slot_keys[] = {
 
 static void tables_each(prop_table_fn *fn, void *self)
 {
-	REG_FOREACH(pci_class, const struct pci_class, c)
-	{
+	REG_FOREACH (pci_class, const struct pci_class, c) {
 		struct prop_table t = { "pci.B.S.F", c->dev.name, c->dev.about, c->dev.props };
 		struct prop_table common = { "pci.B.S.F", c->dev.name, NULL, slot_keys };
 

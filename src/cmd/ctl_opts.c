@@ -7,12 +7,13 @@
 #include <getopt.h>
 #include <string.h>
 
+/* clang-format off */
 static const char *const settable[] = {
 	"efer", "cr0", "cr2", "cr3", "cr4", "dr0", "dr1", "dr2", "dr3", "dr6", "dr7", "rsp", "rip", "rax", "rflags", NULL,
 };
 static const char *const gettable[] = {
 	"efer", "cr0", "cr2", "cr3", "cr4", "dr0", "dr1", "dr2", "dr3", "dr6", "dr7", "rsp", "rip", "rax", "rbx", "rcx",
-	"rdx",	"rsi", "rdi", "rbp", "r8",  "r9",  "r10", "r11", "r12", "r13", "r14", "r15", "rflags", NULL,
+	"rdx", "rsi", "rdi", "rbp", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15", "rflags", NULL,
 };
 static const char *const selectors[] = { "cs", "ds", "es", "fs", "gs", "ss", "tr", "ldtr", NULL };
 static const char *const descriptors[] = { "ds", "es", "ss", "cs", "fs", "gs", "tr", "ldtr", "gdtr", "idtr", NULL };
@@ -28,6 +29,7 @@ static const char *const hardware[] = {
 	"vmcs-exit-interruption-error", "vmcs-exit-interruption-info", "vmcs-link", "vmcb-intercepts", "vmcb-asid",
 	"vmcb-exit-details", "vmcb-tlb-ctrl", "vmcb-virq", "avic-apic-bar", "avic-backing-page", "avic-table", NULL,
 };
+/* clang-format on */
 
 static const char lives_with_process[] = "a machine lives as long as its lhyve process, which makes it";
 static const char not_built[] = "not built yet";

@@ -7,21 +7,21 @@
 #include <stdio.h>
 
 enum ctl_kind {
-	CTL_KIND_VM,        /* --vm, --cpu and other settings */
-	CTL_KIND_ABSENT,    /* of bhyve's, without a counterpart here: `why` says why */
+	CTL_KIND_VM,	 /* --vm, --cpu and other settings */
+	CTL_KIND_ABSENT, /* of bhyve's, without a counterpart here: `why` says why */
 	CTL_KIND_MEMSEG,
 	CTL_KIND_MEMMAP,
-	CTL_KIND_SET_REG,   /* reg: name for set-register */
+	CTL_KIND_SET_REG, /* reg: name for set-register */
 	CTL_KIND_SET_DESC,
 	CTL_KIND_NMI,
 	CTL_KIND_GET_REG,
 	CTL_KIND_GET_SEL,
 	CTL_KIND_GET_DESC,
 	CTL_KIND_X2APIC,
-	CTL_KIND_HARDWARE,  /* registers of VMX and SVM */
+	CTL_KIND_HARDWARE, /* registers of VMX and SVM */
 	CTL_KIND_GETCAP,
 	CTL_KIND_ACTIVE,
-	CTL_KIND_DEBUGGED,  /* --get-debug-cpus, --get-suspended-cpus: always none */
+	CTL_KIND_DEBUGGED, /* --get-debug-cpus, --get-suspended-cpus: always none */
 	CTL_KIND_STATS,
 	CTL_KIND_TOPOLOGY,
 	CTL_KIND_RESET,
@@ -37,7 +37,7 @@ struct ctl_opt {
 	enum ctl_kind kind;
 	const char *reg, *why;
 	const char *value; /* given: the argument, or "" */
-	bool query;        /* part of --get-all */
+	bool query;	   /* part of --get-all */
 };
 
 struct ctl_opts {

@@ -22,7 +22,7 @@ static void print_counters(const json_t *counters)
 	const char *name;
 	json_t *v;
 
-	json_object_foreach((json_t *)counters, name, v)
+	json_object_foreach ((json_t *)counters, name, v)
 		printf("%-40s\t%" JSON_INTEGER_FORMAT "\n", name, json_integer_value(v));
 }
 
@@ -55,7 +55,7 @@ void ctl_print_memseg(const json_t *memory)
 	json_t *m;
 	size_t i;
 
-	json_array_foreach(json_object_get(memory, "map"), i, m)
+	json_array_foreach (json_object_get(memory, "map"), i, m)
 		if (!strcmp(str(m, "kind"), "ram"))
 			ram += num(m, "size");
 	printf("ID  Length      Name\n");
@@ -70,14 +70,14 @@ void ctl_print_memmap(const json_t *memory)
 	size_t i;
 
 	printf("Address     Length      Segment     Offset      Prot  Flags\n");
-	json_array_foreach(json_object_get(memory, "map"), i, m)
-	{
+	json_array_foreach (json_object_get(memory, "map"), i, m) {
 		bool ram = !strcmp(str(m, "kind"), "ram");
 
 		if (!ram && strcmp(str(m, "kind"), "rom"))
 			continue;
-		printf("%-12" PRIX64 "%-12s%-12s%-12" PRIX64 "%-6s%s\n", (uint64_t)num(m, "at"), human(num(m, "size"), buf),
-		       str(m, "name"), (uint64_t)num(m, "offset"), ram ? "RWX" : "R-X", ram ? wired : "");
+		printf("%-12" PRIX64 "%-12s%-12s%-12" PRIX64 "%-6s%s\n", (uint64_t)num(m, "at"),
+		       human(num(m, "size"), buf), str(m, "name"), (uint64_t)num(m, "offset"), ram ? "RWX" : "R-X",
+		       ram ? wired : "");
 	}
 }
 
@@ -113,8 +113,7 @@ void ctl_print_cpus(const char *what, const json_t *cpus)
 	size_t i;
 
 	printf("%s cpus:\t", what);
-	json_array_foreach(cpus, i, c)
-	{
+	json_array_foreach (cpus, i, c) {
 		if (!json_is_true(json_object_get(c, "active")))
 			continue;
 		printf("%s%" JSON_INTEGER_FORMAT, sep, num(c, "cpu"));
@@ -152,7 +151,7 @@ static bool is_flat(const json_t *v)
 
 	if (!json_is_object(v))
 		return false;
-	json_object_foreach((json_t *)v, key, child)
+	json_object_foreach ((json_t *)v, key, child)
 		if (json_is_object(child) || json_is_array(child))
 			return false;
 	return true;
@@ -164,8 +163,7 @@ static void print_row(const json_t *v)
 	const char *key, *sep = "";
 	json_t *child;
 
-	json_object_foreach((json_t *)v, key, child)
-	{
+	json_object_foreach ((json_t *)v, key, child) {
 		printf("%s%s=", sep, key);
 		print_scalar(child);
 		sep = "  ";
@@ -180,8 +178,7 @@ static void print_tree(const json_t *v, int indent)
 	size_t i;
 
 	if (json_is_array(v)) {
-		json_array_foreach(v, i, child)
-		{
+		json_array_foreach (v, i, child) {
 			printf("%*s", indent, "");
 			if (is_flat(child)) {
 				print_row(child);
@@ -195,8 +192,7 @@ static void print_tree(const json_t *v, int indent)
 		}
 		return;
 	}
-	json_object_foreach((json_t *)v, key, child)
-	{
+	json_object_foreach ((json_t *)v, key, child) {
 		if (json_is_object(child) || json_is_array(child)) {
 			printf("%*s%s:\n", indent, "", key);
 			print_tree(child, indent + 2);
@@ -215,13 +211,14 @@ static void print_registers(const json_t *r)
 	json_t *v;
 
 	printf("vcpu%" JSON_INTEGER_FORMAT ", %s\n", num(r, "cpu"), str(r, "state"));
-	json_object_foreach(json_object_get(r, "registers"), name, v)
+	json_object_foreach (json_object_get(r, "registers"), name, v)
 		printf("%-9s %s%s", name, json_string_value(v), ++n % 3 ? "  " : "\n");
 	if (n % 3)
 		putchar('\n');
-	json_object_foreach(json_object_get(r, "segments"), name, v)
+	json_object_foreach (json_object_get(r, "segments"), name, v)
 		printf("%-9s %04x  base %s  limit %08" PRIx64 "  access %05" PRIx64 "\n", name,
-		       (unsigned)num(v, "selector"), str(v, "base"), (uint64_t)num(v, "limit"), (uint64_t)num(v, "access"));
+		       (unsigned)num(v, "selector"), str(v, "base"), (uint64_t)num(v, "limit"),
+		       (uint64_t)num(v, "access"));
 }
 
 static void print_stats(const json_t *s)
@@ -229,13 +226,11 @@ static void print_stats(const json_t *s)
 	json_t *d;
 	size_t i;
 
-	json_array_foreach(json_object_get(s, "cpus"), i, d)
-	{
+	json_array_foreach (json_object_get(s, "cpus"), i, d) {
 		printf("vcpu%" JSON_INTEGER_FORMAT ":\n", num(d, "cpu"));
 		print_counters(json_object_get(d, "counters"));
 	}
-	json_array_foreach(json_object_get(s, "devices"), i, d)
-	{
+	json_array_foreach (json_object_get(s, "devices"), i, d) {
 		printf("%s:\n", str(d, "name"));
 		print_counters(json_object_get(d, "counters"));
 	}
@@ -248,8 +243,7 @@ static void print_memory(const json_t *r)
 	json_t *m;
 	size_t i;
 
-	json_array_foreach(json_object_get(r, "map"), i, m)
-	{
+	json_array_foreach (json_object_get(r, "map"), i, m) {
 		uint64_t at = (uint64_t)num(m, "at"), size = (uint64_t)num(m, "size");
 
 		printf("%012" PRIx64 "-%012" PRIx64 "  %-4s %s\n", at, at + size - 1, str(m, "kind"), str(m, "name"));
@@ -261,10 +255,9 @@ static void print_commands(const json_t *r)
 	json_t *c, *a;
 	size_t i, k;
 
-	json_array_foreach(json_object_get(r, "commands"), i, c)
-	{
+	json_array_foreach (json_object_get(r, "commands"), i, c) {
 		printf("%-16s %s\n", str(c, "name"), str(c, "about"));
-		json_array_foreach(json_object_get(c, "args"), k, a)
+		json_array_foreach (json_object_get(c, "args"), k, a)
 			printf("    %s=%s%s: %s\n", str(a, "name"), str(a, "expected"),
 			       json_is_true(json_object_get(a, "required")) ? " (required)" : "", str(a, "help"));
 	}
@@ -279,7 +272,7 @@ static const struct {
 	const char *cmd;
 	void (*print)(const json_t *r);
 } printers[] = {
-	{ "registers", print_registers }, { "stats", print_stats },	  { "memory", print_memory },
+	{ "registers", print_registers }, { "stats", print_stats }, { "memory", print_memory },
 	{ "commands", print_commands },	  { "event", print_event },
 };
 

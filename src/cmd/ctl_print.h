@@ -8,13 +8,13 @@
 #include <stdio.h>
 
 /* bhyvectl's shapes. */
-void ctl_print_stats(const json_t *stats, unsigned cpu);     /* --get-stats */
+void ctl_print_stats(const json_t *stats, unsigned cpu); /* --get-stats */
 void ctl_print_memseg(const json_t *memory);
 void ctl_print_memmap(const json_t *memory);
 void ctl_print_value(const char *name, unsigned cpu, const char *hex);
 void ctl_print_selector(const char *name, unsigned cpu, unsigned selector);
 void ctl_print_desc(const char *name, unsigned cpu, const json_t *seg);
-void ctl_print_cpus(const char *what, const json_t *cpus);   /* NULL: none */
+void ctl_print_cpus(const char *what, const json_t *cpus); /* NULL: none */
 void ctl_print_topology(const json_t *cpus);
 /* Answers to subcommands. */
 void ctl_print_answer(const char *cmd, const json_t *result, bool json);

@@ -57,9 +57,9 @@ static void unread_key(void *self, const struct conf *leaf)
 static void read_own_keys(const struct conf *root)
 {
 	static const char *const own[] = {
-		"acpi_tables",	"acpi_tables_in_memory", "memory.size",	   "x86.strictmsr",	"x86.verbosemsr",
-		"lpc.fwcfg",	"destroy_on_poweroff",	 "config.dump",	   "x86.vmexit_on_hlt", "x86.vmexit_on_pause",
-		"monitor.enabled", "monitor.no_reboot",	 "gdb.address",	   "gdb.wait",		"name",
+		"acpi_tables",	   "acpi_tables_in_memory", "memory.size", "x86.strictmsr",	"x86.verbosemsr",
+		"lpc.fwcfg",	   "destroy_on_poweroff",   "config.dump", "x86.vmexit_on_hlt", "x86.vmexit_on_pause",
+		"monitor.enabled", "monitor.no_reboot",	    "gdb.address", "gdb.wait",		"name",
 	};
 
 	for (size_t i = 0; i < ARRAY_LEN(own); i++)
@@ -136,7 +136,8 @@ static int vm_session(const struct conf *root, int *status, struct err *e)
 	int r;
 
 	if (!rundir_name_ok(name))
-		return err_set(e, -EINVAL, "name=%s: expected 1 to 229 characters without / and control characters", name);
+		return err_set(e, -EINVAL, "name=%s: expected 1 to 229 characters without / and control characters",
+			       name);
 	dir = rundir_open(base, name, e);
 	if (!dir)
 		return e->code;
@@ -172,8 +173,13 @@ static int conf_run(struct cli *c, struct err *e)
 
 int main(int argc, char **argv)
 {
-	static const struct cli_env env_proto = { .device = classes_find, .unbuilt = pci_class_unbuilt, .devices = classes_print };
-	struct cli_env env = env_proto;
+	struct cli_env env = {
+		.out = stdout,
+		.err = stderr,
+		.device = classes_find,
+		.unbuilt = pci_class_unbuilt,
+		.devices = classes_print,
+	};
 	struct cli c = { .env = &env };
 	struct err e = { 0 };
 	int status;
@@ -182,8 +188,6 @@ int main(int argc, char **argv)
 	signals_init();
 	atexit(chr_restore_terminals);
 	classes_install();
-	env.out = stdout;
-	env.err = stderr;
 	c.conf = conf_new();
 	if (cli_parse(&c, argc, argv, &e) < 0)
 		status = fail(&c, &e);

@@ -1,6 +1,7 @@
 /*
- * lhyvectl: bhyvectl's options and our subcommands, over the control socket. bhyve's VM outlives its process until it is
- * destroyed; ours does not, so --destroy ends a running machine, and removes what a killed process left in the run directory.
+ * lhyvectl: bhyvectl's options and our subcommands, over the control socket. bhyve's VM outlives its process until it
+ * is destroyed; ours does not, so --destroy ends a running machine, and removes what a killed process left in the run
+ * directory.
  */
 #include "base/alloc.h"
 #include "base/auto.h"
@@ -106,7 +107,8 @@ static int get_register(struct session *s, const struct ctl_opt *o)
 		return status;
 	seg = json_object_get(json_object_get(r, "segments"), o->reg);
 	if (o->kind == CTL_KIND_GET_REG)
-		ctl_print_value(o->reg, s->cpu, json_string_value(json_object_get(json_object_get(r, "registers"), o->reg)));
+		ctl_print_value(o->reg, s->cpu,
+				json_string_value(json_object_get(json_object_get(r, "registers"), o->reg)));
 	else if (o->kind == CTL_KIND_GET_SEL)
 		ctl_print_selector(o->reg, s->cpu, (unsigned)json_integer_value(json_object_get(seg, "selector")));
 	else
@@ -173,8 +175,8 @@ static int get_x2apic(struct session *s)
 
 static int getcap(struct session *s)
 {
-	static const char always[] = "hlt_exit|unrestricted_guest", never[] = "mtrap_exit|enable_invpcid|bpt_exit|rdpid|rdtscp|"
-									      "ipi_exit|mask_hwintr|rflags_tf";
+	static const char always[] = "hlt_exit|unrestricted_guest";
+	static const char never[] = "mtrap_exit|enable_invpcid|bpt_exit|rdpid|rdtscp|ipi_exit|mask_hwintr|rflags_tf";
 	const char *name = ctl_opt_value(&s->opts, "capname");
 	bool on = true;
 	int status = 0;
@@ -274,7 +276,8 @@ static int destroy(struct session *s)
 	for (int us = 0; !(r = rundir_owner(s->base, s->name, &pid)) && us < END_MS * 1000; us += STEP_US)
 		usleep(STEP_US);
 	if (r == 0) {
-		err_set(&e, -ETIMEDOUT, "%s has not ended within %d seconds (process %d)", s->name, END_MS / 1000, (int)pid);
+		err_set(&e, -ETIMEDOUT, "%s has not ended within %d seconds (process %d)", s->name, END_MS / 1000,
+			(int)pid);
 		return errno_line(s, &e);
 	}
 	r = rundir_clean(s->base, s->name);
@@ -368,7 +371,7 @@ static int list(const struct session *s)
 	if (s->json) {
 		ctl_print_answer("list", all, true);
 	} else {
-		json_array_foreach(all, i, row)
+		json_array_foreach (all, i, row)
 			printf("%-24s %-16s %6" JSON_INTEGER_FORMAT "\n",
 			       json_string_value(json_object_get(row, "name")),
 			       json_string_value(json_object_get(row, "state")),
@@ -382,7 +385,8 @@ static int list(const struct session *s)
 
 static bool exclusive(struct session *s)
 {
-	static const char *const actions[] = { "create", "destroy", "force-reset", "force-poweroff", "checkpoint", "suspend" };
+	static const char *const actions[] = { "create",	 "destroy",    "force-reset",
+					       "force-poweroff", "checkpoint", "suspend" };
 	unsigned n = 0;
 
 	for (size_t i = 0; i < ARRAY_LEN(actions); i++)

@@ -1,6 +1,6 @@
 /*
- * lhyveload: takes bhyveload's options (bhyve.md 7.3) and says what to do instead. bhyveload runs FreeBSD's own loader as a
- * library of the host; that library does not exist on Linux.
+ * lhyveload: takes bhyveload's options (bhyve.md 7.3) and says what to do instead. bhyveload runs FreeBSD's own loader
+ * as a library of the host; that library does not exist on Linux.
  */
 #include "conf/value.h"
 
@@ -27,7 +27,8 @@ static int bad(const char *prog, const char *text, const char *arg)
 
 int main(int argc, char **argv)
 {
-	const char *slash = argc ? strrchr(argv[0], '/') : NULL, *prog = slash ? slash + 1 : argc ? argv[0] : "lhyveload";
+	const char *slash = argc ? strrchr(argv[0], '/') : NULL;
+	const char *prog = slash ? slash + 1 : argc ? argv[0] : "lhyveload";
 	int opt, disks = 0, loaders = 0;
 	uint64_t size;
 

@@ -123,7 +123,8 @@ static void print_keys(FILE *f)
 {
 	fputs(".Sh KEYS OF THE MACHINE\n", f);
 	put_tables(f, false);
-	fputs(".Sh KEYS OF DEVICES\nThese stand below\n.Cm pci.BUS.SLOT.FUNCTION ,\nnext to\n.Cm device No = Ar name .\n", f);
+	fputs(".Sh KEYS OF DEVICES\nThese stand below\n.Cm pci.BUS.SLOT.FUNCTION ,\n", f);
+	fputs("next to\n.Cm device No = Ar name .\n", f);
 	put_tables(f, true);
 }
 
@@ -189,7 +190,10 @@ int manual_print(const char *what, FILE *f)
 		const char *what;
 		void (*print)(FILE *f);
 	} all[] = {
-		{ "keys", print_keys }, { "options", print_options }, { "words", print_words }, { "key-words", print_key_words },
+		{ "keys", print_keys },
+		{ "options", print_options },
+		{ "words", print_words },
+		{ "key-words", print_key_words },
 	};
 
 	for (size_t i = 0; i < ARRAY_LEN(all); i++) {

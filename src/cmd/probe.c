@@ -1,6 +1,7 @@
 /*
- * What this host can do (engines, kernel features, huge pages) and what it charges for what a VMM does all day. Each price is
- * the best of several rounds: the least disturbed one. A feature is tried, not looked up, wherever trying it is harmless.
+ * What this host can do (engines, kernel features, huge pages) and what it charges for what a VMM does all day. Each
+ * price is the best of several rounds: the least disturbed one. A feature is tried, not looked up, wherever trying it
+ * is harmless.
  */
 #include "cmd/probe.h"
 
@@ -135,8 +136,8 @@ static json_t *probe_prices(void)
 	json_t *list = json_array();
 
 	for (size_t i = 0; i < ARRAY_LEN(prices); i++)
-		json_array_append_new(list, json_pack("{s:s, s:s, s:f}", "name", prices[i].name, "about", prices[i].about,
-						      "ns", price_ns(&prices[i], event_fd)));
+		json_array_append_new(list, json_pack("{s:s, s:s, s:f}", "name", prices[i].name, "about",
+						      prices[i].about, "ns", price_ns(&prices[i], event_fd)));
 	return list;
 }
 
@@ -310,7 +311,8 @@ static json_t *probe_pages(void)
 
 	chosen_word("/sys/kernel/mm/transparent_hugepage/enabled", anon, sizeof(anon));
 	chosen_word("/sys/kernel/mm/transparent_hugepage/shmem_enabled", shmem, sizeof(shmem));
-	return json_pack("{s:s, s:s, s:b, s:I}", "transparent", anon, "shared", shmem, "given", thp_works(), "reserved_2m",
+	return json_pack("{s:s, s:s, s:b, s:I}", "transparent", anon, "shared", shmem, "given", thp_works(),
+			 "reserved_2m",
 			 (json_int_t)read_number("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages"));
 }
 
@@ -348,8 +350,8 @@ static json_t *probe_host(void)
 	uname(&u);
 	sysinfo(&s);
 	cpu_model(model, sizeof(model));
-	return json_pack("{s:s, s:s, s:i, s:f, s:I}", "kernel", u.release, "cpu", model, "cpus", get_nprocs(), "tsc_mhz",
-			 tsc_mhz(), "memory_mib", (json_int_t)(s.totalram * s.mem_unit >> 20));
+	return json_pack("{s:s, s:s, s:i, s:f, s:I}", "kernel", u.release, "cpu", model, "cpus", get_nprocs(),
+			 "tsc_mhz", tsc_mhz(), "memory_mib", (json_int_t)(s.totalram * s.mem_unit >> 20));
 }
 
 /* ------ text ------ */
@@ -366,9 +368,9 @@ static void print_works(FILE *f, const json_t *list)
 	size_t i;
 	json_t *j;
 
-	json_array_foreach(list, i, j)
-		fprintf(f, "  %-14s %-4s %s\n", str(j, "name"), json_is_true(json_object_get(j, "works")) ? "yes" : "no",
-			str(j, "about"));
+	json_array_foreach (list, i, j)
+		fprintf(f, "  %-14s %-4s %s\n", str(j, "name"),
+			json_is_true(json_object_get(j, "works")) ? "yes" : "no", str(j, "about"));
 }
 
 static void print_text(FILE *f, const json_t *all)
@@ -384,18 +386,18 @@ static void print_text(FILE *f, const json_t *all)
 	print_works(f, json_object_get(all, "engines"));
 	fprintf(f, "\nKernel:\n");
 	print_works(f, json_object_get(all, "features"));
-	fprintf(f, "\nHuge pages: transparent '%s' (%s when asked for), shared memory '%s', %lld reserved pages of 2 MiB\n",
+	fprintf(f, "\nHuge pages: transparent '%s' (%s when asked for), shared memory '%s', %lld reserved of 2 MiB\n",
 		str(pages, "transparent"), json_is_true(json_object_get(pages, "given")) ? "given" : "not given",
 		str(pages, "shared"), json_integer_value(json_object_get(pages, "reserved_2m")));
 	fprintf(f, "\nPrices:\n");
-	json_array_foreach(json_object_get(all, "prices"), i, j)
+	json_array_foreach (json_object_get(all, "prices"), i, j)
 		fprintf(f, "  %-34s %10.1f ns\n", str(j, "about"), json_real_value(json_object_get(j, "ns")));
 }
 
 int probe_run(FILE *f, bool json)
 {
-	json_t *all = json_pack("{s:o, s:o, s:o, s:o, s:o}", "host", probe_host(), "engines", probe_engines(), "features",
-				probe_features(), "huge_pages", probe_pages(), "prices", probe_prices());
+	json_t *all = json_pack("{s:o, s:o, s:o, s:o, s:o}", "host", probe_host(), "engines", probe_engines(),
+				"features", probe_features(), "huge_pages", probe_pages(), "prices", probe_prices());
 
 	if (!all)
 		return 1;

@@ -1,7 +1,8 @@
 /*
- * SIGTERM presses the ACPI power button; a guest that has not enabled ACPI is ended and the process dies by the signal, as
- * bhyve's would (bhyve.md 1.4, 5.6). SIGINT does the same, and its second one ends the guest in any case; SIGHUP and SIGQUIT
- * end it at once. The handlers only note the signal and wake the loop. Crashes put the terminal back and go on to the default.
+ * SIGTERM presses the ACPI power button; a guest that has not enabled ACPI is ended and the process dies by the signal,
+ * as bhyve's would (bhyve.md 1.4, 5.6). SIGINT does the same, and its second one ends the guest in any case; SIGHUP and
+ * SIGQUIT end it at once. The handlers only note the signal and wake the loop. Crashes put the terminal back and go on
+ * to the default.
  */
 #include "cmd/signals.h"
 

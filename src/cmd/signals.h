@@ -1,4 +1,4 @@
-/* Signals of the VM process: an end that can be asked for from outside, and a terminal that is whole on every way out. */
+/* Signals of the VM process: it can be asked to end, and the terminal is whole on every way out. */
 #ifndef CMD_SIGNALS_H
 #define CMD_SIGNALS_H
 

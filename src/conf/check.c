@@ -1,6 +1,6 @@
 /*
- * Checks of the finished tree, before anything is built: the memory size, switches of the machine-wide keys, also of those that nothing will
- * read, and what bhyve has that is not here yet. Numbers are checked by their readers.
+ * Checks of the finished tree, before anything is built: the memory size, switches of the machine-wide keys, also of
+ * those that nothing will read, and what bhyve has that is not here yet. Numbers are checked by their readers.
  */
 #include "conf/cli.h"
 #include "conf/expand.h"
@@ -16,7 +16,7 @@
 /* ------ what is not built ------ */
 
 struct unbuilt {
-	const char *key;  /* of the tree, a leaf or a node */
+	const char *key; /* of the tree, a leaf or a node */
 	const char *what;
 	const char *only; /* NULL: any value; else this one (any case) */
 };
@@ -40,7 +40,8 @@ int cli_unbuilt(const struct conf *root, struct err *e)
 		const char *value = n && conf_is_leaf(n) ? conf_get(n, "") : NULL;
 
 		if (n && (!u->only || (value && value_word(u->only, value) >= 0)))
-			return err_set(e, -ENOTSUP, "%s%s%s: %s", u->key, value ? "=" : "", value ? value : "", u->what);
+			return err_set(e, -ENOTSUP, "%s%s%s: %s", u->key, value ? "=" : "", value ? value : "",
+				       u->what);
 	}
 	return 0; /* devices: the PCI core says so itself */
 }

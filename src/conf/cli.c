@@ -232,8 +232,8 @@ static int parse_options(struct cli *c, int argc, char **argv, struct err *e)
 static int set_defaults(struct conf *root, struct err *e)
 {
 	static const char *const defaults[][2] = {
-		{ "acpi_tables", "true" },     { "acpi_tables_in_memory", "true" }, { "memory.size", "256M" },
-		{ "x86.strictmsr", "true" },   { "x86.verbosemsr", "false" },	    { "lpc.fwcfg", "bhyve" },
+		{ "acpi_tables", "true" },   { "acpi_tables_in_memory", "true" }, { "memory.size", "256M" },
+		{ "x86.strictmsr", "true" }, { "x86.verbosemsr", "false" },	  { "lpc.fwcfg", "bhyve" },
 	};
 
 	for (size_t i = 0; i < ARRAY_LEN(defaults); i++)

@@ -1,6 +1,6 @@
 /*
- * The command line: bhyve's options (bhyve.md 2) and our long ones to the tree. One table of options drives the parser, the
- * usage text, --help, the completion and the manual.
+ * The command line: bhyve's options (bhyve.md 2) and our long ones to the tree. One table of options drives the parser,
+ * the usage text, --help, the completion and the manual.
  */
 #ifndef CONF_CLI_H
 #define CONF_CLI_H
@@ -17,7 +17,7 @@ enum {
 };
 
 struct cli_device {
-	const char *name; /* what the tree stores: never an alias */
+	const char *name;						   /* what the tree stores: never an alias */
 	int (*legacy)(struct conf *node, const char *opts, struct err *e); /* NULL: conf_options */
 };
 
@@ -27,7 +27,7 @@ struct cli_env {
 	/* By name or alias, as -s accepts it. */
 	bool (*device)(const char *name, struct cli_device *d);
 	bool (*unbuilt)(const char *name); /* a device of bhyve that is not here yet */
-	void (*devices)(FILE *out); /* one name a line */
+	void (*devices)(FILE *out);	   /* one name a line */
 };
 
 struct cli {
@@ -54,13 +54,22 @@ int cli_check(const struct conf *root, struct err *e);
 int cli_unbuilt(const struct conf *root, struct err *e);
 
 enum cli_group {
-	CLI_BOOT, CLI_MACHINE, CLI_DEVICES, CLI_CPU, CLI_CONFIG, CLI_DEBUG, CLI_ABOUT, CLI_OLD, CLI_HIDDEN, CLI_GROUPS,
+	CLI_BOOT,
+	CLI_MACHINE,
+	CLI_DEVICES,
+	CLI_CPU,
+	CLI_CONFIG,
+	CLI_DEBUG,
+	CLI_ABOUT,
+	CLI_OLD,
+	CLI_HIDDEN,
+	CLI_GROUPS,
 };
 
 struct cli_opt {
-	char letter;      /* 0: only the long form */
-	const char *name; /* NULL: only the letter */
-	const char *arg;  /* what the argument is; NULL: none */
+	char letter;		 /* 0: only the long form */
+	const char *name;	 /* NULL: only the letter */
+	const char *arg;	 /* what the argument is; NULL: none */
 	const char *key, *value; /* sets key to value, or to the argument where value is NULL */
 	int (*parse)(struct cli *c, const char *arg, struct err *e); /* instead of key */
 	enum cli_group group;
@@ -69,15 +78,15 @@ struct cli_opt {
 extern const struct cli_opt cli_opts[]; /* ends with an entry that has neither letter nor name */
 extern const char *const cli_group_names[CLI_GROUPS];
 
-void cli_usage(const struct cli *c, FILE *f);     /* -h: a line `-X: description` for each letter */
+void cli_usage(const struct cli *c, FILE *f);		     /* -h: a line `-X: description` for each letter */
 int cli_help(struct cli *c, const char *arg, struct err *e); /* --help */
 
 /* Arguments with a grammar of their own. */
 int cli_topology(struct cli *c, const char *arg, struct err *e); /* -c */
-int cli_pin(struct cli *c, const char *arg, struct err *e);      /* -p */
-int cli_fwcfg(struct cli *c, const char *arg, struct err *e);    /* -f */
-int cli_numa(struct cli *c, const char *arg, struct err *e);     /* -n */
-int cli_gdb(struct cli *c, const char *arg, struct err *e);      /* -G */
-int cli_lpc(struct cli *c, const char *arg, struct err *e);      /* -l */
-int cli_slot(struct cli *c, const char *arg, struct err *e);     /* -s */
+int cli_pin(struct cli *c, const char *arg, struct err *e);	 /* -p */
+int cli_fwcfg(struct cli *c, const char *arg, struct err *e);	 /* -f */
+int cli_numa(struct cli *c, const char *arg, struct err *e);	 /* -n */
+int cli_gdb(struct cli *c, const char *arg, struct err *e);	 /* -G */
+int cli_lpc(struct cli *c, const char *arg, struct err *e);	 /* -l */
+int cli_slot(struct cli *c, const char *arg, struct err *e);	 /* -s */
 #endif

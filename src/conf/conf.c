@@ -76,8 +76,7 @@ static void node_clear(struct conf *n);
 
 static void nodes_free(struct list *head)
 {
-	list_for_each_safe(l, head)
-	{
+	list_for_each_safe (l, head) {
 		struct conf *c = list_entry(l, struct conf, link);
 
 		node_clear(c);
@@ -103,8 +102,7 @@ void conf_free(struct conf *root)
 	assert(&t->node == root);
 	node_clear(root);
 	nodes_free(&t->removed);
-	list_for_each_safe(l, &t->retired)
-	{
+	list_for_each_safe (l, &t->retired) {
 		struct retired *r = list_entry(l, struct retired, link);
 
 		free(r->text);
@@ -126,8 +124,7 @@ static void retire(struct conf_tree *t, char **text)
 
 static struct conf *child_find(const struct conf *node, const char *name, size_t len)
 {
-	list_for_each(l, &node->children)
-	{
+	list_for_each (l, &node->children) {
 		struct conf *c = list_entry(l, struct conf, link);
 
 		if (strlen(c->name) == len && !memcmp(c->name, name, len))

@@ -12,7 +12,7 @@ struct conf; /* a node: the root, or any inner node or leaf */
 struct conf *conf_new(void);
 void conf_free(struct conf *root);
 
-/* Sets the leaf at a dotted path below node (inner nodes appear); -EINVAL where a node stands or the path is malformed. */
+/* Sets the leaf at a dotted path below node; inner nodes appear. -EINVAL where a node stands, or for a bad path. */
 int conf_set(struct conf *node, const char *path, const char *value, struct err *e);
 int conf_setf(struct conf *node, struct err *e, const char *value, const char *path_fmt, ...) PRINTF(4, 5);
 /* The generic list of -s (bhyve.md 2.3): "name=value,flag" sets name and flag=true below node. NULL or "": nothing. */
@@ -25,7 +25,7 @@ void conf_remove(struct conf *node, const char *path);
 /* The value of the leaf with %(name) expanded, or NULL if there is none. Marks the leaf as read. */
 const char *conf_get(const struct conf *node, const char *path);
 const char *conf_raw(const struct conf *node, const char *path); /* unexpanded, not marked */
-/* Typed readers. An absent key gives def; a malformed value is an error that names the whole key, value and expectation. */
+/* Typed readers. An absent key gives def; a malformed value is an error that names key, value and expectation. */
 int conf_bool(const struct conf *node, const char *path, bool def, bool *out, struct err *e);
 int conf_u64(const struct conf *node, const char *path, uint64_t def, uint64_t min, uint64_t max, uint64_t *out,
 	     struct err *e);

@@ -48,8 +48,8 @@ void cli_usage(const struct cli *c, FILE *f)
 static void help_option(FILE *f, const struct cli_opt *o)
 {
 	char head[96];
-	int n = o->name ? snprintf(head, sizeof(head), "  %c%c%s--%s", o->letter ? '-' : ' ', o->letter ? o->letter : ' ',
-				   o->letter ? ", " : "  ", o->name)
+	int n = o->name ? snprintf(head, sizeof(head), "  %c%c%s--%s", o->letter ? '-' : ' ',
+				   o->letter ? o->letter : ' ', o->letter ? ", " : "  ", o->name)
 			: snprintf(head, sizeof(head), "  -%c", o->letter);
 
 	if (o->arg)

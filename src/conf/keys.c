@@ -1,10 +1,13 @@
 /*
- * The keys that belong to no device: names, types, defaults and help for people, manual and near-name search (bhyve.md 3.2
- * to 3.4). Whoever acts on a key reads it from the tree; a device's keys stand with the device.
+ * The keys that belong to no device: names, types, defaults and help for people, manual and near-name search
+ * (bhyve.md 3.2 to 3.4). Whoever acts on a key reads it from the tree; a device's keys stand with the device.
  */
 #include "conf/prop.h"
 
-#define KEY(n, t, ...) { .name = n, .type = PROP_TYPE_##t, .size = 8, __VA_ARGS__ }
+#define KEY(n, t, ...)                                                   \
+	{                                                                \
+		.name = n, .type = PROP_TYPE_##t, .size = 8, __VA_ARGS__ \
+	}
 
 static const struct prop machine_keys[] = {
 	KEY("name", STR, .help = "name of the virtual machine"),
@@ -30,10 +33,12 @@ static const struct prop cpu_keys[] = {
 	KEY("vcpu.N.cpuset", STR, .help = "host CPUs of vCPU N: numbers and ranges, '0,2-3'"),
 	KEY("x86.mptable", BOOL, .def = "true", .help = "build the MP table"),
 	KEY("x86.x2apic", BOOL, .def = "false", .help = "the guest may use the x2APIC"),
-	KEY("x86.strictio", BOOL, .def = "false", .help = "an access to an I/O port that nothing serves ends the machine"),
+	KEY("x86.strictio", BOOL, .def = "false",
+	    .help = "an access to an I/O port that nothing serves ends the machine"),
 	KEY("x86.strictmsr", BOOL, .def = "true", .help = "an access to an unknown MSR raises #GP"),
 	KEY("x86.verbosemsr", BOOL, .def = "false", .help = "log every access to an unknown MSR"),
-	KEY("x86.vmexit_on_hlt", BOOL, .def = "false", .help = "accepted for compatibility: a halted vCPU always sleeps"),
+	KEY("x86.vmexit_on_hlt", BOOL, .def = "false",
+	    .help = "accepted for compatibility: a halted vCPU always sleeps"),
 	KEY("x86.vmexit_on_pause", BOOL, .def = "false", .help = "a vCPU that spins in PAUSE gives its host CPU away"),
 	PROP_END,
 };
@@ -76,7 +81,8 @@ static const struct prop debug_keys[] = {
 	KEY("gdb.address", STR, .def = "localhost", .help = "address of the debug server"),
 	KEY("gdb.port", INT, .max = 65535, .help = "port of the debug server; off if unset"),
 	KEY("gdb.wait", BOOL, .def = "false", .help = "wait for a debugger before the first instruction"),
-	KEY("monitor.enabled", BOOL, .def = "false", .alias = "monitor", .help = "a parent process starts the guest again"),
+	KEY("monitor.enabled", BOOL, .def = "false", .alias = "monitor",
+	    .help = "a parent process starts the guest again"),
 	KEY("monitor.no_reboot", BOOL, .def = "false", .help = "with the monitor: end when the guest resets"),
 	KEY("config.dump", BOOL, .def = "false", .help = "print the configuration as key=value lines and exit with 1"),
 	KEY("config.strict", BOOL, .def = "false", .help = "a key that nothing reads is an error, not a warning"),
@@ -108,8 +114,10 @@ static const struct prop smbios_keys[] = {
 	PROP_END,
 };
 
-#define TABLE(area, text)                                                                                              \
-	static const struct prop_table area##_table = { .prefix = "", .owner = #area, .about = text, .props = area##_keys }; \
+#define TABLE(area, text)                                                         \
+	static const struct prop_table area##_table = {                           \
+		.prefix = "", .owner = #area, .about = text, .props = area##_keys \
+	};                                                                        \
 	PROP_TABLE(area##_table)
 
 TABLE(machine, "The machine");

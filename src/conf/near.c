@@ -1,6 +1,7 @@
 /*
- * Which registered key did the user mean? Names of tables may hold letters that stand for numbers (pci.B.S.F, port.N.path):
- * they match the user's components one by one. Keys below pci.B.S.F are those of the device that is configured there.
+ * Which registered key did the user mean? Names of tables may hold letters that stand for numbers (pci.B.S.F,
+ * port.N.path): they match the user's components one by one. Keys below pci.B.S.F are those of the device that is
+ * configured there.
  */
 #include "conf/prop.h"
 
@@ -23,7 +24,7 @@ void prop_set_devices(void (*each)(prop_table_fn *fn, void *self))
 
 void prop_each_table(prop_table_fn *fn, void *self)
 {
-	REG_FOREACH(prop_table, const struct prop_table, t)
+	REG_FOREACH (prop_table, const struct prop_table, t)
 		fn(self, t);
 	if (device_tables)
 		device_tables(fn, self);

@@ -141,7 +141,8 @@ void prop_expectation(const struct prop *p, char *buf, size_t n)
 		break;
 	case PROP_TYPE_ENUM:
 		for (const char *c = p->choices; *c && used + 6 < n; c++) {
-			int k = *c == '|' ? snprintf(buf + used, n - used, " or ") : snprintf(buf + used, n - used, "%c", *c);
+			int k = *c == '|' ? snprintf(buf + used, n - used, " or ")
+					  : snprintf(buf + used, n - used, "%c", *c);
 
 			used += (size_t)k;
 		}

@@ -11,28 +11,29 @@
 
 enum prop_type {
 	PROP_TYPE_BOOL, /* bool */
-	PROP_TYPE_INT,  /* fields of 1, 2, 4 or 8 bytes, unsigned unless min < 0; any base of strtol */
-	PROP_TYPE_HEX,  /* as INT, digits are hexadecimal, 0x optional */
+	PROP_TYPE_INT,	/* fields of 1, 2, 4 or 8 bytes, unsigned unless min < 0; any base of strtol */
+	PROP_TYPE_HEX,	/* as INT, digits are hexadecimal, 0x optional */
 	PROP_TYPE_SIZE, /* uint64_t; K M G T suffixes */
-	PROP_TYPE_STR,  /* char *, owned by the struct (prop_free) */
+	PROP_TYPE_STR,	/* char *, owned by the struct (prop_free) */
 	PROP_TYPE_ENUM, /* int: index into the '|'-separated words of choices */
-	PROP_TYPE_MAC,  /* uint8_t[6] */
+	PROP_TYPE_MAC,	/* uint8_t[6] */
 	PROP_TYPE_NODE, /* not parsed: a subtree the owner reads itself; name may hold N for a number: "port.N.path" */
 };
 
 struct prop {
-	const char *name;    /* relative to the owner's node */
+	const char *name; /* relative to the owner's node */
 	enum prop_type type;
 	uint16_t offset, size; /* of the field */
-	const char *def;     /* text as the user would write it; NULL: field keeps its zero */
+	const char *def;       /* text as the user would write it; NULL: field keeps its zero */
 	int64_t min;
-	uint64_t max;        /* both 0: no bounds */
+	uint64_t max; /* both 0: no bounds */
 	const char *choices;
-	const char *help;    /* one phrase for people */
-	const char *alias;   /* older name of the same key */
+	const char *help;  /* one phrase for people */
+	const char *alias; /* older name of the same key */
 	bool required;
 };
 
+/* clang-format off */
 #define PROP_FIELD(type_, s, f) .type = type_, .offset = offsetof(s, f), .size = sizeof(((s *)0)->f)
 #define PROP_BOOL(n, s, f, ...) { .name = n, PROP_FIELD(PROP_TYPE_BOOL, s, f), __VA_ARGS__ }
 #define PROP_INT(n, s, f, ...) { .name = n, PROP_FIELD(PROP_TYPE_INT, s, f), __VA_ARGS__ }
@@ -43,8 +44,9 @@ struct prop {
 #define PROP_MAC(n, s, f, ...) { .name = n, PROP_FIELD(PROP_TYPE_MAC, s, f), __VA_ARGS__ }
 #define PROP_NODE(n, ...) { .name = n, .type = PROP_TYPE_NODE, __VA_ARGS__ }
 #define PROP_END { 0 }
+/* clang-format on */
 
-/* Parses every key of the table below node into obj; defaults where absent. Errors name the key, the value, what was expected. */
+/* Parses every key of the table below node into obj; defaults where absent. Errors name key, value, expectation. */
 int prop_parse(const struct prop *table, const struct conf *node, void *obj, struct err *e);
 /* Frees the strings. */
 void prop_free(const struct prop *table, void *obj);
@@ -61,14 +63,14 @@ struct prop_table {
 /* Would this text do as a value of p? The error names the leaf. */
 int prop_check(const struct prop *p, const struct conf *leaf, const char *text, struct err *e);
 
-/* Every registered table, and those of the device classes: whoever knows them (cmd/) names the function that walks them. */
+/* Every registered table, and those of the device classes, which cmd/ knows: it names the function that walks them. */
 typedef void prop_table_fn(void *self, const struct prop_table *t);
 void prop_each_table(prop_table_fn *fn, void *self);
 void prop_set_devices(void (*each)(prop_table_fn *fn, void *self));
 
 /*
- * The registered key nearest in spelling to a leaf's dotted name, or NULL. The leaf's own name if it is a registered key
- * that nobody asked for. Good until the thread's next call.
+ * The registered key nearest in spelling to a leaf's dotted name, or NULL. The leaf's own name if it is a registered
+ * key that nobody asked for. Good until the thread's next call.
  */
 const char *prop_nearest(const struct conf *leaf);
 /* What a value must be, for messages and manuals: "a number from 1 to 16". */

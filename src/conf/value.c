@@ -96,7 +96,8 @@ bool value_mac(const char *text, uint8_t out[6])
 		unsigned digits = 0, v = 0;
 
 		for (; digits < 2 && isxdigit((unsigned char)*text); digits++, text++)
-			v = v * 16 + (isdigit((unsigned char)*text) ? *text - '0' : tolower((unsigned char)*text) - 'a' + 10);
+			v = v * 16 +
+			    (isdigit((unsigned char)*text) ? *text - '0' : tolower((unsigned char)*text) - 'a' + 10);
 		if (!digits || *text != (i < 5 ? ':' : '\0'))
 			return false;
 		text += i < 5;

@@ -1,4 +1,5 @@
-/* Commands about vCPUs: registers, counters, topology. Numbers of 64 bits travel as text, "0x...": JSON's are narrower. */
+/* Commands about vCPUs: registers, counters, topology. Numbers of 64 bits travel as text: those of JSON are narrower.
+ */
 #include "ctl/ctl.h"
 
 #include "base/alloc.h"
@@ -17,23 +18,26 @@ struct reg {
 	uint16_t offset;
 	unsigned group;
 };
+/* clang-format off */
 #define REG(n, f, g) { n, offsetof(struct x86_state, f), g }
-
+#define GPR(n, i) REG(n, reg[i], X86_REGS)
 static const struct reg regs[] = {
-	REG("rax", reg[RAX], X86_REGS),	  REG("rbx", reg[RBX], X86_REGS),   REG("rcx", reg[RCX], X86_REGS),
-	REG("rdx", reg[RDX], X86_REGS),	  REG("rsi", reg[RSI], X86_REGS),   REG("rdi", reg[RDI], X86_REGS),
-	REG("rbp", reg[RBP], X86_REGS),	  REG("rsp", reg[RSP], X86_REGS),   REG("r8", reg[R8], X86_REGS),
-	REG("r9", reg[R9], X86_REGS),	  REG("r10", reg[R10], X86_REGS),   REG("r11", reg[R11], X86_REGS),
-	REG("r12", reg[R12], X86_REGS),	  REG("r13", reg[R13], X86_REGS),   REG("r14", reg[R14], X86_REGS),
-	REG("r15", reg[R15], X86_REGS),	  REG("rip", rip, X86_REGS),	    REG("rflags", rflags, X86_REGS),
-	REG("cr0", cr0, X86_SREGS),	  REG("cr2", cr2, X86_SREGS),	    REG("cr3", cr3, X86_SREGS),
-	REG("cr4", cr4, X86_SREGS),	  REG("cr8", cr8, X86_SREGS),	    REG("efer", efer, X86_SREGS),
-	REG("apic_base", apic_base, X86_SREGS), REG("xcr0", xcr0, X86_SREGS), REG("dr0", dr[0], X86_DEBUG),
-	REG("dr1", dr[1], X86_DEBUG),	  REG("dr2", dr[2], X86_DEBUG),	    REG("dr3", dr[3], X86_DEBUG),
-	REG("dr6", dr6, X86_DEBUG),	  REG("dr7", dr7, X86_DEBUG),	    REG("tsc", tsc, X86_TSC),
+	GPR("rax", RAX), GPR("rbx", RBX), GPR("rcx", RCX), GPR("rdx", RDX), GPR("rsi", RSI), GPR("rdi", RDI),
+	GPR("rbp", RBP), GPR("rsp", RSP), GPR("r8", R8), GPR("r9", R9), GPR("r10", R10), GPR("r11", R11),
+	GPR("r12", R12), GPR("r13", R13), GPR("r14", R14), GPR("r15", R15),
+	REG("rip", rip, X86_REGS), REG("rflags", rflags, X86_REGS),
+	REG("cr0", cr0, X86_SREGS), REG("cr2", cr2, X86_SREGS), REG("cr3", cr3, X86_SREGS), REG("cr4", cr4, X86_SREGS),
+	REG("cr8", cr8, X86_SREGS), REG("efer", efer, X86_SREGS), REG("apic_base", apic_base, X86_SREGS),
+	REG("xcr0", xcr0, X86_SREGS),
+	REG("dr0", dr[0], X86_DEBUG), REG("dr1", dr[1], X86_DEBUG), REG("dr2", dr[2], X86_DEBUG),
+	REG("dr3", dr[3], X86_DEBUG), REG("dr6", dr6, X86_DEBUG), REG("dr7", dr7, X86_DEBUG),
+	REG("tsc", tsc, X86_TSC),
 };
+/* clang-format on */
 
-static const char *const seg_names[X86_SEGS] = { "es", "cs", "ss", "ds", "fs", "gs", "ldtr", "tr" }; /* ORDER: x86_seg */
+static const char *const seg_names[X86_SEGS] = {
+	"es", "cs", "ss", "ds", "fs", "gs", "ldtr", "tr"
+}; /* ORDER: x86_seg */
 
 static uint64_t *reg_at(struct x86_state *s, const struct reg *r)
 {
@@ -63,10 +67,8 @@ static json_t *segs_json(const struct x86_state *s)
 				    json_pack("{s:i, s:o, s:I, s:I}", "selector", s->seg[i].sel, "base",
 					      hex(s->seg[i].base), "limit", (json_int_t)s->seg[i].limit, "access",
 					      (json_int_t)seg_access(&s->seg[i])));
-	json_object_set_new(out, "gdtr",
-			    json_pack("{s:o, s:i}", "base", hex(s->gdt.base), "limit", (int)s->gdt.limit));
-	json_object_set_new(out, "idtr",
-			    json_pack("{s:o, s:i}", "base", hex(s->idt.base), "limit", (int)s->idt.limit));
+	json_object_set_new(out, "gdtr", json_pack("{s:o, s:i}", "base", hex(s->gdt.base), "limit", (int)s->gdt.limit));
+	json_object_set_new(out, "idtr", json_pack("{s:o, s:i}", "base", hex(s->idt.base), "limit", (int)s->idt.limit));
 	return out;
 }
 
@@ -189,7 +191,8 @@ struct desc_args {
 
 static const struct prop desc_props[] = {
 	PROP_INT("cpu", struct desc_args, cpu, .def = "0", .help = "vCPU"),
-	PROP_STR("name", struct desc_args, name, .required = true, .help = "cs, ds, es, fs, gs, ss, tr, ldtr, gdtr or idtr"),
+	PROP_STR("name", struct desc_args, name, .required = true,
+		 .help = "cs, ds, es, fs, gs, ss, tr, ldtr, gdtr or idtr"),
 	PROP_INT("base", struct desc_args, base, .def = "0", .help = "base address"),
 	PROP_INT("limit", struct desc_args, limit, .def = "0", .max = UINT32_MAX, .help = "limit in bytes"),
 	PROP_INT("access", struct desc_args, access, .def = "0", .max = 0x1ffff,
@@ -315,12 +318,13 @@ static int run_cpus(struct ctl_call *c, const void *args, json_t *result, struct
 	return 0;
 }
 
-#define CMD(id, n, text, ...)                                                                                          \
-	static const struct ctl_cmd cmd_##id = { .name = n, .about = text, .run = run_##id, __VA_ARGS__ };             \
+#define CMD(id, n, text, ...)                                                                              \
+	static const struct ctl_cmd cmd_##id = { .name = n, .about = text, .run = run_##id, __VA_ARGS__ }; \
 	CTL_CMD(cmd_##id)
 
 CMD(registers, "registers", "registers of a vCPU", .args = cpu_props, .args_size = sizeof(struct cpu_args));
-CMD(set_register, "set-register", "change a register of a vCPU", .args = set_props, .args_size = sizeof(struct set_args));
+CMD(set_register, "set-register", "change a register of a vCPU", .args = set_props,
+    .args_size = sizeof(struct set_args));
 CMD(set_descriptor, "set-descriptor", "change a segment's hidden part, or gdtr or idtr", .args = desc_props,
     .args_size = sizeof(struct desc_args));
 CMD(stats, "stats", "counters of vCPUs and devices, memory in use");

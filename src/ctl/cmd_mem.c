@@ -73,8 +73,8 @@ static int run_devices(struct ctl_call *c, const void *args, json_t *result, str
 	return 0;
 }
 
-#define CMD(id, n, text, ...)                                                                                          \
-	static const struct ctl_cmd cmd_##id = { .name = n, .about = text, .run = run_##id, __VA_ARGS__ };             \
+#define CMD(id, n, text, ...)                                                                              \
+	static const struct ctl_cmd cmd_##id = { .name = n, .about = text, .run = run_##id, __VA_ARGS__ }; \
 	CTL_CMD(cmd_##id)
 
 CMD(memory, "memory", "map of guest physical memory");

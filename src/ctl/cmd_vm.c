@@ -113,7 +113,8 @@ struct events_args {
 
 static const struct prop events_props[] = {
 	PROP_BOOL("on", struct events_args, on, .def = "true", .help = "send events to this connection"),
-	PROP_BOOL("past", struct events_args, past, .def = "false", .help = "first those of the past that are remembered"),
+	PROP_BOOL("past", struct events_args, past, .def = "false",
+		  .help = "first those of the past that are remembered"),
 	PROP_END,
 };
 
@@ -127,8 +128,8 @@ static int run_events(struct ctl_call *c, const void *args, json_t *result, stru
 
 static int run_config(struct ctl_call *c, const void *args, json_t *result, struct err *e);
 
-#define CMD(id, text, ...)                                                                                             \
-	static const struct ctl_cmd cmd_##id = { .name = #id, .about = text, .run = run_##id, __VA_ARGS__ };           \
+#define CMD(id, text, ...)                                                                                   \
+	static const struct ctl_cmd cmd_##id = { .name = #id, .about = text, .run = run_##id, __VA_ARGS__ }; \
 	CTL_CMD(cmd_##id)
 
 CMD(version, "version of the program and of this protocol");

@@ -15,7 +15,7 @@ enum { COMMANDS_MAX = 128 };
 
 const struct ctl_cmd *ctl_find(const char *name)
 {
-	REG_FOREACH(ctl_cmd, const struct ctl_cmd, c)
+	REG_FOREACH (ctl_cmd, const struct ctl_cmd, c)
 		if (!strcmp(c->name, name))
 			return c;
 	return NULL;
@@ -31,7 +31,7 @@ void ctl_each(void (*fn)(void *self, const struct ctl_cmd *c), void *self)
 	const struct ctl_cmd *all[COMMANDS_MAX];
 	size_t n = 0;
 
-	REG_FOREACH(ctl_cmd, const struct ctl_cmd, c)
+	REG_FOREACH (ctl_cmd, const struct ctl_cmd, c)
 		if (n < COMMANDS_MAX)
 			all[n++] = c;
 	qsort(all, n, sizeof(*all), by_name);
@@ -64,15 +64,14 @@ static int args_tree(const struct ctl_cmd *cmd, json_t *args, struct conf *tree,
 	const char *key;
 	json_t *v;
 
-	json_object_foreach(args, key, v)
-	{
+	json_object_foreach (args, key, v) {
 		AUTO_FREE char *text = arg_text(v);
 
 		if (!has_arg(cmd, key))
 			return err_set(e, -EINVAL, "%s: unknown argument '%s'", cmd->name, key);
 		if (!text)
-			return err_set(e, -EINVAL, "%s: argument '%s': expected a string, an integer or a boolean", cmd->name,
-				       key);
+			return err_set(e, -EINVAL, "%s: argument '%s': expected a string, an integer or a boolean",
+				       cmd->name, key);
 		if (conf_set(tree, key, text, e) < 0)
 			return -EINVAL;
 	}

@@ -1,5 +1,6 @@
 /*
- * The control socket of a running VM: JSON lines, one table of commands (doc/formats/control.md). All on the loop thread.
+ * The control socket of a running VM: JSON lines, one table of commands (doc/formats/control.md). All on the loop
+ * thread.
  */
 #ifndef CTL_CTL_H
 #define CTL_CTL_H
@@ -18,7 +19,8 @@ struct ctl_call {
 	struct ctl_client *client;
 };
 
-/* A command. args are parsed by the table into args_size zeroed bytes; unknown ones are refused before run is called. */
+/* A command. args are parsed by the table into args_size zeroed bytes; unknown ones are refused before run is called.
+ */
 struct ctl_cmd {
 	const char *name, *about;
 	const struct prop *args; /* NULL: none */
@@ -42,8 +44,8 @@ void ctl_each(void (*fn)(void *self, const struct ctl_cmd *c), void *self); /* s
 /* Limits, also of the protocol. */
 enum {
 	CTL_PROTOCOL = 1,
-	CTL_LINE_MAX = 64 * 1024,     /* of a request */
-	CTL_OUT_PAUSE = 256 * 1024,   /* unread answers beyond this: no more requests are taken */
+	CTL_LINE_MAX = 64 * 1024,      /* of a request */
+	CTL_OUT_PAUSE = 256 * 1024,    /* unread answers beyond this: no more requests are taken */
 	CTL_OUT_MAX = 4 * 1024 * 1024, /* beyond this the client is dropped */
 	CTL_CLIENTS = 64,
 	CTL_PAST = 32, /* events remembered */

@@ -1,7 +1,7 @@
 /*
- * The socket. Clients are hostile at worst and slow at best: lines have a limit, nothing waits for a reader, and a client that
- * does not read its answers is first not listened to and then dropped. A command may turn the loop (pausing drains devices),
- * so a client is never freed while one of its commands runs.
+ * The socket. Clients are hostile at worst and slow at best: lines have a limit, nothing waits for a reader, and a
+ * client that does not read its answers is first not listened to and then dropped. A command may turn the loop (pausing
+ * drains devices), so a client is never freed while one of its commands runs.
  */
 #include "ctl/ctl_int.h"
 
@@ -235,8 +235,7 @@ static json_t *event_json(const struct event *ev)
 static void event_out(struct ctl_server *s, const struct event *ev)
 {
 	s->past[s->npast++ % CTL_PAST] = *ev;
-	list_for_each_safe(l, &s->clients)
-	{
+	list_for_each_safe (l, &s->clients) {
 		struct ctl_client *c = list_entry(l, struct ctl_client, link);
 
 		if (c->events && !c->dead)
@@ -337,7 +336,7 @@ void ctl_stop(struct ctl_server *s)
 		return;
 	loop_cancel(s->loop, &s->deliver);
 	events_deliver(&s->deliver);
-	list_for_each_safe(l, &s->clients)
+	list_for_each_safe (l, &s->clients)
 		client_free(list_entry(l, struct ctl_client, link));
 	loop_unwatch(&s->listen);
 	close(s->listen.fd);

@@ -1,7 +1,8 @@
 /*
- * Managers find a machine by the title `bhyve: NAME`, exactly (bhyve.md 11.1). Linux shows as /proc/PID/cmdline the memory
- * where argv stood at start. If its last byte is not NUL the kernel takes it for a title, which ends at its first NUL and may
- * reach into the environment behind argv; so both are copied away first, and the last byte of argv is set.
+ * Managers find a machine by the title `bhyve: NAME`, exactly (bhyve.md 11.1). Linux shows as /proc/PID/cmdline the
+ * memory where argv stood at start. If its last byte is not NUL the kernel takes it for a title, which ends at its
+ * first NUL and may reach into the environment behind argv; so both are copied away first, and the last byte of argv is
+ * set.
  */
 #include "priv/title.h"
 

@@ -1,6 +1,6 @@
 /*
- * The lock is an flock on BASE/NAME/lock, so it goes with the process however that ends. A directory is removed by the one
- * that holds its lock, so after taking it one looks whether the file is still the one that the path names.
+ * The lock is an flock on BASE/NAME/lock, so it goes with the process however that ends. A directory is removed by the
+ * one that holds its lock, so after taking it one looks whether the file is still the one that the path names.
  */
 #include "vm/rundir.h"
 

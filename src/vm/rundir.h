@@ -1,6 +1,6 @@
 /*
- * The run directory of a VM: BASE/NAME with a lock file and the control socket. It exists as long as the process; what a
- * killed process left behind is taken over by the next start of that name.
+ * The run directory of a VM: BASE/NAME with a lock file and the control socket. It exists as long as the process; what
+ * a killed process left behind is taken over by the next start of that name.
  */
 #ifndef VM_RUNDIR_H
 #define VM_RUNDIR_H
@@ -22,7 +22,8 @@ void rundir_close(struct rundir *r); /* removes it */
 const char *rundir_path(const struct rundir *r);
 int rundir_fd(const struct rundir *r);
 
-/* For clients: who holds the lock. 0 and *pid (0: unknown), -ENOENT: no such directory, -ESRCH: left by a dead process. */
+/* For clients: who holds the lock. 0 and *pid (0: unknown), -ENOENT: no such directory, -ESRCH: left by a dead process.
+ */
 int rundir_owner(const char *base, const char *name, pid_t *pid);
 /* Removes what a dead process left; as rundir_owner, -EBUSY if it lives. */
 int rundir_clean(const char *base, const char *name);

@@ -61,7 +61,8 @@ static void values(void **state)
 	struct conf *c = conf_new();
 	struct obj o = { 0 };
 
-	conf_options(c, "on=no,small=0xff,wide=18446744073709551615,sign=-5,oldhex=ffff,size=3g,text=hello,mode=OFF", NULL);
+	conf_options(c, "on=no,small=0xff,wide=18446744073709551615,sign=-5,oldhex=ffff,size=3g,text=hello,mode=OFF",
+		     NULL);
 	conf_options(c, "mac=58:9C:fc:0:1:ff", NULL);
 	assert_int_equal(prop_parse(table, c, &o, NULL), 0);
 	assert_false(o.on);
@@ -135,7 +136,8 @@ static void memsizes(void **state)
 	assert_true(value_memsize("2g", &v) && v == GIB(2));
 	assert_true(value_memsize("64K", &v) && v == KIB(64));
 	assert_true(value_memsize("0x100", &v) && v == MIB(256));
-	assert_false(value_memsize("0", &v) || value_memsize("", &v) || value_memsize("-1", &v) || value_memsize("1x", &v));
+	assert_false(value_memsize("0", &v) || value_memsize("", &v) || value_memsize("-1", &v) ||
+		     value_memsize("1x", &v));
 	assert_false(value_memsize("1GB", &v) || value_memsize("M", &v) || value_memsize("18446744073709551615G", &v));
 }
 
@@ -150,8 +152,10 @@ static void lists(void **state)
 
 	assert_true(value_list("1,3-5,2", 9, add_number, &got));
 	assert_int_equal(got, 13452);
-	assert_false(value_list("", 9, NULL, NULL) || value_list("1,", 9, NULL, NULL) || value_list("5-3", 9, NULL, NULL));
-	assert_false(value_list("10", 9, NULL, NULL) || value_list("1-", 9, NULL, NULL) || value_list("a", 9, NULL, NULL));
+	assert_false(value_list("", 9, NULL, NULL) || value_list("1,", 9, NULL, NULL) ||
+		     value_list("5-3", 9, NULL, NULL));
+	assert_false(value_list("10", 9, NULL, NULL) || value_list("1-", 9, NULL, NULL) ||
+		     value_list("a", 9, NULL, NULL));
 }
 
 static const char *nearest(const char *key)
@@ -178,8 +182,8 @@ static void near_names(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(defaults), cmocka_unit_test(values),	cmocka_unit_test(bad_values),
-		cmocka_unit_test(required), cmocka_unit_test(memsizes), cmocka_unit_test(lists),
+		cmocka_unit_test(defaults),   cmocka_unit_test(values),	  cmocka_unit_test(bad_values),
+		cmocka_unit_test(required),   cmocka_unit_test(memsizes), cmocka_unit_test(lists),
 		cmocka_unit_test(near_names),
 	};
 

@@ -69,8 +69,8 @@ static void node_or_leaf(void **state)
 
 static void bad_paths(void **state)
 {
-	static const char *const bad[] = { "", ".", "a.", ".a", "a..b", "a=b", "a\nb",
-					   "1.2.3.4.5.6.7.8.9.10.11.12.13.14.15.16.17" };
+	static const char *const bad[] = { "",	   ".",	  "a.",	  ".a",
+					   "a..b", "a=b", "a\nb", "1.2.3.4.5.6.7.8.9.10.11.12.13.14.15.16.17" };
 
 	for (size_t i = 0; i < ARRAY_LEN(bad); i++)
 		assert_int_equal(conf_set(root, bad[i], "1", NULL), -EINVAL);
@@ -289,9 +289,20 @@ int main(void)
 {
 #define T(t) cmocka_unit_test_setup_teardown(t, set_up, tear_down)
 	const struct CMUnitTest tests[] = {
-		T(last_setting_wins), T(node_or_leaf), T(bad_paths), T(removed), T(order_of_insertion), T(expansion),
-		T(expansion_follows_changes), T(expansion_ends), T(typed), T(options_list), T(unread), T(file_good),
-		T(file_bad), T(dump_is_a_file),
+		T(last_setting_wins),
+		T(node_or_leaf),
+		T(bad_paths),
+		T(removed),
+		T(order_of_insertion),
+		T(expansion),
+		T(expansion_follows_changes),
+		T(expansion_ends),
+		T(typed),
+		T(options_list),
+		T(unread),
+		T(file_good),
+		T(file_bad),
+		T(dump_is_a_file),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

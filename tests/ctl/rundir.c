@@ -50,7 +50,8 @@ static void names(void **state)
 
 	memset(longest, 'x', sizeof(longest));
 	longest[229] = '\0';
-	assert_true(rundir_name_ok("vm-1.x") && rundir_name_ok("...") && rundir_name_ok("a b") && rundir_name_ok(longest));
+	assert_true(rundir_name_ok("vm-1.x") && rundir_name_ok("...") && rundir_name_ok("a b") &&
+		    rundir_name_ok(longest));
 	longest[229] = 'x';
 	longest[230] = '\0';
 	assert_false(rundir_name_ok("") || rundir_name_ok(".") || rundir_name_ok("..") || rundir_name_ok("a/b") ||

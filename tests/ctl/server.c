@@ -176,7 +176,8 @@ static void wrong_requests(void **state)
 		{ "{\"cmd\": \"test-echo\", \"args\": 1}", "expected an object \\\"args\\\"" },
 		{ "{\"cmd\": \"test-echo\", \"args\": {\"text\": \"x\", \"no\": 1}}", "unknown argument 'no'" },
 		{ "{\"cmd\": \"test-echo\", \"args\": {\"text\": {}}}", "argument 'text': expected a string" },
-		{ "{\"cmd\": \"test-echo\", \"args\": {\"text\": \"x\", \"times\": -1}}", "times=-1: expected a number" },
+		{ "{\"cmd\": \"test-echo\", \"args\": {\"text\": \"x\", \"times\": -1}}",
+		  "times=-1: expected a number" },
 		{ "{\"cmd\": \"test-echo\", \"args\": {\"text\": \"x\", \"a.b\": 1}}", "unknown argument 'a.b'" },
 		{ "{\"cmd\": \"events\", \"args\": {\"on\": 3}}", "on=3: expected true or false" },
 		{ "{\"cmd\": \"a\", \"cmd\": \"b\"}", "not a JSON line" },
@@ -218,8 +219,9 @@ static void client_library(void **state)
 
 static void pieces_and_bursts(void **state)
 {
-	static const char two[] = "{\"cmd\":\"test-echo\",\"args\":{\"text\":\"1\"}}\n\n{\"cmd\":\"test-echo\",\"args\":"
-				  "{\"text\":\"2\"}}\n{\"cmd\":";
+	static const char two[] =
+		"{\"cmd\":\"test-echo\",\"args\":{\"text\":\"1\"}}\n\n{\"cmd\":\"test-echo\",\"args\":"
+		"{\"text\":\"2\"}}\n{\"cmd\":";
 	AUTO_FD int fd = raw_dial();
 
 	raw_send(fd, two, sizeof(two) - 1);
@@ -262,7 +264,8 @@ static void slow_reader(void **state)
 
 	fcntl(fd, F_SETFL, O_NONBLOCK);
 	while (idle < 20) {
-		ssize_t n = send(fd, ask + sent % (sizeof(ask) - 1), sizeof(ask) - 1 - sent % (sizeof(ask) - 1), MSG_NOSIGNAL);
+		ssize_t n = send(fd, ask + sent % (sizeof(ask) - 1), sizeof(ask) - 1 - sent % (sizeof(ask) - 1),
+				 MSG_NOSIGNAL);
 
 		if (n > 0) {
 			sent += (size_t)n;
@@ -364,8 +367,9 @@ int main(void)
 {
 #define T(t) cmocka_unit_test_setup_teardown(t, set_up, tear_down)
 	const struct CMUnitTest tests[] = {
-		T(answers),	T(wrong_requests), T(client_library), T(pieces_and_bursts), T(long_line),
-		T(half_closed), T(slow_reader),	   T(many_clients),   T(events),	    T(noise),
+		T(answers),   T(wrong_requests), T(client_library), T(pieces_and_bursts),
+		T(long_line), T(half_closed),	 T(slow_reader),    T(many_clients),
+		T(events),    T(noise),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
