@@ -340,25 +340,25 @@ static void random_insn(uint8_t b[16], bool x87)
 		b[n++] = 0xd8 + below(8);
 		b[n++] = (uint8_t)modrm;
 	} else if (below(2)) {
-		unsigned map = below(3) + 1;
+		unsigned opmap = below(3) + 1;
 
 		b[n++] = 0xc4;
-		b[n++] = (uint8_t)((rnd() & 0xa0) | 0x40 | map);
+		b[n++] = (uint8_t)((rnd() & 0xa0) | 0x40 | opmap);
 		b[n++] = (uint8_t)rnd();
 		b[n++] = (uint8_t)rnd();
 		b[n++] = (uint8_t)modrm;
 		if ((modrm & 0xc0) != 0xc0)
 			b[1] |= 0x20; /* base stays rbx */
 	} else {
-		unsigned map = below(5);
+		unsigned opmap = below(5);
 
 		if (below(4))
 			b[n++] = pfx[below(3)];
 		if (below(3) == 0)
 			b[n++] = (uint8_t)(0x40 | (rnd() & 15 & ((modrm & 0xc0) != 0xc0 ? ~3u : ~2u)));
 		b[n++] = 0x0f;
-		if (map >= 3)
-			b[n++] = map == 3 ? 0x38 : 0x3a;
+		if (opmap >= 3)
+			b[n++] = opmap == 3 ? 0x38 : 0x3a;
 		b[n++] = (uint8_t)rnd();
 		b[n++] = (uint8_t)modrm;
 	}

@@ -3,13 +3,11 @@
 #include "base/bits.h"
 #include "engine/soft/flags.h"
 #include "engine/soft/sys.h"
+#include "engine/soft/thunk.h"
 #include "x86/msr.h"
 
 #include <errno.h>
 #include <string.h>
-
-/* Offsets in a standard XSAVE image. */
-enum { XS_MXCSR = 24, XS_XMM = 160, XS_BV = 512, XS_YMM = 576, XS_X87_END = 160 };
 
 /* ------ get ------ */
 
@@ -44,13 +42,7 @@ static void get_msrs(struct cpu *c, struct x86_state *s)
 static void get_fpu(struct cpu *c, struct x86_state *s)
 {
 	memset(s->xsave, 0, sizeof(s->xsave));
-	memcpy(s->xsave, c->fx, XS_X87_END);
-	st_le32(s->xsave + XS_MXCSR, c->mxcsr);
-	for (unsigned n = 0; n < 16; n++) {
-		memcpy(s->xsave + XS_XMM + n * 16, c->vec[n], 16);
-		memcpy(s->xsave + XS_YMM + n * 16, c->vec[n] + 16, 16);
-	}
-	st_le64(s->xsave + XS_BV, 7);
+	xsave_image_out(c, s->xsave);
 }
 
 static void get_events(struct engine_vcpu *v, struct x86_state *s)
@@ -129,24 +121,6 @@ static void set_sregs(struct cpu *c, const struct x86_state *s)
 	c->xss = s->xss;
 }
 
-static void set_fpu(struct cpu *c, const struct x86_state *s)
-{
-	uint64_t bv = ld_le64(s->xsave + XS_BV);
-	static const uint8_t zero[16];
-
-	if (bv & 1) {
-		memcpy(c->fx, s->xsave, XS_X87_END);
-	} else {
-		memset(c->fx, 0, sizeof(c->fx));
-		st_le16(c->fx, 0x37f);
-	}
-	c->mxcsr = ld_le32(s->xsave + XS_MXCSR) & 0xffff;
-	for (unsigned n = 0; n < 16; n++) {
-		memcpy(c->vec[n], bv & 2 ? s->xsave + XS_XMM + n * 16 : zero, 16);
-		memcpy(c->vec[n] + 16, bv & 4 ? s->xsave + XS_YMM + n * 16 : zero, 16);
-	}
-}
-
 static void set_events(struct engine_vcpu *v, const struct x86_state *s)
 {
 	struct cpu *c = &v->cpu;
@@ -184,7 +158,7 @@ int soft_set(struct engine_vcpu *v, unsigned groups, const struct x86_state *s)
 	for (unsigned n = 0; (groups & X86_MSRS) && n < s->nmsr && n < X86_MSRS_MAX; n++)
 		cpu_msr_write(c, s->msr[n].index, s->msr[n].val);
 	if (groups & X86_FPU)
-		set_fpu(c, s);
+		xsave_image_in(c, s->xsave);
 	if (groups & X86_LAPIC)
 		lapic_load(c->lapic, s->lapic);
 	if (groups & X86_EVENTS)

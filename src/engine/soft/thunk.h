@@ -117,10 +117,10 @@ enum { MXCSR_DEFAULT = 0x1f80, MXCSR_MASKS = 0x1f80, MXCSR_VALID = 0xffff };
 void mxcsr_set(struct cpu *c, uint32_t v);
 
 /* FXSAVE image and XSAVE standard image from and to the vCPU's state (xsave.c), also for engine get and set. The image is the
- * host's copy, not guest memory. xsave_image_in: what comes from outside is checked (reserved MXCSR bits): false. */
+ * host's copy, not guest memory. Any thread while the vCPU does not run. */
 enum { XSAVE_BYTES = 832 };
 void xsave_image_out(const struct cpu *c, uint8_t image[XSAVE_BYTES]);
-bool xsave_image_in(struct cpu *c, const uint8_t image[XSAVE_BYTES]);
+void xsave_image_in(struct cpu *c, const uint8_t image[XSAVE_BYTES]);
 /* Power-up state of x87, vector registers and MXCSR. */
 void fpu_reset(struct cpu *c);
 

@@ -396,12 +396,10 @@ void xsave_image_out(const struct cpu *c, uint8_t image[XSAVE_BYTES])
 	memcpy(image + AT_HEADER, &bv, 8);
 }
 
-bool xsave_image_in(struct cpu *c, const uint8_t image[XSAVE_BYTES])
+void xsave_image_in(struct cpu *c, const uint8_t image[XSAVE_BYTES])
 {
 	uint64_t bv;
 
-	if (mxcsr_of(image) & ~(uint32_t)MXCSR_VALID)
-		return false;
 	memcpy(&bv, image + AT_HEADER, 8);
 	fpu_reset(c);
 	x87_reset(c);
@@ -411,8 +409,7 @@ bool xsave_image_in(struct cpu *c, const uint8_t image[XSAVE_BYTES])
 		xmm_in(c, image, 16);
 	if (bv & COMP_AVX)
 		ymm_in(c, image, 16);
-	c->mxcsr = mxcsr_of(image);
-	return true;
+	c->mxcsr = mxcsr_of(image) & MXCSR_VALID;
 }
 
 void fpu_reset(struct cpu *c)
