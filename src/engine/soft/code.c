@@ -21,7 +21,7 @@
 #include <string.h>
 
 
-enum { HASH_BITS = 14, PAGE_HASH_BITS = 10, LINE = 64, PAGE = 4096 };
+enum { HASH_BITS = 14, PAGE_HASH_BITS = 10, NOTED_BITS = 14, LINE = 64, PAGE = 4096 };
 
 struct block { /* its records follow */
 	uint64_t key;
@@ -38,6 +38,10 @@ struct page { /* one with blocks */
 
 struct code_cache {
 	struct jump jump[1 << JUMP_BITS]; /* ORDER: rec_jump_at() */
+	struct noted { /* pages that the jump cache may know, by hash, while the epoch lasts */
+		uint64_t epoch;
+		uint64_t bits[(1 << NOTED_BITS) / 64];
+	} noted[2]; /* [1]: global pages */
 	uint32_t hash[1 << HASH_BITS];
 	uint32_t pages[1 << PAGE_HASH_BITS];
 	uint8_t *arena;
@@ -354,10 +358,36 @@ static struct block *block_new(struct cpu *c, uint64_t lin, bool *global)
 	return block_make(c, host, at, lin & (PAGE - 1));
 }
 
+static unsigned noted_bit(uint64_t lin)
+{
+	return (lin >> 12) * 0x9e3779b97f4a7c15ull >> (64 - NOTED_BITS);
+}
+
+bool code_noted(const struct cpu *c, uint64_t lin, bool global)
+{
+	const struct noted *n = &c->code->noted[global];
+	unsigned bit = noted_bit(lin);
+
+	return n->epoch == c->fetch_epoch[global] && (n->bits[bit / 64] >> bit % 64 & 1);
+}
+
+static void page_note(struct cpu *c, uint64_t lin, bool global)
+{
+	struct noted *n = &c->code->noted[global];
+	unsigned bit = noted_bit(lin);
+
+	if (n->epoch != c->fetch_epoch[global]) {
+		memset(n->bits, 0, sizeof(n->bits));
+		n->epoch = c->fetch_epoch[global];
+	}
+	n->bits[bit / 64] |= BIT64(bit % 64);
+}
+
 static void jump_note(struct cpu *c, struct rec *r, bool global)
 {
 	struct jump *j = rec_jump_at(c, c->rip);
 
+	page_note(c, c->rip, global);
 	*j = (struct jump){ c->rip, r, c->fetch_epoch[global], c->mode, global };
 }
 

@@ -4,7 +4,7 @@
  *
  * An entry belongs to one list of its TLB, so a flush costs what was filled. An index that held both kinds of page since the last
  * flush counts as non-global. A translation that was told to the interpreter (an execute tag) may live on there when the entry
- * is replaced; therefore replacing one moves fetch_epoch, and an INVLPG without an execute tag need not.
+ * is replaced, as in a second level of the TLB: flushes move fetch_epoch, an INVLPG only if the interpreter knows the page.
  */
 #include "engine/soft/soft_int.h"
 
@@ -253,7 +253,8 @@ static bool may_tag_write(struct cpu *c, const struct ram_slot *s, gpa_t page)
 	return true;
 }
 
-static void tlb_fill(struct cpu *c, enum tlb_kind k, uint64_t lin, const struct page_walk *w, const struct ram_slot *s)
+/* An execute tag is for who fetches: data pages without one are replaced without a trace. */
+static void tlb_fill(struct cpu *c, enum tlb_kind k, uint64_t lin, const struct page_walk *w, const struct ram_slot *s, bool fetch)
 {
 	struct tlb *t = c->tlbs[k];
 	unsigned idx = lin >> 12 & (TLB_SIZE - 1);
@@ -262,12 +263,9 @@ static void tlb_fill(struct cpu *c, enum tlb_kind k, uint64_t lin, const struct 
 	bool r = k == TLB_USER ? w->user : !w->user || k == TLB_KERN_AC || !(c->cr4 & CR4_SMAP);
 	bool x = k == TLB_USER ? w->user && w->exec : w->exec && !(w->user && (c->cr4 & CR4_SMEP));
 	bool wr = r && w->dirty && (w->writable || (k != TLB_USER && !(c->cr0 & CR0_WP)));
-	bool was_global;
 
-	was_global = t->in_list[idx] == LIST_GLOBAL + 1;
+	x = x && (fetch || e->xtag == tag);
 	list_add(c, t, idx, w->global);
-	if (e->xtag != empty && (e->xtag != tag || !x || (was_global && !w->global)))
-		epoch_moves(c, was_global);
 	if (UNLIKELY(watched(c, page)))
 		r = wr = false;
 	e->rtag = r ? tag : empty;
@@ -310,13 +308,6 @@ void mmu_flush_nonglobal(struct cpu *c)
 	epoch_moves(c, false);
 }
 
-static void flush_entry(struct cpu *c, struct tlb *t, unsigned idx)
-{
-	if (t->e[idx].xtag != tlb_empty(idx))
-		epoch_moves(c, t->in_list[idx] == LIST_GLOBAL + 1);
-	entry_clear(t, idx);
-}
-
 /* The page that an entry is for; false: empty. */
 static bool entry_page(const struct tlb *t, unsigned idx, uint64_t *page)
 {
@@ -338,9 +329,10 @@ static void flush_region(struct cpu *c, uint64_t lin, unsigned shift)
 			uint64_t page;
 
 			if (entry_page(t, idx, &page) && page >> shift == lin >> shift)
-				flush_entry(c, t, idx);
+				entry_clear(t, idx);
 		}
 	}
+	epoch_moves(c, true);
 }
 
 void mmu_flush_page(struct cpu *c, uint64_t lin)
@@ -352,8 +344,11 @@ void mmu_flush_page(struct cpu *c, uint64_t lin)
 		uint64_t page;
 
 		if (entry_page(c->tlbs[k], idx, &page) && page == PAGE_OF(lin))
-			flush_entry(c, c->tlbs[k], idx);
+			entry_clear(c->tlbs[k], idx);
 	}
+	for (unsigned g = 0; g < 2; g++)
+		if (code_noted(c, lin, g))
+			c->fetch_epoch[g]++;
 	if (v->large_1g[lin >> 36 & 7] & BIT64(lin >> 30 & 63))
 		flush_region(c, lin, 30);
 	else if (v->large_2m[lin >> 27 & 63] & BIT64(lin >> 21 & 63))
@@ -437,7 +432,7 @@ static gpa_t touch(struct cpu *c, enum tlb_kind k, uint64_t lin, unsigned access
 	translate(c, k, lin, access, &w);
 	s = ram_at(c, w.at);
 	if (s)
-		tlb_fill(c, k, lin, &w, s);
+		tlb_fill(c, k, lin, &w, s, access & PAGE_FETCH);
 	return w.at;
 }
 
