@@ -334,8 +334,10 @@ int cpuid_build(struct cpuid_table *t, const struct cpuid_opts *o, struct err *e
 		put_caches(&b, 4);
 	put(&b, (struct cpuid_leaf){ .leaf = 5 });
 	put(&b, (struct cpuid_leaf){ .leaf = 6, .eax = 4 }); /* the APIC timer runs always */
-	put(&b, (struct cpuid_leaf){ .leaf = 7, .sub = 0, .has_sub = true, .ebx = feat_bits(&b, 7, EBX),
+	put(&b, (struct cpuid_leaf){ .leaf = 7, .sub = 0, .has_sub = true, .eax = 2, .ebx = feat_bits(&b, 7, EBX),
 				     .ecx = feat_bits(&b, 7, ECX), .edx = feat_bits(&b, 7, EDX) });
+	/* BHI_CTRL: Linux clears branch history in software at each system call unless it finds this bit, BHI_NO or not. */
+	put(&b, (struct cpuid_leaf){ .leaf = 7, .sub = 2, .has_sub = true, .edx = has(&b, "spec_ctrl") ? BIT(4) : 0 });
 	put_topology(&b, 0xb);
 	put_xsave(&b);
 	put_time(&b);

@@ -81,7 +81,7 @@ static bool value_ok(const struct cpu *c, uint32_t index, uint64_t v)
 	case MSR_GS_BASE:
 	case MSR_KERNEL_GS_BASE: return mmu_canonical(c, v);
 	case MSR_FMASK: return !(v >> 32);
-	case MSR_SPEC_CTRL: return !(v & ~1ull);
+	case MSR_SPEC_CTRL: return !(v & ~0x401ull); /* IBRS, BHI_DIS_S */
 	case MSR_TSC_AUX: return vc->feat.rdtscp && !(v >> 32);
 	case MSR_PAT: return memory_types_ok(v, 8, true);
 	case MSR_MTRR_FIX64K:
