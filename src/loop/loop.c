@@ -24,6 +24,7 @@ struct loop *loop_new(struct err *e)
 	list_init(&l->watches);
 	l->epfd = epoll_create1(EPOLL_CLOEXEC);
 	l->wakefd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	l->vm_offset = clk_now(l, CLK_HOST);
 	if (l->epfd < 0 || l->wakefd < 0 ||
 	    epoll_ctl(l->epfd, EPOLL_CTL_ADD, l->wakefd, &(struct epoll_event){ .events = EPOLLIN }) < 0) {
 		err_sys(e, -errno, "event loop");
