@@ -60,7 +60,7 @@ static uint64_t from_cpuid(void)
 
 static uint64_t measure(void)
 {
-	uint64_t tsc, ns;
+	uint64_t tsc = 0, ns = 0;
 
 	do
 		sample(&tsc, &ns);
