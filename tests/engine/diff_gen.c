@@ -461,11 +461,16 @@ static void div_registers(struct gen *g)
 		g->k->r[RDX] = rnd_one_in(2) ? rnd_below(256) : g->k->r[RAX] >> (8 * g->opsize - 1) & 1 ? ~0ull : 0;
 }
 
+static unsigned stack_size(const struct diff_case *k)
+{
+	return k->mode == CODE64 ? 8 : k->seg[SEG_SS].attr & ATTR_DB ? 4 : 2;
+}
+
 static void stack_registers(struct gen *g)
 {
 	unsigned save = g->addrsize;
 
-	g->addrsize = (unsigned)g->k->mode;
+	g->addrsize = stack_size(g->k);
 	if (!(g->f->f & F_FRAME) || g->f->f & F_STACK)
 		reg_low(g, RSP, place_addr(g, any_place()));
 	if (g->f->f & F_FRAME)
@@ -476,9 +481,7 @@ static void stack_registers(struct gen *g)
 /* Arena offset of the stack pointer. */
 static uint32_t stack_place(const struct diff_case *k)
 {
-	uint64_t sp = k->mode == CODE16 ? (uint16_t)k->r[RSP] : k->r[RSP];
-
-	return (uint32_t)(sp + k->seg[SEG_SS].base - ARENA);
+	return (uint32_t)((k->r[RSP] & mask_of(stack_size(k))) + k->seg[SEG_SS].base - ARENA);
 }
 
 static void put_value(struct diff_case *k, uint32_t at, uint64_t v, unsigned len)

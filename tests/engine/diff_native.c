@@ -17,8 +17,32 @@
 #include <ucontext.h>
 #include <unistd.h>
 
-enum { SEL_CS64 = 0x33, SEL_CS32 = 0x23, SEL_DS = 0x2b, LDT_CODE = 0, LDT_DATA = 1 };
-#define SEL_LDT(n) ((n) << 3 | 7)
+enum { SEL_CS64 = 0x33, SEL_CS32 = 0x23, SEL_DS = 0x2b };
+
+/* Local descriptors: code and data at the arena, data at 0, with limits and types that make faults. */
+enum { AT_ARENA = 1, AT_ZERO = 2, CODE_ANY = 4, NOT_STACK = 8 };
+static const struct local {
+	uint32_t base, limit;
+	uint8_t use;
+	uint8_t contents; /* 0 data, 1 expand-down data, 2 code */
+	bool big, pages, read_only;
+} locals[] = {
+	{ ARENA, 0xffff, CODE_ANY, 2, false }, /* ORDER: LOCAL_CODE16, LOCAL_CODE32, LOCAL_DATA16 */
+	{ ARENA, 0xffff, CODE_ANY, 2, true },
+	{ ARENA, 0xffff, AT_ARENA, 0, false },
+	{ ARENA, 0xffff, AT_ARENA, 0, true },
+	{ ARENA, 2 * PAGE + 0x345, AT_ARENA, 0, true },
+	{ ARENA, 2 * PAGE + 2, AT_ARENA, 0, false },
+	{ ARENA, PAGE + 0x7ff, AT_ARENA, 1, false },
+	{ ARENA, PAGE + 0x7ff, AT_ARENA, 1, true },
+	{ ARENA, 0xffff, AT_ARENA | NOT_STACK, 0, true, false, true },
+	{ 0, ARENA / PAGE + 1, AT_ZERO, 0, true, true },
+	{ 0, 0xfffff, AT_ZERO, 0, true, true },
+	{ 0, ARENA / PAGE + 1, AT_ZERO, 1, true, true },
+	{ 0, 0xfffff, AT_ZERO | NOT_STACK, 0, true, true, true },
+};
+enum { LOCAL_CODE16, LOCAL_CODE32, LOCAL_DATA16 };
+#define SEL_LDT(n) ((uint16_t)((n) << 3 | 7))
 
 static uint8_t *arena;
 static bool has_ldt;
@@ -91,12 +115,16 @@ static void on_signal(int sig, siginfo_t *si, void *frame)
 
 static void segments_init(void)
 {
-	struct user_desc d = { .entry_number = LDT_CODE, .base_addr = ARENA, .limit = 0xffff, .contents = 2 };
+	has_ldt = true;
+	for (unsigned n = 0; n < ARRAY_LEN(locals); n++) {
+		struct user_desc d = { .entry_number = n, .base_addr = locals[n].base, .limit = locals[n].limit };
 
-	has_ldt = !syscall(SYS_modify_ldt, 1, &d, sizeof(d));
-	d.entry_number = LDT_DATA;
-	d.contents = 0;
-	has_ldt = has_ldt && !syscall(SYS_modify_ldt, 1, &d, sizeof(d));
+		d.contents = locals[n].contents;
+		d.seg_32bit = locals[n].big;
+		d.limit_in_pages = locals[n].pages;
+		d.read_exec_only = locals[n].read_only;
+		has_ldt = has_ldt && !syscall(SYS_modify_ldt, 1, &d, sizeof(d));
+	}
 }
 
 /* The arena twice: for cases with their rights, for the tester all writable. */
@@ -143,26 +171,49 @@ bool native_mode(enum code_size mode)
 
 static struct x86_segment segment(uint16_t sel, uint32_t base, uint32_t limit, uint16_t attr)
 {
-	return (struct x86_segment){ .sel = sel, .base = base, .limit = limit, .attr = attr | ATTR_S | ATTR_P | 3 << ATTR_DPL_SHIFT };
+	attr |= ATTR_S | ATTR_P | 3 << ATTR_DPL_SHIFT;
+	return (struct x86_segment){ .sel = sel, .base = base, .limit = limit, .attr = attr };
+}
+
+static struct x86_segment local(unsigned n)
+{
+	const struct local *l = &locals[n];
+	uint16_t type = l->contents == 2 ? 0xb : (l->contents == 1 ? 5 : 1) | (l->read_only ? 0 : 2);
+
+	return segment(SEL_LDT(n), l->base, l->pages ? l->limit << 12 | 0xfff : l->limit,
+		       type | (l->big ? ATTR_DB : 0) | (l->pages ? ATTR_G : 0));
+}
+
+static struct x86_segment any_local(unsigned use, bool stack)
+{
+	unsigned n;
+
+	do {
+		n = rnd_below(ARRAY_LEN(locals));
+	} while (!(locals[n].use & use) || (stack && (locals[n].use & NOT_STACK)));
+	return local(n);
 }
 
 void native_segments(struct diff_case *k)
 {
-	struct x86_segment code, data;
+	struct x86_segment flat = segment(SEL_DS, 0, ~0u, 3 | ATTR_DB | ATTR_G), none = { .unusable = true };
+	bool plain = k->mode == CODE64 || !has_ldt || rnd_one_in(2);
+	unsigned use = rnd_one_in(2) ? AT_ARENA : AT_ZERO;
 
-	if (k->mode == CODE64) {
-		code = segment(SEL_CS64, 0, ~0u, 0xb | ATTR_L | ATTR_G);
-		data = segment(SEL_DS, 0, ~0u, 3 | ATTR_DB | ATTR_G);
-	} else if (k->mode == CODE32) {
-		code = segment(SEL_CS32, 0, ~0u, 0xb | ATTR_DB | ATTR_G);
-		data = segment(SEL_DS, 0, ~0u, 3 | ATTR_DB | ATTR_G);
-	} else {
-		code = segment(SEL_LDT(LDT_CODE), ARENA, 0xffff, 0xb);
-		data = segment(SEL_LDT(LDT_DATA), ARENA, 0xffff, 3);
+	for (unsigned n = 0; n < 6; n++) {
+		if (n >= SEG_FS)
+			k->seg[n] = none;
+		else if (plain)
+			k->seg[n] = k->mode == CODE16 ? local(LOCAL_DATA16) : flat;
+		else
+			k->seg[n] = any_local(use, n == SEG_SS);
 	}
-	for (unsigned n = 0; n < 4; n++)
-		k->seg[n] = n == SEG_CS ? code : data;
-	k->seg[SEG_FS] = k->seg[SEG_GS] = (struct x86_segment){ .unusable = true };
+	if (k->mode == CODE64)
+		k->seg[SEG_CS] = segment(SEL_CS64, 0, ~0u, 0xb | ATTR_L | ATTR_G);
+	else if (k->mode == CODE32)
+		k->seg[SEG_CS] = plain ? segment(SEL_CS32, 0, ~0u, 0xb | ATTR_DB | ATTR_G) : local(LOCAL_CODE32);
+	else
+		k->seg[SEG_CS] = local(LOCAL_CODE16);
 }
 
 uint32_t native_flags(void)
@@ -176,7 +227,7 @@ void native_run(const struct diff_case *k, struct diff_result *out)
 	memcpy(arena + k->off, k->code, k->len);
 	now = k;
 	result = out;
-	asm volatile("mov %0, %%ds; mov %0, %%es" : : "r"(k->seg[SEG_DS].sel) : "memory");
+	asm volatile("mov %0, %%ds; mov %1, %%es" : : "r"(k->seg[SEG_DS].sel), "r"(k->seg[SEG_ES].sel) : "memory");
 	asm volatile("int3" : : : "memory", "cc");
 	asm volatile("mov %0, %%ds; mov %0, %%es" : : "r"(0) : "memory");
 	now = NULL;

@@ -94,6 +94,13 @@ static inline struct side str_dst(struct cpu *c, const struct str *s, bool write
 	return str_side(c, s, SEG_ES, RDI, write);
 }
 
+/* Faults as the read of the next element would. */
+static inline void str_touch(struct cpu *c, const struct str *s, const struct side *at)
+{
+	if (UNLIKELY(!tlb_read(c, at->lin, s->size)))
+		mmu_probe_r(c, at->lin, s->size);
+}
+
 static inline uint64_t str_chunk(const struct cpu *c, const struct str *s, uint64_t n)
 {
 	if (n > s->count)
@@ -204,8 +211,11 @@ void op_movs(struct cpu *c, const struct insn *i)
 	if (!s.count)
 		return;
 	do {
-		struct side src = str_src(c, &s), dst = str_dst(c, &s, true);
+		struct side src = str_src(c, &s), dst;
 
+		if (!(c->mode & (MODE_64 | MODE_FLAT)))
+			str_touch(c, &s, &src); /* its page fault comes before the checks of ES */
+		dst = str_dst(c, &s, true);
 		n = str_chunk(c, &s, src.n < dst.n ? src.n : dst.n);
 		if (!n || !s.rep || !movs_chunk(c, &s, src.lin, dst.lin, n)) {
 			st_size(c, dst.lin, s.size, ld_size(c, src.lin, s.size));
@@ -372,7 +382,7 @@ void op_cmps(struct cpu *c, const struct insn *i)
 		const uint8_t *a, *b;
 		uint64_t n, last;
 
-		mmu_probe_r(c, dst.lin, s.size); /* the processor reads ES:DI first: its faults win */
+		str_touch(c, &s, &dst); /* the processor reads ES:DI first: its faults win */
 		src = str_src(c, &s);
 		n = str_chunk(c, &s, src.n < dst.n ? src.n : dst.n);
 		last = (n - 1) * s.size;
