@@ -14,7 +14,7 @@
 #include <unistd.h>
 
 static char *area, *argv_end, *area_end;
-static char **argv_copy; /* lives as long as the process */
+static char **argv_copy __attribute__((used)); /* so that leak checkers see it: it lives as long as the process */
 
 /* Copies strings that follow each other without a gap; moves *end behind the last of them. */
 static char **strings_move(char **v, size_t n, char **end)
