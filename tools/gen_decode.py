@@ -325,7 +325,6 @@ def exec_h(rows, ops):
 def exec_c(rows, ops):
     return ('/* Generated from decode.tab. */\n#include "engine/soft/exec_table.h"\n\n'
             'static void op_invalid(struct cpu *c, const struct insn *i)\n{\n\tcpu_ud(c);\n}\n\n' +
-            ''.join(f'#pragma weak op_{o.lower()}\n' for o in ops) +
             '\nconst exec_fn exec_table[OP_COUNT] = {\n\t[OP_INVALID] = op_invalid,\n' +
             ''.join(f'\t[OP_{o}] = op_{o.lower()},\n' for o in ops) + '};\n')
 
