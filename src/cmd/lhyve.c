@@ -3,6 +3,7 @@
 #include "base/auto.h"
 #include "base/log.h"
 #include "cmd/classes.h"
+#include "cmd/escape.h"
 #include "cmd/manual.h"
 #include "cmd/probe.h"
 #include "cmd/signals.h"
@@ -119,7 +120,9 @@ static int vm_live(struct vm *vm, struct rundir *dir, const struct conf *root, i
 		return e->code;
 	}
 	vm_on_event(vm, on_event, ctl);
+	escape_attach(vm);
 	end = vm_run(vm, status, e);
+	escape_detach();
 	vm_on_event(vm, NULL, NULL);
 	ctl_event(ctl, end_name(end), end == END_ERROR ? e->msg : NULL);
 	ctl_stop(ctl);

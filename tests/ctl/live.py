@@ -144,6 +144,18 @@ class Live(unittest.TestCase):
             os.close(master)
             os.close(slave)
 
+    def test_escape(self):
+        master, slave = pty.openpty()
+        p = self.started(tiny.LOOP, "-l", "com1,stdio", stdin=slave, stdout=slave)
+        os.write(master, b"\x01?")
+        self.assertIn(b"Ctrl-A x: end the machine at once", p.stderr.readline())
+        os.write(master, b"\x01p")
+        self.assertIn(b"not enabled ACPI", p.stderr.readline())
+        os.write(master, b"\x01x")
+        self.end(p, 1)
+        os.close(master)
+        os.close(slave)
+
     # ------ names ------
 
     def test_title(self):

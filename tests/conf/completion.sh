@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# The completion of bash, with words that the programs give: completion.sh SCRIPT LHYVE LHYVECTL
+# shellcheck source=/dev/null disable=SC2034
+source "$1"
+failed=0
+
+# expect FUNCTION WORD WORDS...: completing the words offers WORD
+expect()
+{
+	local fn=$1 want=$2
+	shift 2
+	COMP_WORDS=("$@") COMP_CWORD=$(($# - 1)) COMP_LINE="$*" COMPREPLY=()
+	$fn 2>/dev/null
+	if [[ " ${COMPREPLY[*]} " != *" $want "* ]]; then
+		echo "$*: offered '${COMPREPLY[*]}', expected $want"
+		failed=1
+	fi
+}
+
+expect _lhyve --kernel "$2" --k
+expect _lhyve -s "$2" -
+expect _lhyve 3,virtio-blk "$2" -s 3,virtio-
+expect _lhyve com1 "$2" -l co
+expect _lhyve memory.size= "$2" -o memory.
+expect _lhyve soft "$2" --engine s
+expect _lhyvectl --get-stats "$3" --get-st
+expect _lhyvectl powerdown "$3" --vm=none power
+exit $failed
