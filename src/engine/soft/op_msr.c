@@ -118,7 +118,8 @@ static void changed(struct cpu *c, uint32_t index, uint64_t old, uint64_t v)
 static void deadline_write(struct cpu *c, uint64_t v)
 {
 	lapic_set_deadline(c->lapic, v, v - vcpu_of(c)->tsc_adjust);
-	cpu_post(c, POLL_TIMER);
+	if (c->lapic->due && (int64_t)(c->lapic->due - c->lapic->bus->now(c->vm)) <= 0)
+		cpu_post(c, POLL_TIMER); /* in the past: now */
 }
 
 void cpu_tsc_adjust_set(struct cpu *c, uint64_t adjust)

@@ -174,6 +174,7 @@ int soft_set(struct engine_vcpu *v, unsigned groups, const struct x86_state *s)
 		v->shutdown = s->mp == MP_SHUTDOWN;
 		c->wait_sipi = s->mp == MP_WAIT_SIPI;
 		c->halted = s->mp == MP_HALTED;
+		v->halt_told = false;
 	}
 	cpl_from_ss(c);
 	mmu_flush_all(c);
