@@ -43,6 +43,7 @@ struct rec {
 		uint64_t imm64;
 		struct rec *link; /* exits: the target's first record; until it is known that of their own block plus 1 */
 		exec_fn exec;     /* generic records */
+		void (*code)(struct cpu *c, void *mem); /* of a thunk */
 	};
 	union {
 		struct {
@@ -324,6 +325,14 @@ struct rec_stack_fns {
 	rec_fn push_r, push_i, push_m, pop_r, call, call_r, call_m, ret, jmp_r, jmp_m, leave;
 };
 extern const struct rec_stack_fns rec_stack[2]; /* 32-bit stack and code in flat mode, 64-bit */
+
+/* Vector registers are numbers in dst and src. First index: VEX. */
+struct rec_vec_move {
+	rec_fn load, store, load_aligned, store_aligned, reg;
+};
+extern const struct rec_vec_move rec_vec_move[2][4];      /* 4, 8, 16, 32 bytes */
+extern const rec_fn rec_vec_from_gpr[2][2], rec_vec_to_gpr[2][2], rec_vec_merge[2], rec_vec_zero[2], rec_vzeroupper;
+extern const rec_fn rec_thunk[2][2][3];                   /* VEX; floating point; no memory, load, store */
 
 /* ------ interp.c ------ */
 extern const rec_fn rec_generic, rec_cross, rec_dead;

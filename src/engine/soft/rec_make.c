@@ -2,7 +2,7 @@
  * From a decoded instruction to records: chooses the handler, or the generic record that calls the exec function.
  * What is chosen here must mean exactly what the exec function means; when in doubt, generic.
  */
-#include "engine/soft/rec.h"
+#include "engine/soft/rec_make.h"
 
 #include "base/bits.h"
 #include "engine/soft/host_op.h"
@@ -10,7 +10,7 @@
 #include "engine/soft/thunk.h"
 
 /* ------ emitting ------ */
-static struct rec *emit(struct maker *m, rec_fn fn, unsigned off, unsigned len)
+struct rec *rec_emit(struct maker *m, rec_fn fn, unsigned off, unsigned len)
 {
 	struct rec *r = m->at++;
 
@@ -71,7 +71,7 @@ static uint8_t reg_slot(const struct insn *i, unsigned reg, unsigned size)
 	return (uint8_t)(size == 1 ? byte_reg_offset(reg, i->flags & INSN_REX) : reg * 8);
 }
 
-static bool opnd_in_mem(const struct insn *i, unsigned n)
+bool rec_opnd_in_mem(const struct insn *i, unsigned n)
 {
 	unsigned k = i->opnd[n].kind;
 
@@ -79,7 +79,7 @@ static bool opnd_in_mem(const struct insn *i, unsigned n)
 }
 
 /* Slot of a register operand, or -1. */
-static int opnd_slot(const struct insn *i, unsigned n)
+int rec_opnd_slot(const struct insn *i, unsigned n)
 {
 	unsigned size = i->opnd[n].size;
 
@@ -152,7 +152,7 @@ static uint8_t seg_base_slot(const struct maker *m, const struct insn *i)
  * The record of fn for an instruction with a memory operand of that size, behind the record of its address if it needs one.
  * NULL: cannot be said.
  */
-static struct rec *emit_mem(struct maker *m, const struct insn *i, unsigned off, rec_fn fn, unsigned size, bool write)
+struct rec *rec_emit_mem(struct maker *m, const struct insn *i, unsigned off, rec_fn fn, unsigned size, bool write)
 {
 	struct rec *at = m->at, *r, sum = { .base = SLOT(SLOT_ZERO), .index = SLOT(SLOT_ZERO), .scale = 1 };
 	enum ea_kind k = ea_kind(m, i);
@@ -166,7 +166,7 @@ static struct rec *emit_mem(struct maker *m, const struct insn *i, unsigned off,
 		}
 	}
 	if (k != EA_PLAIN) {
-		at = emit(m, k == EA_TRUNC ? rec_ea32 : k == EA_CHECK ? rec_ea_seg : rec_ea64, off, i->len);
+		at = rec_emit(m, k == EA_TRUNC ? rec_ea32 : k == EA_CHECK ? rec_ea_seg : rec_ea64, off, i->len);
 		at->base = sum.base;
 		at->index = sum.index;
 		at->scale = sum.scale;
@@ -175,7 +175,7 @@ static struct rec *emit_mem(struct maker *m, const struct insn *i, unsigned off,
 		at->imm = (int32_t)(i->addrsize | size << 8 | (unsigned)write << 16);
 		sum = (struct rec){ .base = SLOT(SLOT_EA), .index = seg_base_slot(m, i), .scale = 1 };
 	}
-	r = emit(m, fn, off, i->len);
+	r = rec_emit(m, fn, off, i->len);
 	r->base = sum.base;
 	r->index = sum.index;
 	r->scale = sum.scale;
@@ -188,11 +188,11 @@ static bool has_index(const struct rec *r)
 	return r->index != SLOT(SLOT_ZERO);
 }
 
-/* As emit_mem, of the form in fns, or its brother without an index. */
+/* As rec_emit_mem, of the form in fns, or its brother without an index. */
 static struct rec *emit_form(struct maker *m, const struct insn *i, unsigned off, const rec_fn fns[FORMS], enum rec_form form,
 			     unsigned size, bool write)
 {
-	struct rec *r = emit_mem(m, i, off, fns[form], size, write);
+	struct rec *r = rec_emit_mem(m, i, off, fns[form], size, write);
 
 	if (r && !has_index(r))
 		r->fn = fns[form + F_BD];
@@ -218,7 +218,7 @@ static bool emit_load_tmp(struct maker *m, const struct insn *i, unsigned off, u
 static bool emit_load_rmw(struct maker *m, const struct insn *i, unsigned off, struct rec *store)
 {
 	unsigned size = i->opnd[0].size, lg = (unsigned)__builtin_ctz(size);
-	struct rec *r = emit_mem(m, i, off, rec_load_rmw[lg], size, true);
+	struct rec *r = rec_emit_mem(m, i, off, rec_load_rmw[lg], size, true);
 
 	if (!r)
 		return false;
@@ -233,22 +233,22 @@ static bool emit_load_rmw(struct maker *m, const struct insn *i, unsigned off, s
 static bool make_two(struct maker *m, const struct insn *i, unsigned off, const rec_fn fns[FORMS], bool write)
 {
 	unsigned size = i->opnd[0].size;
-	int dst = opnd_slot(i, 0), src = opnd_slot(i, 1);
+	int dst = rec_opnd_slot(i, 0), src = rec_opnd_slot(i, 1);
 	enum rec_form form;
 	struct rec *r;
 
 	if (opnd_is_imm(i, 1)) {
 		if (!fits32((int64_t)i->imm) && (size == 8 || (uint32_t)i->imm != i->imm))
 			return false;
-		form = opnd_in_mem(i, 0) ? F_MI : F_RI;
-	} else if (opnd_in_mem(i, 0)) {
+		form = rec_opnd_in_mem(i, 0) ? F_MI : F_RI;
+	} else if (rec_opnd_in_mem(i, 0)) {
 		form = F_MR;
 	} else {
-		form = opnd_in_mem(i, 1) ? F_RM : F_RR;
+		form = rec_opnd_in_mem(i, 1) ? F_RM : F_RR;
 	}
 	if ((form <= F_RM && dst < 0) || ((form == F_RR || form == F_MR) && src < 0))
 		return false;
-	r = form <= F_RI ? emit(m, fns[form], off, i->len) : emit_form(m, i, off, fns, form, size, write && form != F_RM);
+	r = form <= F_RI ? rec_emit(m, fns[form], off, i->len) : emit_form(m, i, off, fns, form, size, write && form != F_RM);
 	if (!r)
 		return false;
 	m->form = (uint8_t)(form <= F_RI || has_index(r) ? form : form + F_BD);
@@ -307,10 +307,10 @@ static bool make_alu(struct maker *m, const struct insn *i, unsigned off)
 static bool make_mov(struct maker *m, const struct insn *i, unsigned off)
 {
 	unsigned lg = (unsigned)__builtin_ctz(i->opnd[0].size);
-	int dst = opnd_slot(i, 0);
+	int dst = rec_opnd_slot(i, 0);
 
 	if (opnd_is_imm(i, 1) && lg >= SZ32 && dst >= 0) {
-		struct rec *r = emit(m, rec_mov_imm, off, i->len);
+		struct rec *r = rec_emit(m, rec_mov_imm, off, i->len);
 
 		r->dst = (uint8_t)dst;
 		r->imm64 = lg == SZ32 ? (uint32_t)i->imm : i->imm;
@@ -322,21 +322,21 @@ static bool make_mov(struct maker *m, const struct insn *i, unsigned off)
 static bool make_extend(struct maker *m, const struct insn *i, unsigned off)
 {
 	unsigned from = (unsigned)__builtin_ctz(i->opnd[1].size), to = (unsigned)__builtin_ctz(i->opnd[0].size);
-	bool mem = opnd_in_mem(i, 1);
-	int dst = opnd_slot(i, 0);
+	bool mem = rec_opnd_in_mem(i, 1);
+	int dst = rec_opnd_slot(i, 0);
 	const rec_fn *fns = i->op == OP_MOVZX ? from < 2 ? rec_movzx[from][to] : NULL : from < 3 ? rec_movsx[from][to] : NULL;
 	struct rec *r;
 
 	if (!fns || !fns[0] || dst < 0)
 		return false;
-	r = mem ? emit_mem(m, i, off, fns[1], 1 << from, false) : emit(m, fns[0], off, i->len);
+	r = mem ? rec_emit_mem(m, i, off, fns[1], 1 << from, false) : rec_emit(m, fns[0], off, i->len);
 	if (!r)
 		return false;
 	if (mem && !has_index(r))
 		r->fn = fns[2];
 	r->dst = (uint8_t)dst;
 	if (!mem)
-		r->src = (uint8_t)opnd_slot(i, 1);
+		r->src = (uint8_t)rec_opnd_slot(i, 1);
 	return true;
 }
 
@@ -347,7 +347,7 @@ static bool make_lea(struct maker *m, const struct insn *i, unsigned off)
 
 	if (i->addrsize < i->opsize || i->addrsize == 2)
 		return false;
-	r = emit(m, rec_lea[lg], off, i->len);
+	r = rec_emit(m, rec_lea[lg], off, i->len);
 	if (!set_sum(r, i, off))
 		return false;
 	if (!has_index(r))
@@ -359,13 +359,13 @@ static bool make_lea(struct maker *m, const struct insn *i, unsigned off)
 /* One operand that is changed: a register, or memory through SLOT_TMP. fn works on r->dst. */
 static struct rec *make_modify(struct maker *m, const struct insn *i, unsigned off, rec_fn fn)
 {
-	int dst = opnd_slot(i, 0);
+	int dst = rec_opnd_slot(i, 0);
 	struct rec store, *r;
-	bool mem = opnd_in_mem(i, 0);
+	bool mem = rec_opnd_in_mem(i, 0);
 
 	if (!fn || (dst < 0 && !mem) || (mem && !emit_load_rmw(m, i, off, &store)))
 		return NULL;
-	r = emit(m, fn, off, i->len);
+	r = rec_emit(m, fn, off, i->len);
 	r->dst = mem ? SLOT(SLOT_TMP) : (uint8_t)dst;
 	if (mem)
 		*m->at++ = store;
@@ -377,7 +377,7 @@ static bool make_shift(struct maker *m, const struct insn *i, unsigned off)
 	unsigned kind = i->op == OP_ROL ? S_ROL : i->op == OP_ROR ? S_ROR : i->op == OP_SHL ? S_SHL : i->op == OP_SHR ? S_SHR : S_SAR;
 	unsigned size = i->opnd[0].size, lg = (unsigned)__builtin_ctz(size);
 	unsigned count = i->opnd[1].kind == OPND_ONE ? 1 : (unsigned)i->imm & (size == 8 ? 63 : 31);
-	bool by_cl = i->opnd[1].kind == OPND_FIXED, mem = opnd_in_mem(i, 0);
+	bool by_cl = i->opnd[1].kind == OPND_FIXED, mem = rec_opnd_in_mem(i, 0);
 	struct rec *r;
 
 	if (!by_cl && count == 0)
@@ -399,7 +399,7 @@ static bool make_dec(struct maker *m, const struct insn *i, unsigned off)
 {
 	if (!make_one(m, i, off, rec_incdec[1]))
 		return false;
-	if (!opnd_in_mem(i, 0)) {
+	if (!rec_opnd_in_mem(i, 0)) {
 		may_fuse(m, ALUS, (unsigned)__builtin_ctz(i->opnd[0].size));
 		m->form = F_RI;
 	}
@@ -409,14 +409,14 @@ static bool make_dec(struct maker *m, const struct insn *i, unsigned off)
 /* LOCKed with memory, XCHG with memory, and XADD, CMPXCHG with it: the host's atomic operation also where none is asked for. */
 static bool make_atomic(struct maker *m, const struct insn *i, unsigned off, enum rec_atomic a)
 {
-	unsigned mem = opnd_in_mem(i, 0) ? 0 : 1, size = i->opnd[0].size, lg = (unsigned)__builtin_ctz(size);
+	unsigned mem = rec_opnd_in_mem(i, 0) ? 0 : 1, size = i->opnd[0].size, lg = (unsigned)__builtin_ctz(size);
 	bool imm = opnd_is_imm(i, 1);
-	int src = imm ? 0 : opnd_slot(i, !mem);
+	int src = imm ? 0 : rec_opnd_slot(i, !mem);
 	struct rec *r;
 
-	if (!opnd_in_mem(i, mem) || src < 0 || (mem && a != AT_XCHG))
+	if (!rec_opnd_in_mem(i, mem) || src < 0 || (mem && a != AT_XCHG))
 		return false;
-	r = emit_mem(m, i, off, rec_atomic[a][lg][imm], size, true);
+	r = rec_emit_mem(m, i, off, rec_atomic[a][lg][imm], size, true);
 	if (!r)
 		return false;
 	if (imm)
@@ -444,12 +444,12 @@ static bool make_locked(struct maker *m, const struct insn *i, unsigned off)
 static bool make_xchg(struct maker *m, const struct insn *i, unsigned off)
 {
 	unsigned lg = (unsigned)__builtin_ctz(i->opnd[0].size);
-	int a = opnd_slot(i, 0), b = opnd_slot(i, 1);
+	int a = rec_opnd_slot(i, 0), b = rec_opnd_slot(i, 1);
 	struct rec *r;
 
 	if (a < 0 || b < 0)
 		return make_atomic(m, i, off, AT_XCHG);
-	r = emit(m, rec_xchg[lg], off, i->len);
+	r = rec_emit(m, rec_xchg[lg], off, i->len);
 	r->dst = (uint8_t)a;
 	r->src = (uint8_t)b;
 	return true;
@@ -458,8 +458,8 @@ static bool make_xchg(struct maker *m, const struct insn *i, unsigned off)
 /* Source in a register, or in memory through SLOT_TMP. */
 static int source_slot(struct maker *m, const struct insn *i, unsigned off, unsigned n)
 {
-	if (!opnd_in_mem(i, n))
-		return opnd_slot(i, n);
+	if (!rec_opnd_in_mem(i, n))
+		return rec_opnd_slot(i, n);
 	return emit_load_tmp(m, i, off, n) ? (int)SLOT(SLOT_TMP) : -1;
 }
 
@@ -470,7 +470,7 @@ static bool make_muldiv(struct maker *m, const struct insn *i, unsigned off, enu
 
 	if (src < 0)
 		return false;
-	emit(m, fn, off, i->len)->src = (uint8_t)src;
+	rec_emit(m, fn, off, i->len)->src = (uint8_t)src;
 	return true;
 }
 
@@ -482,8 +482,8 @@ static bool make_scan(struct maker *m, const struct insn *i, unsigned off, const
 
 	if (src < 0)
 		return false;
-	r = emit(m, fn, off, i->len);
-	r->dst = (uint8_t)opnd_slot(i, 0);
+	r = rec_emit(m, fn, off, i->len);
+	r->dst = (uint8_t)rec_opnd_slot(i, 0);
 	r->src = (uint8_t)src;
 	return true;
 }
@@ -491,18 +491,18 @@ static bool make_scan(struct maker *m, const struct insn *i, unsigned off, const
 static bool make_imul(struct maker *m, const struct insn *i, unsigned off)
 {
 	unsigned lg = (unsigned)__builtin_ctz(i->opsize), form;
-	int dst = opnd_slot(i, 0), src = SLOT(SLOT_TMP);
-	bool mem = opnd_in_mem(i, 1);
+	int dst = rec_opnd_slot(i, 0), src = SLOT(SLOT_TMP);
+	bool mem = rec_opnd_in_mem(i, 1);
 	struct rec *r;
 
 	if (i->nopnd < 2)
 		return make_muldiv(m, i, off, M_IMUL);
 	form = i->nopnd == 3 ? 2 : mem ? 1 : 0;
 	if (!mem)
-		src = opnd_slot(i, 1);
+		src = rec_opnd_slot(i, 1);
 	else if (form == 2 && !emit_load_tmp(m, i, off, 1))
 		return false;
-	r = form == 1 ? emit_mem(m, i, off, rec_imul[lg][1], i->opsize, false) : emit(m, rec_imul[lg][form], off, i->len);
+	r = form == 1 ? rec_emit_mem(m, i, off, rec_imul[lg][1], i->opsize, false) : rec_emit(m, rec_imul[lg][form], off, i->len);
 	if (!r)
 		return false;
 	r->dst = (uint8_t)dst;
@@ -520,8 +520,8 @@ static bool make_cmov(struct maker *m, const struct insn *i, unsigned off)
 
 	if (src < 0)
 		return false;
-	r = emit(m, rec_cmov[i->cond][lg], off, i->len);
-	r->dst = (uint8_t)opnd_slot(i, 0);
+	r = rec_emit(m, rec_cmov[i->cond][lg], off, i->len);
+	r->dst = (uint8_t)rec_opnd_slot(i, 0);
 	r->src = (uint8_t)src;
 	return true;
 }
@@ -529,9 +529,9 @@ static bool make_cmov(struct maker *m, const struct insn *i, unsigned off)
 static bool make_setcc(struct maker *m, const struct insn *i, unsigned off)
 {
 	struct rec *r;
-	int dst = opnd_slot(i, 0);
+	int dst = rec_opnd_slot(i, 0);
 
-	emit(m, rec_setcc[i->cond], off, i->len)->dst = dst < 0 ? SLOT(SLOT_TMP) : (uint8_t)dst;
+	rec_emit(m, rec_setcc[i->cond], off, i->len)->dst = dst < 0 ? SLOT(SLOT_TMP) : (uint8_t)dst;
 	if (dst >= 0)
 		return true;
 	r = emit_form(m, i, off, rec_mov[SZ8], F_MR, 1, true);
@@ -544,7 +544,7 @@ static bool make_setcc(struct maker *m, const struct insn *i, unsigned off)
 static bool make_bit(struct maker *m, const struct insn *i, unsigned off, enum rec_bit op)
 {
 	unsigned lg = (unsigned)__builtin_ctz(i->opnd[0].size);
-	bool imm = opnd_is_imm(i, 1), mem = opnd_in_mem(i, 0);
+	bool imm = opnd_is_imm(i, 1), mem = rec_opnd_in_mem(i, 0);
 	rec_fn fn = rec_bit[op][lg][imm];
 	struct rec *r;
 
@@ -553,7 +553,7 @@ static bool make_bit(struct maker *m, const struct insn *i, unsigned off, enum r
 	if (mem && op == B_BT) {
 		if (!emit_load_tmp(m, i, off, 0))
 			return false;
-		r = emit(m, fn, off, i->len);
+		r = rec_emit(m, fn, off, i->len);
 		r->dst = SLOT(SLOT_TMP);
 	} else {
 		r = make_modify(m, i, off, fn);
@@ -563,7 +563,7 @@ static bool make_bit(struct maker *m, const struct insn *i, unsigned off, enum r
 	if (imm)
 		r->imm = (int32_t)i->imm;
 	else
-		r->src = (uint8_t)opnd_slot(i, 1);
+		r->src = (uint8_t)rec_opnd_slot(i, 1);
 	return true;
 }
 
@@ -605,18 +605,18 @@ static const struct rec_stack_fns *stack_fns(const struct maker *m, const struct
 static bool make_push_pop(struct maker *m, const struct insn *i, unsigned off)
 {
 	const struct rec_stack_fns *f = stack_fns(m, i);
-	int slot = opnd_slot(i, 0);
+	int slot = rec_opnd_slot(i, 0);
 	struct rec *r;
 
 	if (!f)
 		return false;
 	if (i->op == OP_PUSH && opnd_is_imm(i, 0)) {
-		emit(m, f->push_i, off, i->len)->imm = (int32_t)i->imm;
+		rec_emit(m, f->push_i, off, i->len)->imm = (int32_t)i->imm;
 	} else if (slot >= 0) {
-		r = emit(m, i->op == OP_PUSH ? f->push_r : f->pop_r, off, i->len);
+		r = rec_emit(m, i->op == OP_PUSH ? f->push_r : f->pop_r, off, i->len);
 		r->dst = r->src = (uint8_t)slot;
-	} else if (i->op == OP_PUSH && opnd_in_mem(i, 0)) {
-		return emit_mem(m, i, off, f->push_m, i->opsize, false);
+	} else if (i->op == OP_PUSH && rec_opnd_in_mem(i, 0)) {
+		return rec_emit_mem(m, i, off, f->push_m, i->opsize, false);
 	} else {
 		return false;
 	}
@@ -630,7 +630,7 @@ static bool make_call(struct maker *m, const struct insn *i, unsigned off)
 
 	if (!f)
 		return false;
-	emit(m, f->call, off, 0)->imm = (int32_t)(off + i->len);
+	rec_emit(m, f->call, off, 0)->imm = (int32_t)(off + i->len);
 	emit_exit(m, rec_jmp, off, (int64_t)off + i->len + (int64_t)i->imm);
 	m->ended = true;
 	return true;
@@ -648,20 +648,20 @@ static bool make_jmp(struct maker *m, const struct insn *i, unsigned off)
 static bool make_indirect(struct maker *m, const struct insn *i, unsigned off)
 {
 	const struct rec_stack_fns *f = stack_fns(m, i);
-	bool call = i->op == OP_CALL_IND, mem = opnd_in_mem(i, 0);
+	bool call = i->op == OP_CALL_IND, mem = rec_opnd_in_mem(i, 0);
 	struct rec *r;
 
 	if (!f)
 		return false;
 	if (mem)
-		r = emit_mem(m, i, off, call ? f->call_m : f->jmp_m, i->opsize, false);
+		r = rec_emit_mem(m, i, off, call ? f->call_m : f->jmp_m, i->opsize, false);
 	else
-		r = emit(m, call ? f->call_r : f->jmp_r, off, 0);
+		r = rec_emit(m, call ? f->call_r : f->jmp_r, off, 0);
 	if (!r)
 		return false;
 	r->len = 0;
 	if (!mem)
-		r->src = (uint8_t)opnd_slot(i, 0);
+		r->src = (uint8_t)rec_opnd_slot(i, 0);
 	r->imm = (int32_t)(call ? (off + i->len) | m->n << 16 : m->n);
 	m->ended = true;
 	return true;
@@ -674,7 +674,7 @@ static bool make_ret(struct maker *m, const struct insn *i, unsigned off)
 
 	if (!f)
 		return false;
-	r = emit(m, f->ret, off, 0);
+	r = rec_emit(m, f->ret, off, 0);
 	r->imm = (int32_t)m->n;
 	r->disp = i->nopnd ? (int32_t)(uint16_t)i->imm : 0;
 	m->ended = true;
@@ -687,14 +687,16 @@ static bool make_leave(struct maker *m, const struct insn *i, unsigned off)
 
 	if (!f)
 		return false;
-	emit(m, f->leave, off, i->len);
+	rec_emit(m, f->leave, off, i->len);
 	return true;
 }
 
 static bool make_fast(struct maker *m, const struct insn *i, unsigned off)
 {
+	if (i->op == OP_VEC)
+		return rec_make_vec(m, i, off);
 	if (i->flags & (INSN_VEX | INSN_EVEX))
-		return false;
+		return i->op == OP_VZEROUPPER && rec_emit(m, rec_vzeroupper, off, i->len);
 	if (i->flags & INSN_LOCK)
 		return make_locked(m, i, off);
 	switch (i->op) {
@@ -722,9 +724,9 @@ static bool make_fast(struct maker *m, const struct insn *i, unsigned off)
 	case OP_MUL: return make_muldiv(m, i, off, M_MUL);
 	case OP_DIV: return make_muldiv(m, i, off, M_DIV);
 	case OP_IDIV: return make_muldiv(m, i, off, M_IDIV);
-	case OP_CWD: return emit(m, rec_cdq[__builtin_ctz(i->opsize)], off, i->len);
-	case OP_CBW: return emit(m, rec_cbw[__builtin_ctz(i->opsize)], off, i->len);
-	case OP_NOP: return emit(m, rec_nop, off, i->len);
+	case OP_CWD: return rec_emit(m, rec_cdq[__builtin_ctz(i->opsize)], off, i->len);
+	case OP_CBW: return rec_emit(m, rec_cbw[__builtin_ctz(i->opsize)], off, i->len);
+	case OP_NOP: return rec_emit(m, rec_nop, off, i->len);
 	case OP_PUSH: case OP_POP: return make_push_pop(m, i, off);
 	case OP_LEAVE: return make_leave(m, i, off);
 	case OP_JCC: return make_jcc(m, i, off);
