@@ -81,6 +81,14 @@ static int base_open(const char *base, struct err *e)
 	return fd;
 }
 
+/* Whoever owns the directory could put a lock or a socket of his own there. */
+static bool is_ours(int fd)
+{
+	struct stat st;
+
+	return !fstat(fd, &st) && st.st_uid == geteuid() && !(st.st_mode & (S_IWGRP | S_IWOTH));
+}
+
 static bool same_file(int fd, int dir_fd, const char *name)
 {
 	struct stat a, b;
@@ -105,6 +113,8 @@ static int lock_take_file(struct rundir *r, int base_fd, const char *name, pid_t
 
 	if (dir < 0)
 		return errno == ENOENT ? -EAGAIN : -errno;
+	if (!is_ours(dir))
+		return -EPERM;
 	AUTO_FD int fd = openat(dir, "lock", O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
 
 	if (fd < 0)

@@ -119,6 +119,11 @@ static void traps(void **state)
 	assert_int_equal(symlink("/tmp", link_path), 0);
 	assert_null(rundir_open(base, "vm", &e)); /* a symbolic link is not followed */
 	unlink(link_path);
+	assert_int_equal(mkdir(link_path, 0777), 0);
+	assert_int_equal(chmod(link_path, 0777), 0); /* a directory that others can fill */
+	assert_null(rundir_open(base, "vm", &e));
+	assert_int_equal(e.code, -EPERM);
+	rmdir(link_path);
 	assert_int_equal(chmod(base, 0777), 0);
 	assert_null(rundir_open(base, "vm", &e));
 	assert_non_null(strstr(e.msg, "nobody else may write"));
