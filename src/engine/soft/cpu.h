@@ -124,6 +124,8 @@ struct cpu {
 	const struct cpuid_table *cpuid;
 	uint32_t isa, isa_known;   /* isa.h: optional instructions that CPUID shows, looked up at first use */
 	uint64_t mail_epoch;       /* mmu.c: last revocations seen */
+	uint64_t miss_rip;         /* interp.c: the last record that missed the TLB, and the budget then */
+	int64_t miss_budget;
 	struct cpu_stats {
 		uint64_t insns, exits_io, exits_mmio, irqs, nmis, exceptions, page_faults, tlb_misses, hlts, pauses, cr_access, rdmsr,
 			wrmsr, cpuid, blocks_made, blocks_dropped, code_flushes, kicks, invlpg, cr3_loads, ipis;

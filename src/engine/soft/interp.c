@@ -178,6 +178,16 @@ struct rec *rec_slow(struct cpu *c, struct rec *r)
 	GO(next);
 }
 
+/* A record with two accesses whose pages share a TLB entry would miss for ever: the second miss of the same run goes slow. */
+static bool missed_before(struct cpu *c)
+{
+	bool again = c->rip == c->miss_rip && c->budget == c->miss_budget;
+
+	c->miss_rip = c->rip;
+	c->miss_budget = c->budget;
+	return again;
+}
+
 struct rec *rec_miss(struct cpu *c, struct rec *r, uint64_t lin, unsigned size_and_write)
 {
 	unsigned size = size_and_write & 0xff;
@@ -187,6 +197,8 @@ struct rec *rec_miss(struct cpu *c, struct rec *r, uint64_t lin, unsigned size_a
 	if ((lin & (PAGE - 1)) + size > PAGE || (uint64_t)((int64_t)(lin << 16) >> 16) != lin)
 		return rec_slow(c, r);
 	c->rip = rec_pc(c, r->off);
+	if (missed_before(c))
+		return rec_slow(c, r);
 	if (write)
 		mmu_probe_w(c, lin, size);
 	else
