@@ -14,38 +14,33 @@
 #include <string.h>
 
 enum { PAGE = 4096, LIST_LOCAL = 0, LIST_GLOBAL = 1 };
+enum { PAGE_SLOW_WRITES = 1 }; /* in engine_vcpu.page: may be written, but has no tag because it holds code */
 #define PAGE_OF(a) ((a) & ~(uint64_t)(PAGE - 1))
 
 /* ------ guest physical memory ------ */
+
+static bool slot_has(const struct ram_slot *s, gpa_t at)
+{
+	return at - s->at < s->size;
+}
 
 const struct ram_slot *ram_find(const struct ram_map *m, gpa_t at)
 {
 	unsigned lo = 0, hi = m->n;
 
+	if (LIKELY(slot_has(&m->slot[m->main], at)))
+		return &m->slot[m->main];
 	while (lo < hi) {
 		unsigned mid = (lo + hi) / 2;
 
 		if (at < m->slot[mid].at)
 			hi = mid;
-		else if (at - m->slot[mid].at >= m->slot[mid].size)
+		else if (!slot_has(&m->slot[mid], at))
 			lo = mid + 1;
 		else
 			return &m->slot[mid];
 	}
 	return NULL;
-}
-
-bool ram_gpa(const struct ram_map *m, const void *host, gpa_t *out)
-{
-	for (unsigned n = 0; n < m->n; n++) {
-		uint64_t off = (uint64_t)((const uint8_t *)host - m->slot[n].host);
-
-		if (off < m->slot[n].size) {
-			*out = m->slot[n].at + off;
-			return true;
-		}
-	}
-	return false;
 }
 
 static bool is_apic(const struct cpu *c, gpa_t at)
@@ -77,7 +72,12 @@ void ram_dirtied(const struct ram_map *m, gpa_t at, uint64_t len)
 
 void mmu_stored(struct cpu *c, gpa_t at, uint64_t len)
 {
-	ram_dirtied(c->vm->map, at, len);
+	const struct ram_slot *s = ram_find(c->vm->map, at);
+
+	if (!s)
+		return;
+	if (UNLIKELY(s->dirty != NULL))
+		dirty_mark(s, at, len);
 	code_page_written(c->vm, c, at, len);
 }
 
@@ -256,23 +256,26 @@ static bool may_tag_write(struct cpu *c, const struct ram_slot *s, gpa_t page)
 /* An execute tag is for who fetches: data pages without one are replaced without a trace. */
 static void tlb_fill(struct cpu *c, enum tlb_kind k, uint64_t lin, const struct page_walk *w, const struct ram_slot *s, bool fetch)
 {
+	struct engine_vcpu *v = vcpu_of(c);
 	struct tlb *t = c->tlbs[k];
 	unsigned idx = lin >> 12 & (TLB_SIZE - 1);
 	struct tlb_entry *e = &t->e[idx];
 	uint64_t page = PAGE_OF(lin), tag = -page, empty = tlb_empty(idx);
 	bool r = k == TLB_USER ? w->user : !w->user || k == TLB_KERN_AC || !(c->cr4 & CR4_SMAP);
 	bool x = k == TLB_USER ? w->user && w->exec : w->exec && !(w->user && (c->cr4 & CR4_SMEP));
-	bool wr = r && w->dirty && (w->writable || (k != TLB_USER && !(c->cr0 & CR0_WP)));
+	bool wr = r && w->dirty && (w->writable || (k != TLB_USER && !(c->cr0 & CR0_WP))), tag_write;
 
 	x = x && (fetch || e->xtag == tag);
 	list_add(c, t, idx, w->global);
 	if (UNLIKELY(watched(c, page)))
 		r = wr = false;
 	e->rtag = r ? tag : empty;
-	e->wtag = wr && may_tag_write(c, s, PAGE_OF(w->at)) ? tag : empty;
+	tag_write = wr && may_tag_write(c, s, PAGE_OF(w->at));
+	e->wtag = tag_write ? tag : empty;
 	e->xtag = x ? tag : empty;
 	e->add = (uint64_t)(s->host + (PAGE_OF(w->at) - s->at)) - page;
-	large_note(vcpu_of(c), lin, w->shift);
+	v->page[k][idx] = PAGE_OF(w->at) | (r && wr && !tag_write && !s->rom ? PAGE_SLOW_WRITES : 0);
+	large_note(v, lin, w->shift);
 }
 
 /* ------ flushes ------ */
@@ -458,10 +461,31 @@ static void load(struct cpu *c, enum tlb_kind k, uint64_t lin, void *buf, unsign
 		phys_read(c, sp.at[1], (uint8_t *)buf + sp.len[0], sp.len[1]);
 }
 
+/* The entry of lin allows writes and only code in its page keeps it from having a tag: no walk then. False while nothing is
+ * known, and when no code is left there. */
+static bool beside_code(const struct cpu *c, enum tlb_kind k, uint64_t lin, unsigned size, gpa_t *at)
+{
+	unsigned idx = lin >> 12 & (TLB_SIZE - 1);
+	const struct tlb_entry *e = &c->tlbs[k]->e[idx];
+	gpa_t page = vcpu_of((struct cpu *)c)->page[k][idx];
+	const struct ram_slot *s;
+
+	if (!(page & PAGE_SLOW_WRITES) || lin + e->rtag > PAGE - size)
+		return false;
+	*at = PAGE_OF(page) + lin % PAGE;
+	s = ram_find(c->vm->map, *at);
+	return s && __atomic_load_n(&s->pages[(*at - s->at) / PAGE].holders, __ATOMIC_RELAXED);
+}
+
 static void store(struct cpu *c, enum tlb_kind k, uint64_t lin, const void *buf, unsigned size)
 {
 	struct span sp;
 
+	if (beside_code(c, k, lin, size, &sp.at[0])) {
+		copy_atomic((void *)(lin + tlb_at(c->tlbs[k], lin)->add), buf, size);
+		mmu_stored(c, sp.at[0], size);
+		return;
+	}
 	span_touch(c, k, lin, size, PAGE_WRITE, &sp);
 	phys_write(c, sp.at[0], buf, sp.len[0]);
 	if (sp.len[1])
@@ -537,7 +561,7 @@ void mmu_probe_w(struct cpu *c, uint64_t lin, unsigned size)
 {
 	struct span sp;
 
-	if (!tlb_write(c, lin, size))
+	if (!tlb_write(c, lin, size) && !beside_code(c, kind_now(c), lin, size, &sp.at[0]))
 		span_touch(c, kind_now(c), lin, size, PAGE_WRITE, &sp);
 }
 
@@ -566,12 +590,10 @@ void *mmu_rmw(struct cpu *c, uint64_t lin, unsigned size)
 
 void mmu_rmw_done(struct cpu *c, uint64_t lin, void *host, unsigned size)
 {
-	gpa_t at;
-
 	if (LIKELY(tlb_write(c, lin, size) == host))
 		return;
-	if (ram_gpa(c->vm->map, host, &at))
-		mmu_stored(c, at, size);
+	/* mmu_rmw filled the entry, and nothing has run since. */
+	mmu_stored(c, PAGE_OF(vcpu_of(c)->page[kind_now(c)][lin >> 12 & (TLB_SIZE - 1)]) + lin % PAGE, size);
 }
 
 uint64_t mmu_rmw_slow(struct cpu *c, uint64_t lin, unsigned size, bool locked, uint64_t (*fn)(void *self, uint64_t old), void *self)
@@ -595,15 +617,15 @@ uint64_t mmu_rmw_slow(struct cpu *c, uint64_t lin, unsigned size, bool locked, u
 const uint8_t *mmu_fetch(struct cpu *c, uint64_t lin, gpa_t *page, bool *global)
 {
 	enum tlb_kind k = c->cpl == 3 ? TLB_USER : TLB_KERN;
-	struct tlb_entry *e = tlb_at(c->tlbs[k], lin);
-	const uint8_t *host;
+	unsigned idx = lin >> 12 & (TLB_SIZE - 1);
+	struct tlb_entry *e = &c->tlbs[k]->e[idx];
 
 	if (lin + e->xtag > PAGE - 1) {
 		touch(c, k, lin, PAGE_FETCH);
 		if (lin + e->xtag > PAGE - 1)
 			return NULL;
 	}
-	host = (const uint8_t *)(PAGE_OF(lin) + e->add);
-	*global = c->tlbs[k]->in_list[lin >> 12 & (TLB_SIZE - 1)] == LIST_GLOBAL + 1;
-	return ram_gpa(c->vm->map, host, page) ? host : NULL;
+	*global = c->tlbs[k]->in_list[idx] == LIST_GLOBAL + 1;
+	*page = PAGE_OF(vcpu_of(c)->page[k][idx]);
+	return (const uint8_t *)(PAGE_OF(lin) + e->add);
 }

@@ -216,9 +216,18 @@ static bool slot_take(struct ram_map *map, unsigned id, struct ram_slot *old)
 		*old = map->slot[n];
 		map->n--;
 		memmove(&map->slot[n], &map->slot[n + 1], (map->n - n) * sizeof(*old));
+		map->slot[map->n] = (struct ram_slot){ 0 };
 		return true;
 	}
 	return false;
+}
+
+static void map_find_main(struct ram_map *map)
+{
+	map->main = 0;
+	for (unsigned n = 1; n < map->n; n++)
+		if (map->slot[n].size > map->slot[map->main].size)
+			map->main = n;
 }
 
 /* Publishes the new map, then waits until nobody can hold a pointer that the old one gave. */
@@ -241,6 +250,7 @@ static int soft_slot(struct engine_vm *evm, const struct mem_slot *m, struct err
 		free(map);
 		return rc;
 	}
+	map_find_main(map);
 	__atomic_store_n(&vm->map, map, __ATOMIC_SEQ_CST);
 	lock_drop(&vm->map_lock);
 	for (unsigned n = 0; n < SOFT_CPUS_MAX; n++)

@@ -30,6 +30,7 @@ struct ram_slot {
 
 struct ram_map { /* sorted by address; replaced as a whole */
 	unsigned n;
+	unsigned main; /* the largest slot: looked at first */
 	struct ram_slot slot[RAM_SLOTS_MAX];
 };
 
@@ -74,6 +75,7 @@ struct engine_vcpu {
 	uint32_t db_pending;   /* DR6 bits of traps due after this instruction */
 	bool delivering;       /* fault.c: between the choice of an event and its handler's first instruction */
 	uint8_t deliver_vector, deliver_src;
+	gpa_t page[TLBS][TLB_SIZE]; /* mmu.c: the physical page behind each TLB entry, and PAGE_SLOW_WRITES */
 	uint64_t large_2m[64], large_1g[8]; /* mmu.c: a bit for each (hashed) region that has entries of large pages */
 	uint64_t spin_tsc;     /* adaptive spin before sleep */
 	uint32_t pause_count;
@@ -137,7 +139,6 @@ void cpu_deliver_event(struct cpu *c, unsigned vector, enum ev_source src, bool 
 /* ------ mmu.c ------ */
 const struct ram_slot *ram_find(const struct ram_map *m, gpa_t at); /* NULL: not RAM or ROM */
 void ram_dirtied(const struct ram_map *m, gpa_t at, uint64_t len);
-bool ram_gpa(const struct ram_map *m, const void *host, gpa_t *out);
 uint64_t mmu_ld_as(struct cpu *c, enum tlb_kind k, uint64_t lin, unsigned size);
 void mmu_st_as(struct cpu *c, enum tlb_kind k, uint64_t lin, unsigned size, uint64_t v);
 bool mmu_canonical(const struct cpu *c, uint64_t lin);
