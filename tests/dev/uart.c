@@ -231,7 +231,8 @@ static void input_is_held_back(void **state)
 	teardown(&b);
 }
 
-/* A host that does not read: THRE goes away in the end, and comes back when it reads; what was accepted arrives in order. */
+/* A host that does not read: THRE goes away in the end, and comes back when it reads; what was accepted arrives in
+ * order. */
 static void output_is_held_back(void **state)
 {
 	unsigned long sent = 0, got = 0;

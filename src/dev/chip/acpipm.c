@@ -1,6 +1,6 @@
 /*
- * ACPI fixed hardware (ACPI 5.1, section 4.8). The SCI is raised only in ACPI mode; in legacy mode the events would be SMIs,
- * which this machine does not have. Left out: sleep states but S5, the timer-carry event, processor throttling.
+ * ACPI fixed hardware (ACPI 5.1, section 4.8). The SCI is raised only in ACPI mode; in legacy mode the events would be
+ * SMIs, which this machine does not have. Left out: sleep states but S5, the timer-carry event, processor throttling.
  */
 #include "dev/chip/acpipm.h"
 
@@ -106,7 +106,8 @@ void acpipm_gpe(struct acpipm *a, unsigned bit)
 	sci_update(a);
 }
 
-void acpipm_init(struct acpipm *a, struct loop *l, const struct irq_line *sci, void (*power_off)(void *self), void *self)
+void acpipm_init(struct acpipm *a, struct loop *l, const struct irq_line *sci, void (*power_off)(void *self),
+		 void *self)
 {
 	a->loop = l;
 	a->sci = *sci;

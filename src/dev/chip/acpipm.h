@@ -1,6 +1,6 @@
 /*
- * ACPI fixed hardware (ACPI 5.1, section 4.8): PM1 event and control, PM timer, GPE0, and the SMI command port that turns ACPI
- * mode on. Drives the SCI (level). Calls run with `held` taken.
+ * ACPI fixed hardware (ACPI 5.1, section 4.8): PM1 event and control, PM timer, GPE0, and the SMI command port that
+ * turns ACPI mode on. Drives the SCI (level). Calls run with `held` taken.
  */
 #ifndef DEV_CHIP_ACPIPM_H
 #define DEV_CHIP_ACPIPM_H
@@ -12,8 +12,8 @@ struct snap;
 
 enum {
 	ACPIPM_TIMER_HZ = 3579545,
-	ACPIPM_PORTS = 14,       /* 400 to 40D */
-	ACPIPM_ENABLE = 0xa0,    /* SMI command values */
+	ACPIPM_PORTS = 14,    /* 400 to 40D */
+	ACPIPM_ENABLE = 0xa0, /* SMI command values */
 	ACPIPM_DISABLE = 0xa1,
 	ACPIPM_SLP_TYP_S5 = 5,
 };
@@ -27,7 +27,8 @@ struct acpipm {
 	uint8_t gpe_sts, gpe_en;
 };
 
-void acpipm_init(struct acpipm *a, struct loop *l, const struct irq_line *sci, void (*power_off)(void *self), void *self);
+void acpipm_init(struct acpipm *a, struct loop *l, const struct irq_line *sci, void (*power_off)(void *self),
+		 void *self);
 /* Ports 400 to 40D: off from 400; other sizes than the register's read all ones and write nothing. */
 uint32_t acpipm_read(struct acpipm *a, unsigned off, unsigned size);
 void acpipm_write(struct acpipm *a, unsigned off, unsigned size, uint32_t val);

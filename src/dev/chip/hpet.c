@@ -1,7 +1,8 @@
 /*
- * HPET (IA-PC HPET specification 1.0a). The counter is kept in 64 bits so that comparators have an order; the guest sees the
- * low 32. Host timers run only for timers that may interrupt; a periodic comparator that nobody waited for is advanced when it
- * is looked at. Interrupts that the host slept through are left out, the phase stays. Left out: legacy replacement, 64-bit mode.
+ * HPET (IA-PC HPET specification 1.0a). The counter is kept in 64 bits so that comparators have an order; the guest
+ * sees the low 32. Host timers run only for timers that may interrupt; a periodic comparator that nobody waited for is
+ * advanced when it is looked at. Interrupts that the host slept through are left out, the phase stays. Left out: legacy
+ * replacement, 64-bit mode.
  */
 #include "dev/chip/hpet.h"
 
@@ -77,7 +78,8 @@ static bool route_ok(const struct hpet_timer *t)
 /* The level of a level-triggered timer follows its status bit. */
 static void line_update(struct hpet_timer *t)
 {
-	bool line = (t->chip->status & bit(t)) && (t->conf & TC_LEVEL) && (t->conf & TC_INT) && !(t->conf & TC_FSB) && route_ok(t);
+	bool line = (t->chip->status & bit(t)) && (t->conf & TC_LEVEL) && (t->conf & TC_INT) && !(t->conf & TC_FSB) &&
+		    route_ok(t);
 
 	if (line == t->line)
 		return;

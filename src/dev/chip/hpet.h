@@ -20,11 +20,11 @@ enum {
 struct hpet;
 struct hpet_timer {
 	struct hpet *chip;
-	uint64_t conf;        /* configuration and capabilities */
-	uint64_t fsb;         /* address << 32 | data */
+	uint64_t conf; /* configuration and capabilities */
+	uint64_t fsb;  /* address << 32 | data */
 	uint32_t comparator, period;
-	uint64_t due;         /* counter in 64 bits at which the comparator matches next */
-	bool line;            /* what its pin is driven with */
+	uint64_t due; /* counter in 64 bits at which the comparator matches next */
+	bool line;    /* what its pin is driven with */
 	struct timer timer;
 };
 
@@ -34,7 +34,7 @@ struct hpet {
 	void (*msi)(void *self, const struct msi *m);
 	void *self;
 	uint32_t conf, status;
-	uint64_t base;     /* counter (64 bits, low half shows) at base_ns, or while stopped */
+	uint64_t base; /* counter (64 bits, low half shows) at base_ns, or while stopped */
 	uint64_t base_ns;
 	struct hpet_timer t[HPET_TIMERS];
 };

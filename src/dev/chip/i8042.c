@@ -1,8 +1,8 @@
 /*
- * 8042 keyboard controller (IBM PS/2 technical reference) with its two devices; the wheel follows Microsoft's IntelliMouse.
- * Bytes leave at once; the output register holds one, the rest waits in its source's queue. A line is high while the register
- * holds a byte of its source. Left out: parity and time-out errors, password commands, scan code sets 1 and 3 of the keyboard
- * (set 2 and the controller's translation are what PC software uses), the A20 gate.
+ * 8042 keyboard controller (IBM PS/2 technical reference) with its two devices; the wheel follows Microsoft's
+ * IntelliMouse. Bytes leave at once; the output register holds one, the rest waits in its source's queue. A line is
+ * high while the register holds a byte of its source. Left out: parity and time-out errors, password commands, scan
+ * code sets 1 and 3 of the keyboard (set 2 and the controller's translation are what PC software uses), the A20 gate.
  */
 #include "dev/chip/i8042.h"
 

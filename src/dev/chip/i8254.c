@@ -1,9 +1,9 @@
 /*
- * 8254 interval timer (Intel 8254 data sheet): all six modes, binary and BCD, latch, read-back, status. Nothing counts: the
- * state of a channel is the tick at which it was loaded, everything else follows from the VM clock when somebody looks. Only
- * channel 0 needs a host timer, for the rising edges of its output; edges that the host slept through are left out, and the
- * next one falls on its proper tick, so there is neither drift nor a burst.
- * Simplified: a count written to a running channel in mode 3 is taken up at the end of the whole cycle.
+ * 8254 interval timer (Intel 8254 data sheet): all six modes, binary and BCD, latch, read-back, status. Nothing counts:
+ * the state of a channel is the tick at which it was loaded, everything else follows from the VM clock when somebody
+ * looks. Only channel 0 needs a host timer, for the rising edges of its output; edges that the host slept through are
+ * left out, and the next one falls on its proper tick, so there is neither drift nor a burst. Simplified: a count
+ * written to a running channel in mode 3 is taken up at the end of the whole cycle.
  */
 #include "dev/chip/i8254.h"
 
@@ -16,7 +16,7 @@ enum { CTL_BCD = 1, RW_LATCH = 0, RW_LOW = 1, RW_HIGH = 2, RW_BOTH = 3, SC_READ_
 enum { RB_NO_STATUS = 0x10, RB_NO_COUNT = 0x20 };
 enum { ST_OUT = 0x80, ST_NULL = 0x40 };
 enum { P61_GATE2 = 1, P61_WRITABLE = 0x0f, P61_REFRESH = 0x10, P61_OUT2 = 0x20 };
-enum { REFRESH_TICKS = 18 }; /* 15 us */
+enum { REFRESH_TICKS = 18 };  /* 15 us */
 enum { EDGE_MIN_TICKS = 12 }; /* 10 us: what a guest can ask of the host's timer at most */
 
 static uint64_t tick_now(const struct i8254 *c)

@@ -1,9 +1,9 @@
 /*
- * 8259A pair (Intel 8259A data sheet; ELCR as in the PIIX and ICH data sheets). The slave's INT output is input 2 of the
- * master. Left out: 8080/8085 mode (ICW4 bit 0 clear works as 8086 mode), buffered mode, vector bits below 3.
+ * 8259A pair (Intel 8259A data sheet; ELCR as in the PIIX and ICH data sheets). The slave's INT output is input 2 of
+ * the master. Left out: 8080/8085 mode (ICW4 bit 0 clear works as 8086 mode), buffered mode, vector bits below 3.
  *
- * A request in irr is an edge that was latched (edge mode), or the level itself (level mode). An edge stays latched when the
- * input falls again: the real chip would answer with a spurious vector, we let the pulses of devices count.
+ * A request in irr is an edge that was latched (edge mode), or the level itself (level mode). An edge stays latched
+ * when the input falls again: the real chip would answer with a spurious vector, we let the pulses of devices count.
  */
 #include "dev/chip/i8259.h"
 
@@ -216,7 +216,8 @@ static void ocw2_write(struct i8259_half *h, uint8_t val)
 		h->lowest = (uint8_t)irq;
 		return;
 	}
-	if (cmd == 1 || cmd == 5) /* not specific: the one of highest priority, in special mask mode of those not masked */
+	if (cmd == 1 ||
+	    cmd == 5) /* not specific: the one of highest priority, in special mask mode of those not masked */
 		irq = highest(h, h->smm ? h->isr & ~h->imr : h->isr);
 	if (irq < 0)
 		return;

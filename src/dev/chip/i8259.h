@@ -1,6 +1,6 @@
 /*
- * The pair of 8259A interrupt controllers of a PC with their edge/level control registers (ELCR). Has its own lock of rank
- * irq: every function may be called on any thread, with a device lock held or not.
+ * The pair of 8259A interrupt controllers of a PC with their edge/level control registers (ELCR). Has its own lock of
+ * rank irq: every function may be called on any thread, with a device lock held or not.
  */
 #ifndef DEV_CHIP_I8259_H
 #define DEV_CHIP_I8259_H
@@ -12,16 +12,16 @@ struct snap;
 
 struct i8259_half {
 	uint8_t irr, isr, imr, elcr;
-	uint8_t in[2];  /* inputs as driven: by ISA devices, by the PIRQ router */
-	uint8_t base;   /* ICW2: vector of input 0 */
-	uint8_t lowest; /* the input of lowest priority */
+	uint8_t in[2];	  /* inputs as driven: by ISA devices, by the PIRQ router */
+	uint8_t base;	  /* ICW2: vector of input 0 */
+	uint8_t lowest;	  /* the input of lowest priority */
 	uint8_t icw_next; /* 0: ready; 2, 3, 4: the ICW that the data port expects */
 	bool icw4, single, level_all, aeoi, rotate_aeoi, sfnm, smm, read_isr, poll;
 };
 
 struct i8259 {
 	struct lock lock;
-	struct irq_line intr; /* INTR of the master */
+	struct irq_line intr;	   /* INTR of the master */
 	struct i8259_half half[2]; /* master, slave */
 	bool out;
 };

@@ -1,7 +1,7 @@
 /*
- * I/O APIC (82093AA data sheet) with 32 pins. Version 0x11: no EOI register, local APICs send EOI by vector. An edge that
- * arrives while its pin is masked is lost; a level is looked at again when the entry is written and after each EOI.
- * Left out: ExtINT and INIT delivery of pins (bhyve wires the 8259s to LINT0 only), arbitration.
+ * I/O APIC (82093AA data sheet) with 32 pins. Version 0x11: no EOI register, local APICs send EOI by vector. An edge
+ * that arrives while its pin is masked is lost; a level is looked at again when the entry is written and after each
+ * EOI. Left out: ExtINT and INIT delivery of pins (bhyve wires the 8259s to LINT0 only), arbitration.
  */
 #include "dev/chip/ioapic.h"
 
@@ -21,7 +21,15 @@ enum { REG_ID = 0, REG_VERSION = 1, REG_ARB = 2, REG_RTE = 0x10 };
 #define RTE_READ_ONLY (RTE_BUSY | RTE_IRR)
 #define RTE_WRITABLE (0x1ffffull | 0xfffeull << 48)
 
-enum { MODE_EXTINT = 7, MODE_INIT = 5, MSI_BASE = 0xfee00000, MSI_RH = 8, MSI_DM = 4, MSI_ASSERT = 0x4000 };
+enum {
+	MODE_LOWEST = 1,
+	MODE_INIT = 5,
+	MODE_EXTINT = 7,
+	MSI_BASE = 0xfee00000,
+	MSI_RH = 8,
+	MSI_DM = 4,
+	MSI_ASSERT = 0x4000
+};
 
 static uint32_t level(const struct ioapic *a)
 {
@@ -33,7 +41,8 @@ static void send(struct ioapic *a, unsigned pin)
 	uint64_t e = a->rte[pin];
 	unsigned mode = (unsigned)(e >> 8) & 7;
 	struct msi m = {
-		.addr = MSI_BASE | (e >> 56) << 12 | (e >> 49 & 0x7f) << 5 | (e & RTE_LOGICAL ? MSI_RH | MSI_DM : 0),
+		.addr = MSI_BASE | (e >> 56) << 12 | (e >> 49 & 0x7f) << 5 | (e & RTE_LOGICAL ? MSI_DM : 0) |
+			(mode == MODE_LOWEST ? MSI_RH : 0),
 		.data = (uint32_t)(e & (RTE_VECTOR | RTE_MODE | RTE_LEVEL)) | (e & RTE_LEVEL ? MSI_ASSERT : 0),
 	};
 
@@ -92,7 +101,8 @@ void ioapic_eoi(struct ioapic *a, unsigned vector)
 	lock_drop(&a->lock);
 }
 
-/* Half of an entry. Remote IRR belongs to level mode: turning the pin to edge clears it (that is how guests repair a lost EOI). */
+/* Half of an entry. Remote IRR belongs to level mode: turning the pin to edge clears it (that is how guests repair a
+ * lost EOI). */
 static void rte_write(struct ioapic *a, unsigned pin, bool high, uint32_t val)
 {
 	uint64_t e = a->rte[pin], mask = high ? 0xffffffffull << 32 : 0xffffffffull;

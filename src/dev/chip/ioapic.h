@@ -1,10 +1,12 @@
 /*
- * I/O APIC with 32 pins, version 0x11 (82093AA data sheet). Has its own lock of rank irq: every function may be called on any
- * thread, with a device lock held or not. A pin's level means "asserted": the polarity bit is stored and has no effect.
+ * I/O APIC with 32 pins, version 0x11 (82093AA data sheet). Has its own lock of rank irq: every function may be called
+ * on any thread, with a device lock held or not. A pin's level means "asserted": the polarity bit is stored and has no
+ * effect.
  *
- * What a pin sends is a message as an MSI: destination in address bits 19 to 12 (bits 11 to 5: the extended destination id, from
- * bits 55 to 49 of the entry); logical destinations set RH and DM; data holds vector, delivery mode, and trigger mode in
- * bit 15 with bit 14 set (level). A level interrupt needs ioapic_eoi(vector) from the local APICs.
+ * What a pin sends is a message as an MSI: destination in address bits 19 to 12 (bits 11 to 5: the extended destination
+ * id, from bits 55 to 49 of the entry); logical destinations set DM, lowest priority RH; data holds vector, delivery
+ * mode, and trigger mode in bit 15 with bit 14 set (level). A level interrupt needs ioapic_eoi(vector) from the local
+ * APICs.
  */
 #ifndef DEV_CHIP_IOAPIC_H
 #define DEV_CHIP_IOAPIC_H

@@ -1,7 +1,7 @@
 /*
- * MC146818 clock with CMOS RAM (MC146818A data sheet; century byte and memory size cells as PC firmware uses them). The time
- * of day is one number that runs on the VM clock; the guest's cells are written from it when they are read, and read back when
- * the guest lets the clock run again. Left out: daylight saving, square wave output.
+ * MC146818 clock with CMOS RAM (MC146818A data sheet; century byte and memory size cells as PC firmware uses them). The
+ * time of day is one number that runs on the VM clock; the guest's cells are written from it when they are read, and
+ * read back when the guest lets the clock run again. Left out: daylight saving, square wave output.
  */
 #include "dev/chip/mc146818.h"
 

@@ -1,6 +1,6 @@
 /*
- * MC146818 real-time clock with 128 bytes of CMOS: time of day, alarm, update and periodic interrupts, century in 0x32. The time
- * starts from the host's clock and then runs on the VM clock. Calls run with `held` taken.
+ * MC146818 real-time clock with 128 bytes of CMOS: time of day, alarm, update and periodic interrupts, century in 0x32.
+ * The time starts from the host's clock and then runs on the VM clock. Calls run with `held` taken.
  */
 #ifndef DEV_CHIP_MC146818_H
 #define DEV_CHIP_MC146818_H
@@ -17,10 +17,10 @@ struct mc146818 {
 	struct irq_line line; /* IRQ 8 */
 	uint8_t index;
 	uint8_t cell[MC146818_CELLS]; /* time cells are brought up to date when they are read */
-	int64_t base;     /* seconds since 1970, as the guest's cells say, at base_ns */
-	uint64_t base_ns; /* VM clock */
-	bool stopped;     /* SET, divider held, or an invalid time was written */
-	uint64_t tick;    /* periodic interrupts seen, since periodic_ns */
+	int64_t base;		      /* seconds since 1970, as the guest's cells say, at base_ns */
+	uint64_t base_ns;	      /* VM clock */
+	bool stopped;		      /* SET, divider held, or an invalid time was written */
+	uint64_t tick;		      /* periodic interrupts seen, since periodic_ns */
 	uint64_t periodic_ns;
 	struct timer periodic, second;
 };

@@ -1,7 +1,8 @@
 /*
- * 16550A UART (PC16550D data sheet). Transmission takes no time: a byte written leaves at once, so the transmitter is empty
- * again when the write returns, unless the host cannot take it; then THRE stays clear until it can. The divisor only sets the
- * length of the character timeout. Left out: parity, framing and break errors (the back ends know none), DMA modes.
+ * 16550A UART (PC16550D data sheet). Transmission takes no time: a byte written leaves at once, so the transmitter is
+ * empty again when the write returns, unless the host cannot take it; then THRE stays clear until it can. The divisor
+ * only sets the length of the character timeout. Left out: parity, framing and break errors (the back ends know none),
+ * DMA modes.
  */
 #include "dev/chip/uart16550.h"
 
@@ -11,14 +12,14 @@
 #include <string.h>
 
 enum { /* registers; DLAB selects the divisor at 0 and 1 */
-	REG_DATA = 0,
-	REG_IER = 1,
-	REG_IIR_FCR = 2,
-	REG_LCR = 3,
-	REG_MCR = 4,
-	REG_LSR = 5,
-	REG_MSR = 6,
-	REG_SCR = 7,
+       REG_DATA = 0,
+       REG_IER = 1,
+       REG_IIR_FCR = 2,
+       REG_LCR = 3,
+       REG_MCR = 4,
+       REG_LSR = 5,
+       REG_MSR = 6,
+       REG_SCR = 7,
 };
 enum { IER_RX = 1, IER_THRE = 2, IER_LINE = 4, IER_MODEM = 8 };
 enum { IIR_MODEM = 0, IIR_NONE = 1, IIR_THRE = 2, IIR_RX = 4, IIR_LINE = 6, IIR_TIMEOUT = 12, IIR_FIFO = 0xc0 };

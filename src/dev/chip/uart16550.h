@@ -21,9 +21,9 @@ struct uart16550 {
 	uint8_t dll, dlm;
 	uint8_t rx[UART16550_FIFO], rx_at, rx_len;
 	uint8_t tx[UART16550_FIFO], tx_len; /* only what the host could not take yet */
-	bool thre_due;                      /* the THR-empty interrupt has not been seen */
-	bool rx_stale;                      /* character timeout: data sits below the trigger level */
-	bool starved;                       /* the back end was refused room */
+	bool thre_due;			    /* the THR-empty interrupt has not been seen */
+	bool rx_stale;			    /* character timeout: data sits below the trigger level */
+	bool starved;			    /* the back end was refused room */
 	struct timer rx_timeout;
 	uint64_t rx_bytes, tx_bytes; /* counters, not visited */
 };
@@ -32,7 +32,7 @@ void uart16550_init(struct uart16550 *u, struct loop *l, struct lock *held, cons
 /* Connects a back end (back/chr/chr.h); once. */
 int uart16550_open(struct uart16550 *u, const char *spec, struct err *e);
 const char *uart16550_peer(const struct uart16550 *u); /* the back end for people, "" without one */
-void uart16550_close(struct uart16550 *u); /* held not taken; also after a failed open */
+void uart16550_close(struct uart16550 *u);	       /* held not taken; also after a failed open */
 uint8_t uart16550_read(struct uart16550 *u, unsigned reg);
 void uart16550_write(struct uart16550 *u, unsigned reg, uint8_t val);
 void uart16550_reset(struct uart16550 *u);

@@ -1,7 +1,8 @@
 /*
- * What sits at fixed ports and addresses of a PC: chips of dev/chip made into devices. The board makes each with device_new
- * (node: the root of the configuration), fills the fields marked "wiring", realizes it, and resets it with the rest.
- * Addresses are the PC's own and stand in the files of the devices; board/memmap.h repeats those that tables need.
+ * What sits at fixed ports and addresses of a PC: chips of dev/chip made into devices. The board makes each with
+ * device_new (node: the root of the configuration), fills the fields marked "wiring", realizes it, and resets it with
+ * the rest. Addresses are the PC's own and stand in the files of the devices; board/memmap.h repeats those that tables
+ * need.
  */
 #ifndef DEV_ISA_ISA_H
 #define DEV_ISA_ISA_H

@@ -1,6 +1,7 @@
 /*
- * Ports with nearly nothing behind them: POST codes at 80 (where guests also write to pass time) and 84, and system control
- * port A at 92. A20 is always on. Reset control (CF9) lies among the PCI configuration ports and is found in dev/pci/bus.c.
+ * Ports with nearly nothing behind them: POST codes at 80 (where guests also write to pass time) and 84, and system
+ * control port A at 92. A20 is always on. Reset control (CF9) lies among the PCI configuration ports and is found in
+ * dev/pci/bus.c.
  */
 #include "dev/isa/isa.h"
 

@@ -60,8 +60,8 @@ static int testdev_realize(struct device *d, struct err *e)
 	region_io(&t->io_exit, "testdev exit", 4, &exit_ops, t, &d->lock);
 	region_io(&t->io_irq, "testdev irq", GSI_LINES, &irq_ops, t, &d->lock);
 	region_io(&t->mmio, "testdev memory", TESTDEV_MEM, &mem_ops, t, &d->lock);
-	if (region_map(&t->io_word, d->env->io, 0xe0, 0, e) < 0 || region_map(&t->io_exit, d->env->io, 0xf4, 0, e) < 0 ||
-	    region_map(&t->io_irq, d->env->io, 0x2000, 0, e) < 0)
+	if (region_map(&t->io_word, d->env->io, 0xe0, 0, e) < 0 ||
+	    region_map(&t->io_exit, d->env->io, 0xf4, 0, e) < 0 || region_map(&t->io_irq, d->env->io, 0x2000, 0, e) < 0)
 		return -EINVAL;
 	return region_map(&t->mmio, d->env->mem, 0xff000000, 1, e);
 }

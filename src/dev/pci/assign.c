@@ -1,7 +1,7 @@
 /*
- * BAR addresses (bhyve.md 4.1): after all devices of a bus are there, largest first, each at a multiple of its size in the window
- * of its kind; then the bus's windows are closed with some slack, and the next bus goes on behind them. A BAR that does not fit
- * gets no address.
+ * BAR addresses (bhyve.md 4.1): after all devices of a bus are there, largest first, each at a multiple of its size in
+ * the window of its kind; then the bus's windows are closed with some slack, and the next bus goes on behind them. A
+ * BAR that does not fit gets no address.
  */
 #include "dev/pci/pci_int.h"
 

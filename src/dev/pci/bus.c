@@ -1,7 +1,7 @@
 /*
- * The PCI host: every bus that is used is a root bus of its own; there are no bridges between them (bhyve.md 4.1). Configuration
- * space is reached through mechanism #1 (ports CF8, CFC) and through ECAM. Reset control (CF9) lies between the bytes of CF8 and
- * is done here.
+ * The PCI host: every bus that is used is a root bus of its own; there are no bridges between them (bhyve.md 4.1).
+ * Configuration space is reached through mechanism #1 (ports CF8, CFC) and through ECAM. Reset control (CF9) lies
+ * between the bytes of CF8 and is done here.
  */
 #include "dev/pci/pci_int.h"
 
@@ -15,14 +15,14 @@
 
 enum { CFG_ENABLE = 1u << 31, CF9_RESET = 4, HDR_TYPE = 0x0e, HDR_MULTI = 0x80 };
 
-const char *const pci_known_unbuilt[] = { "ahci", "ahci-cd", "ahci-hd", "e1000", "fbuf", "hda", "nvme", "passthru", "virtio-9p",
-					  "virtio-input", "virtio-scsi", "xhci", NULL };
+const char *const pci_known_unbuilt[] = { "ahci",     "ahci-cd",   "ahci-hd",	   "e1000",	  "fbuf", "hda", "nvme",
+					  "passthru", "virtio-9p", "virtio-input", "virtio-scsi", "xhci", NULL };
 
 /* ------ classes ------ */
 
 const struct pci_class *pci_class_find(const char *name, bool aliases)
 {
-	REG_FOREACH(pci_class, const struct pci_class, c)
+	REG_FOREACH (pci_class, const struct pci_class, c)
 		if (!strcmp(c->dev.name, name))
 			return aliases || !c->dev.alias ? c : NULL;
 	return NULL;
@@ -211,7 +211,8 @@ static const struct pci_class *class_of(const char *name, unsigned b, unsigned s
 	const struct pci_class *c = pci_class_find(name, true);
 
 	if (c && c->dev.alias)
-		err_set(e, -EINVAL, "pci slot %u:%u:%u: legacy device \"%s\", use \"%s\" instead", b, s, f, name, c->dev.alias);
+		err_set(e, -EINVAL, "pci slot %u:%u:%u: legacy device \"%s\", use \"%s\" instead", b, s, f, name,
+			c->dev.alias);
 	else if (!c && pci_class_unbuilt(name))
 		err_set(e, -ENOSYS, "pci slot %u:%u:%u: device \"%s\" is not built into lhyve yet", b, s, f, name);
 	else if (!c)

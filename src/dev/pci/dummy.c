@@ -1,6 +1,6 @@
 /*
- * dummy: bhyve's self-test device (bhyve.md 4.1). BAR 0: eight bytes of I/O storage; BARs 1 and 2: a page of storage each. A
- * 32-bit write at I/O offset 4 raises MSI number (value mod enabled count); the value ABCDEF raises all.
+ * dummy: bhyve's self-test device (bhyve.md 4.1). BAR 0: eight bytes of I/O storage; BARs 1 and 2: a page of storage
+ * each. A 32-bit write at I/O offset 4 raises MSI number (value mod enabled count); the value ABCDEF raises all.
  */
 #include "dev/pci/pci.h"
 

@@ -2,8 +2,8 @@
 #include "dev/pci/pci.h"
 
 struct hostbridge {
-	struct pci_dev pci; /* first */
-	uint16_t vendor, device;         /* keys vendor, devid: numbers of any base */
+	struct pci_dev pci;		 /* first */
+	uint16_t vendor, device;	 /* keys vendor, devid: numbers of any base */
 	uint16_t reg_vendor, reg_device; /* keys pcireg.*: hexadecimal, and they win */
 };
 

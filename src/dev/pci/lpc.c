@@ -1,6 +1,7 @@
 /*
- * lpc: the ISA bridge (bhyve.md 4.17): the registers of the PIRQ router, the four serial ports and the test device. The ports
- * exist with and without a back end. COM1 shares IRQ 4 with COM3, COM2 IRQ 3 with COM4: a line is high while either wants it.
+ * lpc: the ISA bridge (bhyve.md 4.17): the registers of the PIRQ router, the four serial ports and the test device. The
+ * ports exist with and without a back end. COM1 shares IRQ 4 with COM3, COM2 IRQ 3 with COM4: a line is high while
+ * either wants it.
  */
 #include "dev/isa/isa.h"
 #include "dev/pci/pci.h"
@@ -29,7 +30,7 @@ static const struct {
 };
 
 struct lpc {
-	struct pci_dev pci; /* first */
+	struct pci_dev pci;				       /* first */
 	char *vendor, *device, *revid, *subvendor, *subdevice; /* hexadecimal, or "host" */
 	struct isa_uart uart[COMS];
 	bool com_high[COMS];
@@ -86,7 +87,8 @@ static bool host_bridge_read(const char *file, char *text, size_t size)
 }
 
 /* text: the key's value, or NULL; file: where the host's value stands. */
-static int id_parse(const struct lpc *l, const char *key, const char *text, const char *file, uint16_t *id, struct err *e)
+static int id_parse(const struct lpc *l, const char *key, const char *text, const char *file, uint16_t *id,
+		    struct err *e)
 {
 	char host[32];
 	uint64_t v;
@@ -252,7 +254,8 @@ static int lpc_restored(struct device *d, struct err *e)
 }
 
 static const struct prop lpc_props[] = {
-	PROP_STR("pcireg.vendor", struct lpc, vendor, .help = "vendor id, hexadecimal, or host: that of the host's ISA bridge"),
+	PROP_STR("pcireg.vendor", struct lpc, vendor,
+		 .help = "vendor id, hexadecimal, or host: that of the host's ISA bridge"),
 	PROP_STR("pcireg.device", struct lpc, device, .help = "device id, hexadecimal, or host"),
 	PROP_STR("pcireg.revid", struct lpc, revid, .help = "revision, hexadecimal, or host"),
 	PROP_STR("pcireg.subvendor", struct lpc, subvendor, .help = "subsystem vendor id, hexadecimal, or host"),

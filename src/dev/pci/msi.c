@@ -1,7 +1,8 @@
 /*
- * MSI and MSI-X (PCI Local Bus 3.0, section 6.8). MSI: 64-bit form, up to 32 messages, no per-message masking. MSI-X: the core
- * owns a BAR with the table at 0 and the pending bits behind it; an interrupt that comes while its vector or the function is
- * masked becomes pending and is sent when that ends. State lies under irq_lock, so devices may interrupt from any thread.
+ * MSI and MSI-X (PCI Local Bus 3.0, section 6.8). MSI: 64-bit form, up to 32 messages, no per-message masking. MSI-X:
+ * the core owns a BAR with the table at 0 and the pending bits behind it; an interrupt that comes while its vector or
+ * the function is masked becomes pending and is sent when that ends. State lies under irq_lock, so devices may
+ * interrupt from any thread.
  */
 #include "dev/pci/pci_int.h"
 
@@ -20,7 +21,7 @@ enum { ENTRY = 16, ENTRY_CTL = 12, VECTOR_MASKED = 1, VECTORS_MAX = 2048, PBA_AL
 
 struct pci_msix {
 	unsigned n, pba_off, pba_size;
-	uint8_t *table;   /* n entries: address, address high, data, control */
+	uint8_t *table; /* n entries: address, address high, data, control */
 	uint64_t *pending;
 };
 
@@ -204,8 +205,8 @@ int pci_msix_init(struct pci_dev *p, unsigned vectors, unsigned bar, struct err 
 	unsigned at;
 
 	if (vectors == 0 || vectors > VECTORS_MAX || bar > 5)
-		return err_set(e, -EINVAL, "%s: %u MSI-X vectors in BAR %u: expected 1 to %d, BAR 0 to 5", p->dev.name, vectors,
-			       bar, VECTORS_MAX);
+		return err_set(e, -EINVAL, "%s: %u MSI-X vectors in BAR %u: expected 1 to %d, BAR 0 to 5", p->dev.name,
+			       vectors, bar, VECTORS_MAX);
 	at = pci_add_cap(p, PCI_CAP_MSIX, MSIX_SIZE);
 	if (!at)
 		return err_set(e, -ENOSPC, "%s: no room for the MSI-X capability", p->dev.name);

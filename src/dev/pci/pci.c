@@ -1,10 +1,10 @@
 /*
  * One PCI function: its configuration space (PCI Local Bus 3.0, chapter 6), BARs and capabilities.
  *
- * cfg holds what reads return, wmask and w1c what writes do to it; BARs and the interrupt capabilities are looked at after the
- * bytes have changed. A BAR that decodes is a region; moving it, or switching decoding, maps it anew at once. A BAR holding 0 or
- * all ones (what a guest writes to find the size) decodes nothing. Left out: extended config space (reads as empty), VPD, FLR,
- * power management.
+ * cfg holds what reads return, wmask and w1c what writes do to it; BARs and the interrupt capabilities are looked at
+ * after the bytes have changed. A BAR that decodes is a region; moving it, or switching decoding, maps it anew at once.
+ * A BAR holding 0 or all ones (what a guest writes to find the size) decodes nothing. Left out: extended config space
+ * (reads as empty), VPD, FLR, power management.
  */
 #include "dev/pci/pci_int.h"
 

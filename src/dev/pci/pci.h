@@ -1,6 +1,7 @@
 /*
  * PCI devices (PCI Local Bus 3.0; bhyve.md 4.1). A device is one file with one `const struct pci_class` and
- * PCI_REGISTER(class); dev/pci/tick.c is the tutorial. The core owns config space, BARs, MSI, MSI-X and INTx; it saves them too.
+ * PCI_REGISTER(class); dev/pci/tick.c is the tutorial. The core owns config space, BARs, MSI, MSI-X and INTx; it saves
+ * them too.
  */
 #ifndef DEV_PCI_PCI_H
 #define DEV_PCI_PCI_H
@@ -14,7 +15,7 @@ struct pci_dev;
 enum pci_bar_kind { BAR_NONE, BAR_IO, BAR_MEM32, BAR_MEM64, BAR_ROM };
 struct pci_bar_desc {
 	enum pci_bar_kind kind;
-	uint64_t size; /* rounded up to a power of two and to the minimum of its kind */
+	uint64_t size;		      /* rounded up to a power of two and to the minimum of its kind */
 	const struct region_ops *ops; /* self is the pci_dev; NULL: given at realize by pci_bar_set */
 };
 
@@ -22,23 +23,24 @@ struct pci_class {
 	struct device_class dev; /* first */
 	uint16_t vendor, device, subvendor, subdevice;
 	uint8_t revision;
-	uint32_t class_code;   /* base << 16 | sub << 8 | interface */
-	uint8_t header_type;   /* 0, or 1 for a bridge */
-	bool intx;             /* has an INTx pin */
-	uint8_t msi;           /* messages (power of two up to 32); 0: no MSI capability */
-	uint16_t msix;         /* vectors; 0: none, or given at realize by pci_msix_init */
-	uint8_t msix_bar;      /* its own BAR, made by the core */
-	bool pcie;             /* PCI Express endpoint capability */
+	uint32_t class_code; /* base << 16 | sub << 8 | interface */
+	uint8_t header_type; /* 0, or 1 for a bridge */
+	bool intx;	     /* has an INTx pin */
+	uint8_t msi;	     /* messages (power of two up to 32); 0: no MSI capability */
+	uint16_t msix;	     /* vectors; 0: none, or given at realize by pci_msix_init */
+	uint8_t msix_bar;    /* its own BAR, made by the core */
+	bool pcie;	     /* PCI Express endpoint capability */
 	struct pci_bar_desc bar[6];
-	/* Config accesses at and above 0x40 (and to writable header fields) after the core has done its part; may be NULL. */
+	/* Config accesses at and above 0x40 (and to writable header fields) after the core has done its part; may be
+	 * NULL. */
 	void (*cfg_written)(struct pci_dev *p, unsigned off, unsigned size, uint32_t val);
 	/* Before the guest reads config space: where what it sees is fetched when it is read; may be NULL. */
 	void (*cfg_reading)(struct pci_dev *p, unsigned off, unsigned size);
 	/* Where more than one instance or a bus other than 0 is refused: NULL, or bhyve's text in e. */
 	int (*check)(const struct conf *root, unsigned bus, unsigned slot, unsigned func, struct err *e);
 };
-/* A class with dev.alias set is another spelling of the class that dev.alias names, for -s only: -s stores the real name and
- * lets this class's dev.legacy write the keys. In a configuration its own name is refused. */
+/* A class with dev.alias set is another spelling of the class that dev.alias names, for -s only: -s stores the real
+ * name and lets this class's dev.legacy write the keys. In a configuration its own name is refused. */
 #define PCI_REGISTER(cls) REG_ADD(pci_class, cls)
 REG_DECLARE(pci_class);
 
@@ -72,9 +74,9 @@ enum {
 struct pci_bar {
 	struct pci_bar_desc desc;
 	struct region region;
-	uint64_t addr;  /* as the register says; 0: none */
+	uint64_t addr;	/* as the register says; 0: none */
 	uint64_t first; /* what the core gave it at build, again after each reset */
-	void *host;     /* RAM of pci_bar_ram */
+	void *host;	/* RAM of pci_bar_ram */
 	bool mapped;
 };
 
@@ -83,7 +85,8 @@ struct pci_dev {
 	const struct pci_class *cls;
 	struct pci_host *host;
 	uint8_t bus, slot, func;
-	uint8_t cfg[PCI_CFG_SIZE];    /* what reads return; devices may write it at realize and reset, and under their lock */
+	uint8_t cfg[PCI_CFG_SIZE]; /* what reads return; devices may write it at realize and reset, and under their lock
+				    */
 	uint8_t wmask[PCI_CFG_SIZE];  /* bits the guest may write */
 	uint8_t w1c[PCI_CFG_SIZE];    /* bits that a written one clears */
 	uint8_t first[PCI_CFG_SIZE];  /* cfg after build: what a reset puts back */
@@ -92,7 +95,7 @@ struct pci_dev {
 	struct lock irq_lock;  /* MSI, MSI-X state; inside the device's lock */
 	struct pci_msix *msix; /* the core's: table, pending bits */
 	bool intx_level;       /* what the device drives; this and the next under the router's lock */
-	bool intx_out;         /* what arrives at the router */
+	bool intx_out;	       /* what arrives at the router */
 	uint8_t intx_pin;      /* 1 to 4; 0: none */
 };
 
@@ -103,8 +106,8 @@ void pci_bar_set(struct pci_dev *p, unsigned bar, enum pci_bar_kind kind, uint64
 /* A BAR that is RAM (frame buffers): the caller made the region's memory. */
 void pci_bar_ram(struct pci_dev *p, unsigned bar, enum pci_bar_kind kind, void *host, uint64_t size);
 int pci_msix_init(struct pci_dev *p, unsigned vectors, unsigned bar, struct err *e);
-/* A capability of `size` bytes (id and next pointer included, at realize only); returns its offset, 0 when config space is
- * full. Its id and next pointer are set, the rest is 0; wmask stays 0. */
+/* A capability of `size` bytes (id and next pointer included, at realize only); returns its offset, 0 when config space
+ * is full. Its id and next pointer are set, the rest is 0; wmask stays 0. */
 unsigned pci_add_cap(struct pci_dev *p, uint8_t id, unsigned size);
 enum pcie_type { PCIE_ENDPOINT = 0, PCIE_ROOT_PORT = 4, PCIE_ROOT_ENDPOINT = 9 };
 /* Done by the core for classes with `pcie` (an endpoint). */
@@ -112,10 +115,10 @@ unsigned pci_add_pcie(struct pci_dev *p, enum pcie_type type);
 void pci_set_ids(struct pci_dev *p, uint16_t vendor, uint16_t device, uint16_t subvendor, uint16_t subdevice);
 
 /* Interrupts; d->lock held or not. An MSI-X vector that is masked becomes pending and is sent when unmasked. */
-void pci_msi(struct pci_dev *p, unsigned vector);   /* MSI-X or MSI, whichever the guest enabled; else nothing */
-bool pci_msi_on(const struct pci_dev *p);           /* MSI or MSI-X is enabled */
+void pci_msi(struct pci_dev *p, unsigned vector); /* MSI-X or MSI, whichever the guest enabled; else nothing */
+bool pci_msi_on(const struct pci_dev *p);	  /* MSI or MSI-X is enabled */
 bool pci_msix_on(const struct pci_dev *p);
-void pci_intx(struct pci_dev *p, bool level);       /* gated by the command register and by MSI */
+void pci_intx(struct pci_dev *p, bool level); /* gated by the command register and by MSI */
 
 /* DMA: RAM only, needs bus mastering on (MEM_DENIED otherwise). Writes tell the engine. */
 enum mem_result pci_dma_read(struct pci_dev *p, gpa_t at, void *buf, size_t len);
@@ -132,9 +135,10 @@ struct pci_layout {
 	uint16_t cfg_addr_port; /* 0xCF8 */
 	gpa_t ecam;
 	uint64_t io_base, io_end, mem32_base, mem32_end, mem64_base, mem64_end; /* ends exclusive */
-	bool firmware;    /* INTx by the fixed formula, decoding off (bhyve.md 5.5, 4.1) */
+	bool firmware;	  /* INTx by the fixed formula, decoding off (bhyve.md 5.5, 4.1) */
 	bool enable_bars; /* decoding on at reset */
-	/* Where INTx ends: the PIRQ router at the 8259s, the pins at the I/O APIC. NULL (tests): nowhere, env->gsi[16..31]. */
+	/* Where INTx ends: the PIRQ router at the 8259s, the pins at the I/O APIC. NULL (tests): nowhere,
+	 * env->gsi[16..31]. */
 	struct i8259 *pic;
 	struct ioapic *ioapic;
 };
@@ -154,15 +158,19 @@ const char *pci_class_real_name(const struct pci_class *c); /* the name that goe
 bool pci_class_unbuilt(const char *name);
 
 /* The windows used by a bus, for _CRS. False: no such bus. */
-struct pci_window { uint64_t base, limit; /* inclusive; limit < base: empty */ };
+struct pci_window {
+	uint64_t base, limit; /* inclusive; limit < base: empty */
+};
 bool pci_host_windows(struct pci_host *h, unsigned bus, struct pci_window *io, struct pci_window *mem32,
 		      struct pci_window *mem64);
 /* INTx routing: for _PRT, MP table. pin 1..4 of a slot; false: not used. */
-bool pci_host_route(struct pci_host *h, unsigned bus, unsigned slot, unsigned pin, unsigned *ioapic_pin, unsigned *pirq);
+bool pci_host_route(struct pci_host *h, unsigned bus, unsigned slot, unsigned pin, unsigned *ioapic_pin,
+		    unsigned *pirq);
 /* PIRQ router, written by the LPC bridge: pirq 0 to 7, value as in its config register. */
 void pci_host_pirq_write(struct pci_host *h, unsigned pirq, uint8_t val);
 uint8_t pci_host_pirq_read(struct pci_host *h, unsigned pirq);
-/* Before routing: an ISA IRQ of another device. The router leaves it alone; SCI (9), which may be shared, it takes last. */
+/* Before routing: an ISA IRQ of another device. The router leaves it alone; SCI (9), which may be shared, it takes
+ * last. */
 void pci_host_reserve_isa_irq(struct pci_host *h, unsigned irq);
 
 #endif

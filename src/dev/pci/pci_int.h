@@ -1,11 +1,20 @@
-/* Between the files of the PCI core: pci.c and msi.c (a function), bus.c (the host), assign.c (addresses), route.c (INTx). */
+/* Between the files of the PCI core: pci.c and msi.c (a function), bus.c (the host), assign.c (addresses), route.c
+ * (INTx). */
 #ifndef DEV_PCI_PCI_INT_H
 #define DEV_PCI_PCI_INT_H
 
 #include "base/bits.h"
 #include "dev/pci/pci.h"
 
-enum { PCI_BUSES = 256, PCI_SLOTS = 32, PCI_FUNCS = 8, PCI_PINS = 4, PCI_PIRQS = 8, PCI_ISA_IRQS = 16, PCI_SCI_IRQ = 9 };
+enum {
+	PCI_BUSES = 256,
+	PCI_SLOTS = 32,
+	PCI_FUNCS = 8,
+	PCI_PINS = 4,
+	PCI_PIRQS = 8,
+	PCI_ISA_IRQS = 16,
+	PCI_SCI_IRQ = 9
+};
 enum { PCI_PRIO_BAR = -1 /* RAM, ROM and fixed ports lie above what a guest may move about */ };
 
 struct pci_pin {
@@ -28,10 +37,10 @@ struct pci_router {
 	struct lock lock;
 	bool reserved[PCI_ISA_IRQS];
 	uint16_t irq_use[PCI_ISA_IRQS]; /* weight of the PIRQs (and the SCI) on it */
-	uint16_t pirq_use[PCI_PIRQS];   /* pins on it */
+	uint16_t pirq_use[PCI_PIRQS];	/* pins on it */
 	unsigned next_ioapic;
 	uint8_t reg[PCI_PIRQS], reg_first[PCI_PIRQS]; /* as in config space; first: after build */
-	uint16_t pirq_high[PCI_PIRQS];                 /* functions that assert */
+	uint16_t pirq_high[PCI_PIRQS];		      /* functions that assert */
 	uint16_t ioapic_high[GSI_LINES];
 	bool isa_high[PCI_ISA_IRQS];
 };
@@ -40,7 +49,7 @@ struct pci_host {
 	const struct dev_env *env;
 	struct pci_layout lay;
 	struct pci_bus *bus[PCI_BUSES]; /* NULL: not used */
-	struct lock lock;               /* of the ports: cfg_addr, reset_control */
+	struct lock lock;		/* of the ports: cfg_addr, reset_control */
 	uint32_t cfg_addr;
 	uint8_t reset_control;
 	struct region ports_addr, ports_data, ecam;

@@ -1,6 +1,7 @@
 /*
- * INTx (bhyve.md 5.5). Every pin of a slot that is used goes to one I/O APIC pin and to one of eight PIRQs; each PIRQ to the ISA
- * IRQ its register in the LPC bridge names, at the 8259s alone. Both paths are driven at the same time; the guest uses one.
+ * INTx (bhyve.md 5.5). Every pin of a slot that is used goes to one I/O APIC pin and to one of eight PIRQs; each PIRQ
+ * to the ISA IRQ its register in the LPC bridge names, at the 8259s alone. Both paths are driven at the same time; the
+ * guest uses one.
  *
  *   function --INTA..D--> slot pin --+--> I/O APIC pin 16..31          (level: any function that asserts)
  *                                    +--> PIRQ A..H --reg--> ISA IRQ    (level: any PIRQ on it)
@@ -12,7 +13,10 @@
 #include "snap/snap.h"
 
 enum { IRQ_ALLOWED = 0xdef8, PIRQ_OFF = 0x80, PIRQ_IRQ = 0x0f, IOAPIC_FIRST = 16, IOAPIC_FIXED = 8 };
-enum { PIRQ_WEIGHT = 2, SCI_WEIGHT = 1 }; /* the SCI's IRQ is taken after the free ones, before one is shared by two PIRQs */
+enum {
+	PIRQ_WEIGHT = 2,
+	SCI_WEIGHT = 1
+}; /* the SCI's IRQ is taken after the free ones, before one is shared by two PIRQs */
 
 /* ------ levels ------ */
 
@@ -63,7 +67,8 @@ static void update_locked(struct pci_dev *p)
 	if (!p->intx_pin)
 		return;
 	pin = &p->host->bus[p->bus]->slot[p->slot].pin[p->intx_pin - 1];
-	p->cfg[PCI_CFG_STATUS] = (uint8_t)((p->cfg[PCI_CFG_STATUS] & ~PCI_STS_INTX) | (p->intx_level ? PCI_STS_INTX : 0));
+	p->cfg[PCI_CFG_STATUS] =
+		(uint8_t)((p->cfg[PCI_CFG_STATUS] & ~PCI_STS_INTX) | (p->intx_level ? PCI_STS_INTX : 0));
 	out = p->intx_level && !cmd_off && !pci_msi_on(p) && pin->ioapic_pin;
 	if (out == p->intx_out)
 		return;

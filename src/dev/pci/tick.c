@@ -5,7 +5,7 @@
 struct tick {
 	struct pci_dev pci; /* first */
 	uint32_t period_us; /* from the configuration */
-	uint32_t on;        /* guest-visible */
+	uint32_t on;	    /* guest-visible */
 	struct timer timer;
 };
 

@@ -70,7 +70,8 @@ static int uart_legacy(struct conf *node, const char *opts, struct err *e)
 }
 
 static const struct prop uart_props[] = {
-	PROP_STR("path", struct uart, path, .help = "back end: stdio, a terminal, pty, tcp=IP:PORT, unix=PATH, file=PATH"),
+	PROP_STR("path", struct uart, path,
+		 .help = "back end: stdio, a terminal, pty, tcp=IP:PORT, unix=PATH, file=PATH"),
 	PROP_END,
 };
 
