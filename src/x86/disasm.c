@@ -230,7 +230,10 @@ size_t disasm(char *buf, size_t size, const struct insn *i, uint64_t rip)
 	} else {
 		for (unsigned k = 0; k < i->nopnd; k++) {
 			put(&t, k ? ", " : " ");
-			put_opnd(&t, i, &i->opnd[k], rip);
+			if (k && i->op == OP_ENTER)
+				put(&t, "%#" PRIx64, i->imm2);
+			else
+				put_opnd(&t, i, &i->opnd[k], rip);
 		}
 	}
 	return t.len;

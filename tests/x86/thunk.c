@@ -7,10 +7,10 @@
  * same linear addresses on both sides; the page behind them is absent.
  * THUNK_ROUNDS: how many cases of each kind. THUNK_SEED: where to start.
  */
-#include "base/bits.h"
 #include "engine/soft/flags.h"
-#include "engine/soft/soft_int.h"
+#include "engine/soft/mmu.h"
 #include "engine/soft/thunk.h"
+#include "model.h"
 #include "x86/decode.h"
 
 #include <immintrin.h>
@@ -24,8 +24,7 @@
 #include <ucontext.h>
 #include <cmocka.h>
 
-enum { PAGE = 4096, STATE = 0x60000000, STUB = 0x60010000, DATA = 0x60020000, DATA_PAGES = 4, DATA_BYTES = DATA_PAGES * PAGE };
-enum { NO_EXCEPTION = 0xff };
+enum { STATE = 0x60000000, STUB = 0x60010000, DATA = MODEL_AT, DATA_BYTES = MODEL_BYTES };
 
 struct state {
 	uint64_t r[16];
@@ -40,10 +39,7 @@ static struct state *const st = (struct state *)STATE;
 static uint8_t *const data = (uint8_t *)DATA;
 static uint8_t *stub_end; /* where the storing half starts */
 static uint64_t seed = 0x2545f4914f6cdd1d;
-static struct engine_vcpu *v;
-static struct soft_vm vm;
-static struct ram_map map;
-static struct lapic lapic;
+static struct cpu *cpu;
 static uint8_t *model_data;
 
 static uint64_t rnd(void)
@@ -146,59 +142,12 @@ static void native_run(const uint8_t *insn, unsigned len, bool x87)
 }
 
 /* ------ the model ------ */
-static uint8_t *slot_add(gpa_t at, uint64_t size)
-{
-	struct ram_slot *s = &map.slot[map.n++];
-
-	s->at = at;
-	s->size = size;
-	s->host = aligned_alloc(PAGE, size);
-	s->pages = calloc(size / PAGE, sizeof(*s->pages));
-	memset(s->host, 0, size);
-	return s->host;
-}
-
 static int setup(void **unused)
 {
-	enum { TABLES = 0x10000, PTE = 0x67 };
-	struct err e = { 0 };
-	uint64_t *t;
-	struct cpu *c;
-
 	mmap((void *)STATE, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
 	mmap((void *)STUB, PAGE, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
 	mmap((void *)DATA, DATA_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
-	t = (uint64_t *)slot_add(TABLES, 4 * PAGE);
-	model_data = slot_add(DATA, DATA_BYTES);
-	t[0] = (TABLES + PAGE) | PTE;
-	t[512 + (DATA >> 30)] = (TABLES + 2 * PAGE) | PTE;
-	t[1024 + (DATA >> 21 & 511)] = (TABLES + 3 * PAGE) | PTE;
-	for (unsigned k = 0; k < DATA_PAGES; k++)
-		t[1536 + (DATA >> 12 & 511) + k] = (DATA + k * PAGE) | PTE;
-	v = aligned_alloc(64, round_up(sizeof(*v), 64));
-	memset(v, 0, sizeof(*v));
-	c = &v->cpu;
-	vm.map = &map;
-	vm.vcpu[0] = v;
-	v->feat.phys_bits = 40;
-	v->running = 1;
-	c->vm = &vm;
-	c->lapic = &lapic;
-	for (unsigned k = 0; k < TLBS; k++)
-		c->tlbs[k] = calloc(1, sizeof(struct tlb));
-	mmu_tlb_init(c);
-	c->cr0 = CR0_PE | CR0_PG | CR0_WP | CR0_NE;
-	c->cr3 = TABLES;
-	c->cr4 = CR4_PAE | CR4_OSFXSR | CR4_OSXMMEXCPT | CR4_OSXSAVE;
-	c->xcr0 = 7;
-	c->efer = EFER_LME | EFER_LMA | EFER_NXE;
-	c->cpl = 3;
-	c->seg[SEG_CS].attr = ATTR_L | ATTR_S | ATTR_P | 11 | 3 << ATTR_DPL_SHIFT;
-	c->seg[SEG_SS].attr = ATTR_DB | ATTR_S | ATTR_P | 3 | 3 << ATTR_DPL_SHIFT;
-	c->fl = FL_1 | FL_IF;
-	cpu_mode_changed(c);
-	assert_int_equal(thunk_init(&e), 0);
-	thunk_thread_enter();
+	cpu = model_new(&model_data);
 	return 0;
 }
 
@@ -227,18 +176,14 @@ struct row {
 
 static unsigned model_run(struct cpu *c, struct row *row)
 {
-	static volatile unsigned k;
+	unsigned vector = NO_EXCEPTION;
 
 	c->rip = 0x1000;
-	if (setjmp(c->unwind))
-		return c->exc_vector;
-	for (k = 0; k < row->n; k++) {
+	for (unsigned k = 0; k < row->n && vector == NO_EXCEPTION; k++) {
 		row->last = &row->insn[k];
-		c->rip_next = c->rip + row->last->len;
-		exec_table[row->last->op](c, row->last);
-		c->rip = c->rip_next;
+		vector = model_step(c, row->last);
 	}
-	return NO_EXCEPTION;
+	return vector;
 }
 
 /* ------ random state ------ */
@@ -482,7 +427,7 @@ static bool one(bool x87)
 {
 	static struct state before;
 	static struct row row;
-	struct cpu *c = &v->cpu;
+	struct cpu *c = cpu;
 	const struct insn *i;
 	unsigned vector;
 	uint32_t fl;
@@ -555,7 +500,7 @@ static bool one_gather(void)
 {
 	static struct state before;
 	static struct row row;
-	struct cpu *c = &v->cpu;
+	struct cpu *c = cpu;
 	unsigned reg = below(16), mask = below(16), index = below(16), vector;
 	uint8_t *b = row.bytes;
 	bool far = below(8) == 0;
@@ -642,7 +587,7 @@ static bool one_save(void)
 	} tab[] = { { 0xae, 0 }, { 0xae, 1 }, { 0xae, 4 }, { 0xae, 5 }, { 0xae, 5 }, { 0xae, 6 }, { 0xc7, 4 } };
 	static struct state before;
 	static struct row row;
-	struct cpu *c = &v->cpu;
+	struct cpu *c = cpu;
 	unsigned n = below(ARRAY_LEN(tab)), len = 0, vector;
 
 	memset(&row, 0, sizeof(row));

@@ -1,0 +1,86 @@
+#include "model.h"
+
+#include "base/bits.h"
+#include "engine/soft/soft_int.h"
+#include "engine/soft/thunk.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static struct engine_vcpu *v;
+static struct soft_vm vm;
+static struct ram_map map;
+static struct lapic lapic;
+
+static uint8_t *slot_add(gpa_t at, uint64_t size)
+{
+	struct ram_slot *s = &map.slot[map.n++];
+
+	s->at = at;
+	s->size = size;
+	s->host = aligned_alloc(PAGE, size);
+	s->pages = calloc(size / PAGE, sizeof(*s->pages));
+	memset(s->host, 0, size);
+	return s->host;
+}
+
+static void tables_make(uint64_t *t, gpa_t at)
+{
+	enum { PTE = 0x67 };
+
+	t[0] = (at + PAGE) | PTE;
+	t[512 + (MODEL_AT >> 30)] = (at + 2 * PAGE) | PTE;
+	t[1024 + (MODEL_AT >> 21 & 511)] = (at + 3 * PAGE) | PTE;
+	for (unsigned k = 0; k < MODEL_BYTES / PAGE; k++)
+		t[1536 + (MODEL_AT >> 12 & 511) + k] = (MODEL_AT + k * PAGE) | PTE;
+}
+
+struct cpu *model_new(uint8_t **mem)
+{
+	enum { TABLES = 0x10000 };
+	struct err e = { 0 };
+	struct cpu *c;
+
+	if (thunk_init(&e) < 0) {
+		fprintf(stderr, "%s\n", e.msg);
+		exit(1);
+	}
+	tables_make((uint64_t *)slot_add(TABLES, 4 * PAGE), TABLES);
+	*mem = slot_add(MODEL_AT, MODEL_BYTES);
+	v = aligned_alloc(64, round_up(sizeof(*v), 64));
+	memset(v, 0, sizeof(*v));
+	c = &v->cpu;
+	vm.map = &map;
+	vm.vcpu[0] = v;
+	v->feat.phys_bits = 40;
+	v->running = 1;
+	c->vm = &vm;
+	c->lapic = &lapic;
+	for (unsigned k = 0; k < TLBS; k++)
+		c->tlbs[k] = calloc(1, sizeof(struct tlb));
+	mmu_tlb_init(c);
+	c->cr0 = CR0_PE | CR0_PG | CR0_WP | CR0_NE;
+	c->cr3 = TABLES;
+	c->cr4 = CR4_PAE | CR4_OSFXSR | CR4_OSXMMEXCPT | CR4_OSXSAVE;
+	c->xcr0 = 7;
+	c->efer = EFER_LME | EFER_LMA | EFER_NXE;
+	c->cpl = 3;
+	c->seg[SEG_CS].attr = ATTR_L | ATTR_S | ATTR_P | 11 | 3 << ATTR_DPL_SHIFT;
+	c->seg[SEG_SS].attr = ATTR_DB | ATTR_S | ATTR_P | 3 | 3 << ATTR_DPL_SHIFT;
+	c->fl = FL_1 | FL_IF;
+	cpu_mode_changed(c);
+	fpu_reset(c);
+	thunk_thread_enter();
+	return c;
+}
+
+unsigned model_step(struct cpu *c, const struct insn *i)
+{
+	c->rip_next = c->rip + i->len;
+	if (setjmp(c->unwind))
+		return c->exc_vector;
+	exec_table[i->op](c, i);
+	c->rip = c->rip_next;
+	return NO_EXCEPTION;
+}

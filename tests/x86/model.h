@@ -1,0 +1,15 @@
+/* A vCPU in 64-bit user mode with four pages of memory and an absent page behind them. */
+#ifndef TESTS_X86_MODEL_H
+#define TESTS_X86_MODEL_H
+
+#include "engine/soft/cpu.h"
+
+enum { PAGE = 4096, MODEL_AT = 0x60020000, MODEL_BYTES = 4 * PAGE };
+enum { NO_EXCEPTION = 0xff };
+
+/* Once; *mem is its memory, which the vCPU sees at MODEL_AT. */
+struct cpu *model_new(uint8_t **mem);
+/* Its exec function; the exception raised, or NO_EXCEPTION. */
+unsigned model_step(struct cpu *c, const struct insn *i);
+
+#endif
