@@ -16,10 +16,14 @@ static uint32_t rol(uint32_t v, unsigned n)
 static uint32_t mix(unsigned round, uint32_t x, uint32_t y, uint32_t z)
 {
 	switch (round) {
-	case 0: return (x & y) | (~x & z);
-	case 1: return (x & z) | (y & ~z);
-	case 2: return x ^ y ^ z;
-	default: return y ^ (x | ~z);
+	case 0:
+		return (x & y) | (~x & z);
+	case 1:
+		return (x & z) | (y & ~z);
+	case 2:
+		return x ^ y ^ z;
+	default:
+		return y ^ (x | ~z);
 	}
 }
 

@@ -1,4 +1,5 @@
-/* Disk images, below any device: engines, O_DIRECT with requests that are not aligned, odd sizes, locks, zeroes, drain. */
+/* Disk images, below any device: engines, O_DIRECT with requests that are not aligned, odd sizes, locks, zeroes, drain.
+ */
 #include "back/blk/blk.h"
 
 #include "base/bits.h"
@@ -234,8 +235,9 @@ static void many_in_one_kick(void **state)
 	lock_take(&lock);
 	for (unsigned i = 0; i < 64; i++) {
 		v[i] = (struct iovec){ buf[i], 512 };
-		o[i] = (struct one){ .r = { .op = BLK_READ, .off = i * 512, .len = 512, .iov = &v[i], .niov = 1,
-					    .done = on_done } };
+		o[i] = (struct one){
+			.r = { .op = BLK_READ, .off = i * 512, .len = 512, .iov = &v[i], .niov = 1, .done = on_done }
+		};
 		blk_submit(b, &o[i].r);
 	}
 	assert_int_equal(blk_drain(b, 2000), 0); /* completes here, with our lock held */
@@ -301,7 +303,7 @@ static int teardown(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(engines), cmocka_unit_test(odd_size),         cmocka_unit_test(shrunk),
+		cmocka_unit_test(engines), cmocka_unit_test(odd_size),	       cmocka_unit_test(shrunk),
 		cmocka_unit_test(sharing), cmocka_unit_test(many_in_one_kick), cmocka_unit_test(zeroes_and_holes),
 	};
 

@@ -61,8 +61,9 @@ static void on_opened(void *self, bool on)
 
 static int user_open(struct user *u, const char *spec, struct err *e)
 {
-	struct chr_client c = { .self = u, .held = &u->lock, .room = on_room, .rx = on_rx, .writable = on_writable,
-				.opened = on_opened };
+	struct chr_client c = {
+		.self = u, .held = &u->lock, .room = on_room, .rx = on_rx, .writable = on_writable, .opened = on_opened
+	};
 
 	memset(u, 0, sizeof(*u));
 	lock_init(&u->lock, RANK_DEVICE, "user");
@@ -190,7 +191,9 @@ static void unix_socket(void **state)
 
 static int tcp_client(uint16_t port)
 {
-	struct sockaddr_in sa = { .sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	struct sockaddr_in sa = { .sin_family = AF_INET,
+				  .sin_port = htons(port),
+				  .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
 	int fd = socket(AF_INET, SOCK_STREAM, 0);
 
 	assert_int_equal(connect(fd, (struct sockaddr *)&sa, sizeof(sa)), 0);
@@ -290,15 +293,13 @@ static void file_and_null(void **state)
 
 static void texts(void **state)
 {
-	static const struct { const char *spec, *text; } bad[] = {
-		{ "nonsense", "'nonsense'" },
-		{ "tcp=:80", "expected IP:PORT" },
-		{ "tcp=1.2.3.4", "expected IP:PORT" },
-		{ "tcp=999.1.1.1:80", "expected IP:PORT" },
-		{ "unix=", "expected a path" },
-		{ "/no/such/tty", "/no/such/tty: cannot open" },
-		{ "/etc/passwd", "not a terminal" },
-		{ "file=/no/dir/x", "file=/no/dir/x" },
+	static const struct {
+		const char *spec, *text;
+	} bad[] = {
+		{ "nonsense", "'nonsense'" },	       { "tcp=:80", "expected IP:PORT" },
+		{ "tcp=1.2.3.4", "expected IP:PORT" }, { "tcp=999.1.1.1:80", "expected IP:PORT" },
+		{ "unix=", "expected a path" },	       { "/no/such/tty", "/no/such/tty: cannot open" },
+		{ "/etc/passwd", "not a terminal" },   { "file=/no/dir/x", "file=/no/dir/x" },
 	};
 
 	for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
@@ -401,9 +402,9 @@ static void stdio_terminal(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(unix_socket),   cmocka_unit_test(tcp_socket), cmocka_unit_test(pseudo_terminal),
-		cmocka_unit_test(tty_path),      cmocka_unit_test(texts),      cmocka_unit_test(file_and_null),
-		cmocka_unit_test(stdio_pipe),    cmocka_unit_test(stdio_terminal),
+		cmocka_unit_test(unix_socket), cmocka_unit_test(tcp_socket),	 cmocka_unit_test(pseudo_terminal),
+		cmocka_unit_test(tty_path),    cmocka_unit_test(texts),		 cmocka_unit_test(file_and_null),
+		cmocka_unit_test(stdio_pipe),  cmocka_unit_test(stdio_terminal),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

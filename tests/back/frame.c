@@ -37,7 +37,7 @@ static size_t segment(uint8_t *f, uint32_t seq, const char *data, uint8_t flags)
 	for (int i = 14; i < 34; i += 2)
 		acc += ld_be16(f + i);
 	acc = (acc & 0xFFFF) + (acc >> 16);
-	st_be16(f + 24, (uint16_t)~((acc & 0xFFFF) + (acc >> 16)));
+	st_be16(f + 24, (uint16_t) ~((acc & 0xFFFF) + (acc >> 16)));
 	return 54 + n;
 }
 
@@ -132,10 +132,14 @@ static void keeps_apart(void **state)
 
 static void md5_vectors(void **state)
 {
-	static const struct { const char *text, *hex; } v[] = { /* RFC 1321, A.5 */
+	static const struct {
+		const char *text, *hex;
+	} v[] = {
+		/* RFC 1321, A.5 */
 		{ "", "d41d8cd98f00b204e9800998ecf8427e" },
 		{ "abc", "900150983cd24fb0d6963f7d28e17f72" },
-		{ "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789", "d174ab98d277d9f5a5611c2c9f419d9f" },
+		{ "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789",
+		  "d174ab98d277d9f5a5611c2c9f419d9f" },
 		{ "12345678901234567890123456789012345678901234567890123456789012345678901234567890",
 		  "57edf4a22be3c955ac49da2e2107b67a" },
 	};
@@ -167,7 +171,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(finishes_checksums), cmocka_unit_test(merges_a_stream), cmocka_unit_test(keeps_apart),
-		cmocka_unit_test(md5_vectors),        cmocka_unit_test(addresses),
+		cmocka_unit_test(md5_vectors),	      cmocka_unit_test(addresses),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

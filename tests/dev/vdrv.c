@@ -206,8 +206,8 @@ static const struct buf *nth(const struct buf *out, unsigned nout, const struct 
 }
 
 /* Writes the chain as a table somewhere else. */
-static gpa_t table_make(struct drv *d, struct drvq *q, unsigned id, const struct buf *out, unsigned nout, const struct buf *in,
-			unsigned nin)
+static gpa_t table_make(struct drv *d, struct drvq *q, unsigned id, const struct buf *out, unsigned nout,
+			const struct buf *in, unsigned nin)
 {
 	unsigned k = id % DRV_TABLES;
 	uint16_t fl;
@@ -226,7 +226,8 @@ static gpa_t table_make(struct drv *d, struct drvq *q, unsigned id, const struct
 	return q->table[k];
 }
 
-static int split_add(struct drv *d, struct drvq *q, const struct buf *out, unsigned nout, const struct buf *in, unsigned nin)
+static int split_add(struct drv *d, struct drvq *q, const struct buf *out, unsigned nout, const struct buf *in,
+		     unsigned nin)
 {
 	bool ind = d->features & VIRTIO_F_INDIRECT;
 	unsigned n = ind ? 1 : nout + nin, head = q->free_head, i = head, last = head;
@@ -254,7 +255,8 @@ static int split_add(struct drv *d, struct drvq *q, const struct buf *out, unsig
 	return (int)head;
 }
 
-static int packed_add(struct drv *d, struct drvq *q, const struct buf *out, unsigned nout, const struct buf *in, unsigned nin)
+static int packed_add(struct drv *d, struct drvq *q, const struct buf *out, unsigned nout, const struct buf *in,
+		      unsigned nin)
 {
 	bool ind = d->features & VIRTIO_F_INDIRECT;
 	unsigned n = ind ? 1 : nout + nin, first = q->avail_idx, id;
@@ -272,7 +274,8 @@ static int packed_add(struct drv *d, struct drvq *q, const struct buf *out, unsi
 		fl |= wrap | (k + 1 < n ? 1 : 0);
 		if (ind) {
 			fl = wrap | 4;
-			desc_put(p, table_make(d, q, id, out, nout, in, nin), 16 * (nout + nin), (uint16_t)id, ld_le16(p + 14));
+			desc_put(p, table_make(d, q, id, out, nout, in, nin), 16 * (nout + nin), (uint16_t)id,
+				 ld_le16(p + 14));
 		} else {
 			desc_put(p, b->at, b->len, (uint16_t)id, ld_le16(p + 14));
 		}

@@ -1,5 +1,6 @@
 /*
- * A small virtio driver over the rig: real I/O through split or packed rings, legacy or modern registers, as a guest does it.
+ * A small virtio driver over the rig: real I/O through split or packed rings, legacy or modern registers, as a guest
+ * does it.
  */
 #ifndef TESTS_DEV_VDRV_H
 #define TESTS_DEV_VDRV_H
@@ -7,7 +8,15 @@
 #include "dev/virtio/virtio.h"
 #include "rig.h"
 
-enum { DRV_LEGACY = 1, DRV_PACKED = 2, DRV_EVENT = 4, DRV_INDIRECT = 8, DRV_MSIX = 16, DRV_QUEUES = 36, DRV_TABLES = 64 };
+enum {
+	DRV_LEGACY = 1,
+	DRV_PACKED = 2,
+	DRV_EVENT = 4,
+	DRV_INDIRECT = 8,
+	DRV_MSIX = 16,
+	DRV_QUEUES = 36,
+	DRV_TABLES = 64
+};
 
 struct drvq {
 	unsigned size, index, free_head, nfree;
@@ -35,8 +44,8 @@ struct buf {
 void drv_init(struct drv *d, struct rig *r);
 gpa_t drv_alloc(struct drv *d, size_t n); /* zeroed, page aligned */
 void *drv_ram(struct drv *d, gpa_t at);
-/* Reset, negotiation (device features & want, and the ring features of flags), queues of `size` (0: the device's), DRIVER_OK.
- * DRV_MSIX must say what the rig did. */
+/* Reset, negotiation (device features & want, and the ring features of flags), queues of `size` (0: the device's),
+ * DRIVER_OK. DRV_MSIX must say what the rig did. */
 bool drv_start(struct drv *d, unsigned flags, uint64_t want, unsigned queues, unsigned size);
 uint8_t drv_status(struct drv *d);
 void drv_set_status(struct drv *d, uint8_t status);

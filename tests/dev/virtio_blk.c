@@ -246,11 +246,11 @@ static void errors(void **state)
 	assert_true(drv_start(d, DRV_MSIX, ALL_BLK | BIT64(5), 1, 0));
 	assert_true(d->features & BIT64(5));
 	assert_int_equal(drv_config(d, 0, 4), SECTORS);
-	assert_int_equal(io_do(&io, 1, 0, 512, 1), 1);                 /* read-only */
-	assert_int_equal(io_do(&io, 0, SECTORS - 1, 1024, 1), 1);      /* across the end */
-	assert_int_equal(io_do(&io, 0, ~0ull, 512, 1), 1);             /* wraps */
-	assert_int_equal(io_do(&io, 0, 0, 100, 1), 1);                 /* not sectors */
-	assert_int_equal(io_do(&io, 77, 0, 512, 1), 2);                /* unknown type */
+	assert_int_equal(io_do(&io, 1, 0, 512, 1), 1);		  /* read-only */
+	assert_int_equal(io_do(&io, 0, SECTORS - 1, 1024, 1), 1); /* across the end */
+	assert_int_equal(io_do(&io, 0, ~0ull, 512, 1), 1);	  /* wraps */
+	assert_int_equal(io_do(&io, 0, 0, 100, 1), 1);		  /* not sectors */
+	assert_int_equal(io_do(&io, 77, 0, 512, 1), 2);		  /* unknown type */
 	assert_int_equal(io_do(&io, 0, SECTORS - 1, 512, 1), 0);
 	rig_free(r);
 }
@@ -293,7 +293,7 @@ static void saved_and_loaded(void **state)
 	for (unsigned k = 0; k < ARRAY_LEN(kinds); k++) {
 		struct rig *r = start("", true);
 		struct io io = io_new(4096);
-			uint32_t len;
+		uint32_t len;
 
 		assert_true(drv_start(d, kinds[k], ALL_BLK, 1, 0));
 		for (unsigned i = 0; i < 50; i++)
@@ -363,7 +363,8 @@ static void locks_and_texts(void **state)
 	assert_true(refused(NULL, "in use"));
 	rig_free(r);
 	assert_true(refused("pci.0.4.0.path=", "Missing \"path\" for block device."));
-	assert_true(refused("pci.0.4.0.path=/no/disk", "Could not open backing file: /no/disk: No such file or directory"));
+	assert_true(
+		refused("pci.0.4.0.path=/no/disk", "Could not open backing file: /no/disk: No such file or directory"));
 	assert_true(refused("pci.0.4.0.sectorsize=1000", "Invalid sector size"));
 }
 
@@ -391,8 +392,16 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
-		T(rings_of_all_kinds), T(small_and_odd_rings), T(engines), T(depth), T(errors), T(identity_and_ranges),
-		T(saved_and_loaded), T(reset_with_requests_in_flight), T(interrupts_by_line), T(locks_and_texts),
+		T(rings_of_all_kinds),
+		T(small_and_odd_rings),
+		T(engines),
+		T(depth),
+		T(errors),
+		T(identity_and_ranges),
+		T(saved_and_loaded),
+		T(reset_with_requests_in_flight),
+		T(interrupts_by_line),
+		T(locks_and_texts),
 		T(window_in_config_space),
 	};
 

@@ -1,4 +1,5 @@
-/* virtio-console: ports announced, data both ways, nothing lost early or late, clients that come and go; virtio-rnd beside it. */
+/* virtio-console: ports announced, data both ways, nothing lost early or late, clients that come and go; virtio-rnd
+ * beside it. */
 #include "vdrv.h"
 
 #include <errno.h>
@@ -318,9 +319,9 @@ static void random_bytes(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(ports_are_announced), cmocka_unit_test(data),    cmocka_unit_test(slow_reader),
-		cmocka_unit_test(plain_console),       cmocka_unit_test(swapped), cmocka_unit_test(texts),
-		cmocka_unit_test(stale_socket),        cmocka_unit_test(random_bytes),
+		cmocka_unit_test(ports_are_announced), cmocka_unit_test(data),	       cmocka_unit_test(slow_reader),
+		cmocka_unit_test(plain_console),       cmocka_unit_test(swapped),      cmocka_unit_test(texts),
+		cmocka_unit_test(stale_socket),	       cmocka_unit_test(random_bytes),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

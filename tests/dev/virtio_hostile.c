@@ -1,7 +1,7 @@
 /*
- * Virtio devices and a driver that keeps no rule: random registers, random rings, a second thread that changes the rings
- * while the device looks. Nothing may crash, hang or write outside of RAM (meant for ASan and UBSan); and after a reset the
- * device must work for a good driver.
+ * Virtio devices and a driver that keeps no rule: random registers, random rings, a second thread that changes the
+ * rings while the device looks. Nothing may crash, hang or write outside of RAM (meant for ASan and UBSan); and after a
+ * reset the device must work for a good driver.
  */
 #include "vdrv.h"
 
@@ -39,20 +39,28 @@ static uint32_t below(uint32_t n)
 static uint64_t address(void)
 {
 	switch (below(12)) {
-	case 0: return (uint64_t)rnd() << 32 | rnd();
-	case 1: return RIG_RAM - below(64);
-	case 2: return ~0ull - below(64);
-	default: return 0x100000 + below(RIG_RAM - 0x200000);
+	case 0:
+		return (uint64_t)rnd() << 32 | rnd();
+	case 1:
+		return RIG_RAM - below(64);
+	case 2:
+		return ~0ull - below(64);
+	default:
+		return 0x100000 + below(RIG_RAM - 0x200000);
 	}
 }
 
 static uint32_t length(void)
 {
 	switch (below(10)) {
-	case 0: return rnd();
-	case 1: return 0;
-	case 2: return 16 * below(600);
-	default: return below(5000);
+	case 0:
+		return rnd();
+	case 1:
+		return 0;
+	case 2:
+		return 16 * below(600);
+	default:
+		return below(5000);
 	}
 }
 
@@ -195,7 +203,8 @@ static void *race(void *arg)
 		x ^= x << 13;
 		x ^= x >> 7;
 		x ^= x << 17;
-		__atomic_store_n((uint16_t *)(ram + 0x10000 + (x >> 20) % 0x4000 / 2 * 2), (uint16_t)(x >> 40), __ATOMIC_RELAXED);
+		__atomic_store_n((uint16_t *)(ram + 0x10000 + (x >> 20) % 0x4000 / 2 * 2), (uint16_t)(x >> 40),
+				 __ATOMIC_RELAXED);
 	}
 	return NULL;
 }
@@ -336,7 +345,8 @@ static void hostile_console(void **state)
 	end(r);
 }
 
-/* One rule broken at a time: the device says that it needs a reset, with a configuration interrupt, and takes nothing more. */
+/* One rule broken at a time: the device says that it needs a reset, with a configuration interrupt, and takes nothing
+ * more. */
 static void each_rule(void **state)
 {
 	struct bad {
@@ -345,13 +355,13 @@ static void each_rule(void **state)
 		uint16_t flags, next;
 		uint16_t avail;
 	} bad[] = {
-		{ 0x200000, 64, 2 | 1, 0, 1 },         /* a loop */
-		{ 0x200000, 64, 2 | 1, 64, 1 },        /* next outside of the table */
-		{ 0x200000, 64, 4, 0, 1 },             /* indirect, not negotiated */
-		{ RIG_RAM, 64, 2, 0, 1 },              /* outside of RAM */
-		{ RIG_RAM - 8, 64, 2, 0, 1 },          /* half outside */
-		{ ~0ull - 8, 64, 2, 0, 1 },            /* wraps */
-		{ 0x200000, 64, 2, 0, 65 },            /* the index ran ahead */
+		{ 0x200000, 64, 2 | 1, 0, 1 },	/* a loop */
+		{ 0x200000, 64, 2 | 1, 64, 1 }, /* next outside of the table */
+		{ 0x200000, 64, 4, 0, 1 },	/* indirect, not negotiated */
+		{ RIG_RAM, 64, 2, 0, 1 },	/* outside of RAM */
+		{ RIG_RAM - 8, 64, 2, 0, 1 },	/* half outside */
+		{ ~0ull - 8, 64, 2, 0, 1 },	/* wraps */
+		{ 0x200000, 64, 2, 0, 65 },	/* the index ran ahead */
 	};
 	struct rig *r = begin("virtio-rnd");
 
@@ -399,8 +409,9 @@ static void features_are_checked(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(each_rule),    cmocka_unit_test(features_are_checked), cmocka_unit_test(hostile_rng),
-		cmocka_unit_test(hostile_disk), cmocka_unit_test(hostile_net),          cmocka_unit_test(hostile_console),
+		cmocka_unit_test(each_rule),   cmocka_unit_test(features_are_checked),
+		cmocka_unit_test(hostile_rng), cmocka_unit_test(hostile_disk),
+		cmocka_unit_test(hostile_net), cmocka_unit_test(hostile_console),
 	};
 
 	log_level = LOG_ERR;

@@ -1,4 +1,5 @@
-/* virtio-net over libslirp: a guest's first packets (DHCP, ARP), TCP both ways with and without offloads, back pressure. */
+/* virtio-net over libslirp: a guest's first packets (DHCP, ARP), TCP both ways with and without offloads, back
+ * pressure. */
 #include "vdrv.h"
 
 #include <arpa/inet.h>
@@ -454,9 +455,14 @@ static void tap(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(dhcp_and_arp), cmocka_unit_test(tcp_plain),         cmocka_unit_test(tcp_offloaded),
-		cmocka_unit_test(identity),     cmocka_unit_test(waits_for_buffers), cmocka_unit_test(closed_but_forwarded),
-		cmocka_unit_test(texts),        cmocka_unit_test(tap),
+		cmocka_unit_test(dhcp_and_arp),
+		cmocka_unit_test(tcp_plain),
+		cmocka_unit_test(tcp_offloaded),
+		cmocka_unit_test(identity),
+		cmocka_unit_test(waits_for_buffers),
+		cmocka_unit_test(closed_but_forwarded),
+		cmocka_unit_test(texts),
+		cmocka_unit_test(tap),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -56,7 +56,8 @@ static int engine_open(struct blk *b, const struct conf *root, struct err *e)
 	return b->engine->open(b, e);
 }
 
-int blk_open(struct blk **out, const struct blk_opts *o, const struct blk_client *c, const struct conf *root, struct err *e)
+int blk_open(struct blk **out, const struct blk_opts *o, const struct blk_client *c, const struct conf *root,
+	     struct err *e)
 {
 	struct blk *b;
 	int rc;

@@ -109,7 +109,9 @@ static int sectors_parse(struct blk *b, const char *text, struct err *e)
 	if (*end == '/')
 		p = strtoul(end + 1, &end, 10);
 	if (*end || !is_pow2(l) || !is_pow2(p) || l < 512 || p < l || p > MIB(1))
-		return err_set(e, -EINVAL, "Invalid sector size \"%s\": expected LOGICAL[/PHYSICAL], powers of two from 512 on", text);
+		return err_set(e, -EINVAL,
+			       "Invalid sector size \"%s\": expected LOGICAL[/PHYSICAL], powers of two from 512 on",
+			       text);
 	if (b->is_device && l % b->info.logical)
 		return err_set(e, -EINVAL, "Sector size %lu incompatible with underlying device sector size %u", l,
 			       b->info.logical);
@@ -147,6 +149,7 @@ int blk_raw_open(struct blk *b, const struct blk_opts *o, struct err *e)
 	b->info.write_zeroes = !b->info.ro;
 	b->info.size = round_down(b->info.size, b->info.logical);
 	if (!b->info.size)
-		return err_set(e, -EINVAL, "%s: the image is smaller than a sector of %u bytes", b->path, b->info.logical);
+		return err_set(e, -EINVAL, "%s: the image is smaller than a sector of %u bytes", b->path,
+			       b->info.logical);
 	return 0;
 }

@@ -1,6 +1,7 @@
 /*
- * A request in blocking calls: what pool threads run, and what finishes a transfer that the kernel cut short. With O_DIRECT a
- * request whose memory, offset or length is not aligned goes through a buffer; an unaligned write reads its edges first.
+ * A request in blocking calls: what pool threads run, and what finishes a transfer that the kernel cut short. With
+ * O_DIRECT a request whose memory, offset or length is not aligned goes through a buffer; an unaligned write reads its
+ * edges first.
  */
 #include "back/blk/blk_int.h"
 
@@ -67,8 +68,8 @@ static int run_rw(struct blk *b, struct blk_req *r)
 	while (r->moved < r->len) {
 		int nv = vec_from(r, r->moved, v);
 
-		n = r->op == BLK_READ ? preadv(b->fd, v, nv, (off_t)(r->off + r->moved)) :
-					pwritev(b->fd, v, nv, (off_t)(r->off + r->moved));
+		n = r->op == BLK_READ ? preadv(b->fd, v, nv, (off_t)(r->off + r->moved))
+				      : pwritev(b->fd, v, nv, (off_t)(r->off + r->moved));
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0)
@@ -240,10 +241,15 @@ int blk_run(struct blk *b, struct blk_req *r)
 {
 	switch (r->op) {
 	case BLK_READ:
-	case BLK_WRITE: return blk_misaligned(b, r) ? run_bounced(b, r) : run_rw(b, r);
-	case BLK_FLUSH: return fdatasync(b->fd) < 0 ? -errno : 0;
-	case BLK_DISCARD: return run_discard(b, r);
-	case BLK_ZERO: return run_zero(b, r);
-	default: return -EOPNOTSUPP;
+	case BLK_WRITE:
+		return blk_misaligned(b, r) ? run_bounced(b, r) : run_rw(b, r);
+	case BLK_FLUSH:
+		return fdatasync(b->fd) < 0 ? -errno : 0;
+	case BLK_DISCARD:
+		return run_discard(b, r);
+	case BLK_ZERO:
+		return run_zero(b, r);
+	default:
+		return -EOPNOTSUPP;
 	}
 }

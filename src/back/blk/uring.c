@@ -1,9 +1,9 @@
 /*
  * io_uring: one submission system call a kick, completions read from memory.
  *
- * What the page cache has is copied inside that call, so its completion is there at once and is delivered from blk_kick, on
- * the vCPU's thread, with no wake-up at all: the eventfd is switched off while we submit. For the rest the kernel signals
- * it and the loop reaps. It is watched edge-triggered and never read, which saves a system call a batch.
+ * What the page cache has is copied inside that call, so its completion is there at once and is delivered from
+ * blk_kick, on the vCPU's thread, with no wake-up at all: the eventfd is switched off while we submit. For the rest the
+ * kernel signals it and the loop reaps. It is watched edge-triggered and never read, which saves a system call a batch.
  * The client's lock serialises both rings.
  */
 #include "back/blk/blk_int.h"
@@ -28,8 +28,8 @@ struct blk_uring {
 	unsigned queued; /* submitted to us, not yet to the kernel */
 };
 
-/* A transfer that ended early goes on in blocking calls on a pool thread; so does one that was cancelled because the vCPU
- * thread that submitted it has ended. */
+/* A transfer that ended early goes on in blocking calls on a pool thread; so does one that was cancelled because the
+ * vCPU thread that submitted it has ended. */
 static void one_ended(struct blk *b, struct blk_req *r, int res)
 {
 	bool transfer = r->op == BLK_READ || r->op == BLK_WRITE;
@@ -161,7 +161,11 @@ static int uring_open(struct blk *b, struct err *e)
 }
 
 const struct blk_engine blk_uring = {
-	.name = "io_uring", .open = uring_open, .close = uring_close, .submit = uring_submit, .kick = uring_kick,
+	.name = "io_uring",
+	.open = uring_open,
+	.close = uring_close,
+	.submit = uring_submit,
+	.kick = uring_kick,
 	.reap = uring_reap,
 };
 

@@ -98,6 +98,10 @@ static void threads_none(struct blk *b)
 }
 
 const struct blk_engine blk_threads = {
-	.name = "threads", .open = threads_open, .close = threads_none, .submit = blk_work_submit, .kick = threads_none,
+	.name = "threads",
+	.open = threads_open,
+	.close = threads_none,
+	.submit = blk_work_submit,
+	.kick = threads_none,
 	.reap = blk_work_reap,
 };

@@ -1,9 +1,9 @@
 /*
  * Byte streams: what every kind shares.
  *
- * Output is buffered: chr_write puts bytes into a ring and posts a job, the loop writes what has gathered. So a guest that
- * prints a byte an exit costs one system call for many bytes, and nothing ever blocks a vCPU.
- * Input is read ahead into a small buffer and handed over as far as the client has room.
+ * Output is buffered: chr_write puts bytes into a ring and posts a job, the loop writes what has gathered. So a guest
+ * that prints a byte an exit costs one system call for many bytes, and nothing ever blocks a vCPU. Input is read ahead
+ * into a small buffer and handed over as far as the client has room.
  */
 #include "back/chr/chr_int.h"
 
@@ -58,8 +58,8 @@ static void out_wake(struct chr *c)
 		lock_drop(c->client.held);
 }
 
-/* Writes out what is there; -EAGAIN when the peer takes no more now. Only the loop thread (or close) takes bytes out, so
- * the span stays put while the lock is not held. */
+/* Writes out what is there; -EAGAIN when the peer takes no more now. Only the loop thread (or close) takes bytes out,
+ * so the span stays put while the lock is not held. */
 static int out_flush(struct chr *c)
 {
 	size_t at, n;
@@ -338,8 +338,10 @@ int chr_open(struct chr **out, const char *spec, struct loop *l, const struct ch
 
 	kind = kind_find(spec, &arg);
 	if (!kind)
-		return err_set(e, -EINVAL, "byte stream '%s': expected stdio, pty, tcp=IP:PORT, unix=PATH, file=PATH, null or "
-					   "the path of a terminal", spec);
+		return err_set(e, -EINVAL,
+			       "byte stream '%s': expected stdio, pty, tcp=IP:PORT, unix=PATH, file=PATH, null or "
+			       "the path of a terminal",
+			       spec);
 	c = xcalloc(1, sizeof(*c));
 	c->kind = kind;
 	c->loop = l;

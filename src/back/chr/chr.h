@@ -1,6 +1,7 @@
 /*
- * Byte streams on the host: the back ends of UARTs and virtio-console (bhyve.md 5.3): stdio, a tty path, pty, tcp=IP:PORT,
- * unix=PATH (listening), file=PATH (output only). Opened by text. Completion and input come on the loop thread.
+ * Byte streams on the host: the back ends of UARTs and virtio-console (bhyve.md 5.3): stdio, a tty path, pty,
+ * tcp=IP:PORT, unix=PATH (listening), file=PATH (output only). Opened by text. Completion and input come on the loop
+ * thread.
  */
 #ifndef BACK_CHR_CHR_H
 #define BACK_CHR_CHR_H
@@ -17,8 +18,8 @@ struct chr_client {
 	/* How many bytes can be taken now; 0 stops input until chr_want is called. */
 	size_t (*room)(void *self);
 	void (*rx)(void *self, const uint8_t *buf, size_t len); /* at most room() bytes */
-	void (*writable)(void *self); /* space again after a short chr_write; may be NULL */
-	void (*opened)(void *self, bool on); /* a peer came or went (sockets); may be NULL */
+	void (*writable)(void *self);				/* space again after a short chr_write; may be NULL */
+	void (*opened)(void *self, bool on);			/* a peer came or went (sockets); may be NULL */
 };
 
 /* Text as the user wrote it. Errors name it and say what was expected. */

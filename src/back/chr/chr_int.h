@@ -13,7 +13,7 @@ enum { CHR_OUT = 65536, CHR_IN = 4096 };
 struct chr_kind {
 	const char *name;
 	int (*open)(struct chr *c, const char *arg, struct err *e);
-	void (*gone)(struct chr *c); /* the peer left; loop thread, no lock held; may be NULL: the stream has ended */
+	void (*gone)(struct chr *c);  /* the peer left; loop thread, no lock held; may be NULL: the stream has ended */
 	void (*close)(struct chr *c); /* may be NULL */
 };
 

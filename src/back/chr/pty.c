@@ -1,7 +1,7 @@
 /*
  * A pseudo-terminal made for the VM; its name is printed at the start. Nobody need have it open: then output vanishes.
- * When the last user of the other side closes it the master only reports a hang-up, so an inotify watch tells of the next
- * open, and no polling is needed.
+ * When the last user of the other side closes it the master only reports a hang-up, so an inotify watch tells of the
+ * next open, and no polling is needed.
  */
 #include "back/chr/chr_int.h"
 

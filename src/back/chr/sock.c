@@ -1,6 +1,6 @@
 /*
- * Streams that listen: tcp=IP:PORT (also [IPv6]:PORT) and unix=PATH. One client at a time; a further one is told so (tcp)
- * and closed. A socket file that a dead process left behind is replaced; one that somebody listens on is not.
+ * Streams that listen: tcp=IP:PORT (also [IPv6]:PORT) and unix=PATH. One client at a time; a further one is told so
+ * (tcp) and closed. A socket file that a dead process left behind is replaced; one that somebody listens on is not.
  */
 #include "back/chr/chr_int.h"
 

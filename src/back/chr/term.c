@@ -1,6 +1,7 @@
 /*
  * Terminals as byte streams: stdio and the path of a tty, in raw mode; files for output.
- * The mode found at the start is kept in a table that chr_restore_terminals walks; it only calls what a signal handler may.
+ * The mode found at the start is kept in a table that chr_restore_terminals walks; it only calls what a signal handler
+ * may.
  */
 #include "back/chr/chr_int.h"
 

@@ -1,7 +1,7 @@
 /*
- * Work on frames that a network card would do: TCP and UDP checksums (RFC 1071), and receive coalescing: segments of one
- * TCP stream that follow each other become one long frame, which costs the guest as much as one segment.
- * IPv4 only; the network of slirp has nothing else.
+ * Work on frames that a network card would do: TCP and UDP checksums (RFC 1071), and receive coalescing: segments of
+ * one TCP stream that follow each other become one long frame, which costs the guest as much as one segment. IPv4 only;
+ * the network of slirp has nothing else.
  */
 #include "back/net/net_int.h"
 
@@ -120,8 +120,8 @@ static unsigned segment(const uint8_t *f, size_t len, struct parts *p)
 static bool same_stream(const uint8_t *a, const uint8_t *b, unsigned l4, unsigned data)
 {
 	return !memcmp(a, b, ETH) && !memcmp(a + ETH + 12, b + ETH + 12, 12) && /* addresses, ports */
-	       !memcmp(a + l4 + 8, b + l4 + 8, 5) &&                            /* ack, header length */
-	       !memcmp(a + l4 + 14, b + l4 + 14, 2) &&                          /* window */
+	       !memcmp(a + l4 + 8, b + l4 + 8, 5) &&				/* ack, header length */
+	       !memcmp(a + l4 + 14, b + l4 + 14, 2) &&				/* window */
 	       !memcmp(a + l4 + TCP_MIN, b + l4 + TCP_MIN, data - l4 - TCP_MIN) && a[ETH + 1] == b[ETH + 1];
 }
 
@@ -136,8 +136,12 @@ static void merged_headers(struct frame *f, const struct parts *old, unsigned da
 	ip_sum(f->data, &p);
 	f->data[p.l4 + 13] |= flags & TCP_PSH;
 	st_le16(f->data + p.l4 + 16, pseudo(f->data, &p));
-	f->hdr = (struct net_hdr){ .flags = NET_HDR_NEEDS_CSUM, .gso_type = NET_GSO_TCPV4, .hdr_len = (uint16_t)data,
-				   .gso_size = (uint16_t)f->payload, .csum_start = (uint16_t)p.l4, .csum_offset = 16 };
+	f->hdr = (struct net_hdr){ .flags = NET_HDR_NEEDS_CSUM,
+				   .gso_type = NET_GSO_TCPV4,
+				   .hdr_len = (uint16_t)data,
+				   .gso_size = (uint16_t)f->payload,
+				   .csum_start = (uint16_t)p.l4,
+				   .csum_offset = 16 };
 }
 
 bool frame_merge(struct frame **fp, const uint8_t *data, size_t len)

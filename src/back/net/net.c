@@ -79,8 +79,14 @@ static size_t none_peek(struct net *n)
 	return 0;
 }
 
-const struct net_ops net_none = { .prefix = "none", .open = none_open, .close = none_nothing, .offload = none_nothing,
-				  .send = none_send, .recv = none_recv, .want_rx = none_want_rx, .peek = none_peek };
+const struct net_ops net_none = { .prefix = "none",
+				  .open = none_open,
+				  .close = none_nothing,
+				  .offload = none_nothing,
+				  .send = none_send,
+				  .recv = none_recv,
+				  .want_rx = none_want_rx,
+				  .peek = none_peek };
 
 /* ------ opening ------ */
 
@@ -103,7 +109,9 @@ static bool begins(const char *text, const char *prefix)
 static const struct net_ops *kind_find(const char *kind, struct err *e)
 {
 	static const struct net_ops *const kinds[] = {
-		&net_tap, &net_vmnet, &net_none,
+		&net_tap,
+		&net_vmnet,
+		&net_none,
 #if HAVE_SLIRP
 		&net_slirp,
 #endif
@@ -222,8 +230,9 @@ int net_mac(uint8_t mac[6], unsigned slot, unsigned func, const char *vm_name, s
 
 	if (memcmp(mac, zero, 6)) {
 		if (mac[0] & 1)
-			return err_set(e, -EINVAL, "Invalid MAC %02x:%02x:%02x:%02x:%02x:%02x: expected a unicast address",
-				       mac[0], mac[1], mac[2], mac[3], mac[4], mac[5]);
+			return err_set(e, -EINVAL,
+				       "Invalid MAC %02x:%02x:%02x:%02x:%02x:%02x: expected a unicast address", mac[0],
+				       mac[1], mac[2], mac[3], mac[4], mac[5]);
 		return 0;
 	}
 	text = xasprintf("%u-%u-%s", slot, func, vm_name ? vm_name : "");

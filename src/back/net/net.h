@@ -1,6 +1,6 @@
 /*
- * Network back ends (bhyve.md 4.6): whole Ethernet frames in and out. Opened from the device's node; the kind is the key
- * `type`, or the back end's name, matched by prefix: tap, vmnet, slirp, none.
+ * Network back ends (bhyve.md 4.6): whole Ethernet frames in and out. Opened from the device's node; the kind is the
+ * key `type`, or the back end's name, matched by prefix: tap, vmnet, slirp, none.
  *
  * Threads: one client with a lock. net_send, net_recv, net_want_rx and net_offload are called with it held, any thread.
  * rx_ready runs with it held, on the loop or a thread of the back end's.
@@ -24,18 +24,24 @@ struct net_opts {
 	uint8_t mac[6]; /* all zero: not given */
 };
 
-#define NET_PROPS(type_, field_)                                                                                       \
-	PROP_STR("backend", type_, field_.backend, .help = "tapN (or any name that begins with tap or vmnet), slirp, none"), \
-	PROP_STR("type", type_, field_.type, .help = "kind of back end if its name does not say: tap, vmnet, slirp, none"), \
-	PROP_MAC("mac", type_, field_.mac, .help = "Ethernet address; made from slot and name of the VM if unset"),    \
-	PROP_INT("mtu", type_, field_.mtu, .min = 46, .max = 65535, .help = "largest packet, offered to the guest"),   \
-	PROP_STR("hostfwd", type_, field_.hostfwd,                                                                     \
-		 .help = "slirp: forwarded ports, PROTO:HOSTIP:PORT-GUESTIP:PORT[;...], an empty address is any"),     \
-	PROP_BOOL("open", type_, field_.open, .def = "false", .help = "slirp: the guest may open connections"),        \
-	PROP_STR("path", type_, field_.path, .help = "netgraph only"),                                                 \
-	PROP_STR("peerhook", type_, field_.peerhook, .help = "netgraph only"),                                         \
-	PROP_STR("socket", type_, field_.socket, .help = "netgraph only"),                                             \
-	PROP_STR("hook", type_, field_.hook, .help = "netgraph only")
+#define NET_PROPS(type_, field_)                                                                                      \
+	PROP_STR("backend", type_, field_.backend,                                                                    \
+		 .help = "tapN (or any name that begins with tap or vmnet), slirp, none"),                            \
+		PROP_STR("type", type_, field_.type,                                                                  \
+			 .help = "kind of back end if its name does not say: tap, vmnet, slirp, none"),               \
+		PROP_MAC("mac", type_, field_.mac,                                                                    \
+			 .help = "Ethernet address; made from slot and name of the VM if unset"),                     \
+		PROP_INT("mtu", type_, field_.mtu, .min = 46, .max = 65535,                                           \
+			 .help = "largest packet, offered to the guest"),                                             \
+		PROP_STR("hostfwd", type_, field_.hostfwd,                                                            \
+			 .help = "slirp: forwarded ports, PROTO:HOSTIP:PORT-GUESTIP:PORT[;...], an empty address is " \
+				 "any"),                                                                              \
+		PROP_BOOL("open", type_, field_.open, .def = "false",                                                 \
+			  .help = "slirp: the guest may open connections"),                                           \
+		PROP_STR("path", type_, field_.path, .help = "netgraph only"),                                        \
+		PROP_STR("peerhook", type_, field_.peerhook, .help = "netgraph only"),                                \
+		PROP_STR("socket", type_, field_.socket, .help = "netgraph only"),                                    \
+		PROP_STR("hook", type_, field_.hook, .help = "netgraph only")
 
 /* What may be left to the other side of a frame. Tells the same as the virtio feature bits of a driver. */
 enum {
@@ -83,7 +89,8 @@ void net_flush(struct net *n);
 ssize_t net_recv(struct net *n, struct iovec *iov, unsigned niov);
 /* Whether rx_ready may run. After switching it on the client looks for frames itself, once. */
 void net_want_rx(struct net *n, bool on);
-/* The length of the next frame with header if the back end knows it, 0: none, SIZE_MAX: unknown, up to NET_FRAME_MAX. */
+/* The length of the next frame with header if the back end knows it, 0: none, SIZE_MAX: unknown, up to NET_FRAME_MAX.
+ */
 size_t net_peek(struct net *n);
 
 /* The legacy -s grammar: the first item is the back end, then the generic list. */

@@ -43,7 +43,7 @@ struct frame {
 	struct net_hdr hdr;
 	uint32_t len, room;
 	uint32_t payload; /* of TCP, once merged */
-	bool full;        /* nothing more can be merged into it */
+	bool full;	  /* nothing more can be merged into it */
 	uint8_t data[];
 };
 /* Does what a driver left to the device: checksums, lengths. False: the frame makes no sense. */

@@ -1,10 +1,11 @@
 /*
- * User-mode network: libslirp in the process. The guest sees 10.0.2.0/24 with the gateway 10.0.2.2, DNS 10.0.2.3 and DHCP
- * from 10.0.2.15 (bhyve.md 4.6). No privilege is needed.
+ * User-mode network: libslirp in the process. The guest sees 10.0.2.0/24 with the gateway 10.0.2.2, DNS 10.0.2.3 and
+ * DHCP from 10.0.2.15 (bhyve.md 4.6). No privilege is needed.
  *
- * libslirp is not thread-safe: `lock` covers it. Frames of the guest enter on the vCPU's thread, so that an answer which
- * needs no host (ARP, ACK) is there when the kick returns. A thread of our own sleeps in poll(2) on its sockets. The set it
- * polls is filled anew after each batch from the guest; only where that asks for something new the thread is woken.
+ * libslirp is not thread-safe: `lock` covers it. Frames of the guest enter on the vCPU's thread, so that an answer
+ * which needs no host (ARP, ACK) is there when the kick returns. A thread of our own sleeps in poll(2) on its sockets.
+ * The set it polls is filled anew after each batch from the guest; only where that asks for something new the thread is
+ * woken.
  */
 #include "back/net/net_int.h"
 
@@ -51,8 +52,8 @@ struct sl {
 	int wake_fd;
 
 	struct fdset now, scratch; /* as libslirp counts its sockets; now is what it last filled */
-	unsigned fill;             /* a count of fills that changed `now` */
-	struct fdset mine;         /* the thread's copy, in poll(2) */
+	unsigned fill;		   /* a count of fills that changed `now` */
+	struct fdset mine;	   /* the thread's copy, in poll(2) */
 
 	struct list frames;
 	unsigned nframes, nbytes;
@@ -149,9 +150,15 @@ static void cb_notify(void *opaque) /* for guestfwd, which is not used */
 }
 
 static const SlirpCb callbacks = {
-	.send_packet = cb_send_packet, .guest_error = cb_guest_error, .clock_get_ns = cb_clock, .timer_new = cb_timer_new,
-	.timer_free = cb_timer_free, .timer_mod = cb_timer_mod, .register_poll_fd = cb_poll_fd,
-	.unregister_poll_fd = cb_poll_fd, .notify = cb_notify,
+	.send_packet = cb_send_packet,
+	.guest_error = cb_guest_error,
+	.clock_get_ns = cb_clock,
+	.timer_new = cb_timer_new,
+	.timer_free = cb_timer_free,
+	.timer_mod = cb_timer_mod,
+	.register_poll_fd = cb_poll_fd,
+	.unregister_poll_fd = cb_poll_fd,
+	.notify = cb_notify,
 };
 
 /* ------ what to poll ------ */
@@ -164,9 +171,10 @@ static int add_poll(int fd, int events, void *opaque)
 		f->room = f->room ? f->room * 2 : 16;
 		f->p = xrealloc(f->p, f->room, sizeof(*f->p));
 	}
-	f->p[f->n] = (struct pollfd){ .fd = fd, .events = (short)((events & SLIRP_POLL_IN ? POLLIN : 0) |
-								  (events & SLIRP_POLL_OUT ? POLLOUT : 0) |
-								  (events & SLIRP_POLL_PRI ? POLLPRI : 0)) };
+	f->p[f->n] = (struct pollfd){ .fd = fd,
+				      .events = (short)((events & SLIRP_POLL_IN ? POLLIN : 0) |
+							(events & SLIRP_POLL_OUT ? POLLOUT : 0) |
+							(events & SLIRP_POLL_PRI ? POLLPRI : 0)) };
 	return (int)f->n++;
 }
 
@@ -196,8 +204,8 @@ static bool same_set(const struct fdset *a, const struct fdset *b)
 	return true;
 }
 
-/* Asks libslirp what it waits for. True: something else than before, or sooner. Filling renumbers libslirp's sockets, so
- * that a changed set must be used from here on. */
+/* Asks libslirp what it waits for. True: something else than before, or sooner. Filling renumbers libslirp's sockets,
+ * so that a changed set must be used from here on. */
 static bool refill(struct sl *s)
 {
 	uint64_t now_ms = now_ns() / 1000000, until;
@@ -207,7 +215,7 @@ static bool refill(struct sl *s)
 	s->scratch.n = 0;
 	slirp_pollfds_fill(s->slirp, &timeout, add_poll, &s->scratch);
 	until = now_ms + timeout;
-	list_for_each(l, &s->timers) {
+	list_for_each (l, &s->timers) {
 		struct sl_timer *t = list_entry(l, struct sl_timer, link);
 
 		if (t->at_ms >= 0 && (uint64_t)t->at_ms < until)
@@ -246,7 +254,7 @@ static void timers_run(struct sl *s)
 {
 	int64_t now_ms = (int64_t)(now_ns() / 1000000);
 
-	list_for_each_safe(l, &s->timers) {
+	list_for_each_safe (l, &s->timers) {
 		struct sl_timer *t = list_entry(l, struct sl_timer, link);
 
 		if (t->at_ms >= 0 && t->at_ms <= now_ms) {
@@ -268,7 +276,8 @@ static bool thread_turn(struct sl *s)
 	copy_set(&s->mine, &s->now, s->wake_fd);
 	fill = s->fill;
 	lock_drop(&s->lock);
-	wait = s->mine.until_ms > now_ms ? (int)(s->mine.until_ms - now_ms < 60000 ? s->mine.until_ms - now_ms : 60000) : 0;
+	wait = s->mine.until_ms > now_ms ? (int)(s->mine.until_ms - now_ms < 60000 ? s->mine.until_ms - now_ms : 60000)
+					 : 0;
 	rc = poll(s->mine.p, s->mine.n + 1, wait);
 	if (rc > 0 && s->mine.p[s->mine.n].revents && read(s->wake_fd, &count, sizeof(count)) < 0)
 		count = 0;
@@ -420,7 +429,8 @@ static int forward_add(struct sl *s, const char *rule, size_t len, struct err *e
 	if (guest.s_addr == htonl(INADDR_ANY))
 		inet_pton(AF_INET, "10.0.2.15", &guest);
 	if (slirp_add_hostfwd(s->slirp, udp, host, hport, guest, gport) < 0)
-		return err_sys(e, errno ? -errno : -EADDRINUSE, "hostfwd=%.*s: cannot listen on host port %d", (int)len, rule, hport);
+		return err_sys(e, errno ? -errno : -EADDRINUSE, "hostfwd=%.*s: cannot listen on host port %d", (int)len,
+			       rule, hport);
 	return 0;
 }
 
@@ -440,8 +450,12 @@ static int forwards_add(struct sl *s, const char *rules, struct err *e)
 
 static int sl_open(struct net *n, const struct net_opts *o, struct err *e)
 {
-	SlirpConfig cfg = { .version = 1, .restricted = !o->open, .in_enabled = true, .vhostname = n->client.vm_name,
-			    .if_mtu = o->mtu ? o->mtu : 1500, .if_mru = o->mtu ? o->mtu : 1500 };
+	SlirpConfig cfg = { .version = 1,
+			    .restricted = !o->open,
+			    .in_enabled = true,
+			    .vhostname = n->client.vm_name,
+			    .if_mtu = o->mtu ? o->mtu : 1500,
+			    .if_mru = o->mtu ? o->mtu : 1500 };
 	struct sl *s = xcalloc(1, sizeof(*s));
 	int rc;
 
@@ -485,9 +499,9 @@ static void sl_close(struct net *n)
 	}
 	if (s->slirp)
 		slirp_cleanup(s->slirp);
-	list_for_each_safe(l, &s->frames)
+	list_for_each_safe (l, &s->frames)
 		free(list_entry(l, struct frame, link));
-	list_for_each_safe(t, &s->timers)
+	list_for_each_safe (t, &s->timers)
 		free(list_entry(t, struct sl_timer, link));
 	if (s->wake_fd >= 0)
 		close(s->wake_fd);
@@ -498,7 +512,14 @@ static void sl_close(struct net *n)
 	free(s);
 }
 
-const struct net_ops net_slirp = { .prefix = "slirp", .open = sl_open, .close = sl_close, .offload = sl_offload,
-				   .send = sl_send, .flush = sl_flush, .recv = sl_recv, .want_rx = sl_want_rx, .peek = sl_peek };
+const struct net_ops net_slirp = { .prefix = "slirp",
+				   .open = sl_open,
+				   .close = sl_close,
+				   .offload = sl_offload,
+				   .send = sl_send,
+				   .flush = sl_flush,
+				   .recv = sl_recv,
+				   .want_rx = sl_want_rx,
+				   .peek = sl_peek };
 
 #endif

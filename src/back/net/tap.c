@@ -1,6 +1,6 @@
 /*
- * Linux TAP interfaces: /dev/net/tun and a name. With IFF_VNET_HDR the kernel takes and gives frames without checksums and
- * longer than the MTU, so that a guest's TCP moves 64 KiB at a time. The interface is brought up, as bhyve does.
+ * Linux TAP interfaces: /dev/net/tun and a name. With IFF_VNET_HDR the kernel takes and gives frames without checksums
+ * and longer than the MTU, so that a guest's TCP moves 64 KiB at a time. The interface is brought up, as bhyve does.
  */
 #include "back/net/net_int.h"
 
@@ -124,16 +124,17 @@ static int tap_open(struct net *n, const struct net_opts *o, struct err *e)
 	if (t->fd < 0)
 		return err_sys(e, -errno, "open of tap device /dev/%s failed: /dev/net/tun", name);
 	if (strlen(name) >= IFNAMSIZ)
-		return err_set(e, -EINVAL, "open of tap device /dev/%s failed: expected a name of at most %d bytes", name,
-			       IFNAMSIZ - 1);
+		return err_set(e, -EINVAL, "open of tap device /dev/%s failed: expected a name of at most %d bytes",
+			       name, IFNAMSIZ - 1);
 	strcpy(ifr.ifr_name, name);
 	ifr.ifr_flags = IFF_TAP | IFF_NO_PI | (t->hdr ? IFF_VNET_HDR : 0);
 	if (ioctl(t->fd, TUNSETIFF, &ifr) < 0)
 		return err_sys(e, -errno, "open of tap device /dev/%s failed", name);
 	bring_up(name);
 	n->desc = xasprintf("tap %s", name);
-	n->can = t->hdr ? NET_TX_CSUM | NET_TX_TSO4 | NET_TX_TSO6 | NET_TX_ECN | NET_RX_CSUM | NET_RX_TSO4 | NET_RX_TSO6 |
-				  NET_RX_ECN : 0;
+	n->can = t->hdr ? NET_TX_CSUM | NET_TX_TSO4 | NET_TX_TSO6 | NET_TX_ECN | NET_RX_CSUM | NET_RX_TSO4 |
+				  NET_RX_TSO6 | NET_RX_ECN
+			: 0;
 	t->watch.fn = tap_ready;
 	t->watch.held = n->client.held;
 	return loop_watch(n->client.loop, &t->watch, t->fd, 0, e);
@@ -152,8 +153,10 @@ static void tap_close(struct net *n)
 	free(t);
 }
 
-#define TAP_OPS(prefix_)                                                                                               \
-	{ .prefix = prefix_, .open = tap_open, .close = tap_close, .offload = tap_offload, .send = tap_send,           \
-	  .recv = tap_recv, .want_rx = tap_want_rx, .peek = tap_peek }
+#define TAP_OPS(prefix_)                                                                                           \
+	{                                                                                                          \
+		.prefix = prefix_, .open = tap_open, .close = tap_close, .offload = tap_offload, .send = tap_send, \
+		.recv = tap_recv, .want_rx = tap_want_rx, .peek = tap_peek                                         \
+	}
 const struct net_ops net_tap = TAP_OPS("tap");
 const struct net_ops net_vmnet = TAP_OPS("vmnet");

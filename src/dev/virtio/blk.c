@@ -1,8 +1,8 @@
 /*
  * virtio-blk (Virtio 1.2, 5.2; bhyve.md 4.4): disks. Data moves between the image and guest RAM without a copy.
  *
- * A kick takes all requests from the ring, submits them in one system call and gives back what is already done; the rest is
- * given back by the loop. Left out: lifetime, secure erase, zoned.
+ * A kick takes all requests from the ring, submits them in one system call and gives back what is already done; the
+ * rest is given back by the loop. Left out: lifetime, secure erase, zoned.
  */
 #include "back/blk/blk.h"
 #include "base/alloc.h"
@@ -33,7 +33,7 @@ enum {
 	QUEUES_MAX = 16,
 	HEADER = 16,
 	ID_LEN = 20,
-	RANGE = 16,           /* a segment of discard and write zeroes */
+	RANGE = 16,	       /* a segment of discard and write zeroes */
 	RANGE_SECTORS = 32768, /* 16 MiB */
 	DRAIN_MS = 30000,
 };
@@ -243,8 +243,8 @@ static bool begin(struct vblk *b, struct vblk_req *r, struct virtq *q)
 	uint8_t h[HEADER];
 
 	if (r->rq.out_len < HEADER || !r->rq.in_len) {
-		virtio_break(&b->v, "a request of %llu bytes to read and %llu to write", (unsigned long long)r->rq.out_len,
-			     (unsigned long long)r->rq.in_len);
+		virtio_break(&b->v, "a request of %llu bytes to read and %llu to write",
+			     (unsigned long long)r->rq.out_len, (unsigned long long)r->rq.in_len);
 		return false;
 	}
 	virtq_out_get(&r->rq, 0, h, sizeof(h));
@@ -296,7 +296,8 @@ static void vblk_stop(struct virtio_dev *v)
 	struct vblk *b = (struct vblk *)v;
 
 	if (b->blk && blk_drain(b->blk, DRAIN_MS) < 0) {
-		/* The store hangs. Its requests are disowned: when they end nothing is told to a driver that forgot them. */
+		/* The store hangs. Its requests are disowned: when they end nothing is told to a driver that forgot
+		 * them. */
 		log_warn("%s: requests still run after %d seconds", v->pci.dev.name, DRAIN_MS / 1000);
 		b->epoch++;
 	}
@@ -391,8 +392,12 @@ static void stats_add(struct vblk *b)
 static int vblk_realize(struct device *d, struct err *e)
 {
 	struct vblk *b = (struct vblk *)d;
-	struct blk_client c = { .loop = d->env->loop, .held = &d->lock, .ended = batch_ended, .resized = vblk_resized,
-				.self = b, .depth = QUEUE * b->queues };
+	struct blk_client c = { .loop = d->env->loop,
+				.held = &d->lock,
+				.ended = batch_ended,
+				.resized = vblk_resized,
+				.self = b,
+				.depth = QUEUE * b->queues };
 	uint16_t sizes[QUEUES_MAX];
 	int rc;
 
@@ -459,15 +464,25 @@ static int vblk_restored(struct device *d, struct err *e)
 
 static const struct prop vblk_props[] = {
 	BLK_PROPS(struct vblk, opts),
-	PROP_STR("serial", struct vblk, serial, .alias = "ser", .help = "serial number, 20 characters; made from the path if unset"),
+	PROP_STR("serial", struct vblk, serial, .alias = "ser",
+		 .help = "serial number, 20 characters; made from the path if unset"),
 	PROP_INT("queues", struct vblk, queues, .def = "1", .min = 1, .max = QUEUES_MAX, .help = "request queues"),
 	PROP_END,
 };
 
 static const struct pci_class vblk_class = {
-	.dev = { .name = "virtio-blk", .about = "virtio disk", .size = sizeof(struct vblk), .props = vblk_props,
-		 .legacy = blk_legacy, .realize = vblk_realize, .reset = virtio_reset, .pause = vblk_pause,
-		 .resume = vblk_resume, .visit = vblk_visit, .restored = vblk_restored, .unrealize = vblk_unrealize },
+	.dev = { .name = "virtio-blk",
+		 .about = "virtio disk",
+		 .size = sizeof(struct vblk),
+		 .props = vblk_props,
+		 .legacy = blk_legacy,
+		 .realize = vblk_realize,
+		 .reset = virtio_reset,
+		 .pause = vblk_pause,
+		 .resume = vblk_resume,
+		 .visit = vblk_visit,
+		 .restored = vblk_restored,
+		 .unrealize = vblk_unrealize },
 	VIRTIO_PCI_CLASS(0x1001, VIRTIO_ID_BLK, 0x010000),
 };
 PCI_REGISTER(vblk_class);

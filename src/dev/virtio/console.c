@@ -1,10 +1,10 @@
 /*
  * virtio-console (Virtio 1.2, 5.3; bhyve.md 4.7): up to 16 ports, each a Unix socket that we listen on.
  *
- * Queues as the driver sees them: 0, 1 receive and transmit of port 0; 2, 3 control; 2n + 2, 2n + 3 port n. Input stays in
- * the socket until the guest has a buffer; output waits in the ring while the client does not read. A client that comes
- * or goes is announced with OPEN 1 or 0. Control messages for which there is no buffer wait.
- * Without MULTIPORT only port 0 works, as a plain console.
+ * Queues as the driver sees them: 0, 1 receive and transmit of port 0; 2, 3 control; 2n + 2, 2n + 3 port n. Input stays
+ * in the socket until the guest has a buffer; output waits in the ring while the client does not read. A client that
+ * comes or goes is announced with OPEN 1 or 0. Control messages for which there is no buffer wait. Without MULTIPORT
+ * only port 0 works, as a plain console.
  */
 #include "back/chr/chr.h"
 #include "base/alloc.h"
@@ -44,8 +44,8 @@ struct vcon_port {
 	unsigned n;
 	char *name;
 	struct chr *chr; /* NULL: no such port */
-	bool peer;       /* a client is connected */
-	uint8_t todo;    /* control messages to send: a bit for each event */
+	bool peer;	 /* a client is connected */
+	uint8_t todo;	 /* control messages to send: a bit for each event */
 	bool guest_open;
 	uint32_t tx_done; /* bytes of the first waiting request that are out */
 };
@@ -306,8 +306,11 @@ static void vcon_config_write(struct virtio_dev *v, unsigned off, unsigned size,
 		c->tx_bytes += chr_write(c->port[0].chr, &byte, 1);
 }
 
-static const struct virtio_class con_virtio = { .id = VIRTIO_ID_CONSOLE, .kick = vcon_kick, .ready = vcon_ready,
-						.reset = vcon_stop, .config_write = vcon_config_write };
+static const struct virtio_class con_virtio = { .id = VIRTIO_ID_CONSOLE,
+						.kick = vcon_kick,
+						.ready = vcon_ready,
+						.reset = vcon_stop,
+						.config_write = vcon_config_write };
 
 /* -s N,virtio-console,NAME=PATH[,NAME=PATH...] */
 static int vcon_legacy(struct conf *node, const char *opts, struct err *e)
@@ -325,7 +328,8 @@ static int vcon_legacy(struct conf *node, const char *opts, struct err *e)
 		if (n == PORTS)
 			return err_set(e, -EINVAL, "vtcon: too many ports");
 		*eq = 0;
-		if (conf_setf(node, e, item, "port.%u.name", n) < 0 || conf_setf(node, e, eq + 1, "port.%u.path", n) < 0)
+		if (conf_setf(node, e, item, "port.%u.name", n) < 0 ||
+		    conf_setf(node, e, eq + 1, "port.%u.path", n) < 0)
 			return -EINVAL;
 		n++;
 	}
@@ -334,8 +338,12 @@ static int vcon_legacy(struct conf *node, const char *opts, struct err *e)
 
 static int port_make(struct vcon *c, unsigned n, const struct conf *node, struct err *e)
 {
-	struct chr_client cl = { .self = &c->port[n], .held = &c->v.pci.dev.lock, .room = port_room, .rx = port_rx,
-				 .writable = port_writable, .opened = port_opened };
+	struct chr_client cl = { .self = &c->port[n],
+				 .held = &c->v.pci.dev.lock,
+				 .room = port_room,
+				 .rx = port_rx,
+				 .writable = port_writable,
+				 .opened = port_opened };
 	const char *name = conf_get(node, "name"), *path = conf_get(node, "path");
 	AUTO_FREE char *spec = NULL;
 
@@ -347,8 +355,9 @@ static int port_make(struct vcon *c, unsigned n, const struct conf *node, struct
 		return err_set(e, -EINVAL, "vtcon: name of port %u: expected at most %d bytes", n, NAME_MAX_ - 1);
 	c->port[n].name = xstrdup(name);
 	spec = xasprintf("unix=%s", path);
-	return chr_open(&c->port[n].chr, spec, c->v.pci.dev.env->loop, &cl, e) < 0 ?
-		       err_wrap(e, "cannot create port %u", n) : 0;
+	return chr_open(&c->port[n].chr, spec, c->v.pci.dev.env->loop, &cl, e) < 0
+		       ? err_wrap(e, "cannot create port %u", n)
+		       : 0;
 }
 
 static int ports_make(struct vcon *c, struct err *e)
@@ -464,9 +473,18 @@ static const struct prop vcon_props[] = {
 };
 
 static const struct pci_class vcon_class = {
-	.dev = { .name = "virtio-console", .about = "virtio serial ports", .size = sizeof(struct vcon), .props = vcon_props,
-		 .legacy = vcon_legacy, .realize = vcon_realize, .reset = virtio_reset, .pause = vcon_pause,
-		 .resume = vcon_resume, .visit = vcon_visit, .restored = vcon_restored, .unrealize = vcon_unrealize },
+	.dev = { .name = "virtio-console",
+		 .about = "virtio serial ports",
+		 .size = sizeof(struct vcon),
+		 .props = vcon_props,
+		 .legacy = vcon_legacy,
+		 .realize = vcon_realize,
+		 .reset = virtio_reset,
+		 .pause = vcon_pause,
+		 .resume = vcon_resume,
+		 .visit = vcon_visit,
+		 .restored = vcon_restored,
+		 .unrealize = vcon_unrealize },
 	VIRTIO_PCI_CLASS(0x1003, VIRTIO_ID_CONSOLE, 0x070000),
 };
 PCI_REGISTER(vcon_class);

@@ -1,9 +1,9 @@
 /*
  * virtio-net (Virtio 1.2, 5.1; bhyve.md 4.5): a network card over a back end of back/net.
  *
- * Queue 0 receives, 1 transmits. Transmission runs on the vCPU's thread and never waits: what the back end cannot take is
- * lost, as on a wire. Reception runs where the back end calls rx_ready; without room in the ring the back end keeps its
- * frames until the driver adds buffers. Left out: control queue, several queue pairs, RSS.
+ * Queue 0 receives, 1 transmits. Transmission runs on the vCPU's thread and never waits: what the back end cannot take
+ * is lost, as on a wire. Reception runs where the back end calls rx_ready; without room in the ring the back end keeps
+ * its frames until the driver adds buffers. Left out: control queue, several queue pairs, RSS.
  */
 #include "back/net/net.h"
 #include "base/log.h"
@@ -26,7 +26,18 @@
 #define NET_F_MRG_RXBUF BIT64(15)
 #define NET_F_STATUS BIT64(16)
 
-enum { RX, TX, QUEUES, QUEUE = 1024, LINK_UP = 1, HDR_LEGACY = 10, HDR = 12, RX_CHAINS = 64, TX_BUDGET = 256, RX_BUDGET = 256 };
+enum {
+	RX,
+	TX,
+	QUEUES,
+	QUEUE = 1024,
+	LINK_UP = 1,
+	HDR_LEGACY = 10,
+	HDR = 12,
+	RX_CHAINS = 64,
+	TX_BUDGET = 256,
+	RX_BUDGET = 256
+};
 
 /* 5.1.4 */
 struct __attribute__((packed)) config {
@@ -47,9 +58,12 @@ struct vnet {
 };
 
 /* Which back-end ability each feature needs. */
-static const struct { uint64_t feature; unsigned can; } abilities[] = {
-	{ NET_F_CSUM, NET_TX_CSUM },       { NET_F_HOST_TSO4, NET_TX_TSO4 },  { NET_F_HOST_TSO6, NET_TX_TSO6 },
-	{ NET_F_HOST_ECN, NET_TX_ECN },    { NET_F_GUEST_CSUM, NET_RX_CSUM }, { NET_F_GUEST_TSO4, NET_RX_TSO4 },
+static const struct {
+	uint64_t feature;
+	unsigned can;
+} abilities[] = {
+	{ NET_F_CSUM, NET_TX_CSUM },	   { NET_F_HOST_TSO4, NET_TX_TSO4 },  { NET_F_HOST_TSO6, NET_TX_TSO6 },
+	{ NET_F_HOST_ECN, NET_TX_ECN },	   { NET_F_GUEST_CSUM, NET_RX_CSUM }, { NET_F_GUEST_TSO4, NET_RX_TSO4 },
 	{ NET_F_GUEST_TSO6, NET_RX_TSO6 }, { NET_F_GUEST_ECN, NET_RX_ECN },
 };
 
@@ -83,8 +97,8 @@ static void tx_run(struct vnet *n)
 
 /* ------ receive ------ */
 
-/* Takes buffers for a frame of `need` bytes from the ring: their number. 0: there is not enough room now, and the driver
- * will kick when it adds more than what we saw. */
+/* Takes buffers for a frame of `need` bytes from the ring: their number. 0: there is not enough room now, and the
+ * driver will kick when it adds more than what we saw. */
 static unsigned rx_take(struct vnet *n, size_t need, unsigned *niov)
 {
 	struct virtq *q = &n->v.q[RX];
@@ -251,8 +265,11 @@ static void vnet_config_write(struct virtio_dev *v, unsigned off, unsigned size,
 		st_le(n->config.mac + off, val, size);
 }
 
-static const struct virtio_class net_virtio = { .id = VIRTIO_ID_NET, .kick = vnet_kick, .ready = vnet_ready,
-						.reset = vnet_stop, .config_write = vnet_config_write };
+static const struct virtio_class net_virtio = { .id = VIRTIO_ID_NET,
+						.kick = vnet_kick,
+						.ready = vnet_ready,
+						.reset = vnet_stop,
+						.config_write = vnet_config_write };
 
 static void stats_add(struct vnet *n)
 {
@@ -269,8 +286,12 @@ static int vnet_realize(struct device *d, struct err *e)
 {
 	static const uint16_t sizes[QUEUES] = { QUEUE, QUEUE };
 	struct vnet *n = (struct vnet *)d;
-	struct net_client c = { .loop = d->env->loop, .held = &d->lock, .vm_name = d->env->vm_name, .rx_ready = rx_ready,
-				.self = n, .hdr = true };
+	struct net_client c = { .loop = d->env->loop,
+				.held = &d->lock,
+				.vm_name = d->env->vm_name,
+				.rx_ready = rx_ready,
+				.self = n,
+				.hdr = true };
 	uint64_t features = NET_F_MAC | NET_F_STATUS | NET_F_MRG_RXBUF | (n->opts.mtu ? NET_F_MTU : 0);
 	int rc;
 
@@ -345,9 +366,18 @@ static int vnet_restored(struct device *d, struct err *e)
 static const struct prop vnet_props[] = { NET_PROPS(struct vnet, opts), PROP_END };
 
 static const struct pci_class vnet_class = {
-	.dev = { .name = "virtio-net", .about = "virtio network card", .size = sizeof(struct vnet), .props = vnet_props,
-		 .legacy = net_legacy, .realize = vnet_realize, .reset = virtio_reset, .pause = vnet_pause,
-		 .resume = vnet_resume, .visit = vnet_visit, .restored = vnet_restored, .unrealize = vnet_unrealize },
+	.dev = { .name = "virtio-net",
+		 .about = "virtio network card",
+		 .size = sizeof(struct vnet),
+		 .props = vnet_props,
+		 .legacy = net_legacy,
+		 .realize = vnet_realize,
+		 .reset = virtio_reset,
+		 .pause = vnet_pause,
+		 .resume = vnet_resume,
+		 .visit = vnet_visit,
+		 .restored = vnet_restored,
+		 .unrealize = vnet_unrealize },
 	VIRTIO_PCI_CLASS(0x1000, VIRTIO_ID_NET, 0x020000),
 };
 PCI_REGISTER(vnet_class);

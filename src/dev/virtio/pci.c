@@ -109,33 +109,54 @@ static uint64_t queue_read(struct virtio_dev *v, unsigned off)
 	if (!q)
 		return 0;
 	switch (off) {
-	case Q_SIZE: return q->size;
-	case Q_VECTOR: return q->vector;
-	case Q_ENABLE: return q->enabled;
-	case Q_NOTIFY_OFF: return q->index;
-	case Q_DESC: return (uint32_t)q->desc;
-	case Q_DESC + 4: return q->desc >> 32;
-	case Q_DRIVER: return (uint32_t)q->avail;
-	case Q_DRIVER + 4: return q->avail >> 32;
-	case Q_DEVICE: return (uint32_t)q->used;
-	case Q_DEVICE + 4: return q->used >> 32;
-	default: return 0;
+	case Q_SIZE:
+		return q->size;
+	case Q_VECTOR:
+		return q->vector;
+	case Q_ENABLE:
+		return q->enabled;
+	case Q_NOTIFY_OFF:
+		return q->index;
+	case Q_DESC:
+		return (uint32_t)q->desc;
+	case Q_DESC + 4:
+		return q->desc >> 32;
+	case Q_DRIVER:
+		return (uint32_t)q->avail;
+	case Q_DRIVER + 4:
+		return q->avail >> 32;
+	case Q_DEVICE:
+		return (uint32_t)q->used;
+	case Q_DEVICE + 4:
+		return q->used >> 32;
+	default:
+		return 0;
 	}
 }
 
 static uint64_t common_read(struct virtio_dev *v, unsigned off)
 {
 	switch (off) {
-	case DEV_FEATURE_SEL: return v->dev_feature_sel;
-	case DEV_FEATURE: return v->dev_feature_sel < 2 ? (uint32_t)(v->offered >> (32 * v->dev_feature_sel)) : 0;
-	case DRV_FEATURE_SEL: return v->drv_feature_sel;
-	case DRV_FEATURE: return v->drv_feature_sel < 2 ? (uint32_t)(v->accepted >> (32 * v->drv_feature_sel)) : 0;
-	case CONFIG_VECTOR: return v->config_vector;
-	case NUM_QUEUES: return v->queues;
-	case STATUS: return v->status;
-	case CONFIG_GEN: return v->config_gen;
-	case Q_SELECT: return v->queue_sel;
-	default: return queue_read(v, off);
+	case DEV_FEATURE_SEL:
+		return v->dev_feature_sel;
+	case DEV_FEATURE:
+		return v->dev_feature_sel < 2 ? (uint32_t)(v->offered >> (32 * v->dev_feature_sel)) : 0;
+	case DRV_FEATURE_SEL:
+		return v->drv_feature_sel;
+	case DRV_FEATURE:
+		return v->drv_feature_sel < 2 ? (uint32_t)(v->accepted >> (32 * v->drv_feature_sel)) : 0;
+	case CONFIG_VECTOR:
+		return v->config_vector;
+	case NUM_QUEUES:
+		return v->queues;
+	case STATUS:
+		return v->status;
+	case CONFIG_GEN:
+		return v->config_gen;
+	case Q_SELECT:
+		return v->queue_sel;
+	default:
+		return queue_read(v, off);
 	}
 }
 
@@ -275,16 +296,26 @@ static uint64_t legacy_read(void *self, gpa_t off, unsigned size)
 	if (off >= legacy_header(v))
 		return virtio_config_read(v, (unsigned)off - legacy_header(v), size);
 	switch (off) {
-	case L_HOST_FEATURES: return (uint32_t)v->offered & mask64(size * 8);
-	case L_GUEST_FEATURES: return (uint32_t)v->accepted & mask64(size * 8);
-	case L_Q_PFN: return q && q->enabled ? (q->desc / L_PAGE) & mask64(size * 8) : 0;
-	case L_Q_SIZE: return q ? q->max : 0;
-	case L_Q_SELECT: return v->queue_sel;
-	case L_Q_NOTIFY: return 0;
-	case L_STATUS: return v->status;
-	case L_ISR: return isr_take(v);
-	case L_CONFIG_VECTOR: return v->config_vector;
-	case L_Q_VECTOR: return q ? q->vector : VIRTQ_NO_VECTOR;
+	case L_HOST_FEATURES:
+		return (uint32_t)v->offered & mask64(size * 8);
+	case L_GUEST_FEATURES:
+		return (uint32_t)v->accepted & mask64(size * 8);
+	case L_Q_PFN:
+		return q && q->enabled ? (q->desc / L_PAGE) & mask64(size * 8) : 0;
+	case L_Q_SIZE:
+		return q ? q->max : 0;
+	case L_Q_SELECT:
+		return v->queue_sel;
+	case L_Q_NOTIFY:
+		return 0;
+	case L_STATUS:
+		return v->status;
+	case L_ISR:
+		return isr_take(v);
+	case L_CONFIG_VECTOR:
+		return v->config_vector;
+	case L_Q_VECTOR:
+		return q ? q->vector : VIRTQ_NO_VECTOR;
 	default:
 		log_guest("%s: read of %u bytes at %#x of BAR 0", v->pci.dev.name, size, (unsigned)off);
 		return mask64(size * 8);

@@ -72,8 +72,13 @@ static int rng_restored(struct device *d, struct err *e)
 }
 
 static const struct pci_class rng_class = {
-	.dev = { .name = "virtio-rnd", .about = "virtio entropy source", .size = sizeof(struct vrng),
-		 .realize = rng_realize, .reset = virtio_reset, .visit = rng_visit, .restored = rng_restored,
+	.dev = { .name = "virtio-rnd",
+		 .about = "virtio entropy source",
+		 .size = sizeof(struct vrng),
+		 .realize = rng_realize,
+		 .reset = virtio_reset,
+		 .visit = rng_visit,
+		 .restored = rng_restored,
 		 .unrealize = virtio_unrealize },
 	VIRTIO_PCI_CLASS(0x1005, VIRTIO_ID_RNG, 0x100000),
 };

@@ -1,6 +1,6 @@
 /*
- * Virtio devices apart from their transport (Virtio 1.2, 2 and 3): features, status, reset, queues, configuration space.
- * Left out: shared memory regions, ACCESS_PLATFORM, IN_ORDER, queue reset, administration queues.
+ * Virtio devices apart from their transport (Virtio 1.2, 2 and 3): features, status, reset, queues, configuration
+ * space. Left out: shared memory regions, ACCESS_PLATFORM, IN_ORDER, queue reset, administration queues.
  *
  *   0 -> ACKNOWLEDGE -> DRIVER -> FEATURES_OK (modern) -> DRIVER_OK -> [ NEEDS_RESET ] -> 0
  */
@@ -168,8 +168,9 @@ int virtio_realize(struct virtio_dev *v, const struct virtio_class *cls, unsigne
 		     VIRTIO_F_RING_PACKED;
 	v->q = xcalloc(queues, sizeof(*v->q));
 	for (unsigned i = 0; i < queues; i++)
-		v->q[i] = (struct virtq){ .dev = v, .index = (uint16_t)i, .size = max[i], .max = max[i],
-					  .vector = VIRTQ_NO_VECTOR };
+		v->q[i] = (struct virtq){
+			.dev = v, .index = (uint16_t)i, .size = max[i], .max = max[i], .vector = VIRTQ_NO_VECTOR
+		};
 	v->again = (struct job){ .fn = again_run, .held = &d->lock };
 	device_stat(d, "kicks", &v->kicks);
 	device_stat(d, "interrupts", &v->interrupts);
@@ -217,7 +218,8 @@ int virtio_restored(struct virtio_dev *v, struct err *e)
 			       v->pci.dev.name, (unsigned long long)(v->accepted & ~v->offered));
 	for (unsigned i = 0; i < v->queues; i++)
 		if (!virtq_resume(&v->q[i]) && !v->broken)
-			return err_set(e, -EINVAL, "%s: queue %u of the saved state makes no sense", v->pci.dev.name, i);
+			return err_set(e, -EINVAL, "%s: queue %u of the saved state makes no sense", v->pci.dev.name,
+				       i);
 	virtio_pci_update_intx(v);
 	if (v->again_queues)
 		loop_post(v->pci.dev.env->loop, &v->again);

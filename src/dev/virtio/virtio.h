@@ -37,8 +37,9 @@ struct virtio_dev;
 struct virtio_class {
 	enum virtio_id id;
 	void (*kick)(struct virtio_dev *v, unsigned queue); /* the queue is enabled and the driver is ready */
-	void (*ready)(struct virtio_dev *v);                /* DRIVER_OK was set; may be NULL */
-	/* Back to the state after realize, as far as the device has its own. Nothing may touch guest memory once it returns. */
+	void (*ready)(struct virtio_dev *v);		    /* DRIVER_OK was set; may be NULL */
+	/* Back to the state after realize, as far as the device has its own. Nothing may touch guest memory once it
+	 * returns. */
 	void (*reset)(struct virtio_dev *v);
 	/* A write to the configuration space, which it lies in; may be NULL: ignored. */
 	void (*config_write)(struct virtio_dev *v, unsigned off, unsigned size, uint32_t val);
@@ -72,7 +73,8 @@ static inline bool virtio_has(const struct virtio_dev *v, uint64_t feature)
 	return v->accepted & feature;
 }
 
-/* At realize: max[i] is the size of queue i. Adds registers, capabilities, MSI-X. The common features are added to `offered`. */
+/* At realize: max[i] is the size of queue i. Adds registers, capabilities, MSI-X. The common features are added to
+ * `offered`. */
 int virtio_realize(struct virtio_dev *v, const struct virtio_class *cls, unsigned queues, const uint16_t *max,
 		   uint64_t offered, struct err *e);
 /* For the device_class of every virtio device; unrealize may be wrapped. */
@@ -86,8 +88,8 @@ bool virtio_driver_ok(const struct virtio_dev *v); /* and not broken */
 /* The driver broke the rules: NEEDS_RESET and a configuration interrupt; nothing more is taken from the rings. */
 void virtio_break(struct virtio_dev *v, const char *fmt, ...) PRINTF(2, 3);
 void virtio_config_changed(struct virtio_dev *v);
-/* Kicks the queue again from the loop: for a device that has done its share of a turn and leaves requests in the ring, so
- * that a driver which never stops adding does not hold a vCPU here. */
+/* Kicks the queue again from the loop: for a device that has done its share of a turn and leaves requests in the ring,
+ * so that a driver which never stops adding does not hold a vCPU here. */
 void virtio_again(struct virtio_dev *v, unsigned queue);
 
 /* ------ between virtio.c, the rings and the transport ------ */
@@ -108,8 +110,8 @@ void virtio_pci_cfg_reading(struct pci_dev *p, unsigned off, unsigned size);
 void virtio_pci_cfg_written(struct pci_dev *p, unsigned off, unsigned size, uint32_t val);
 
 /* The part of a pci_class that all share: the transitional ids, and the interrupts. */
-#define VIRTIO_PCI_CLASS(device_, id_, class_)                                                                         \
-	.vendor = 0x1AF4, .device = device_, .subvendor = 0x1AF4, .subdevice = id_, .class_code = class_,              \
+#define VIRTIO_PCI_CLASS(device_, id_, class_)                                                            \
+	.vendor = 0x1AF4, .device = device_, .subvendor = 0x1AF4, .subdevice = id_, .class_code = class_, \
 	.intx = true, .msi = 1, .cfg_reading = virtio_pci_cfg_reading, .cfg_written = virtio_pci_cfg_written
 
 #endif

@@ -323,7 +323,8 @@ static bool split_flush(struct virtq *q)
 	st_release(q->h_used + 2, q->next_used);
 	q->flushed_used = q->next_used;
 	split_wrote(q, from, (uint16_t)(q->next_used - from));
-	__atomic_thread_fence(__ATOMIC_SEQ_CST); /* pairs with the driver's fence: it sets its event, then looks at idx */
+	__atomic_thread_fence(
+		__ATOMIC_SEQ_CST); /* pairs with the driver's fence: it sets its event, then looks at idx */
 	return split_wants_interrupt(q);
 }
 
@@ -432,7 +433,8 @@ bool virtq_kicks_enable(struct virtq *q)
 		return false;
 	if (q->kicks_off || q->event_idx) {
 		kicks_set(q, true);
-		__atomic_thread_fence(__ATOMIC_SEQ_CST); /* pairs with the driver's: it publishes, then looks whether to kick */
+		__atomic_thread_fence(
+			__ATOMIC_SEQ_CST); /* pairs with the driver's: it publishes, then looks whether to kick */
 	}
 	return !virtq_empty(q);
 }

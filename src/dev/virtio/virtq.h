@@ -13,14 +13,14 @@ struct snap;
 struct virtio_dev;
 
 enum {
-	VIRTQ_MAX = 1024,      /* entries of a queue */
-	VIRTQ_SEGS = 1024,     /* host pieces of a request: also what preadv takes */
+	VIRTQ_MAX = 1024,  /* entries of a queue */
+	VIRTQ_SEGS = 1024, /* host pieces of a request: also what preadv takes */
 	VIRTQ_NO_VECTOR = 0xFFFF,
 };
 
 /* A chain of descriptors: nout pieces the device reads, then nin pieces it writes. */
 struct virtq_req {
-	uint16_t id;    /* head of the chain, or buffer id */
+	uint16_t id;	/* head of the chain, or buffer id */
 	uint16_t descs; /* ring entries used: packed rings */
 	unsigned nout, nin;
 	uint64_t out_len, in_len;
@@ -43,27 +43,28 @@ struct virtq {
 	/* Where we are. Split: free-running counts; packed: positions with wrap counters. */
 	uint16_t next_avail, next_used;
 	bool avail_wrap, used_wrap;
-	uint16_t flushed_used; /* next_used as the guest has been shown it */
+	uint16_t flushed_used;	 /* next_used as the guest has been shown it */
 	uint16_t signalled_used; /* next_used at the last look at the guest's event index */
-	bool signalled;          /* that one is valid */
-	bool kicks_off;          /* we asked for no notifications */
-	uint16_t held_flags;     /* packed: of the first used entry of a batch, published last */
-	uint16_t batch_descs;    /* packed: ring entries used since the last flush */
-	uint32_t pending;        /* pushed since the last flush */
+	bool signalled;		 /* that one is valid */
+	bool kicks_off;		 /* we asked for no notifications */
+	uint16_t held_flags;	 /* packed: of the first used entry of a batch, published last */
+	uint16_t batch_descs;	 /* packed: ring entries used since the last flush */
+	uint32_t pending;	 /* pushed since the last flush */
 };
 
 /* Finds the rings in guest RAM and starts at zero. False: an address is bad; the device has been marked broken. */
 bool virtq_start(struct virtq *q);
 void virtq_stop(struct virtq *q);
 
-/* The next request: true when there is one. A ring that breaks the rules breaks the device (NEEDS_RESET) and gives false. */
+/* The next request: true when there is one. A ring that breaks the rules breaks the device (NEEDS_RESET) and gives
+ * false. */
 bool virtq_pop(struct virtq *q, struct virtq_req *r);
 /* Puts back what was popped last; nothing may have been pushed for it. */
 void virtq_unpop(struct virtq *q, const struct virtq_req *r);
 bool virtq_empty(struct virtq *q);
 
-/* Gives a request back: `written` bytes of its in pieces are new. The guest sees it, and is interrupted if it wants to be,
- * at the next flush: one flush for a batch. */
+/* Gives a request back: `written` bytes of its in pieces are new. The guest sees it, and is interrupted if it wants to
+ * be, at the next flush: one flush for a batch. */
 void virtq_push(struct virtq *q, const struct virtq_req *r, uint32_t written);
 void virtq_flush(struct virtq *q);
 

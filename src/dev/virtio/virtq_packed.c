@@ -1,8 +1,8 @@
 /*
  * The packed ring (Virtio 1.2, 2.8): one table of { addr u64, len u32, id u16, flags u16 } that both sides write.
  *
- * A descriptor is available when its AVAIL bit equals the driver's wrap counter and its USED bit does not; it is used when
- * both equal the device's. Counters flip each time the table's end is passed:
+ * A descriptor is available when its AVAIL bit equals the driver's wrap counter and its USED bit does not; it is used
+ * when both equal the device's. Counters flip each time the table's end is passed:
  *
  *   avail_wrap = 1:   [ A,!U | A,!U | !A,!U | ... ]      next_avail stands on the first one that is not A,!U
  *
@@ -145,7 +145,8 @@ bool packed_flush(struct virtq *q)
 	__atomic_store_n((uint16_t *)(first + 14), q->held_flags, __ATOMIC_RELEASE);
 	q->flushed_used = q->next_used;
 	q->batch_descs = 0;
-	__atomic_thread_fence(__ATOMIC_SEQ_CST); /* pairs with the driver's: it sets its event area, then looks at the ring */
+	__atomic_thread_fence(
+		__ATOMIC_SEQ_CST); /* pairs with the driver's: it sets its event area, then looks at the ring */
 	return wants_interrupt(q, descs);
 }
 
