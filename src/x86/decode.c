@@ -1,7 +1,7 @@
 /*
- * The decoder: prefixes, opcode, ModRM and SIB, displacement, immediate (Intel SDM vol. 2, chapter 2), with the opcode map of
- * decode.tab. An opcode leads to a row through a tree of selectors (mode, prefix, mod, reg, rm, VEX.L, VEX.W, REX.B).
- * EVEX instructions get their length and #UD: AVX-512 is not shown to guests. 3DNow and XOP are #UD.
+ * The decoder: prefixes, opcode, ModRM and SIB, displacement, immediate (Intel SDM vol. 2, chapter 2), with the opcode
+ * map of decode.tab. An opcode leads to a row through a tree of selectors (mode, prefix, mod, reg, rm, VEX.L, VEX.W,
+ * REX.B). EVEX instructions get their length and #UD: AVX-512 is not shown to guests. 3DNow and XOP are #UD.
  */
 #include "x86/decode.h"
 
@@ -15,8 +15,17 @@ enum dec_os { OS_b, OS_w, OS_d, OS_q, OS_v, OS_z, OS_y, OS_c, OS_d64, OS_f64, OS
 enum dec_size { SZ_none, SZ_b, SZ_w, SZ_d, SZ_q, SZ_v, SZ_z, SZ_y, SZ_c, SZ_h, SZ_p, SZ_s, SZ_a, SZ_x, SZS };
 enum dec_imm { IMM_NONE, IMM_B, IMM_SB, IMM_W, IMM_Z, IMM_V, IMM_FAR, IMM_MOFFS, IMM_WB };
 enum dec_row_flag {
-	ROW_LOCK = 1, ROW_MODREG = 2, ROW_NOVVVV = 8, ROW_LIG = 16, ROW_COND = 32, ROW_OPREG = 64, ROW_CR = 128,
-	ROW_DR = 256, ROW_SREG_TO = 512, ROW_SREG_FROM = 1024, ROW_GATHER = 2048,
+	ROW_LOCK = 1,
+	ROW_MODREG = 2,
+	ROW_NOVVVV = 8,
+	ROW_LIG = 16,
+	ROW_COND = 32,
+	ROW_OPREG = 64,
+	ROW_CR = 128,
+	ROW_DR = 256,
+	ROW_SREG_TO = 512,
+	ROW_SREG_FROM = 1024,
+	ROW_GATHER = 2048,
 	ROW_CHECKED = ROW_CR | ROW_DR | ROW_SREG_TO | ROW_SREG_FROM | ROW_GATHER,
 };
 
@@ -36,7 +45,10 @@ struct dec_node {
 #include "x86/decode_tables.h"
 
 /* Operand sizes by class, mode (16, 32, 64), 66 prefix, W. */
-#define OS_V { 2, 2, 4, 4, 4, 4, 2, 2, 4, 8, 2, 8 }
+#define OS_V                                       \
+	{                                          \
+		2, 2, 4, 4, 4, 4, 2, 2, 4, 8, 2, 8 \
+	}
 static const uint8_t os_size[OS_CLASSES][12] = {
 	[OS_b] = { 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1 },
 	[OS_w] = { 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2 },
@@ -56,13 +68,13 @@ struct dec {
 	const uint8_t *p, *start;
 	const uint8_t *end;   /* of what an instruction may have */
 	const uint8_t *limit; /* of what may be read */
-	uint8_t rex;     /* WRXB, also from VEX */
-	uint8_t pfx;     /* selector: np, 66, f2, f3 */
-	uint8_t rep;     /* last of F2, F3 */
-	uint8_t map;     /* row of dec_map */
+	uint8_t rex;	      /* WRXB, also from VEX */
+	uint8_t pfx;	      /* selector: np, 66, f2, f3 */
+	uint8_t rep;	      /* last of F2, F3 */
+	uint8_t map;	      /* row of dec_map */
 	bool has_rex, long_mode;
-	uint8_t mode3;   /* 0, 1, 2 for 16, 32, 64 */
-	uint8_t nvvvv;   /* raw field was not 1111 */
+	uint8_t mode3; /* 0, 1, 2 for 16, 32, 64 */
+	uint8_t nvvvv; /* raw field was not 1111 */
 };
 
 static enum decode_result starved(const struct dec *d)
@@ -70,14 +82,15 @@ static enum decode_result starved(const struct dec *d)
 	return d->end - d->start >= INSN_MAX ? DECODE_TOO_LONG : DECODE_MORE;
 }
 
-#define FETCH(d, var)                                                                                                  \
-	do {                                                                                                           \
-		if (UNLIKELY((d)->p >= (d)->end))                                                                      \
-			return starved(d);                                                                             \
-		(var) = *(d)->p++;                                                                                     \
+#define FETCH(d, var)                             \
+	do {                                      \
+		if (UNLIKELY((d)->p >= (d)->end)) \
+			return starved(d);        \
+		(var) = *(d)->p++;                \
 	} while (0)
 
-/* The next size bytes (1 to 8), as the low ones of the result; more may be read than is used, but never behind avail. */
+/* The next size bytes (1 to 8), as the low ones of the result; more may be read than is used, but never behind avail.
+ */
 static inline bool fetch(struct dec *d, unsigned size, uint64_t *v)
 {
 	if (UNLIKELY((size_t)(d->end - d->p) < size))
@@ -110,8 +123,8 @@ static inline bool fetch_s(struct dec *d, unsigned size, int64_t *v)
 
 /* 1: segment override, 2: 66, 3: 67, 4: F0, 5: F2, F3; REX is handled apart. */
 static const uint8_t prefix_class[256] = {
-	[0x26] = 1, [0x2e] = 1, [0x36] = 1, [0x3e] = 1, [0x64] = 1, [0x65] = 1, [0x66] = 2, [0x67] = 3, [0xf0] = 4, [0xf2] = 5,
-	[0xf3] = 5,
+	[0x26] = 1, [0x2e] = 1, [0x36] = 1, [0x3e] = 1, [0x64] = 1, [0x65] = 1,
+	[0x66] = 2, [0x67] = 3, [0xf0] = 4, [0xf2] = 5, [0xf3] = 5,
 };
 
 static void prefix_take(struct dec *d, struct insn *i, uint8_t b)
@@ -294,8 +307,14 @@ static enum decode_result dec_mem(struct dec *d, struct insn *i)
 
 /* Size of the immediate by kind and log2 of the operand size; those that are zero-extended; size of the second. */
 static const uint8_t imm_size[][5] = {
-	[IMM_NONE] = { 0 }, [IMM_B] = { 1, 1, 1, 1, 1 }, [IMM_SB] = { 1, 1, 1, 1, 1 }, [IMM_W] = { 2, 2, 2, 2, 2 },
-	[IMM_Z] = { 1, 2, 4, 4, 4 }, [IMM_V] = { 1, 2, 4, 8, 8 }, [IMM_FAR] = { 0, 2, 4, 8, 8 }, [IMM_WB] = { 2, 2, 2, 2, 2 },
+	[IMM_NONE] = { 0 },
+	[IMM_B] = { 1, 1, 1, 1, 1 },
+	[IMM_SB] = { 1, 1, 1, 1, 1 },
+	[IMM_W] = { 2, 2, 2, 2, 2 },
+	[IMM_Z] = { 1, 2, 4, 4, 4 },
+	[IMM_V] = { 1, 2, 4, 8, 8 },
+	[IMM_FAR] = { 0, 2, 4, 8, 8 },
+	[IMM_WB] = { 2, 2, 2, 2, 2 },
 	[IMM_MOFFS] = { 0 },
 };
 static const uint8_t imm_zero[] = { [IMM_B] = 1, [IMM_W] = 1, [IMM_V] = 1, [IMM_FAR] = 1, [IMM_WB] = 1 };
@@ -384,26 +403,44 @@ static bool row_check(struct insn *i, const struct dec_row *row)
 	if (i->index == REG_NONE)
 		i->index = 4; /* of a vector register this is one */
 	/* Gathers need a SIB byte; destination, mask and index must be three registers. */
-	return (i->modrm & 7) == 4 && i->addrsize != 2 && i->reg != i->vvvv && i->reg != i->index && i->vvvv != i->index;
+	return (i->modrm & 7) == 4 && i->addrsize != 2 && i->reg != i->vvvv && i->reg != i->index &&
+	       i->vvvv != i->index;
 }
 
 /* Operand sizes by class and by 4 * log2 of the operand size + 2 * (64-bit code) + (W there). */
 #define SAME4(a) a, a, a, a
-#define SAME20(a) { SAME4(a), SAME4(a), SAME4(a), SAME4(a), SAME4(a) }
-#define BY_SIZE(a, b, c, d, e) { SAME4(a), SAME4(b), SAME4(c), SAME4(d), SAME4(e) }
-#define BY_MODE(a, b, c, d) { a, b, c, d, a, b, c, d, a, b, c, d, a, b, c, d, a, b, c, d }
+#define SAME20(a)                                                \
+	{                                                        \
+		SAME4(a), SAME4(a), SAME4(a), SAME4(a), SAME4(a) \
+	}
+#define BY_SIZE(a, b, c, d, e)                                   \
+	{                                                        \
+		SAME4(a), SAME4(b), SAME4(c), SAME4(d), SAME4(e) \
+	}
+#define BY_MODE(a, b, c, d)                                                \
+	{                                                                  \
+		a, b, c, d, a, b, c, d, a, b, c, d, a, b, c, d, a, b, c, d \
+	}
 static const uint8_t opnd_size[SZS][20] = {
-	[SZ_b] = SAME20(1), [SZ_w] = SAME20(2), [SZ_d] = SAME20(4), [SZ_q] = SAME20(8),
-	[SZ_v] = BY_SIZE(1, 2, 4, 8, 16), [SZ_h] = BY_SIZE(1, 2, 4, 8, 16), [SZ_z] = BY_SIZE(1, 2, 4, 4, 4),
-	[SZ_y] = BY_MODE(4, 4, 4, 8), [SZ_c] = BY_MODE(4, 4, 8, 8),
-	[SZ_p] = BY_SIZE(3, 4, 6, 10, 18), [SZ_s] = BY_MODE(6, 6, 10, 10), [SZ_a] = BY_SIZE(2, 4, 8, 16, 32),
+	[SZ_b] = SAME20(1),
+	[SZ_w] = SAME20(2),
+	[SZ_d] = SAME20(4),
+	[SZ_q] = SAME20(8),
+	[SZ_v] = BY_SIZE(1, 2, 4, 8, 16),
+	[SZ_h] = BY_SIZE(1, 2, 4, 8, 16),
+	[SZ_z] = BY_SIZE(1, 2, 4, 4, 4),
+	[SZ_y] = BY_MODE(4, 4, 4, 8),
+	[SZ_c] = BY_MODE(4, 4, 8, 8),
+	[SZ_p] = BY_SIZE(3, 4, 6, 10, 18),
+	[SZ_s] = BY_MODE(6, 6, 10, 10),
+	[SZ_a] = BY_SIZE(2, 4, 8, 16, 32),
 };
 
 static void opnds_fill(const struct dec *d, struct insn *i, const struct dec_row *row)
 {
 	unsigned column = 4 * __builtin_ctz(i->opsize) + 2 * d->long_mode + (d->rex >> 3);
-	const uint8_t reg[16] = { [OPND_REG] = i->reg, [OPND_CR] = i->reg, [OPND_DR] = i->reg, [OPND_RM] = i->rm, [OPND_OPREG] = i->rm,
-				  [OPND_VVVV] = i->vvvv };
+	const uint8_t reg[16] = { [OPND_REG] = i->reg, [OPND_CR] = i->reg,   [OPND_DR] = i->reg,
+				  [OPND_RM] = i->rm,   [OPND_OPREG] = i->rm, [OPND_VVVV] = i->vvvv };
 
 	i->nopnd = row->nopnd;
 	for (unsigned k = 0; k < row->nopnd; k++) {
@@ -518,8 +555,12 @@ static inline void clear(struct insn *i)
 enum decode_result decode(struct insn *i, const uint8_t *p, size_t avail, enum code_size mode)
 {
 	struct dec d = {
-		.p = p, .start = p, .end = p + (avail < INSN_MAX ? avail : INSN_MAX), .limit = p + avail,
-		.long_mode = mode == CODE64, .mode3 = mode >> 2,
+		.p = p,
+		.start = p,
+		.end = p + (avail < INSN_MAX ? avail : INSN_MAX),
+		.limit = p + avail,
+		.long_mode = mode == CODE64,
+		.mode3 = mode >> 2,
 	};
 	enum decode_result r;
 	size_t n;

@@ -29,10 +29,14 @@ static void PRINTF(2, 3) put(struct text *t, const char *fmt, ...)
 static const char *reg_text(unsigned reg, unsigned size, bool rex)
 {
 	static const char names[4][16][5] = {
-		{ "al", "cl", "dl", "bl", "spl", "bpl", "sil", "dil", "r8b", "r9b", "r10b", "r11b", "r12b", "r13b", "r14b", "r15b" },
-		{ "ax", "cx", "dx", "bx", "sp", "bp", "si", "di", "r8w", "r9w", "r10w", "r11w", "r12w", "r13w", "r14w", "r15w" },
-		{ "eax", "ecx", "edx", "ebx", "esp", "ebp", "esi", "edi", "r8d", "r9d", "r10d", "r11d", "r12d", "r13d", "r14d", "r15d" },
-		{ "rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15" },
+		{ "al", "cl", "dl", "bl", "spl", "bpl", "sil", "dil", "r8b", "r9b", "r10b", "r11b", "r12b", "r13b",
+		  "r14b", "r15b" },
+		{ "ax", "cx", "dx", "bx", "sp", "bp", "si", "di", "r8w", "r9w", "r10w", "r11w", "r12w", "r13w", "r14w",
+		  "r15w" },
+		{ "eax", "ecx", "edx", "ebx", "esp", "ebp", "esi", "edi", "r8d", "r9d", "r10d", "r11d", "r12d", "r13d",
+		  "r14d", "r15d" },
+		{ "rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13", "r14",
+		  "r15" },
 	};
 	static const char high[4][3] = { "ah", "ch", "dh", "bh" };
 
@@ -155,7 +159,10 @@ static void put_opnd(struct text *t, const struct insn *i, const struct opnd *o,
 
 static void put_vec_opnd(struct text *t, const struct insn *i, const struct vec_opnd *o, uint64_t rip)
 {
-	unsigned reg = o->slot == VS_REG ? i->reg : o->slot == VS_VVVV ? i->vvvv : o->slot == VS_IS4 ? i->imm >> 4 & 15 : i->rm;
+	unsigned reg = o->slot == VS_REG    ? i->reg
+		       : o->slot == VS_VVVV ? i->vvvv
+		       : o->slot == VS_IS4  ? i->imm >> 4 & 15
+					    : i->rm;
 
 	if (o->slot == VS_IMM)
 		put(t, "%#" PRIx64, i->imm);
@@ -184,7 +191,13 @@ static void put_name(struct text *t, const struct insn *i)
 	if (i->flags & INSN_LOCK)
 		put(t, "lock ");
 	switch (i->op) {
-	case OP_MOVS: case OP_CMPS: case OP_STOS: case OP_LODS: case OP_SCAS: case OP_INS: case OP_OUTS:
+	case OP_MOVS:
+	case OP_CMPS:
+	case OP_STOS:
+	case OP_LODS:
+	case OP_SCAS:
+	case OP_INS:
+	case OP_OUTS:
 		if (i->flags & (INSN_REP | INSN_REPNE))
 			put(t, i->flags & INSN_REP ? "rep " : "repne ");
 		put(t, "%s%c", op_name(i->op), suffix[i->opsize]);

@@ -1,6 +1,6 @@
 /*
- * What decode.tab says about a vector or x87 instruction, insn.vec: enough to run it on another register image (the software
- * engine's thunks), to copy it (the translator) and to print it.
+ * What decode.tab says about a vector or x87 instruction, insn.vec: enough to run it on another register image (the
+ * software engine's thunks), to copy it (the translator) and to print it.
  */
 #ifndef X86_VEC_H
 #define X86_VEC_H
@@ -11,21 +11,56 @@ enum vec_slot { VS_NONE, VS_REG, VS_VVVV, VS_RM, VS_IS4, VS_IMM, VS_ST0, VS_STI 
 enum vec_file { VF_NONE, VF_XMM, VF_MMX, VF_GPR };
 enum vec_access { VA_READ = 1, VA_WRITE = 2 };
 enum vec_mem { /* size of the memory operand; ORDER: vec_mem_size */
-	VM_NONE, VM_B, VM_W, VM_D, VM_Q, VM_T, VM_O, VM_YY, VM_Y /* 4, or 8 with REX.W */, VM_X /* VEX.L: 16 or 32 */,
-	VM_F /* its half */, VM_G /* quarter */, VM_E /* eighth */, VM_ANY,
+	       VM_NONE,
+	       VM_B,
+	       VM_W,
+	       VM_D,
+	       VM_Q,
+	       VM_T,
+	       VM_O,
+	       VM_YY,
+	       VM_Y /* 4, or 8 with REX.W */,
+	       VM_X /* VEX.L: 16 or 32 */,
+	       VM_F /* its half */,
+	       VM_G /* quarter */,
+	       VM_E /* eighth */,
+	       VM_ANY,
 };
 enum vec_kind { VK_MMX = 1, VK_SSE, VK_AVX, VK_X87 };
 enum vec_feat { /* ORDER: tools/gen_decode.py */
-	FEAT_X87, FEAT_MMX, FEAT_SSE, FEAT_SSE2, FEAT_SSE3, FEAT_SSSE3, FEAT_SSE41, FEAT_SSE42, FEAT_AES, FEAT_PCLMUL, FEAT_SHA,
-	FEAT_GFNI, FEAT_F16C, FEAT_FMA, FEAT_AVX, FEAT_AVX2, FEAT_VAES, FEAT_VPCLMUL, FEATS,
+		FEAT_X87,
+		FEAT_MMX,
+		FEAT_SSE,
+		FEAT_SSE2,
+		FEAT_SSE3,
+		FEAT_SSSE3,
+		FEAT_SSE41,
+		FEAT_SSE42,
+		FEAT_AES,
+		FEAT_PCLMUL,
+		FEAT_SHA,
+		FEAT_GFNI,
+		FEAT_F16C,
+		FEAT_FMA,
+		FEAT_AVX,
+		FEAT_AVX2,
+		FEAT_VAES,
+		FEAT_VPCLMUL,
+		FEATS,
 };
 enum vec_flag {
-	VEC_FP = 1,     /* reads MXCSR, raises its exceptions */
-	VEC_FLAGS = 2,  /* writes the arithmetic flags */
-	VEC_UNALIGNED = 4, VEC_ALIGNED = 8, /* exceptions to: legacy 16-byte operands are aligned, VEX ones need not be */
-	VEC_XMM0_IN = 16, VEC_XMM0_OUT = 32, VEC_STR_IN = 64 /* EAX, EDX */, VEC_RCX_OUT = 128,
+	VEC_FP = 1,    /* reads MXCSR, raises its exceptions */
+	VEC_FLAGS = 2, /* writes the arithmetic flags */
+	VEC_UNALIGNED = 4,
+	VEC_ALIGNED = 8, /* exceptions to: legacy 16-byte operands are aligned, VEX ones need not be */
+	VEC_XMM0_IN = 16,
+	VEC_XMM0_OUT = 32,
+	VEC_STR_IN = 64 /* EAX, EDX */,
+	VEC_RCX_OUT = 128,
 	VEC_FLAGS_IN = 256,
-	VEC_PUSH = 512, VEC_POP = 1024, VEC_POP2 = 2048, /* x87 stack */
+	VEC_PUSH = 512,
+	VEC_POP = 1024,
+	VEC_POP2 = 2048, /* x87 stack */
 };
 
 struct vec_opnd {

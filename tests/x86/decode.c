@@ -14,50 +14,94 @@ struct text_case {
 	unsigned len;
 	const char *text; /* NULL: #UD */
 };
-#define T(mode, bytes, text) { mode, bytes, sizeof(bytes) - 1, text }
+#define T(mode, bytes, text)                         \
+	{                                            \
+		mode, bytes, sizeof(bytes) - 1, text \
+	}
 
 static const struct text_case texts[] = {
-	T(CODE64, "\x48\x89\xd8", "mov rax, rbx"), T(CODE32, "\x48", "dec eax"), T(CODE16, "\x89\xd8", "mov ax, bx"),
-	T(CODE16, "\x66\x89\xd8", "mov eax, ebx"), T(CODE64, "\x66\x48\x89\xd8", "mov rax, rbx"),
-	T(CODE64, "\x88\xe0", "mov al, ah"), T(CODE64, "\x40\x88\xe0", "mov al, spl"),
+	T(CODE64, "\x48\x89\xd8", "mov rax, rbx"),
+	T(CODE32, "\x48", "dec eax"),
+	T(CODE16, "\x89\xd8", "mov ax, bx"),
+	T(CODE16, "\x66\x89\xd8", "mov eax, ebx"),
+	T(CODE64, "\x66\x48\x89\xd8", "mov rax, rbx"),
+	T(CODE64, "\x88\xe0", "mov al, ah"),
+	T(CODE64, "\x40\x88\xe0", "mov al, spl"),
 	T(CODE64, "\x48\x66\x89\xd8", "mov ax, bx"), /* REX not directly before the opcode is ignored */
-	T(CODE64, "\x8b\x05\x10\x00\x00\x00", "mov eax, dword [0x1016]"), T(CODE32, "\x8b\x05\x10\x00\x00\x00", "mov eax, dword [0x10]"),
-	T(CODE64, "\x8b\x04\x25\x10\x00\x00\x00", "mov eax, dword [0x10]"), T(CODE16, "\x8b\x42\xfe", "mov ax, word [bp+si-0x2]"),
-	T(CODE64, "\x67\x8b\x03", "mov eax, dword [ebx]"), T(CODE64, "\x42\x8b\x04\x20", "mov eax, dword [rax+r12*1]"),
+	T(CODE64, "\x8b\x05\x10\x00\x00\x00", "mov eax, dword [0x1016]"),
+	T(CODE32, "\x8b\x05\x10\x00\x00\x00", "mov eax, dword [0x10]"),
+	T(CODE64, "\x8b\x04\x25\x10\x00\x00\x00", "mov eax, dword [0x10]"),
+	T(CODE16, "\x8b\x42\xfe", "mov ax, word [bp+si-0x2]"),
+	T(CODE64, "\x67\x8b\x03", "mov eax, dword [ebx]"),
+	T(CODE64, "\x42\x8b\x04\x20", "mov eax, dword [rax+r12*1]"),
 	T(CODE64, "\x64\x48\x8b\x04\x25\x28\x00\x00\x00", "mov rax, qword fs:[0x28]"),
 	T(CODE64, "\x64\x3e\x8b\x03", "mov eax, dword fs:[rbx]"), /* DS does not undo FS in 64-bit code */
 	T(CODE64, "\x48\xb8\x88\x77\x66\x55\x44\x33\x22\x11", "mov rax, 0x1122334455667788"),
 	T(CODE64, "\x48\xc7\xc0\xff\xff\xff\xff", "mov rax, 0xffffffffffffffff"),
 	T(CODE64, "\x48\xa1\x10\x00\x00\x00\x00\x00\x00\x80", "mov rax, qword [0x8000000000000010]"),
-	T(CODE64, "\x90", "nop"), T(CODE64, "\x49\x90", "xchg r8, rax"), T(CODE64, "\xf3\x90", "pause"),
+	T(CODE64, "\x90", "nop"),
+	T(CODE64, "\x49\x90", "xchg r8, rax"),
+	T(CODE64, "\xf3\x90", "pause"),
 	T(CODE64, "\xf3\x0f\x1e\xfa", "nop edx"), /* ENDBR64 */
-	T(CODE64, "\x0f\xb8\xc1", NULL), T(CODE64, "\xf3\x0f\xb8\xc1", "popcnt eax, ecx"), T(CODE64, "\xf3\x0f\xbc\xc1", "tzcnt eax, ecx"),
-	T(CODE64, "\xf2\x0f\xbc\xc1", "bsf eax, ecx"), T(CODE64, "\x63\xc1", "movsxd eax, ecx"), T(CODE32, "\x63\xc1", "arpl cx, ax"),
-	T(CODE64, "\x06", NULL), T(CODE64, "\xea", NULL), T(CODE64, "\x82\xc0\x01", NULL), T(CODE32, "\x82\xc0\x01", "add al, 0x1"),
-	T(CODE32, "\xea\x78\x56\x34\x12\x10\x00", "jmp_far 0x10:0x12345678"), T(CODE16, "\xc8\x10\x00\x01", "enter 0x10, 0x1"),
+	T(CODE64, "\x0f\xb8\xc1", NULL),
+	T(CODE64, "\xf3\x0f\xb8\xc1", "popcnt eax, ecx"),
+	T(CODE64, "\xf3\x0f\xbc\xc1", "tzcnt eax, ecx"),
+	T(CODE64, "\xf2\x0f\xbc\xc1", "bsf eax, ecx"),
+	T(CODE64, "\x63\xc1", "movsxd eax, ecx"),
+	T(CODE32, "\x63\xc1", "arpl cx, ax"),
+	T(CODE64, "\x06", NULL),
+	T(CODE64, "\xea", NULL),
+	T(CODE64, "\x82\xc0\x01", NULL),
+	T(CODE32, "\x82\xc0\x01", "add al, 0x1"),
+	T(CODE32, "\xea\x78\x56\x34\x12\x10\x00", "jmp_far 0x10:0x12345678"),
+	T(CODE16, "\xc8\x10\x00\x01", "enter 0x10, 0x1"),
 	/* LOCK: only what writes memory, only the listed ones */
-	T(CODE64, "\xf0\x01\x03", "lock add dword [rbx], eax"), T(CODE64, "\xf0\x01\xc3", NULL), T(CODE64, "\xf0\x03\x03", NULL),
-	T(CODE64, "\xf0\x39\x03", NULL), T(CODE64, "\xf0\x90", NULL), T(CODE64, "\xf0\x0f\xba\x23\x01", NULL),
-	T(CODE64, "\xf0\x0f\xba\x2b\x01", "lock bts dword [rbx], 0x1"), T(CODE64, "\xf0\xf7\x13", "lock not dword [rbx]"),
-	T(CODE64, "\xf0\x0f\xc7\x0b", "lock cmpxchg8b [rbx]"), T(CODE64, "\xf0\x87\x03", "lock xchg dword [rbx], eax"),
+	T(CODE64, "\xf0\x01\x03", "lock add dword [rbx], eax"),
+	T(CODE64, "\xf0\x01\xc3", NULL),
+	T(CODE64, "\xf0\x03\x03", NULL),
+	T(CODE64, "\xf0\x39\x03", NULL),
+	T(CODE64, "\xf0\x90", NULL),
+	T(CODE64, "\xf0\x0f\xba\x23\x01", NULL),
+	T(CODE64, "\xf0\x0f\xba\x2b\x01", "lock bts dword [rbx], 0x1"),
+	T(CODE64, "\xf0\xf7\x13", "lock not dword [rbx]"),
+	T(CODE64, "\xf0\x0f\xc7\x0b", "lock cmpxchg8b [rbx]"),
+	T(CODE64, "\xf0\x87\x03", "lock xchg dword [rbx], eax"),
 	T(CODE64, "\xf0\x0f\x58\xc1", NULL),
 	/* registers that are not there */
-	T(CODE64, "\x0f\x20\xc0", "mov_cr rax, cr0"), T(CODE64, "\x0f\x20\xc8", NULL), T(CODE64, "\x44\x0f\x20\xc0", "mov_cr rax, cr8"),
-	T(CODE64, "\x44\x0f\x21\xc0", NULL), T(CODE64, "\x8e\xc8", NULL), T(CODE64, "\x8e\xf0", NULL),
-	T(CODE64, "\x8c\xc8", "mov_sreg eax, cs"), T(CODE64, "\x8e\xd8", "mov_sreg ds, ax"), T(CODE64, "\x0f\xc7\xc9", NULL),
-	T(CODE64, "\x8d\xc0", NULL), T(CODE64, "\x0f\x01\xd0", "xgetbv"), T(CODE64, "\x0f\x01\xf8", "swapgs"), T(CODE32, "\x0f\x01\xf8", NULL),
+	T(CODE64, "\x0f\x20\xc0", "mov_cr rax, cr0"),
+	T(CODE64, "\x0f\x20\xc8", NULL),
+	T(CODE64, "\x44\x0f\x20\xc0", "mov_cr rax, cr8"),
+	T(CODE64, "\x44\x0f\x21\xc0", NULL),
+	T(CODE64, "\x8e\xc8", NULL),
+	T(CODE64, "\x8e\xf0", NULL),
+	T(CODE64, "\x8c\xc8", "mov_sreg eax, cs"),
+	T(CODE64, "\x8e\xd8", "mov_sreg ds, ax"),
+	T(CODE64, "\x0f\xc7\xc9", NULL),
+	T(CODE64, "\x8d\xc0", NULL),
+	T(CODE64, "\x0f\x01\xd0", "xgetbv"),
+	T(CODE64, "\x0f\x01\xf8", "swapgs"),
+	T(CODE32, "\x0f\x01\xf8", NULL),
 	/* VEX */
-	T(CODE64, "\xc5\xf0\x58\xc2", "vaddps xmm0, xmm1, xmm2"), T(CODE64, "\xc5\xf4\x58\xc2", "vaddps ymm0, ymm1, ymm2"),
-	T(CODE32, "\xc5\xf0\x58\xc2", "vaddps xmm0, xmm1, xmm2"), T(CODE32, "\xc5\x08", "lds ecx, fword [eax]"),
-	T(CODE64, "\x66\xc5\xf0\x58\xc2", NULL), T(CODE64, "\xf0\xc5\xf0\x58\xc2", NULL), T(CODE64, "\x48\xc5\xf0\x58\xc2", NULL),
+	T(CODE64, "\xc5\xf0\x58\xc2", "vaddps xmm0, xmm1, xmm2"),
+	T(CODE64, "\xc5\xf4\x58\xc2", "vaddps ymm0, ymm1, ymm2"),
+	T(CODE32, "\xc5\xf0\x58\xc2", "vaddps xmm0, xmm1, xmm2"),
+	T(CODE32, "\xc5\x08", "lds ecx, fword [eax]"),
+	T(CODE64, "\x66\xc5\xf0\x58\xc2", NULL),
+	T(CODE64, "\xf0\xc5\xf0\x58\xc2", NULL),
+	T(CODE64, "\x48\xc5\xf0\x58\xc2", NULL),
 	T(CODE64, "\xc5\xf0\x10\xc2", NULL), /* VMOVUPS has no second source: vvvv must be 1111 */
-	T(CODE64, "\xc5\xf8\x77", "vzeroupper"), T(CODE64, "\xc5\xfc\x77", "vzeroall"),
-	T(CODE64, "\xc4\xe2\x70\xf2\xc2", "andn eax, ecx, edx"), T(CODE64, "\xc4\xe2\x74\xf2\xc2", NULL),
+	T(CODE64, "\xc5\xf8\x77", "vzeroupper"),
+	T(CODE64, "\xc5\xfc\x77", "vzeroall"),
+	T(CODE64, "\xc4\xe2\x70\xf2\xc2", "andn eax, ecx, edx"),
+	T(CODE64, "\xc4\xe2\x74\xf2\xc2", NULL),
 	T(CODE64, "\xc4\xe2\x7d\x90\x04\x11", NULL), /* a gather whose destination is its mask */
 	T(CODE64, "\xc4\xe2\x6d\x90\x04\x19", "vpgatherdd ymm0, ymm2, dword [rcx+ymm3*1]"),
 	T(CODE64, "\x62\xf1\x7c\x48\x58\xc1", NULL),
-	T(CODE64, "\xf3\x48\xab", "rep stosq"), T(CODE64, "\xd8\xc1", "fadd st0, st1"), T(CODE64, "\xdd\x1b", "fstp qword [rbx]"),
-	T(CODE64, "\x74\x02", "je 0x1004"), T(CODE64, "\xff\x24\xc5\x00\x00\x00\x00", "jmp_ind qword [rax*8]"),
+	T(CODE64, "\xf3\x48\xab", "rep stosq"),
+	T(CODE64, "\xd8\xc1", "fadd st0, st1"),
+	T(CODE64, "\xdd\x1b", "fstp qword [rbx]"),
+	T(CODE64, "\x74\x02", "je 0x1004"),
+	T(CODE64, "\xff\x24\xc5\x00\x00\x00\x00", "jmp_ind qword [rax*8]"),
 };
 
 static void text(void **state)
@@ -146,7 +190,10 @@ static void fields(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(text), cmocka_unit_test(cut), cmocka_unit_test(too_long), cmocka_unit_test(fields),
+		cmocka_unit_test(text),
+		cmocka_unit_test(cut),
+		cmocka_unit_test(too_long),
+		cmocka_unit_test(fields),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,6 +1,6 @@
 /*
- * What CPU state demands of vector and x87 instructions (SDM vol. 3, 2.5, chapter 13; vol. 2, exception tables), x87 exceptions
- * at the next waiting instruction, the environment's formats.
+ * What CPU state demands of vector and x87 instructions (SDM vol. 3, 2.5, chapter 13; vol. 2, exception tables), x87
+ * exceptions at the next waiting instruction, the environment's formats.
  */
 #include "engine/soft/flags.h"
 #include "engine/soft/thunk.h"
@@ -55,17 +55,37 @@ static void control_bits(void **unused)
 		unsigned len, vector;
 	} tab[] = {
 #define T(cr0, cr4, xcr0, insn, vec) { cr0, cr4, xcr0, insn, sizeof(insn) - 1, vec }
-		T(CR0_TS, 0, 7, FADD, EXC_NM), T(CR0_EM, 0, 7, FADD, EXC_NM), T(0, CR4_OSFXSR, 7, FADD, NO_EXCEPTION),
-		T(CR0_TS, 0, 7, FWAIT, NO_EXCEPTION), T(CR0_TS | CR0_MP, 0, 7, FWAIT, EXC_NM), T(CR0_EM, 0, 7, FWAIT, NO_EXCEPTION),
-		T(CR0_TS, 0, 7, PADDB_MM, EXC_NM), T(CR0_EM, 0, 7, PADDB_MM, EXC_UD), T(CR0_EM | CR0_TS, 0, 7, PADDB_MM, EXC_UD),
-		T(CR0_EM, 0, 7, EMMS, EXC_UD), T(0, CR4_OSFXSR, 7, PADDB_MM, NO_EXCEPTION),
-		T(CR0_TS, 0, 7, ADDPS, EXC_NM), T(CR0_EM, 0, 7, ADDPS, EXC_UD), T(0, CR4_OSFXSR, 7, ADDPS, EXC_UD),
-		T(CR0_TS, CR4_OSFXSR, 7, ADDPS, EXC_UD), T(0, CR4_OSXSAVE, 7, ADDPS, NO_EXCEPTION), T(0, 0, 1, ADDPS, NO_EXCEPTION),
-		T(CR0_TS, 0, 7, VADDPS, EXC_NM), T(CR0_EM, 0, 7, VADDPS, NO_EXCEPTION), T(0, CR4_OSXSAVE, 7, VADDPS, EXC_UD),
-		T(0, 0, 3, VADDPS, EXC_UD), T(0, CR4_OSFXSR, 7, VADDPS, NO_EXCEPTION), T(CR0_TS, 0, 3, VADDPS, EXC_UD),
-		T(CR0_TS, 0, 7, LDMXCSR, EXC_NM), T(0, CR4_OSFXSR, 7, LDMXCSR, EXC_UD),
-		T(CR0_TS, 0, 7, FXSAVE, EXC_NM), T(CR0_EM, 0, 7, FXSAVE, EXC_NM), T(0, CR4_OSFXSR, 7, FXSAVE, NO_EXCEPTION),
-		T(CR0_TS, 0, 7, XSAVE, EXC_NM), T(0, CR4_OSXSAVE, 7, XSAVE, EXC_UD), T(CR0_TS, CR4_OSXSAVE, 7, XSAVE, EXC_UD),
+		T(CR0_TS, 0, 7, FADD, EXC_NM),
+		T(CR0_EM, 0, 7, FADD, EXC_NM),
+		T(0, CR4_OSFXSR, 7, FADD, NO_EXCEPTION),
+		T(CR0_TS, 0, 7, FWAIT, NO_EXCEPTION),
+		T(CR0_TS | CR0_MP, 0, 7, FWAIT, EXC_NM),
+		T(CR0_EM, 0, 7, FWAIT, NO_EXCEPTION),
+		T(CR0_TS, 0, 7, PADDB_MM, EXC_NM),
+		T(CR0_EM, 0, 7, PADDB_MM, EXC_UD),
+		T(CR0_EM | CR0_TS, 0, 7, PADDB_MM, EXC_UD),
+		T(CR0_EM, 0, 7, EMMS, EXC_UD),
+		T(0, CR4_OSFXSR, 7, PADDB_MM, NO_EXCEPTION),
+		T(CR0_TS, 0, 7, ADDPS, EXC_NM),
+		T(CR0_EM, 0, 7, ADDPS, EXC_UD),
+		T(0, CR4_OSFXSR, 7, ADDPS, EXC_UD),
+		T(CR0_TS, CR4_OSFXSR, 7, ADDPS, EXC_UD),
+		T(0, CR4_OSXSAVE, 7, ADDPS, NO_EXCEPTION),
+		T(0, 0, 1, ADDPS, NO_EXCEPTION),
+		T(CR0_TS, 0, 7, VADDPS, EXC_NM),
+		T(CR0_EM, 0, 7, VADDPS, NO_EXCEPTION),
+		T(0, CR4_OSXSAVE, 7, VADDPS, EXC_UD),
+		T(0, 0, 3, VADDPS, EXC_UD),
+		T(0, CR4_OSFXSR, 7, VADDPS, NO_EXCEPTION),
+		T(CR0_TS, 0, 3, VADDPS, EXC_UD),
+		T(CR0_TS, 0, 7, LDMXCSR, EXC_NM),
+		T(0, CR4_OSFXSR, 7, LDMXCSR, EXC_UD),
+		T(CR0_TS, 0, 7, FXSAVE, EXC_NM),
+		T(CR0_EM, 0, 7, FXSAVE, EXC_NM),
+		T(0, CR4_OSFXSR, 7, FXSAVE, NO_EXCEPTION),
+		T(CR0_TS, 0, 7, XSAVE, EXC_NM),
+		T(0, CR4_OSXSAVE, 7, XSAVE, EXC_UD),
+		T(CR0_TS, CR4_OSXSAVE, 7, XSAVE, EXC_UD),
 #undef T
 	};
 
@@ -92,10 +112,15 @@ static void alignment(void **unused)
 		const char *bytes;
 		unsigned len, vector;
 	} tab[] = {
-		{ ADDPS_MEM, 3, EXC_GP }, { MOVUPS_MEM, 3, NO_EXCEPTION }, { "\x0f\x28\x03", 3, EXC_GP }, /* MOVAPS */
-		{ "\xc5\xf0\x58\x03", 4, NO_EXCEPTION }, { "\xc5\xf8\x28\x03", 4, EXC_GP },             /* VADDPS, VMOVAPS */
-		{ "\x66\x0f\x3a\x63\x03\x00", 6, NO_EXCEPTION }, { "\xf2\x0f\x58\x03", 4, NO_EXCEPTION }, /* PCMPISTRI, ADDSD */
-		{ "\x0f\xae\x03", 3, EXC_GP }, { "\xdb\x2b", 2, NO_EXCEPTION },                          /* FXSAVE, FLD m80 */
+		{ ADDPS_MEM, 3, EXC_GP },
+		{ MOVUPS_MEM, 3, NO_EXCEPTION },
+		{ "\x0f\x28\x03", 3, EXC_GP }, /* MOVAPS */
+		{ "\xc5\xf0\x58\x03", 4, NO_EXCEPTION },
+		{ "\xc5\xf8\x28\x03", 4, EXC_GP }, /* VADDPS, VMOVAPS */
+		{ "\x66\x0f\x3a\x63\x03\x00", 6, NO_EXCEPTION },
+		{ "\xf2\x0f\x58\x03", 4, NO_EXCEPTION }, /* PCMPISTRI, ADDSD */
+		{ "\x0f\xae\x03", 3, EXC_GP },
+		{ "\xdb\x2b", 2, NO_EXCEPTION }, /* FXSAVE, FLD m80 */
 	};
 
 	x87_reset(c);
@@ -161,20 +186,20 @@ static void x87_exceptions(void **unused)
 
 	x87_reset(c);
 	memcpy(mem, &cw, 2);
-	assert_int_equal(RUN("\xd9\x2b"), NO_EXCEPTION);      /* FLDCW */
-	assert_int_equal(RUN("\xd9\xe8"), NO_EXCEPTION);      /* FLD1 */
-	assert_int_equal(RUN("\xd9\xee"), NO_EXCEPTION);      /* FLDZ */
-	assert_int_equal(RUN("\xde\xf9"), NO_EXCEPTION);      /* FDIVP: raises, is not reported yet */
-	assert_int_equal(RUN("\xdf\xe0"), NO_EXCEPTION);      /* FNSTSW AX */
+	assert_int_equal(RUN("\xd9\x2b"), NO_EXCEPTION); /* FLDCW */
+	assert_int_equal(RUN("\xd9\xe8"), NO_EXCEPTION); /* FLD1 */
+	assert_int_equal(RUN("\xd9\xee"), NO_EXCEPTION); /* FLDZ */
+	assert_int_equal(RUN("\xde\xf9"), NO_EXCEPTION); /* FDIVP: raises, is not reported yet */
+	assert_int_equal(RUN("\xdf\xe0"), NO_EXCEPTION); /* FNSTSW AX */
 	assert_int_equal(c->r[RAX] & 0xff, FSW_ES | 4);
 	assert_int_equal(*(uint64_t *)(c->fx + FX_FIP), 0x401000);
 	assert_int_equal(fx16(c, FX_FOP), 0x6f9);
 	assert_int_equal(RUN("\xd9\xe8"), EXC_MF);
 	assert_int_equal(RUN(FWAIT), EXC_MF);
 	assert_int_equal(RUN(PADDB_MM), EXC_MF);
-	assert_int_equal(RUN("\xdb\xe2"), NO_EXCEPTION);      /* FNCLEX */
+	assert_int_equal(RUN("\xdb\xe2"), NO_EXCEPTION); /* FNCLEX */
 	assert_int_equal(RUN(FWAIT), NO_EXCEPTION);
-	assert_int_equal(RUN("\xdb\xe3"), NO_EXCEPTION);      /* FNINIT */
+	assert_int_equal(RUN("\xdb\xe3"), NO_EXCEPTION); /* FNINIT */
 	assert_int_equal(fx16(c, FX_FCW), 0x37f);
 	assert_int_equal(c->fx[FX_FTW], 0);
 }
@@ -270,8 +295,10 @@ static void image(void **unused)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(control_bits), cmocka_unit_test(alignment), cmocka_unit_test(mxcsr), cmocka_unit_test(upper_halves),
-		cmocka_unit_test(x87_exceptions), cmocka_unit_test(environment), cmocka_unit_test(save_restore), cmocka_unit_test(mmx),
+		cmocka_unit_test(control_bits),	  cmocka_unit_test(alignment),
+		cmocka_unit_test(mxcsr),	  cmocka_unit_test(upper_halves),
+		cmocka_unit_test(x87_exceptions), cmocka_unit_test(environment),
+		cmocka_unit_test(save_restore),	  cmocka_unit_test(mmx),
 		cmocka_unit_test(image),
 	};
 

@@ -2,10 +2,10 @@
  * Thunks against the CPU: random vector and x87 instructions from random state, natively in a stub and through the exec
  * function; registers, flags, MXCSR, x87 image, memory and the exception must agree in every bit.
  *
- * The stub loads everything from a fixed address below 4 GiB, runs the instruction, stores everything. A signal (#XM, #MF, #GP,
- * #PF) resumes at the storing half, so the state that the exception left is seen too. Memory operands lie in four pages, the
- * same linear addresses on both sides; the page behind them is absent.
- * THUNK_ROUNDS: how many cases of each kind. THUNK_SEED: where to start.
+ * The stub loads everything from a fixed address below 4 GiB, runs the instruction, stores everything. A signal (#XM,
+ * #MF, #GP, #PF) resumes at the storing half, so the state that the exception left is seen too. Memory operands lie in
+ * four pages, the same linear addresses on both sides; the page behind them is absent. THUNK_ROUNDS: how many cases of
+ * each kind. THUNK_SEED: where to start.
  */
 #include "engine/soft/flags.h"
 #include "engine/soft/mmu.h"
@@ -190,9 +190,23 @@ static unsigned model_run(struct cpu *c, struct row *row)
 static uint64_t some_double(void)
 {
 	static const uint64_t tab[] = {
-		0, 0x8000000000000000, 0x3ff0000000000000, 0xbff0000000000000, 0x7ff0000000000000, 0xfff0000000000000,
-		0x7ff8000000000001, 0x7ff0000000000001, 1, 0x000fffffffffffff, 0x0010000000000000, 0x7fefffffffffffff,
-		0x41dfffffffc00000, 0x43e0000000000000, 0x3ff8000000000000, 0x4000000000000000, 0x3810000000000000,
+		0,
+		0x8000000000000000,
+		0x3ff0000000000000,
+		0xbff0000000000000,
+		0x7ff0000000000000,
+		0xfff0000000000000,
+		0x7ff8000000000001,
+		0x7ff0000000000001,
+		1,
+		0x000fffffffffffff,
+		0x0010000000000000,
+		0x7fefffffffffffff,
+		0x41dfffffffc00000,
+		0x43e0000000000000,
+		0x3ff8000000000000,
+		0x4000000000000000,
+		0x3810000000000000,
 	};
 
 	return below(4) ? tab[below(ARRAY_LEN(tab))] : rnd();
@@ -200,8 +214,9 @@ static uint64_t some_double(void)
 
 static uint32_t some_float(void)
 {
-	static const uint32_t tab[] = { 0, 0x80000000, 0x3f800000, 0xbf800000, 0x7f800000, 0xff800000, 0x7fc00001, 0x7f800001, 1,
-					0x007fffff, 0x00800000, 0x7f7fffff, 0x4f000000, 0x3fc00000, 0x40000000 };
+	static const uint32_t tab[] = { 0,	    0x80000000, 0x3f800000, 0xbf800000, 0x7f800000,
+					0xff800000, 0x7fc00001, 0x7f800001, 1,		0x007fffff,
+					0x00800000, 0x7f7fffff, 0x4f000000, 0x3fc00000, 0x40000000 };
 
 	return below(4) ? tab[below(ARRAY_LEN(tab))] : (uint32_t)rnd();
 }
@@ -211,7 +226,9 @@ static void some_vec(uint8_t *p, unsigned bytes)
 	unsigned kind = below(3);
 
 	for (unsigned k = 0; k < bytes; k += 8) {
-		uint64_t x = kind == 0 ? rnd() : kind == 1 ? some_double() : some_float() | (uint64_t)some_float() << 32;
+		uint64_t x = kind == 0	 ? rnd()
+			     : kind == 1 ? some_double()
+					 : some_float() | (uint64_t)some_float() << 32;
 
 		memcpy(p + k, &x, 8);
 	}
@@ -223,9 +240,22 @@ static void some_st(uint8_t *p)
 		uint64_t man;
 		uint16_t exp;
 	} tab[] = {
-		{ 0, 0 }, { 0, 0x8000 }, { 1ull << 63, 0x3fff }, { 1ull << 63, 0xbfff }, { 1ull << 63, 0x7fff }, { 1ull << 63, 0xffff },
-		{ 0xc000000000000001, 0x7fff }, { 0x8000000000000001, 0x7fff }, { 1, 0 }, { 1ull << 63, 0 }, { ~0ull, 0x7ffe },
-		{ 0xc90fdaa22168c235, 0x4000 }, { 3ull << 62, 0x3ffe }, { 0, 0x1234 }, { 1ull << 63, 0x401e }, { 1ull << 63, 1 },
+		{ 0, 0 },
+		{ 0, 0x8000 },
+		{ 1ull << 63, 0x3fff },
+		{ 1ull << 63, 0xbfff },
+		{ 1ull << 63, 0x7fff },
+		{ 1ull << 63, 0xffff },
+		{ 0xc000000000000001, 0x7fff },
+		{ 0x8000000000000001, 0x7fff },
+		{ 1, 0 },
+		{ 1ull << 63, 0 },
+		{ ~0ull, 0x7ffe },
+		{ 0xc90fdaa22168c235, 0x4000 },
+		{ 3ull << 62, 0x3ffe },
+		{ 0, 0x1234 },
+		{ 1ull << 63, 0x401e },
+		{ 1ull << 63, 1 },
 	};
 	unsigned n = below(ARRAY_LEN(tab) + 8);
 	uint64_t man = n < ARRAY_LEN(tab) ? tab[n].man : rnd() | 1ull << 63;
@@ -315,17 +345,19 @@ static void random_insn(uint8_t b[16], bool x87)
 
 static bool usable(const struct insn *i, bool x87)
 {
-	if ((i->flags & INSN_MEM) && (i->base != RBX || i->index != REG_NONE || (i->flags & INSN_SEGOVR) || i->addrsize != 8))
+	if ((i->flags & INSN_MEM) &&
+	    (i->base != RBX || i->index != REG_NONE || (i->flags & INSN_SEGOVR) || i->addrsize != 8))
 		return false;
 	if (x87)
 		return i->op == OP_X87;
-	if (i->op != OP_VEC && i->op != OP_MASKMOVDQU && i->op != OP_VMASKMOV && i->op != OP_VZEROUPPER && i->op != OP_VZEROALL &&
-	    i->op != OP_MASKMOVQ && i->op != OP_LDMXCSR && i->op != OP_STMXCSR)
+	if (i->op != OP_VEC && i->op != OP_MASKMOVDQU && i->op != OP_VMASKMOV && i->op != OP_VZEROUPPER &&
+	    i->op != OP_VZEROALL && i->op != OP_MASKMOVQ && i->op != OP_LDMXCSR && i->op != OP_STMXCSR)
 		return false;
 	for (unsigned n = 0; i->vec && n < i->vec->nopnd; n++) {
 		const struct vec_opnd *o = &i->vec->opnd[n];
 
-		if (o->file == VF_GPR && (o->slot == VS_REG ? i->reg : i->rm) == RSP && !(o->slot == VS_RM && (i->flags & INSN_MEM)))
+		if (o->file == VF_GPR && (o->slot == VS_REG ? i->reg : i->rm) == RSP &&
+		    !(o->slot == VS_RM && (i->flags & INSN_MEM)))
 			return false;
 	}
 	return true;
@@ -341,7 +373,8 @@ static bool uses_mmx(const struct insn *i)
 
 static unsigned shown;
 
-static void complain(const struct insn *i, const struct state *before, const char *what, const void *want, const void *got, unsigned n)
+static void complain(const struct insn *i, const struct state *before, const char *what, const void *want,
+		     const void *got, unsigned n)
 {
 	char text[128];
 
@@ -349,7 +382,8 @@ static void complain(const struct insn *i, const struct state *before, const cha
 		return;
 	disasm(text, sizeof(text), i, 0);
 	fprintf(stderr, "%-36s %s (mxcsr %04x fcw %04x fsw %04x rbx %llx vector %u)\n", text, what, before->mxcsr,
-		*(const uint16_t *)before->fx, *(const uint16_t *)(before->fx + 2), (unsigned long long)before->r[RBX], st->vector);
+		*(const uint16_t *)before->fx, *(const uint16_t *)(before->fx + 2), (unsigned long long)before->r[RBX],
+		st->vector);
 	fprintf(stderr, "    want");
 	for (unsigned k = n; k-- > 0;)
 		fprintf(stderr, " %02x", ((const uint8_t *)want)[k]);
@@ -359,7 +393,8 @@ static void complain(const struct insn *i, const struct state *before, const cha
 	fprintf(stderr, "\n");
 }
 
-static bool same(const struct insn *i, const struct state *before, const char *what, const void *want, const void *got, unsigned n)
+static bool same(const struct insn *i, const struct state *before, const char *what, const void *want, const void *got,
+		 unsigned n)
 {
 	if (!memcmp(want, got, n))
 		return true;
@@ -402,13 +437,14 @@ static void row_random(struct row *row, bool x87)
 
 		do
 			random_insn(b, x87);
-		while (decode(i, b, INSN_MAX, CODE64) != DECODE_OK || !usable(i, x87) || (i->vec && !thunk_host_has(i->vec->feat)) ||
-		       (uses_mmx(i) && row->n > 1));
+		while (decode(i, b, INSN_MAX, CODE64) != DECODE_OK || !usable(i, x87) ||
+		       (i->vec && !thunk_host_has(i->vec->feat)) || (uses_mmx(i) && row->n > 1));
 		row->len += i->len;
 	}
 }
 
-/* Where the host's answer is known to be something that masked code cannot tell (see thunk.c), or is the host's own affair. */
+/* Where the host's answer is known to be something that masked code cannot tell (see thunk.c), or is the host's own
+ * affair. */
 static void forgive(const struct insn *i, struct cpu *c, unsigned vector)
 {
 	bool fp = i->vec && (i->vec->flags & VEC_FP);
@@ -417,7 +453,8 @@ static void forgive(const struct insn *i, struct cpu *c, unsigned vector)
 		st->mxcsr |= 0x20, c->mxcsr |= 0x20;
 	if (vector == EXC_PF && fp) /* VCVTPS2PH: flags before a store's fault */
 		st->mxcsr = c->mxcsr;
-	if (vector == EXC_XM && i->map == 3 && (i->opcode == 0x40 || i->opcode == 0x41)) /* DPPS stops between its steps */
+	if (vector == EXC_XM && i->map == 3 &&
+	    (i->opcode == 0x40 || i->opcode == 0x41)) /* DPPS stops between its steps */
 		st->mxcsr = c->mxcsr;
 	if (vector == EXC_PF && i->op == OP_X87) /* FBSTP writes as far as it comes */
 		memcpy(model_data + DATA_BYTES - 16, data + DATA_BYTES - 16, 16);
@@ -619,7 +656,8 @@ static bool one_save(void)
 	tlb_shake(c);
 	vector = model_run(c, &row);
 	if (st->vector == EXC_PF && before.r[RBX] + 832 > DATA + DATA_BYTES)
-		return true; /* which comes first, a bad header or an absent page behind it, whether needed or not: not said */
+		return true; /* which comes first, a bad header or an absent page behind it, whether needed or not: not
+				said */
 	if (vector != st->vector) {
 		complain(row.last, &before, "vector", &st->vector, &vector, 1);
 		return false;

@@ -1,6 +1,7 @@
 /*
- * The decoder against Zydis: length, memory operand, immediate and acceptance, on random bytes in three modes and on the code of
- * whatever large binaries this machine has. What guests are not shown (AVX-512, XOP, TSX, CET, MPX ...) is #UD or NOP here.
+ * The decoder against Zydis: length, memory operand, immediate and acceptance, on random bytes in three modes and on
+ * the code of whatever large binaries this machine has. What guests are not shown (AVX-512, XOP, TSX, CET, MPX ...) is
+ * #UD or NOP here.
  */
 #include "x86/decode.h"
 #include "x86/state.h"
@@ -58,7 +59,8 @@ static bool same_mem(const struct insn *i, const ZydisDecodedOperand *o)
 	int64_t disp = i->disp;
 
 	/* Zydis 4.0 takes REX.B into account with 32-bit addresses where SIB says that there is no base. */
-	if (i->addrsize == 4 && i->mod == 0 && (i->modrm & 7) == 4 && i->base == REG_NONE && o->mem.base == ZYDIS_REGISTER_R13D)
+	if (i->addrsize == 4 && i->mod == 0 && (i->modrm & 7) == 4 && i->base == REG_NONE &&
+	    o->mem.base == ZYDIS_REGISTER_R13D)
 		return true;
 
 	if (!(i->flags & INSN_MEM))
@@ -69,13 +71,16 @@ static bool same_mem(const struct insn *i, const ZydisDecodedOperand *o)
 	} else if (!same_reg(i->base, o->mem.base)) {
 		return false;
 	}
-	if (!same_reg(i->index, o->mem.index) || (i->index != REG_NONE && 1u << i->scale != o->mem.scale && i->addrsize != 2))
+	if (!same_reg(i->index, o->mem.index) ||
+	    (i->index != REG_NONE && 1u << i->scale != o->mem.scale && i->addrsize != 2))
 		return false;
 	if (ZydisRegisterGetId(o->mem.segment) != i->seg && i->op != OP_LEA)
 		return false;
-	return o->mem.disp.has_displacement ? disp == o->mem.disp.value ||
-		(i->addrsize == 4 && (uint32_t)disp == (uint32_t)o->mem.disp.value) ||
-		(i->addrsize == 2 && (uint16_t)disp == (uint16_t)o->mem.disp.value) : disp == 0;
+	return o->mem.disp.has_displacement
+		       ? disp == o->mem.disp.value ||
+				 (i->addrsize == 4 && (uint32_t)disp == (uint32_t)o->mem.disp.value) ||
+				 (i->addrsize == 2 && (uint16_t)disp == (uint16_t)o->mem.disp.value)
+		       : disp == 0;
 }
 
 static const ZydisDecodedOperand *explicit_mem(const ZydisDecodedInstruction *z, const ZydisDecodedOperand *o)
@@ -86,7 +91,8 @@ static const ZydisDecodedOperand *explicit_mem(const ZydisDecodedInstruction *z,
 	return NULL;
 }
 
-static void report(const char *what, unsigned m, const uint8_t *p, const struct insn *i, const ZydisDecodedInstruction *z)
+static void report(const char *what, unsigned m, const uint8_t *p, const struct insn *i,
+		   const ZydisDecodedInstruction *z)
 {
 	char text[128];
 
@@ -104,10 +110,13 @@ static void report(const char *what, unsigned m, const uint8_t *p, const struct 
 static bool hidden(const struct insn *i, const ZydisDecodedInstruction *z)
 {
 	static const char *const sets[] = {
-		"AVX512", "XOP", "TBM", "FMA4", "AMD3DNOW", "AMX", "RTM", "CET", "MPX", "KNC", "PKU", "SGX", "UINTR", "WAITPKG",
-		"MOVDIR", "ENQCMD", "KEYLOCKER", "LWP", "CLZERO", "AMD_INVLPGB", "SNP", "MCOMMIT", "RDPRU", "MONITORX", "HRESET",
-		"PT", "PCONFIG", "TDX", "AVX_VNNI", "XSAVE_X", "SMX", "PADLOCK", "CLDEMOTE", "VIA", "SSE4A", "AMD_", "HLE", "TSX",
-		"AVXAES_X", "AVX_IFMA", "INVLPGB", "USER_MSR", "AVX_NE", "AVX_VNNI", "CYRIX", "TSX_LDTRK", "MSRLIST", "WRMSRNS", "SMAP_X",
+		"AVX512",   "XOP",	"TBM",	     "FMA4",	  "AMD3DNOW", "AMX",	     "RTM",
+		"CET",	    "MPX",	"KNC",	     "PKU",	  "SGX",      "UINTR",	     "WAITPKG",
+		"MOVDIR",   "ENQCMD",	"KEYLOCKER", "LWP",	  "CLZERO",   "AMD_INVLPGB", "SNP",
+		"MCOMMIT",  "RDPRU",	"MONITORX",  "HRESET",	  "PT",	      "PCONFIG",     "TDX",
+		"AVX_VNNI", "XSAVE_X",	"SMX",	     "PADLOCK",	  "CLDEMOTE", "VIA",	     "SSE4A",
+		"AMD_",	    "HLE",	"TSX",	     "AVXAES_X",  "AVX_IFMA", "INVLPGB",     "USER_MSR",
+		"AVX_NE",   "AVX_VNNI", "CYRIX",     "TSX_LDTRK", "MSRLIST",  "WRMSRNS",     "SMAP_X",
 	};
 	const char *s = ZydisISASetGetString(z->meta.isa_set);
 
@@ -162,7 +171,8 @@ static bool compare(const uint8_t *p, size_t n, unsigned m, unsigned *len)
 				report("memory size", m, p, &i, &z);
 				return false;
 			}
-	} else if (mem && mem->size && i.op != OP_NOP && i.op != OP_MOVSXD /* 16 bits: the SDM says r/m16 */ && i.op != OP_UD0 && i.op != OP_UD1 && (i.map != 1 || i.opcode != 0xae)) {
+	} else if (mem && mem->size && i.op != OP_NOP && i.op != OP_MOVSXD /* 16 bits: the SDM says r/m16 */ &&
+		   i.op != OP_UD0 && i.op != OP_UD1 && (i.map != 1 || i.opcode != 0xae)) {
 		for (unsigned k = 0; k < i.nopnd; k++)
 			if ((i.opnd[k].kind == OPND_RM || i.opnd[k].kind == OPND_MEM) && i.opnd[k].size &&
 			    i.opnd[k].size * 8 != mem->size) {

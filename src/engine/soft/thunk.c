@@ -1,12 +1,12 @@
 /*
  * Thunks: the arena, the cache, and running them: what the CPU state demands, the memory operand, MXCSR.
  *
- * Floating point: the guest's MXCSR is nearly always the default with everything masked, which is the host's too. Then the
- * instruction just runs, and flags that it raised are added to the guest's; the host's own register may keep them, being a
- * subset of the guest's (mxcsr_set clears both). Else the guest's control bits are loaded around the instruction with all
- * exceptions masked; if one is raised that the guest has unmasked, the registers are put back and #XM follows, without any host
- * signal. Left out, since masked code does not tell: an exact tiny result with unmasked underflow, and whether the result behind
- * an unmasked overflow is inexact too (PE is set).
+ * Floating point: the guest's MXCSR is nearly always the default with everything masked, which is the host's too. Then
+ * the instruction just runs, and flags that it raised are added to the guest's; the host's own register may keep them,
+ * being a subset of the guest's (mxcsr_set clears both). Else the guest's control bits are loaded around the
+ * instruction with all exceptions masked; if one is raised that the guest has unmasked, the registers are put back and
+ * #XM follows, without any host signal. Left out, since masked code does not tell: an exact tiny result with unmasked
+ * underflow, and whether the result behind an unmasked overflow is inexact too (PE is set).
  */
 #include "engine/soft/thunk.h"
 
@@ -52,11 +52,12 @@ static uint32_t host_feats(void)
 		uint8_t feat, leaf, reg, bit; /* reg: ebx 1, ecx 2, edx 3 */
 		bool avx;
 	} tab[] = {
-		{ FEAT_X87, 1, 3, 0 }, { FEAT_MMX, 1, 3, 23 }, { FEAT_SSE, 1, 3, 25 }, { FEAT_SSE2, 1, 3, 26 }, { FEAT_SSE3, 1, 2, 0 },
-		{ FEAT_SSSE3, 1, 2, 9 }, { FEAT_SSE41, 1, 2, 19 }, { FEAT_SSE42, 1, 2, 20 }, { FEAT_AES, 1, 2, 25 },
-		{ FEAT_PCLMUL, 1, 2, 1 }, { FEAT_SHA, 7, 1, 29 }, { FEAT_GFNI, 7, 2, 8 }, { FEAT_F16C, 1, 2, 29, true },
-		{ FEAT_FMA, 1, 2, 12, true }, { FEAT_AVX, 1, 2, 28, true }, { FEAT_AVX2, 7, 1, 5, true },
-		{ FEAT_VAES, 7, 2, 9, true }, { FEAT_VPCLMUL, 7, 2, 10, true },
+		{ FEAT_X87, 1, 3, 0 },	       { FEAT_MMX, 1, 3, 23 },	     { FEAT_SSE, 1, 3, 25 },
+		{ FEAT_SSE2, 1, 3, 26 },       { FEAT_SSE3, 1, 2, 0 },	     { FEAT_SSSE3, 1, 2, 9 },
+		{ FEAT_SSE41, 1, 2, 19 },      { FEAT_SSE42, 1, 2, 20 },     { FEAT_AES, 1, 2, 25 },
+		{ FEAT_PCLMUL, 1, 2, 1 },      { FEAT_SHA, 7, 1, 29 },	     { FEAT_GFNI, 7, 2, 8 },
+		{ FEAT_F16C, 1, 2, 29, true }, { FEAT_FMA, 1, 2, 12, true }, { FEAT_AVX, 1, 2, 28, true },
+		{ FEAT_AVX2, 7, 1, 5, true },  { FEAT_VAES, 7, 2, 9, true }, { FEAT_VPCLMUL, 7, 2, 10, true },
 	};
 	uint32_t leaf[2][4] = { 0 }, got = 0, lo = 0, hi;
 	bool avx = false;
@@ -95,8 +96,9 @@ static int arena_map(struct err *e)
 	arena.rx = mmap(NULL, MAP_BYTES, PROT_READ | PROT_EXEC, MAP_SHARED, fd, 0);
 	close(fd);
 	if (arena.rw == MAP_FAILED || arena.rx == MAP_FAILED)
-		return err_sys(e, -errno, "engine soft: this host forbids executable memory (SELinux execmem, a hardened "
-					  "container), which the engine needs for vector and x87 instructions");
+		return err_sys(e, -errno,
+			       "engine soft: this host forbids executable memory (SELinux execmem, a hardened "
+			       "container), which the engine needs for vector and x87 instructions");
 	return 0;
 }
 
@@ -216,7 +218,8 @@ static void thunk_describe(struct thunk *t, const struct insn *i)
 				t->gpr_saved = reg;
 		}
 	}
-	if (t->size >= 16 && (row->kind == VK_AVX ? row->flags & VEC_ALIGNED : !(row->flags & VEC_UNALIGNED)) && row->kind != VK_X87)
+	if (t->size >= 16 && (row->kind == VK_AVX ? row->flags & VEC_ALIGNED : !(row->flags & VEC_UNALIGNED)) &&
+	    row->kind != VK_X87)
 		t->align = t->size - 1;
 	t->run = choose_run(t, i);
 }
@@ -271,8 +274,8 @@ const struct thunk *thunk_prepare(const struct insn *i)
 }
 
 /* ------ without the cache ------ */
-/* A guest that uses more encodings than the arena holds: its last ones are made each time, in memory of this thread. IRETQ to
- * the next instruction serialises, as code written through another address demands (SDM vol. 3, 9.1.3). */
+/* A guest that uses more encodings than the arena holds: its last ones are made each time, in memory of this thread.
+ * IRETQ to the next instruction serialises, as code written through another address demands (SDM vol. 3, 9.1.3). */
 static struct thunk *thunk_scratch(const struct insn *i)
 {
 	static _Thread_local struct {
@@ -298,8 +301,10 @@ static struct thunk *thunk_scratch(const struct insn *i)
 	thunk_describe(&s.t, i);
 	if (i->vec->kind == VK_X87)
 		s.t.run = x87_run;
-	__asm__ volatile("mov %%ss, %%eax; push %%rax; lea 8(%%rsp), %%rdx; push %%rdx; pushfq; mov %%cs, %%eax; push %%rax;"
-			 "lea 1f(%%rip), %%rax; push %%rax; iretq; 1:" ::: "rax", "rdx", "memory", "cc");
+	__asm__ volatile(
+		"mov %%ss, %%eax; push %%rax; lea 8(%%rsp), %%rdx; push %%rdx; pushfq; mov %%cs, %%eax; push %%rax;"
+		"lea 1f(%%rip), %%rax; push %%rax; iretq; 1:" ::
+			: "rax", "rdx", "memory", "cc");
 	return &s.t;
 }
 
@@ -372,21 +377,21 @@ static ALWAYS_INLINE void store_and_run(struct cpu *c, const struct thunk *t, co
 		store_slow(c, t, lin);
 }
 
-#define RUN(name, kind)                                                                                                \
-	static void name##_reg(struct cpu *c, const struct thunk *t, const struct insn *i)                             \
-	{                                                                                                              \
-		check_kind(c, kind);                                                                                   \
-		t->code(c, NULL);                                                                                      \
-	}                                                                                                              \
-	static void name##_load(struct cpu *c, const struct thunk *t, const struct insn *i)                            \
-	{                                                                                                              \
-		check_kind(c, kind);                                                                                   \
-		load_and_run(c, t, i);                                                                                 \
-	}                                                                                                              \
-	static void name##_store(struct cpu *c, const struct thunk *t, const struct insn *i)                           \
-	{                                                                                                              \
-		check_kind(c, kind);                                                                                   \
-		store_and_run(c, t, i);                                                                                \
+#define RUN(name, kind)                                                                      \
+	static void name##_reg(struct cpu *c, const struct thunk *t, const struct insn *i)   \
+	{                                                                                    \
+		check_kind(c, kind);                                                         \
+		t->code(c, NULL);                                                            \
+	}                                                                                    \
+	static void name##_load(struct cpu *c, const struct thunk *t, const struct insn *i)  \
+	{                                                                                    \
+		check_kind(c, kind);                                                         \
+		load_and_run(c, t, i);                                                       \
+	}                                                                                    \
+	static void name##_store(struct cpu *c, const struct thunk *t, const struct insn *i) \
+	{                                                                                    \
+		check_kind(c, kind);                                                         \
+		store_and_run(c, t, i);                                                      \
 	}
 RUN(sse, VK_SSE)
 RUN(avx, VK_AVX)

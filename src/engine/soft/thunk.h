@@ -1,7 +1,8 @@
 /*
- * Vector and x87 instructions run as themselves (cpu-engine, sections 4 and 8): a thunk is a piece of host code that loads the
- * registers the instruction names from the vCPU's image (cpu.vec, cpu.fx, cpu.r), executes the same instruction and stores what
- * it wrote. Thunks are made once for an encoding and kept for the life of the process; all vCPUs share them.
+ * Vector and x87 instructions run as themselves (cpu-engine, sections 4 and 8): a thunk is a piece of host code that
+ * loads the registers the instruction names from the vCPU's image (cpu.vec, cpu.fx, cpu.r), executes the same
+ * instruction and stores what it wrote. Thunks are made once for an encoding and kept for the life of the process; all
+ * vCPUs share them.
  *
  * A record holds the thunk and calls thunk_run; the exec functions op_vec and op_x87 look it up each time.
  */
@@ -14,7 +15,8 @@
 
 struct thunk;
 typedef void (*thunk_code)(struct cpu *c, void *mem);
-typedef uint32_t (*x87_code)(struct cpu *c, void *mem, uint8_t *st0, uint8_t *sti); /* see x87_fast.c; returns the status word */
+typedef uint32_t (*x87_code)(struct cpu *c, void *mem, uint8_t *st0,
+			     uint8_t *sti); /* see x87_fast.c; returns the status word */
 typedef void (*thunk_fn)(struct cpu *c, const struct thunk *t, const struct insn *i);
 
 struct thunk {
@@ -22,25 +24,27 @@ struct thunk {
 	thunk_code code;
 	x87_code fast;
 	const struct vec_row *row;
-	uint8_t size;        /* of the memory operand; 0: none */
-	uint8_t align;       /* mask that its address must be clear of, else #GP(0) */
-	bool store;          /* the memory operand is written */
-	bool mmx;            /* touches MMX registers */
+	uint8_t size;	     /* of the memory operand; 0: none */
+	uint8_t align;	     /* mask that its address must be clear of, else #GP(0) */
+	bool store;	     /* the memory operand is written */
+	bool mmx;	     /* touches MMX registers */
 	uint8_t mmx_written; /* bit per MMX register */
-	uint8_t nsave;       /* vector registers written, for undoing */
+	uint8_t nsave;	     /* vector registers written, for undoing */
 	uint8_t saved[2];
-	uint8_t gpr_saved;   /* general register written, or REG_NONE */
-	uint8_t x87_pops, x87_cc; /* fast x87: registers popped; condition codes taken from the host: C3..C0 in bits 3..0 */
+	uint8_t gpr_saved; /* general register written, or REG_NONE */
+	uint8_t x87_pops,
+		x87_cc; /* fast x87: registers popped; condition codes taken from the host: C3..C0 in bits 3..0 */
 	uint64_t key;
 };
 
-/* Maps the arena and looks at the host. Before the first vCPU runs; error: the host forbids executable memory. Idempotent. */
+/* Maps the arena and looks at the host. Before the first vCPU runs; error: the host forbids executable memory.
+ * Idempotent. */
 int thunk_init(struct err *e);
 /* On a vCPU's thread before it runs guest code: FPU control registers as thunks expect them. */
 void thunk_thread_enter(void);
 
-/* For an instruction with insn.vec and op OP_VEC or OP_X87. NULL: the host lacks the instruction (the guest gets #UD), or the
- * arena is full: call the exec function then. */
+/* For an instruction with insn.vec and op OP_VEC or OP_X87. NULL: the host lacks the instruction (the guest gets #UD),
+ * or the arena is full: call the exec function then. */
 const struct thunk *thunk_prepare(const struct insn *i);
 /* For who keeps the decoded instruction: op_vec and op_x87 then need not look the thunk up. */
 static inline void thunk_note(struct insn *i)
@@ -71,9 +75,28 @@ static inline void simd_check_avx(struct cpu *c)
 		simd_check_slow(c, VK_AVX);
 }
 
-/* Fields of cpu.fx. As FXSAVE has them, but registers are in physical order (MMi is at i, whatever the top of stack). */
-enum { FX_FCW = 0, FX_FSW = 2, FX_FTW = 4, FX_FOP = 6, FX_FIP = 8, FX_FDP = 16, FX_MXCSR = 24, FX_MXCSR_MASK = 28, FX_ST = 32 };
-enum { FSW_ES = 0x80, FSW_SF = 0x40, FSW_TOP_SHIFT = 11, FSW_TOP = 0x3800, FSW_C = 0x4700, FSW_B = 0x8000, FSW_EXC = 0x3f };
+/* Fields of cpu.fx. As FXSAVE has them, but registers are in physical order (MMi is at i, whatever the top of stack).
+ */
+enum {
+	FX_FCW = 0,
+	FX_FSW = 2,
+	FX_FTW = 4,
+	FX_FOP = 6,
+	FX_FIP = 8,
+	FX_FDP = 16,
+	FX_MXCSR = 24,
+	FX_MXCSR_MASK = 28,
+	FX_ST = 32
+};
+enum {
+	FSW_ES = 0x80,
+	FSW_SF = 0x40,
+	FSW_TOP_SHIFT = 11,
+	FSW_TOP = 0x3800,
+	FSW_C = 0x4700,
+	FSW_B = 0x8000,
+	FSW_EXC = 0x3f
+};
 static inline uint16_t fx16(const struct cpu *c, unsigned at)
 {
 	return *(const uint16_t *)(c->fx + at);
@@ -116,8 +139,8 @@ void x87_summary(struct cpu *c);
 enum { MXCSR_DEFAULT = 0x1f80, MXCSR_MASKS = 0x1f80, MXCSR_VALID = 0xffff };
 void mxcsr_set(struct cpu *c, uint32_t v);
 
-/* FXSAVE image and XSAVE standard image from and to the vCPU's state (xsave.c), also for engine get and set. The image is the
- * host's copy, not guest memory. Any thread while the vCPU does not run. */
+/* FXSAVE image and XSAVE standard image from and to the vCPU's state (xsave.c), also for engine get and set. The image
+ * is the host's copy, not guest memory. Any thread while the vCPU does not run. */
 enum { XSAVE_BYTES = 832 };
 void xsave_image_out(const struct cpu *c, uint8_t image[XSAVE_BYTES]);
 void xsave_image_in(struct cpu *c, const uint8_t image[XSAVE_BYTES]);

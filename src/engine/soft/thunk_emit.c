@@ -1,7 +1,7 @@
 /*
  * Emits thunks. A thunk is a C function (rdi: struct cpu, rsi: memory operand) under the System V ABI, where all vector
- * registers are the callee's to use: the guest's XMM0 to XMM15 and MM0 to MM7 keep their numbers, a general register operand
- * lives in rax, the memory operand is [rsi]. The instruction itself is encoded again from decoded fields.
+ * registers are the callee's to use: the guest's XMM0 to XMM15 and MM0 to MM7 keep their numbers, a general register
+ * operand lives in rax, the memory operand is [rsi]. The instruction itself is encoded again from decoded fields.
  *
  *   movaps xmmN, [rdi + vec N]      each vector register that is read (VEX: vmovaps ymmN)
  *   mov    rax, [rdi + r N]         a general register that is read
@@ -11,14 +11,13 @@
  *   emms / vzeroupper
  *   ret
  *
- * Legacy SSE code leaves the upper halves in the image alone; VEX code stores the YMM register, whose upper bits the instruction
- * has cleared. Thunks of AVX end with vzeroupper, so SSE code never runs with dirty upper halves.
- * x87: fxrstor, the instruction, fxsave, fninit; what is common goes a faster way: x87_fast.c.
+ * Legacy SSE code leaves the upper halves in the image alone; VEX code stores the YMM register, whose upper bits the
+ * instruction has cleared. Thunks of AVX end with vzeroupper, so SSE code never runs with dirty upper halves. x87:
+ * fxrstor, the instruction, fxsave, fninit; what is common goes a faster way: x87_fast.c.
  */
 #include "engine/soft/thunk_emit.h"
 
 #include "engine/soft/flags.h"
-
 
 static size_t vec_at(unsigned n)
 {
@@ -63,7 +62,10 @@ static size_t gpr_at(unsigned n)
 
 static unsigned opnd_reg(const struct insn *i, const struct vec_opnd *o)
 {
-	unsigned n = o->slot == VS_REG ? i->reg : o->slot == VS_VVVV ? i->vvvv : o->slot == VS_IS4 ? i->imm >> 4 & 15 : i->rm;
+	unsigned n = o->slot == VS_REG	  ? i->reg
+		     : o->slot == VS_VVVV ? i->vvvv
+		     : o->slot == VS_IS4  ? i->imm >> 4 & 15
+					  : i->rm;
 
 	return o->file == VF_MMX ? n & 7 : n;
 }
@@ -98,7 +100,9 @@ struct host_regs {
 
 static struct host_regs host_regs(const struct insn *i)
 {
-	struct host_regs h = { .reg = i->reg & 7, .rm = i->flags & INSN_MEM ? RSI : i->rm & 7, .w = i->flags & INSN_VEXW };
+	struct host_regs h = { .reg = i->reg & 7,
+			       .rm = i->flags & INSN_MEM ? RSI : i->rm & 7,
+			       .w = i->flags & INSN_VEXW };
 
 	for (unsigned n = 0; n < i->vec->nopnd; n++) {
 		const struct vec_opnd *o = &i->vec->opnd[n];
@@ -141,13 +145,13 @@ static void put_insn(struct code_buf *k, const struct insn *i)
 void put_flags(struct code_buf *k)
 {
 	static const uint8_t seq[] = {
-		0x9f,                         /* lahf */
-		0x0f, 0x90, 0xc2,             /* seto dl */
-		0x0f, 0xb6, 0xc4,             /* movzx eax, ah */
+		0x9f,			      /* lahf */
+		0x0f, 0x90, 0xc2,	      /* seto dl */
+		0x0f, 0xb6, 0xc4,	      /* movzx eax, ah */
 		0x25, 0xd5, 0x00, 0x00, 0x00, /* and eax, 0xd5 */
-		0x0f, 0xb6, 0xd2,             /* movzx edx, dl */
-		0xc1, 0xe2, 0x0b,             /* shl edx, 11 */
-		0x09, 0xd0,                   /* or eax, edx */
+		0x0f, 0xb6, 0xd2,	      /* movzx edx, dl */
+		0xc1, 0xe2, 0x0b,	      /* shl edx, 11 */
+		0x09, 0xd0,		      /* or eax, edx */
 	};
 
 	for (unsigned n = 0; n < sizeof(seq); n++)
@@ -207,7 +211,8 @@ static void emit_vec(struct code_buf *k, const struct insn *i)
 	}
 }
 
-/* The exact form: the whole x87 state goes in and out. Nothing here waits for a pending exception: op_x87 has looked. */
+/* The exact form: the whole x87 state goes in and out. Nothing here waits for a pending exception: op_x87 has looked.
+ */
 static void emit_x87(struct code_buf *k, const struct insn *i)
 {
 	size_t fx = offsetof(struct cpu, fx);
@@ -215,7 +220,7 @@ static void emit_x87(struct code_buf *k, const struct insn *i)
 	put8(k, 0x48);
 	put8(k, 0x0f);
 	put8(k, 0xae);
-	put_state(k, 1, fx); /* fxrstor64 */
+	put_state(k, 1, fx);		    /* fxrstor64 */
 	if (i->vec->flags & VEC_FLAGS_IN) { /* op_x87 has put them into cc_r */
 		put_mov(k, 0x8b, RAX, offsetof(struct cpu, cc_r));
 		put8(k, 0x88); /* mov ah, al */

@@ -1,7 +1,7 @@
 /*
- * Vector instructions whose memory accesses are element by element: masked moves and gathers. Elements that are masked off are
- * not touched at all. Loads commit nothing before the last element is there, so a fault restarts the whole instruction; masked
- * stores are probed first. VZEROUPPER and VZEROALL, which only touch the image, are here too.
+ * Vector instructions whose memory accesses are element by element: masked moves and gathers. Elements that are masked
+ * off are not touched at all. Loads commit nothing before the last element is there, so a fault restarts the whole
+ * instruction; masked stores are probed first. VZEROUPPER and VZEROALL, which only touch the image, are here too.
  */
 #include "engine/soft/exec_table.h"
 #include "engine/soft/mmu.h"
@@ -98,7 +98,8 @@ void op_vmaskmov(struct cpu *c, const struct insn *i)
 	memcpy(c->vec[i->reg], got, XMM_BYTES);
 }
 
-/* 90, 92: indices of 32 bits; 91, 93: of 64. W: elements of 64 bits. The narrower of the two decides how many there are. */
+/* 90, 92: indices of 32 bits; 91, 93: of 64. W: elements of 64 bits. The narrower of the two decides how many there
+ * are. */
 void op_vgather(struct cpu *c, const struct insn *i)
 {
 	unsigned isize = i->opcode & 1 ? 8 : 4, size = i->flags & INSN_VEXW ? 8 : 4;

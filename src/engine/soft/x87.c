@@ -1,10 +1,11 @@
 /*
- * x87: running thunks on the FXSAVE image, control instructions, the environment in its four formats (SDM vol. 1, 8.1.10),
- * exceptions (#MF at the next waiting instruction), MMX's use of the registers.
+ * x87: running thunks on the FXSAVE image, control instructions, the environment in its four formats (SDM vol.
+ * 1, 8.1.10), exceptions (#MF at the next waiting instruction), MMX's use of the registers.
  *
- * cpu.fx has FXSAVE's fields, but its registers in physical order. FIP and FDP are 64 bits wide and the guest's own; FCS and FDS read as zero, as on current CPUs. FOP and FDP change only where an unmasked
- * exception is left behind, as on current CPUs too.
- * With CR0.NE clear an exception should be signalled through IRQ 13; nothing is wired there: it is noted and forgotten.
+ * cpu.fx has FXSAVE's fields, but its registers in physical order. FIP and FDP are 64 bits wide and the guest's own;
+ * FCS and FDS read as zero, as on current CPUs. FOP and FDP change only where an unmasked exception is left behind, as
+ * on current CPUs too. With CR0.NE clear an exception should be signalled through IRQ 13; nothing is wired there: it is
+ * noted and forgotten.
  */
 #include "engine/soft/x87.h"
 
@@ -41,7 +42,8 @@ void x87_check_pending(struct cpu *c)
 		return;
 	if (c->cr0 & CR0_NE)
 		cpu_raise(c, EXC_MF);
-	log_guest("cpu%u: x87 exception at %#llx with CR0.NE clear: there is no IRQ 13 for it", c->id, (unsigned long long)c->rip);
+	log_guest("cpu%u: x87 exception at %#llx with CR0.NE clear: there is no IRQ 13 for it", c->id,
+		  (unsigned long long)c->rip);
 }
 
 void x87_summary(struct cpu *c)
@@ -142,7 +144,8 @@ static void x87_load_slow(struct cpu *c, const struct thunk *t, uint64_t lin)
 	exact(c, t, buf);
 }
 
-/* With unmasked exceptions a store may not happen, and then memory is not touched: it happened if it hides what was there. */
+/* With unmasked exceptions a store may not happen, and then memory is not touched: it happened if it hides what was
+ * there. */
 static bool x87_stores(struct cpu *c, const struct thunk *t, uint8_t buf[16])
 {
 	uint8_t before[FX_ST + 128], other[16];

@@ -1,8 +1,9 @@
 /*
- * x87 instructions on a host stack that is empty between them: a thunk loads the one or two registers it needs (rdx: ST(0),
- * rcx: ST(i), ten bytes each), executes, reads the status word and stores the result. That is exact as long as all exceptions
- * are masked and neither stack overflow nor underflow happens; top of stack and tags are kept in C. Everything else takes
- * x87_run: unmasked exceptions, empty registers where full ones are needed and the reverse, rare instructions.
+ * x87 instructions on a host stack that is empty between them: a thunk loads the one or two registers it needs (rdx:
+ * ST(0), rcx: ST(i), ten bytes each), executes, reads the status word and stores the result. That is exact as long as
+ * all exceptions are masked and neither stack overflow nor underflow happens; top of stack and tags are kept in C.
+ * Everything else takes x87_run: unmasked exceptions, empty registers where full ones are needed and the reverse, rare
+ * instructions.
  *
  *   dd /0  FLD m64          op [rsi]; fnstsw; fstp tbyte [rdx]          rdx: the register that becomes ST(0)
  *   dc /1  FMUL m64         fld tbyte [rdx]; op [rsi]; fnstsw; fstp tbyte [rdx]
@@ -23,21 +24,28 @@
 
 enum form {
 	FORM_NONE,
-	FORM_LOAD,      /* memory to a new ST(0) */
-	FORM_CONST,     /* a constant to a new ST(0) */
-	FORM_MEM,       /* ST(0) op memory to ST(0) */
-	FORM_MEM_CMP,   /* ST(0) with memory */
-	FORM_STORE,     /* ST(0) to memory */
-	FORM_UNARY,     /* ST(0) to ST(0) */
-	FORM_TEST,      /* ST(0) */
-	FORM_BIN_ST0,   /* ST(0) op ST(i) to ST(0) */
-	FORM_BIN_STI,   /* ST(i) op ST(0) to ST(i) */
-	FORM_CMP,       /* ST(0) with ST(i) */
+	FORM_LOAD,	/* memory to a new ST(0) */
+	FORM_CONST,	/* a constant to a new ST(0) */
+	FORM_MEM,	/* ST(0) op memory to ST(0) */
+	FORM_MEM_CMP,	/* ST(0) with memory */
+	FORM_STORE,	/* ST(0) to memory */
+	FORM_UNARY,	/* ST(0) to ST(0) */
+	FORM_TEST,	/* ST(0) */
+	FORM_BIN_ST0,	/* ST(0) op ST(i) to ST(0) */
+	FORM_BIN_STI,	/* ST(i) op ST(0) to ST(i) */
+	FORM_CMP,	/* ST(0) with ST(i) */
 	FORM_CMP_FLAGS, /* the same, to RFLAGS */
-	FORM_TWO,       /* ST(0), ST(1) to ST(1), which becomes ST(0) */
-	FORM_TWO_KEEP,  /* ST(0), ST(1) to ST(0) */
+	FORM_TWO,	/* ST(0), ST(1) to ST(1), which becomes ST(0) */
+	FORM_TWO_KEEP,	/* ST(0), ST(1) to ST(0) */
 	/* No code at all: */
-	FORM_LOAD80, FORM_STORE80, FORM_COPY_UP /* FLD ST(i) */, FORM_COPY /* FST(P) ST(i) */, FORM_XCH, FORM_CMOV, FORM_FREE, FORM_TURN,
+	FORM_LOAD80,
+	FORM_STORE80,
+	FORM_COPY_UP /* FLD ST(i) */,
+	FORM_COPY /* FST(P) ST(i) */,
+	FORM_XCH,
+	FORM_CMOV,
+	FORM_FREE,
+	FORM_TURN,
 	FORM_NOP,
 };
 enum { CC_ALL = 15, CC_C1 = 2 };
@@ -49,7 +57,8 @@ struct shape {
 static struct shape shape_mem(unsigned opcode, unsigned reg)
 {
 	static const struct shape none = { FORM_NONE }, load = { FORM_LOAD, 0, CC_C1 };
-	const struct shape arith = { reg == 2 || reg == 3 ? FORM_MEM_CMP : FORM_MEM, reg == 3, reg == 2 || reg == 3 ? CC_ALL : CC_C1 };
+	const struct shape arith = { reg == 2 || reg == 3 ? FORM_MEM_CMP : FORM_MEM, reg == 3,
+				     reg == 2 || reg == 3 ? CC_ALL : CC_C1 };
 	const struct shape store = { FORM_STORE, reg != 2, CC_C1 };
 
 	if (!(opcode & 1)) /* D8 DA DC DE */
@@ -164,8 +173,8 @@ static void put_bytes(struct code_buf *k, const char *s, unsigned n)
 #define LOAD_STI "\xdb\x29"  /* fld tbyte [rcx] */
 #define STORE_ST0 "\xdb\x3a" /* fstp tbyte [rdx] */
 #define STORE_STI "\xdb\x39"
-#define STATUS "\xdf\xe0"    /* fnstsw ax */
-#define DROP "\xdd\xd8"      /* fstp st0 */
+#define STATUS "\xdf\xe0" /* fnstsw ax */
+#define DROP "\xdd\xd8"	  /* fstp st0 */
 
 static void put_op_mem(struct code_buf *k, const struct insn *i)
 {
@@ -323,12 +332,12 @@ static inline void run_code(struct cpu *c, const struct thunk *t, void *mem, uin
 }
 
 /* Every function below: the exact way unless this holds; nothing is changed before. */
-#define FAST_IF(cond)                                                                                                  \
-	do {                                                                                                           \
-		if (UNLIKELY(!(fast_ok(c) && (cond)))) {                                                               \
-			x87_run(c, t, i);                                                                              \
-			return;                                                                                        \
-		}                                                                                                      \
+#define FAST_IF(cond)                                    \
+	do {                                             \
+		if (UNLIKELY(!(fast_ok(c) && (cond)))) { \
+			x87_run(c, t, i);                \
+			return;                          \
+		}                                        \
 	} while (0)
 
 static void *mem_read(struct cpu *c, const struct thunk *t, const struct insn *i)
@@ -493,12 +502,14 @@ static void run_nop(struct cpu *c, const struct thunk *t, const struct insn *i)
 thunk_fn x87_choose(struct thunk *t, const struct insn *i)
 {
 	static const thunk_fn run[] = {
-		[FORM_NONE] = x87_run, [FORM_LOAD] = run_load, [FORM_CONST] = run_const, [FORM_MEM] = run_mem, [FORM_MEM_CMP] = run_mem,
-		[FORM_STORE] = run_store, [FORM_UNARY] = run_unary, [FORM_TEST] = run_unary, [FORM_BIN_ST0] = run_binary,
-		[FORM_BIN_STI] = run_binary, [FORM_CMP] = run_binary, [FORM_CMP_FLAGS] = run_binary, [FORM_TWO] = run_two,
-		[FORM_TWO_KEEP] = run_two, [FORM_LOAD80] = run_load80, [FORM_STORE80] = run_store80, [FORM_COPY_UP] = run_copy_up,
-		[FORM_COPY] = run_copy, [FORM_XCH] = run_xch, [FORM_CMOV] = run_cmov, [FORM_FREE] = run_free, [FORM_TURN] = run_turn,
-		[FORM_NOP] = run_nop,
+		[FORM_NONE] = x87_run,	      [FORM_LOAD] = run_load,	    [FORM_CONST] = run_const,
+		[FORM_MEM] = run_mem,	      [FORM_MEM_CMP] = run_mem,	    [FORM_STORE] = run_store,
+		[FORM_UNARY] = run_unary,     [FORM_TEST] = run_unary,	    [FORM_BIN_ST0] = run_binary,
+		[FORM_BIN_STI] = run_binary,  [FORM_CMP] = run_binary,	    [FORM_CMP_FLAGS] = run_binary,
+		[FORM_TWO] = run_two,	      [FORM_TWO_KEEP] = run_two,    [FORM_LOAD80] = run_load80,
+		[FORM_STORE80] = run_store80, [FORM_COPY_UP] = run_copy_up, [FORM_COPY] = run_copy,
+		[FORM_XCH] = run_xch,	      [FORM_CMOV] = run_cmov,	    [FORM_FREE] = run_free,
+		[FORM_TURN] = run_turn,	      [FORM_NOP] = run_nop,
 	};
 	struct shape s = shape_of(i);
 

@@ -1,7 +1,7 @@
 /*
- * FXSAVE, FXRSTOR, the XSAVE family and MXCSR (SDM vol. 1, 10.5 and chapter 13), in C: what they save is the guest's image, and
- * the components are those that guests are shown: x87, SSE, AVX. AVX lies behind the header in the standard and in the compacted
- * format, so the two differ in the header alone. Init optimisation yes, modified optimisation no.
+ * FXSAVE, FXRSTOR, the XSAVE family and MXCSR (SDM vol. 1, 10.5 and chapter 13), in C: what they save is the guest's
+ * image, and the components are those that guests are shown: x87, SSE, AVX. AVX lies behind the header in the standard
+ * and in the compacted format, so the two differ in the header alone. Init optimisation yes, modified optimisation no.
  */
 #include "engine/soft/thunk.h"
 
