@@ -1,7 +1,7 @@
 /*
- * ACPI tables (ACPI 6.5, chapter 5) with bhyve's contents and placement (bhyve.md 5.7): RSDT, XSDT, RSDP, FACP, APIC, HPET, MCFG,
- * FACS, SPCR, SRAT, DSDT from 0xF2400 up. Built in a buffer of host memory, then copied. The DSDT is in acpi_dsdt.c.
- * x2APIC entries appear for APIC ids from 255 on, which bhyve cannot have.
+ * ACPI tables (ACPI 6.5, chapter 5) with bhyve's contents and placement (bhyve.md 5.7): RSDT, XSDT, RSDP, FACP, APIC,
+ * HPET, MCFG, FACS, SPCR, SRAT, DSDT from 0xF2400 up. Built in a buffer of host memory, then copied. The DSDT is in
+ * acpi_dsdt.c. x2APIC entries appear for APIC ids from 255 on, which bhyve cannot have.
  */
 #include "board/acpi_int.h"
 
@@ -19,8 +19,8 @@ struct acpi {
 	struct pc *pc;
 	uint8_t *buf; /* of the whole area */
 	size_t size, len;
-	size_t open;  /* offset of the table being written */
-	bool full;    /* something did not fit */
+	size_t open;		 /* offset of the table being written */
+	bool full;		 /* something did not fit */
 	gpa_t table[TABLES_MAX]; /* what RSDT and XSDT list */
 	unsigned n;
 	uint8_t sink[64];
@@ -129,9 +129,15 @@ static void put_gas(struct acpi *a, unsigned space, unsigned bits, unsigned acce
 /* ------ fixed tables ------ */
 
 enum { /* FACP flags */
-	FACP_WBINVD = 1, FACP_C1 = 1 << 2, FACP_SLEEP_BUTTON = 1 << 5, FACP_TIMER_32 = 1 << 8, FACP_RESET = 1 << 10,
-	FACP_HEADLESS = 1 << 12, FACP_APIC_PHYSICAL = 1 << 19,
-	FACP_NO_VGA = 1 << 2, FACP_NO_ASPM = 1 << 4, /* boot architecture flags */
+       FACP_WBINVD = 1,
+       FACP_C1 = 1 << 2,
+       FACP_SLEEP_BUTTON = 1 << 5,
+       FACP_TIMER_32 = 1 << 8,
+       FACP_RESET = 1 << 10,
+       FACP_HEADLESS = 1 << 12,
+       FACP_APIC_PHYSICAL = 1 << 19,
+       FACP_NO_VGA = 1 << 2,
+       FACP_NO_ASPM = 1 << 4, /* boot architecture flags */
 };
 
 static void facp_extended(struct acpi *a, gpa_t facs, gpa_t dsdt)
@@ -180,14 +186,16 @@ static void facp(struct acpi *a, gpa_t facs, gpa_t dsdt)
 	put(a, 4, 1);
 	put(a, 2, 1);
 	put(a, 0, 3);
-	put(a, 101, 2);  /* C2 and C3 latencies that mean: there is none */
+	put(a, 101, 2); /* C2 and C3 latencies that mean: there is none */
 	put(a, 1001, 2);
 	put(a, 0, 6);
-	put(a, 0, 2); /* day and month alarm */
+	put(a, 0, 2);	 /* day and month alarm */
 	put(a, 0x32, 1); /* CMOS cell of the century */
 	put(a, FACP_NO_VGA | FACP_NO_ASPM, 2);
 	put(a, 0, 1);
-	put(a, FACP_WBINVD | FACP_C1 | FACP_SLEEP_BUTTON | FACP_TIMER_32 | FACP_RESET | FACP_HEADLESS | FACP_APIC_PHYSICAL, 4);
+	put(a,
+	    FACP_WBINVD | FACP_C1 | FACP_SLEEP_BUTTON | FACP_TIMER_32 | FACP_RESET | FACP_HEADLESS | FACP_APIC_PHYSICAL,
+	    4);
 	facp_extended(a, facs, dsdt);
 	table_end_listed(a);
 }
@@ -448,11 +456,14 @@ int acpi_build(struct pc *pc, struct err *e)
 	AUTO_FREE uint8_t *buf = xcalloc(1, a.size);
 
 	if (pc->low_size < pc->mm->acpi_end)
-		return err_set(e, -ENOSPC, "memory.size: no room for the ACPI tables below 1 MiB; acpi_tables=false leaves them out");
+		return err_set(
+			e, -ENOSPC,
+			"memory.size: no room for the ACPI tables below 1 MiB; acpi_tables=false leaves them out");
 	a.buf = buf;
 	tables(&a);
 	if (a.full)
-		return err_set(e, -ENOSPC, "the ACPI tables of %u vCPUs do not fit in the %zu bytes at 0x%" PRIx64, pc->o.ncpu,
-			       a.size, pc->mm->acpi);
-	return aspace_write(pc->mem, pc->mm->acpi, a.buf, a.len) == MEM_OK ? 0 : err_set(e, -EFAULT, "ACPI tables: no RAM");
+		return err_set(e, -ENOSPC, "the ACPI tables of %u vCPUs do not fit in the %zu bytes at 0x%" PRIx64,
+			       pc->o.ncpu, a.size, pc->mm->acpi);
+	return aspace_write(pc->mem, pc->mm->acpi, a.buf, a.len) == MEM_OK ? 0
+									   : err_set(e, -EFAULT, "ACPI tables: no RAM");
 }

@@ -1,6 +1,6 @@
 /*
- * The DSDT. Its names are bhyve's, since guests remember device paths: \_SB.PCxx for each bus, under PC00 the bridge ISA with the
- * links LNKA to LNKH, HPET; \_SB.GENC for the VM generation page.
+ * The DSDT. Its names are bhyve's, since guests remember device paths: \_SB.PCxx for each bus, under PC00 the bridge
+ * ISA with the links LNKA to LNKH, HPET; \_SB.GENC for the VM generation page.
  */
 #include "board/acpi_int.h"
 

@@ -1,6 +1,6 @@
 /*
- * The ISA bridge in the DSDT: interrupt links over the PIRQ registers of its config space, and what sits at fixed ports. A link's
- * register: bit 7 off, low four bits the IRQ (bhyve.md 4.17).
+ * The ISA bridge in the DSDT: interrupt links over the PIRQ registers of its config space, and what sits at fixed
+ * ports. A link's register: bit 7 off, low four bits the IRQ (bhyve.md 4.17).
  */
 #include "board/acpi_int.h"
 

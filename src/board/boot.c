@@ -1,7 +1,7 @@
 /*
- * Which loader a file needs, and the states in which the protocols want the processor: 32-bit flat protected mode without
- * paging, or 64-bit mode with the low 4 GiB mapped one to one. What firmware would have done to the local APICs and MTRRs is
- * done here, since there is none.
+ * Which loader a file needs, and the states in which the protocols want the processor: 32-bit flat protected mode
+ * without paging, or 64-bit mode with the low 4 GiB mapped one to one. What firmware would have done to the local APICs
+ * and MTRRs is done here, since there is none.
  */
 #include "board/boot_int.h"
 
@@ -46,7 +46,9 @@ static int flat_state(struct boot *b, uint64_t entry, bool long_mode, struct err
 	st_le64(gdt + SEL_CODE, gdt_entry(0xffffffff, code_attr(long_mode)));
 	st_le64(gdt + SEL_DATA, gdt_entry(0xffffffff, data_attr));
 	st_le64(gdt + SEL_TASK, 0x0000890000000067); /* base 0: never used, but the register must hold something */
-	b->cpu = (struct boot_cpu){ .long_mode = long_mode, .rip = entry, .cs = SEL_CODE, .ds = SEL_DATA, .tr = SEL_TASK };
+	b->cpu = (struct boot_cpu){
+		.long_mode = long_mode, .rip = entry, .cs = SEL_CODE, .ds = SEL_DATA, .tr = SEL_TASK
+	};
 	b->cpu.gdt_limit = sizeof(gdt) - 1;
 	b->cpu.gdt = boot_put_low(b, gdt, sizeof(gdt), "the descriptor table", e);
 	return b->cpu.gdt ? 0 : -ENOMEM;
@@ -155,11 +157,13 @@ struct boot_keys {
 	int entry;
 };
 static const struct prop boot_props[] = {
-	PROP_NODE("boot.kernel", .help = "kernel to start without firmware: bzImage, ELF, PVH, Multiboot 1 or 2; gzip allowed"),
+	PROP_NODE("boot.kernel",
+		  .help = "kernel to start without firmware: bzImage, ELF, PVH, Multiboot 1 or 2; gzip allowed"),
 	PROP_NODE("boot.initrd", .help = "initial RAM disk; for Multiboot the first module"),
 	PROP_NODE("boot.cmdline", .help = "kernel command line"),
 	PROP_NODE("boot.modules", .help = "Multiboot and PVH modules: PATH ARGS;PATH ARGS"),
-	PROP_ENUM("boot.entry", struct boot_keys, entry, .def = "auto", .choices = "auto|32|64|pvh|multiboot|multiboot2",
+	PROP_ENUM("boot.entry", struct boot_keys, entry, .def = "auto",
+		  .choices = "auto|32|64|pvh|multiboot|multiboot2",
 		  .help = "how the kernel is entered, where its file allows several ways"),
 	PROP_END,
 };
@@ -178,9 +182,10 @@ static int dispatch(struct boot *b, const struct image *img, enum boot_entry ent
 		return boot_multiboot(b, img, multiboot, e);
 	if (boot_elf_probe(img))
 		return boot_elf(b, img, entry, e);
-	return err_set(e, -EINVAL,
-		       "boot.kernel: %s: not a kernel of a known kind (bzImage, ELF, PVH, Multiboot 1 or 2, also with gzip)",
-		       img->path);
+	return err_set(
+		e, -EINVAL,
+		"boot.kernel: %s: not a kernel of a known kind (bzImage, ELF, PVH, Multiboot 1 or 2, also with gzip)",
+		img->path);
 }
 
 int boot_load(struct boot *b, struct err *e)

@@ -1,7 +1,7 @@
 /*
- * Starts a kernel without firmware: finds out what kind of file it is, places it and its data in guest RAM and says how the
- * boot processor begins. Files may be hostile: every offset and length of theirs is checked, errors are one line that names
- * the file.
+ * Starts a kernel without firmware: finds out what kind of file it is, places it and its data in guest RAM and says how
+ * the boot processor begins. Files may be hostile: every offset and length of theirs is checked, errors are one line
+ * that names the file.
  */
 #ifndef BOARD_BOOT_H
 #define BOARD_BOOT_H
@@ -40,8 +40,8 @@ struct boot {
 
 /* Loads what boot.kernel, boot.initrd, boot.cmdline, boot.modules and boot.entry say. */
 int boot_load(struct boot *b, struct err *e);
-/* Over a state after reset: REGS and SREGS of the boot processor as the protocol wants them; and on every processor what
- * firmware would have set up, MSRS (MTRRs) and, on the boot processor, LAPIC (virtual wire mode). */
+/* Over a state after reset: REGS and SREGS of the boot processor as the protocol wants them; and on every processor
+ * what firmware would have set up, MSRS (MTRRs) and, on the boot processor, LAPIC (virtual wire mode). */
 void boot_cpu_apply(const struct boot_cpu *c, struct x86_state *s);
 void boot_firmware_apply(const struct memmap *mm, bool bsp, struct x86_state *s);
 

@@ -1,8 +1,8 @@
 /*
- * ELF kernels. With a note XEN_ELFNOTE_PHYS32_ENTRY they are started by PVH (xen/include/public/arch-x86/hvm/start_info.h):
- * 32-bit, EBX points to hvm_start_info version 1. Without one the registers are those of the Linux protocol, 64-bit or 32-bit as
- * the file is: a Linux vmlinux runs, and others find a harmless pointer in RSI.
- * Left out: relocation of ET_DYN files, which are loaded where they say.
+ * ELF kernels. With a note XEN_ELFNOTE_PHYS32_ENTRY they are started by PVH
+ * (xen/include/public/arch-x86/hvm/start_info.h): 32-bit, EBX points to hvm_start_info version 1. Without one the
+ * registers are those of the Linux protocol, 64-bit or 32-bit as the file is: a Linux vmlinux runs, and others find a
+ * harmless pointer in RSI. Left out: relocation of ET_DYN files, which are loaded where they say.
  */
 #include "board/boot_int.h"
 
@@ -113,7 +113,8 @@ static int segment_load(struct boot *b, const struct image *img, const struct se
 		return err_set(e, -EINVAL, "%s: a segment with more bytes in the file than in memory", img->path);
 	r = boot_claim(b, img, s->paddr, s->memsz, "a segment", e);
 	if (r == 0)
-		r = boot_put_file(b, s->paddr, img, s->off, s->filesz, "a segment", e); /* fresh RAM behind it is zero */
+		r = boot_put_file(b, s->paddr, img, s->off, s->filesz, "a segment",
+				  e); /* fresh RAM behind it is zero */
 	if (r < 0)
 		return r;
 	if (x->entry - s->vaddr < s->memsz)

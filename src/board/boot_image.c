@@ -1,4 +1,5 @@
-/* Files to boot from. Reads are checked against the size that the file had at open; a file that shrinks meanwhile is an error. */
+/* Files to boot from. Reads are checked against the size that the file had at open; a file that shrinks meanwhile is an
+ * error. */
 #include "board/boot_int.h"
 
 #include "base/alloc.h"
@@ -63,7 +64,8 @@ static int inflate_into(struct image *img, z_stream *z, struct err *e)
 		r = inflate(z, Z_NO_FLUSH);
 	} while (r == Z_OK && (z->avail_in > 0 || z->avail_out == 0));
 	if (r != Z_STREAM_END)
-		return err_set(e, -EINVAL, "%s: the gzip data is damaged: %s", img->path, z->msg ? z->msg : "it ends too soon");
+		return err_set(e, -EINVAL, "%s: the gzip data is damaged: %s", img->path,
+			       z->msg ? z->msg : "it ends too soon");
 	img->size = z->total_out;
 	return 0;
 }
@@ -90,7 +92,8 @@ static int image_inflate(struct image *img, struct err *e)
 #else
 static int image_inflate(struct image *img, struct err *e)
 {
-	return err_set(e, -ENOTSUP, "%s: the file is compressed with gzip, and lhyve was built without zlib", img->path);
+	return err_set(e, -ENOTSUP, "%s: the file is compressed with gzip, and lhyve was built without zlib",
+		       img->path);
 }
 #endif
 

@@ -7,10 +7,10 @@
 /* A file to boot from: on disk, or inflated into memory. */
 struct image {
 	const char *path;
-	int fd;          /* -1: data holds it */
-	uint8_t *data;   /* inflated */
+	int fd;	       /* -1: data holds it */
+	uint8_t *data; /* inflated */
 	uint64_t size;
-	uint8_t *head;   /* the first head_len bytes, read at open */
+	uint8_t *head; /* the first head_len bytes, read at open */
 	size_t head_len;
 };
 enum { IMAGE_HEAD = 32768 };
@@ -24,9 +24,11 @@ int image_read(const struct image *img, uint64_t off, void *buf, size_t len, con
 
 /* [at, at + size) must be RAM of the map and not in use; becomes used. what: for the error. */
 int boot_claim(struct boot *b, const struct image *img, gpa_t at, uint64_t size, const char *what, struct err *e);
-/* A free place below `end` (exclusive); the highest, or the lowest at or above `start`. 0 and e set when there is none. */
+/* A free place below `end` (exclusive); the highest, or the lowest at or above `start`. 0 and e set when there is none.
+ */
 gpa_t boot_place_high(struct boot *b, uint64_t size, uint64_t align, gpa_t end, const char *what, struct err *e);
-gpa_t boot_place_low(struct boot *b, uint64_t size, uint64_t align, gpa_t start, gpa_t end, const char *what, struct err *e);
+gpa_t boot_place_low(struct boot *b, uint64_t size, uint64_t align, gpa_t start, gpa_t end, const char *what,
+		     struct err *e);
 /* File bytes and plain bytes into a claimed place. */
 int boot_put_file(struct boot *b, gpa_t at, const struct image *img, uint64_t off, uint64_t len, const char *what,
 		  struct err *e);
@@ -76,11 +78,11 @@ int boot_multiboot(struct boot *b, const struct image *img, unsigned version, st
 struct elf_image {
 	bool is64;
 	uint16_t machine;
-	uint64_t entry;      /* as in the header */
+	uint64_t entry;	     /* as in the header */
 	uint64_t entry_phys; /* translated through the segment that holds it */
 	gpa_t low, high;     /* extent in memory */
 	bool has_pvh;
-	uint64_t pvh;        /* XEN_ELFNOTE_PHYS32_ENTRY */
+	uint64_t pvh; /* XEN_ELFNOTE_PHYS32_ENTRY */
 	uint64_t shoff;
 	uint16_t shnum, shentsize, shstrndx;
 };

@@ -1,7 +1,7 @@
 /*
- * Linux boot protocol for x86 (Documentation/arch/x86/boot.rst): bzImage with 32-bit entry (protocol 2.02 on) and with 64-bit
- * entry (2.12 on). The real-mode code of the file is not run: what it would find out is written into the zero page.
- * zImage kernels (loaded low) are not supported.
+ * Linux boot protocol for x86 (Documentation/arch/x86/boot.rst): bzImage with 32-bit entry (protocol 2.02 on) and with
+ * 64-bit entry (2.12 on). The real-mode code of the file is not run: what it would find out is written into the zero
+ * page. zImage kernels (loaded low) are not supported.
  */
 #include "board/boot_int.h"
 
@@ -65,7 +65,8 @@ static int bzimage_entry(struct bzimage *bz, const struct image *img, enum boot_
 	bool has64 = bz->version >= 0x20c && (ld_le16(bz->hdr + HDR_XLOADFLAGS) & XLF_KERNEL_64);
 
 	if (entry == ENTRY_PVH)
-		return err_set(e, -ENOTSUP, "%s: boot.entry=pvh: a bzImage has no PVH entry, an ELF vmlinux has", img->path);
+		return err_set(e, -ENOTSUP, "%s: boot.entry=pvh: a bzImage has no PVH entry, an ELF vmlinux has",
+			       img->path);
 	if (entry == ENTRY_64 && !has64)
 		return err_set(e, -ENOTSUP, "%s: boot.entry=64: the kernel has no 64-bit entry", img->path);
 	bz->entry64 = has64 && entry != ENTRY_32;
@@ -84,7 +85,8 @@ static int bzimage_parse(struct bzimage *bz, const struct image *img, struct err
 		return err_set(e, -ENOTSUP, "%s: Linux boot protocol %u.%02u is too old, 2.02 is the least", img->path,
 			       bz->version >> 8, bz->version & 0xff);
 	if (!(bz->hdr[HDR_LOADFLAGS] & LOADED_HIGH))
-		return err_set(e, -ENOTSUP, "%s: a zImage (kernel below 640 KiB) is not supported, only bzImage", img->path);
+		return err_set(e, -ENOTSUP, "%s: a zImage (kernel below 640 KiB) is not supported, only bzImage",
+			       img->path);
 	bz->code_off = (sects ? sects + 1 : 5) * 512;
 	if (bz->code_off >= img->size)
 		return err_set(e, -EINVAL, "%s: the kernel is cut off behind its setup code", img->path);

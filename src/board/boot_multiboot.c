@@ -1,8 +1,8 @@
 /*
- * Multiboot 1 (specification 0.6.96) and Multiboot 2 (2.0). Files: ELF32, ELF64 (as GRUB takes them: entered in 32-bit mode all
- * the same) and the address fields of the header ("a.out kludge"). Given: command line, memory, memory map, modules, loader
- * name, ELF sections; for version 2 also the ACPI RSDPs, load base and end tag.
- * Left out: video modes, boot device, drives, APM; a kernel that requires one of them gets an error.
+ * Multiboot 1 (specification 0.6.96) and Multiboot 2 (2.0). Files: ELF32, ELF64 (as GRUB takes them: entered in 32-bit
+ * mode all the same) and the address fields of the header ("a.out kludge"). Given: command line, memory, memory map,
+ * modules, loader name, ELF sections; for version 2 also the ACPI RSDPs, load base and end tag. Left out: video modes,
+ * boot device, drives, APM; a kernel that requires one of them gets an error.
  */
 #include "board/boot_int.h"
 
@@ -85,7 +85,8 @@ static int parse1(struct multiboot *m, const struct image *img, struct err *e)
 	if (m->flags & 0xffff & ~MB1_KNOWN)
 		return err_set(e, -ENOTSUP, "%s: requires unknown Multiboot features, flags 0x%x", img->path, m->flags);
 	if (m->flags & MB1_VIDEO)
-		return err_set(e, -ENOTSUP, "%s: requires Multiboot video information; there is no display before a driver",
+		return err_set(e, -ENOTSUP,
+			       "%s: requires Multiboot video information; there is no display before a driver",
 			       img->path);
 	if (!(m->flags & MB1_KLUDGE))
 		return 0;
@@ -98,7 +99,16 @@ static int parse1(struct multiboot *m, const struct image *img, struct err *e)
 }
 
 enum {
-	H2_END, H2_REQUEST, H2_ADDRESS, H2_ENTRY, H2_CONSOLE, H2_FRAMEBUFFER, H2_ALIGN, H2_EFI_BS, H2_EFI32, H2_EFI64,
+	H2_END,
+	H2_REQUEST,
+	H2_ADDRESS,
+	H2_ENTRY,
+	H2_CONSOLE,
+	H2_FRAMEBUFFER,
+	H2_ALIGN,
+	H2_EFI_BS,
+	H2_EFI32,
+	H2_EFI64,
 	H2_RELOC,
 };
 
@@ -106,12 +116,12 @@ enum {
 static bool can_give(uint32_t tag)
 {
 	switch (tag) {
-	case 1: /* command line */
-	case 2: /* loader name */
-	case 3: /* modules */
-	case 4: /* basic memory */
-	case 6: /* memory map */
-	case 9: /* ELF sections */
+	case 1:	 /* command line */
+	case 2:	 /* loader name */
+	case 3:	 /* modules */
+	case 4:	 /* basic memory */
+	case 6:	 /* memory map */
+	case 9:	 /* ELF sections */
 	case 14: /* RSDP of ACPI 1.0 */
 	case 15: /* RSDP of ACPI 2.0 */
 	case 21: /* load base */
@@ -129,8 +139,9 @@ static int parse2_tag(struct multiboot *m, const struct image *img, const uint8_
 	case H2_REQUEST:
 		for (uint32_t i = 8; i + 4 <= size; i += 4)
 			if (!optional && !can_give(ld_le32(t + i)))
-				return err_set(e, -ENOTSUP, "%s: requires Multiboot 2 information %u, which there is not",
-					       img->path, ld_le32(t + i));
+				return err_set(e, -ENOTSUP,
+					       "%s: requires Multiboot 2 information %u, which there is not", img->path,
+					       ld_le32(t + i));
 		return 0;
 	case H2_ADDRESS:
 		if (size < 24)
@@ -148,8 +159,8 @@ static int parse2_tag(struct multiboot *m, const struct image *img, const uint8_
 		m->k.entry = ld_le32(t + 8);
 		return 0;
 	case H2_CONSOLE:
-	case H2_ALIGN: /* modules are page aligned anyway */
-	case H2_RELOC: /* allowed, not demanded: the kernel runs where it was linked */
+	case H2_ALIGN:	     /* modules are page aligned anyway */
+	case H2_RELOC:	     /* allowed, not demanded: the kernel runs where it was linked */
 	case H2_FRAMEBUFFER: /* a wish: the kernel finds no such tag */
 	case H2_EFI_BS:
 	case H2_EFI32:
@@ -158,7 +169,8 @@ static int parse2_tag(struct multiboot *m, const struct image *img, const uint8_
 	default:
 		if (optional)
 			return 0;
-		return err_set(e, -ENOTSUP, "%s: requires Multiboot 2 header tag %u, which is not known", img->path, type);
+		return err_set(e, -ENOTSUP, "%s: requires Multiboot 2 header tag %u, which is not known", img->path,
+			       type);
 	}
 	return err_set(e, -EINVAL, "%s: Multiboot 2 header tag %u of %u bytes is too short", img->path, type, size);
 }
@@ -168,7 +180,8 @@ static int parse2(struct multiboot *m, const struct image *img, struct err *e)
 	const uint8_t *h = img->head + m->off;
 
 	if (ld_le32(h + 4) != 0)
-		return err_set(e, -ENOTSUP, "%s: a Multiboot 2 kernel for architecture %u, not x86", img->path, ld_le32(h + 4));
+		return err_set(e, -ENOTSUP, "%s: a Multiboot 2 kernel for architecture %u, not x86", img->path,
+			       ld_le32(h + 4));
 	m->length = ld_le32(h + 8);
 	if (m->length < 16 || !range_in(m->off, m->length, img->head_len))
 		return err_set(e, -EINVAL, "%s: the Multiboot 2 header has %u bytes", img->path, m->length);
@@ -199,12 +212,13 @@ static int load_kludge(struct boot *b, struct multiboot *m, const struct image *
 	if (k->load == 0xffffffff) /* version 2: the file is loaded from its start */
 		k->load = k->header - m->off;
 	if (k->header < k->load || k->header - k->load > m->off)
-		return err_set(e, -EINVAL, "%s: Multiboot header address 0x%x does not fit load address 0x%x", img->path, k->header,
-			       k->load);
+		return err_set(e, -EINVAL, "%s: Multiboot header address 0x%x does not fit load address 0x%x",
+			       img->path, k->header, k->load);
 	off = m->off - (k->header - k->load);
 	len = k->load_end ? (uint64_t)k->load_end - k->load : img->size - off;
 	if ((k->load_end && k->load_end < k->load) || !range_in(off, len, img->size))
-		return err_set(e, -EINVAL, "%s: Multiboot load end address 0x%x lies outside the file", img->path, k->load_end);
+		return err_set(e, -EINVAL, "%s: Multiboot load end address 0x%x lies outside the file", img->path,
+			       k->load_end);
 	mem = k->bss_end && k->bss_end > k->load && k->bss_end - k->load > len ? k->bss_end - k->load : len;
 	r = boot_claim(b, img, k->load, mem, "the kernel", e);
 	if (r == 0)
@@ -224,12 +238,14 @@ static int load(struct boot *b, struct multiboot *m, const struct image *img, st
 		return load_kludge(b, m, img, e);
 	}
 	if (!boot_elf_probe(img))
-		return err_set(e, -EINVAL, "%s: a Multiboot kernel that is not ELF and does not say where it lies", img->path);
+		return err_set(e, -EINVAL, "%s: a Multiboot kernel that is not ELF and does not say where it lies",
+			       img->path);
 	r = elf_load(b, img, &m->elf, e);
 	if (r < 0)
 		return r;
 	if (!m->has_entry && m->elf.entry_phys > UINT32_MAX)
-		return err_set(e, -EINVAL, "%s: the entry 0x%" PRIx64 " lies above 4 GiB", img->path, m->elf.entry_phys);
+		return err_set(e, -EINVAL, "%s: the entry 0x%" PRIx64 " lies above 4 GiB", img->path,
+			       m->elf.entry_phys);
 	m->is_elf = true;
 	m->load_base = m->elf.low;
 	m->entry = m->has_entry ? m->k.entry : m->elf.entry_phys;
@@ -315,7 +331,12 @@ static char *full_cmdline(const struct boot *b, const struct image *img)
 
 enum { INFO1_SIZE = 120, MODULE1 = 16, MMAP1 = 24 };
 enum {
-	I1_MEMORY = 1, I1_CMDLINE = 4, I1_MODS = 8, I1_ELF = 0x20, I1_MMAP = 0x40, I1_LOADER = 0x200,
+	I1_MEMORY = 1,
+	I1_CMDLINE = 4,
+	I1_MODS = 8,
+	I1_ELF = 0x20,
+	I1_MMAP = 0x40,
+	I1_LOADER = 0x200,
 };
 
 static int info1_modules(struct boot *b, uint8_t *info, const struct boot_modules *mods, struct err *e)

@@ -1,6 +1,6 @@
 /*
- * Places in guest RAM for what a kernel is given. The kernel's own ranges are claimed first; everything else is put where there
- * is room, so that no kernel can lie on top of its own information.
+ * Places in guest RAM for what a kernel is given. The kernel's own ranges are claimed first; everything else is put
+ * where there is room, so that no kernel can lie on top of its own information.
  */
 #include "board/boot_int.h"
 
@@ -46,7 +46,8 @@ int boot_claim(struct boot *b, const struct image *img, gpa_t at, uint64_t size,
 		return 0;
 	if (at + size < at || !in_ram(b, at, size))
 		return err_set(e, -EINVAL,
-			       "%s: %s at 0x%" PRIx64 ", 0x%" PRIx64 " bytes, does not lie in guest RAM; more memory (-m)?",
+			       "%s: %s at 0x%" PRIx64 ", 0x%" PRIx64
+			       " bytes, does not lie in guest RAM; more memory (-m)?",
 			       img->path, what, at, size);
 	if (used_at(b, at, size))
 		return err_set(e, -EINVAL, "%s: %s at 0x%" PRIx64 " overlaps another part", img->path, what, at);
@@ -100,8 +101,9 @@ static gpa_t place(struct boot *b, uint64_t size, uint64_t align, gpa_t start, g
 			at = high ? highest(b, size, align, lo, hi) : lowest(b, size, align, lo, hi);
 	}
 	if (!at) {
-		err_set(e, -ENOMEM, "boot: no room in guest RAM for %s, 0x%" PRIx64 " bytes below 0x%" PRIx64
-			"; more memory (-m)?", what, size, end);
+		err_set(e, -ENOMEM,
+			"boot: no room in guest RAM for %s, 0x%" PRIx64 " bytes below 0x%" PRIx64 "; more memory (-m)?",
+			what, size, end);
 		return 0;
 	}
 	return use(b, at, size, what, e) < 0 ? 0 : at;
@@ -112,7 +114,8 @@ gpa_t boot_place_high(struct boot *b, uint64_t size, uint64_t align, gpa_t end, 
 	return place(b, size, align, 0, end, true, what, e);
 }
 
-gpa_t boot_place_low(struct boot *b, uint64_t size, uint64_t align, gpa_t start, gpa_t end, const char *what, struct err *e)
+gpa_t boot_place_low(struct boot *b, uint64_t size, uint64_t align, gpa_t start, gpa_t end, const char *what,
+		     struct err *e)
 {
 	return place(b, size, align, start, end, false, what, e);
 }

@@ -34,7 +34,7 @@ struct memmap {
 	/* lines */
 	uint8_t com_irq[4];
 	uint8_t sci_irq, kbd_irq, mouse_irq, rtc_irq, pit_irq, hpet_first_irq;
-	uint8_t pit_pin; /* of the I/O APIC, where IRQ 0 arrives */
+	uint8_t pit_pin;	   /* of the I/O APIC, where IRQ 0 arrives */
 	uint8_t acpi_on, acpi_off; /* values for smi_cmd */
 };
 

@@ -1,6 +1,6 @@
 /*
- * MP table (Intel MultiProcessor Specification 1.4) for guests that know no ACPI, with bhyve's contents (bhyve.md 5.8). Its room
- * ends where SMBIOS begins, which is checked.
+ * MP table (Intel MultiProcessor Specification 1.4) for guests that know no ACPI, with bhyve's contents (bhyve.md 5.8).
+ * Its room ends where SMBIOS begins, which is checked.
  */
 #include "board/pc.h"
 
@@ -13,12 +13,19 @@
 #include <string.h>
 
 enum {
-	FLOATING = 16, HEADER = 44,
-	BUS_PCI = 0, BUS_ISA = 1,
-	INT_INT = 0, INT_NMI = 1, INT_EXTINT = 3,
-	LEVEL_LOW = 0xf, CONFORMS = 0,
+	FLOATING = 16,
+	HEADER = 44,
+	BUS_PCI = 0,
+	BUS_ISA = 1,
+	INT_INT = 0,
+	INT_NMI = 1,
+	INT_EXTINT = 3,
+	LEVEL_LOW = 0xf,
+	CONFORMS = 0,
 	CPU_SIGNATURE = 0x6a5, /* family 6, model 10 (26 with the extended field, which has no room here), stepping 5 */
-	SLOTS = 32, PINS = 4, BUSES = 256,
+	SLOTS = 32,
+	PINS = 4,
+	BUSES = 256,
 };
 #define CPU_FEATURES 0xbfebfbffu
 
@@ -54,7 +61,7 @@ static void processors(struct mptable *m)
 	for (unsigned i = 0; i < m->pc->o.ncpu && i < 255; i++, m->entries++) {
 		put(m, 0, 1);
 		put(m, i, 1);
-		put(m, 0x10, 1); /* version of the local APIC */
+		put(m, 0x10, 1);	   /* version of the local APIC */
 		put(m, i == 0 ? 3 : 1, 1); /* enabled; the boot processor */
 		put(m, CPU_SIGNATURE, 4);
 		put(m, CPU_FEATURES, 4);
@@ -81,7 +88,8 @@ static void ioapic(struct mptable *m)
 	m->entries++;
 }
 
-static void interrupt(struct mptable *m, unsigned kind, unsigned flags, unsigned from_bus, unsigned from_irq, unsigned pin)
+static void interrupt(struct mptable *m, unsigned kind, unsigned flags, unsigned from_bus, unsigned from_irq,
+		      unsigned pin)
 {
 	put(m, 3, 1);
 	put(m, kind, 1);
@@ -179,8 +187,10 @@ int mptable_build(struct pc *pc, struct err *e)
 	local_interrupt(&m, INT_EXTINT, 0);
 	local_interrupt(&m, INT_NMI, 1);
 	if (m.full)
-		return err_set(e, -ENOSPC, "the MP table of %u vCPUs does not fit in %zu bytes; x86.mptable=false (-Y) leaves it out",
-			       pc->o.ncpu, m.size);
+		return err_set(
+			e, -ENOSPC,
+			"the MP table of %u vCPUs does not fit in %zu bytes; x86.mptable=false (-Y) leaves it out",
+			pc->o.ncpu, m.size);
 	header(&m);
 	return aspace_write(pc->mem, mm->mptable, buf, m.len) == MEM_OK ? 0 : err_set(e, -EFAULT, "MP table: no RAM");
 }

@@ -1,8 +1,8 @@
 /*
  * Builds the machine in bhyve's order (bhyve.md 1.5): memory, chips, PCI, then tables and boot image.
  *
- * Interrupt lines: line 0 to 15 are the ISA's and reach the 8259 pair and the I/O APIC pin of the same number, but IRQ 0 arrives
- * at pin 2, where the 8259's cascade leaves room. Lines 16 to 31 reach the I/O APIC only.
+ * Interrupt lines: line 0 to 15 are the ISA's and reach the 8259 pair and the I/O APIC pin of the same number, but IRQ
+ * 0 arrives at pin 2, where the 8259's cascade leaves room. Lines 16 to 31 reach the I/O APIC only.
  */
 #include "board/pc.h"
 
@@ -96,13 +96,16 @@ static int memory_size(const struct pc *pc, uint64_t *size, struct err *e)
 	const char *text = conf_get(pc->o.conf, "memory.size");
 
 	if (!value_memsize(text ? text : "256M", size)) {
-		err_set(e, -EINVAL, "invalid memsize '%s': expected a number, of MiB if it is small, or one with K, M, G or T", text);
+		err_set(e, -EINVAL,
+			"invalid memsize '%s': expected a number, of MiB if it is small, or one with K, M, G or T",
+			text);
 		if (e)
 			e->status = 64;
 		return -EINVAL;
 	}
 	if (*size % 4096)
-		return err_set(e, -EINVAL, "Unable to setup memory (22): memory.size '%s' is not a multiple of 4 KiB", text);
+		return err_set(e, -EINVAL, "Unable to setup memory (22): memory.size '%s' is not a multiple of 4 KiB",
+			       text);
 	return 0;
 }
 
@@ -190,7 +193,7 @@ static int chips_build(struct pc *pc, struct err *e)
 		const struct device_class *cls;
 		void (*wire)(struct pc *pc, struct device *d);
 	} rest[] = {
-		{ &isa_pit_class, NULL },  { &isa_hpet_class, NULL }, { &isa_rtc_class, wire_rtc },
+		{ &isa_pit_class, NULL }, { &isa_hpet_class, NULL },  { &isa_rtc_class, wire_rtc },
 		{ &isa_ps2_class, NULL }, { &isa_ports_class, NULL },
 	};
 
@@ -299,7 +302,7 @@ int pc_load(struct pc *pc, struct boot_cpu *cpu, struct err *e)
 
 void pc_reset(struct pc *pc, enum reset_kind k)
 {
-	list_for_each(l, &pc->devices)
+	list_for_each (l, &pc->devices)
 		device_reset(list_entry(l, struct device, link), k);
 	pci_host_reset(pc->pci, k);
 }
@@ -320,7 +323,7 @@ void pc_each_device(struct pc *pc, void (*fn)(void *self, struct device *d), voi
 {
 	struct each x = { fn, self };
 
-	list_for_each(l, &pc->devices)
+	list_for_each (l, &pc->devices)
 		fn(self, list_entry(l, struct device, link));
 	if (pc->pci)
 		pci_host_each(pc->pci, each_pci, &x);

@@ -1,6 +1,7 @@
 /*
- * The PC that bhyve shows (bhyve.md 5): memory, chips, PCI, tables, boot image, wired once. It knows no engine: what leaves the
- * board towards the CPUs goes through struct pc_host, what comes from them arrives at pc_io, pc_mmio, pc_intack, pc_eoi.
+ * The PC that bhyve shows (bhyve.md 5): memory, chips, PCI, tables, boot image, wired once. It knows no engine: what
+ * leaves the board towards the CPUs goes through struct pc_host, what comes from them arrives at pc_io, pc_mmio,
+ * pc_intack, pc_eoi.
  */
 #ifndef BOARD_PC_H
 #define BOARD_PC_H

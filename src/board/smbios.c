@@ -1,6 +1,6 @@
 /*
- * SMBIOS 2.6 tables (DMTF DSP0134) from the keys of bhyve.md 3.4, at bhyve's place. Handles count up from 1. Unlike bhyve's, the
- * handles of the memory array in types 17 and 19 are right, and type 16 counts the devices that there are.
+ * SMBIOS 2.6 tables (DMTF DSP0134) from the keys of bhyve.md 3.4, at bhyve's place. Handles count up from 1. Unlike
+ * bhyve's, the handles of the memory array in types 17 and 19 are right, and type 16 counts the devices that there are.
  */
 #include "board/pc.h"
 
@@ -21,8 +21,8 @@ struct smbios {
 	const struct pc *pc;
 	uint8_t *buf;
 	size_t size, len;
-	size_t start;     /* of the structure being written */
-	uint8_t strings;  /* of it, so far; they collect in text */
+	size_t start;	 /* of the structure being written */
+	uint8_t strings; /* of it, so far; they collect in text */
 	char text[16384];
 	size_t text_len;
 	uint16_t handle, count;
@@ -91,7 +91,8 @@ static void end(struct smbios *s)
 
 /* ------ structures ------ */
 
-#define BIOS_CHARACTERISTICS (BIT64(4) | BIT64(7) | BIT64(12) | BIT64(15) | BIT64(19)) /* ISA, PCI, shadowing, CD boot, EDD */
+#define BIOS_CHARACTERISTICS \
+	(BIT64(4) | BIT64(7) | BIT64(12) | BIT64(15) | BIT64(19)) /* ISA, PCI, shadowing, CD boot, EDD */
 
 static void bios(struct smbios *s)
 {
@@ -177,7 +178,7 @@ static void baseboard(struct smbios *s)
 	put(s, 1, 1); /* hosting board */
 	key(s, "board.location", "None");
 	put(s, s->handle + 1, 2); /* the chassis, which comes next */
-	put(s, 0x0a, 1); /* motherboard */
+	put(s, 0x0a, 1);	  /* motherboard */
 	put(s, 0, 1);
 	end(s);
 }
@@ -191,7 +192,7 @@ static void chassis(struct smbios *s)
 	key(s, "chassis.serial_number", "None");
 	key(s, "chassis.asset_tag", "None");
 	put(s, 0x030303, 3); /* boot, power, thermal: safe */
-	put(s, 3, 1); /* security: none */
+	put(s, 3, 1);	     /* security: none */
 	put(s, 0, 4);
 	put(s, 0, 2);
 	put(s, 0, 2);
@@ -216,9 +217,9 @@ static void processor(struct smbios *s, unsigned n)
 	put(s, a, 4);
 	put(s, d, 4);
 	text(s, " ");
-	put(s, 0, 7); /* voltage, clocks: unknown */
-	put(s, 0x41, 1); /* there, and enabled */
-	put(s, 2, 1); /* upgrade unknown */
+	put(s, 0, 7);		   /* voltage, clocks: unknown */
+	put(s, 0x41, 1);	   /* there, and enabled */
+	put(s, 2, 1);		   /* upgrade unknown */
 	put(s, 0xffffffffffff, 6); /* no cache handles */
 	text(s, "None");
 	text(s, "None");
@@ -402,7 +403,9 @@ int smbios_build(struct pc *pc, struct err *e)
 	if (r < 0)
 		return r;
 	if (s->full)
-		return err_set(e, -ENOSPC, "the SMBIOS tables do not fit in %zu bytes: fewer sockets or shorter strings", s->size);
+		return err_set(e, -ENOSPC,
+			       "the SMBIOS tables do not fit in %zu bytes: fewer sockets or shorter strings", s->size);
 	entry_point(s, mm->smbios);
-	return aspace_write(pc->mem, mm->smbios, buf, s->len) == MEM_OK ? 0 : err_set(e, -EFAULT, "SMBIOS tables: no RAM");
+	return aspace_write(pc->mem, mm->smbios, buf, s->len) == MEM_OK ? 0
+									: err_set(e, -EFAULT, "SMBIOS tables: no RAM");
 }

@@ -1,6 +1,6 @@
 /*
- * AML writer (ACPI 6.5, 20.2; resource descriptors: 6.4). Package lengths have one to four bytes that depend on what they
- * count, so a block is written without its length, and aml_end moves the body up to make room.
+ * AML writer (ACPI 6.5, 20.2; resource descriptors: 6.4). Package lengths have one to four bytes that depend on what
+ * they count, so a block is written without its length, and aml_end moves the body up to make room.
  */
 #include "dev/aml.h"
 
@@ -372,7 +372,9 @@ enum { CRS_WORD = 0x88, CRS_DWORD = 0x87, CRS_QWORD = 0x8a };
 static void crs_window(struct aml *a, uint8_t tag, uint8_t type, uint64_t first, uint64_t last)
 {
 	unsigned size = tag == CRS_WORD ? 2 : tag == CRS_DWORD ? 4 : 8;
-	static const uint8_t flags[] = { [CRS_MEMORY] = 1 /* read-write */, [CRS_IO] = 3 /* all of it */, [CRS_BUS] = 0 };
+	static const uint8_t flags[] = {
+		[CRS_MEMORY] = 1 /* read-write */, [CRS_IO] = 3 /* all of it */, [CRS_BUS] = 0
+	};
 
 	put8(a, tag);
 	put(a, 3 + 5 * size, 2);

@@ -57,10 +57,11 @@ void vcpu_dump(struct vcpu *v)
 		return;
 	log_err("%s: rip %016" PRIx64 " rflags %08" PRIx64, v->name, s.rip, s.rflags);
 	for (unsigned i = 0; i < 16; i += 4)
-		log_err("%s: %-3s %016" PRIx64 " %-3s %016" PRIx64 " %-3s %016" PRIx64 " %-3s %016" PRIx64, v->name, names[i],
-			s.reg[i], names[i + 1], s.reg[i + 1], names[i + 2], s.reg[i + 2], names[i + 3], s.reg[i + 3]);
-	log_err("%s: cr0 %" PRIx64 " cr2 %" PRIx64 " cr3 %" PRIx64 " cr4 %" PRIx64 " efer %" PRIx64, v->name, s.cr0, s.cr2,
-		s.cr3, s.cr4, s.efer);
+		log_err("%s: %-3s %016" PRIx64 " %-3s %016" PRIx64 " %-3s %016" PRIx64 " %-3s %016" PRIx64, v->name,
+			names[i], s.reg[i], names[i + 1], s.reg[i + 1], names[i + 2], s.reg[i + 2], names[i + 3],
+			s.reg[i + 3]);
+	log_err("%s: cr0 %" PRIx64 " cr2 %" PRIx64 " cr3 %" PRIx64 " cr4 %" PRIx64 " efer %" PRIx64, v->name, s.cr0,
+		s.cr2, s.cr3, s.cr4, s.efer);
 	log_err("%s: gdt %016" PRIx64 " %04x idt %016" PRIx64 " %04x", v->name, s.gdt.base, s.gdt.limit, s.idt.base,
 		s.idt.limit);
 	dump_segments(v, &s);

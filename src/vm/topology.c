@@ -19,7 +19,8 @@ int topology_parse(const struct conf *conf, struct cpu_topology *t, unsigned *nc
 	uint64_t cpus, sockets, cores, threads, product;
 
 	if (number(conf, "cpus", 1, &cpus, e) < 0 || number(conf, "cores", 1, &cores, e) < 0 ||
-	    number(conf, "threads", 1, &threads, e) < 0 || number(conf, "sockets", has_cpus ? cpus : 1, &sockets, e) < 0)
+	    number(conf, "threads", 1, &threads, e) < 0 ||
+	    number(conf, "sockets", has_cpus ? cpus : 1, &sockets, e) < 0)
 		return -EINVAL;
 	product = sockets * cores * threads;
 	if (product > 65535)

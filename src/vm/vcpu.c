@@ -1,6 +1,6 @@
 /*
- * One thread for each vCPU: through the gate, into the engine, and back when the engine has something to decide. Application
- * processors wait for SIPI inside the engine.
+ * One thread for each vCPU: through the gate, into the engine, and back when the engine has something to decide.
+ * Application processors wait for SIPI inside the engine.
  */
 #include "vm/vm_int.h"
 
@@ -13,7 +13,6 @@
 #include <inttypes.h>
 #include <sched.h>
 #include <stdio.h>
-
 
 /* ------ creation ------ */
 

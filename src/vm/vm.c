@@ -1,6 +1,6 @@
 /*
- * A VM from its configuration to its end: the only place where board and engine meet. Data goes from the engine's callbacks to
- * the board, interrupts from the board to the engine; RAM of the memory space becomes the engine's slots.
+ * A VM from its configuration to its end: the only place where board and engine meet. Data goes from the engine's
+ * callbacks to the board, interrupts from the board to the engine; RAM of the memory space becomes the engine's slots.
  */
 #include "vm/vm_int.h"
 
@@ -23,7 +23,8 @@ static void strict_io(struct vm *vm, uint16_t port, unsigned size, bool write)
 {
 	char letter = size == 1 ? 'b' : size == 2 ? 'w' : 'l';
 
-	vm_finish(vm, END_ERROR, STATUS_ABORT, "Unhandled %s%c 0x%04x (x86.strictio)", write ? "out" : "in", letter, port);
+	vm_finish(vm, END_ERROR, STATUS_ABORT, "Unhandled %s%c 0x%04x (x86.strictio)", write ? "out" : "in", letter,
+		  port);
 }
 
 static void host_io(void *self, unsigned vcpu, uint16_t port, void *data, unsigned size, bool write)
@@ -282,10 +283,12 @@ static int check_firmware(const struct conf *conf, struct err *e)
 	const char *rom = conf_get(conf, "bootrom");
 
 	if (rom)
-		return err_set(e, -ENOTSUP, "bootrom=%s: firmware is not built yet; boot.kernel (--kernel) starts a kernel directly",
+		return err_set(e, -ENOTSUP,
+			       "bootrom=%s: firmware is not built yet; boot.kernel (--kernel) starts a kernel directly",
 			       rom);
 	if (!conf_get(conf, "boot.kernel"))
-		return err_set(e, -EINVAL, "no bootrom was configured, and no boot.kernel (--kernel) to start without one");
+		return err_set(e, -EINVAL,
+			       "no bootrom was configured, and no boot.kernel (--kernel) to start without one");
 	if (conf_find(conf, "domains"))
 		return err_set(e, -ENOTSUP, "domains (-n): NUMA is not built yet");
 	return 0;

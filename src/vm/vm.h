@@ -1,6 +1,6 @@
 /*
- * A virtual machine: built from a configuration, run to an end. One process has one VM; tests may have several, one after
- * another.
+ * A virtual machine: built from a configuration, run to an end. One process has one VM; tests may have several, one
+ * after another.
  */
 #ifndef VM_VM_H
 #define VM_VM_H
@@ -16,8 +16,8 @@ enum vm_end { END_RESET, END_POWEROFF, END_HALT, END_TRIPLE_FAULT, END_ERROR }; 
 
 /* Everything up to, but not including, the first guest instruction. conf is frozen. NULL with e set. */
 struct vm *vm_build(const struct conf *conf, struct err *e);
-/* Runs until the guest or a request ends it. *status (may be NULL) gets the exit status: the end, or pc-testdev's. The calling
- * thread becomes the loop thread. */
+/* Runs until the guest or a request ends it. *status (may be NULL) gets the exit status: the end, or pc-testdev's. The
+ * calling thread becomes the loop thread. */
 enum vm_end vm_run(struct vm *vm, int *status, struct err *e);
 void vm_free(struct vm *vm);
 
@@ -26,7 +26,8 @@ void vm_ask(struct vm *vm, enum vm_request r, unsigned arg);
 void vm_destroy(struct vm *vm); /* from outside: status 4 */
 /* The ACPI power button; false if the guest has not enabled ACPI. Loop thread. */
 bool vm_power_button(struct vm *vm);
-/* All vCPUs out of the engine at an instruction boundary, clocks stopped, devices drained; and on again. Loop thread. */
+/* All vCPUs out of the engine at an instruction boundary, clocks stopped, devices drained; and on again. Loop thread.
+ */
 int vm_pause(struct vm *vm, struct err *e);
 int vm_resume(struct vm *vm, struct err *e);
 bool vm_paused(const struct vm *vm);

@@ -16,15 +16,16 @@ struct vcpu {
 	pthread_t thread;
 	bool started;
 	/* Under vm->gate: */
-	bool out;       /* not inside engine_ops.run, and will not enter it while someone holds */
+	bool out;	/* not inside engine_ops.run, and will not enter it while someone holds */
 	unsigned holds; /* who wants this vCPU out, beside vm->holds */
 };
 
 enum { VM_SLOTS = 64, VM_EARLY = 16 };
 
 /*
- * The gate is a leaf lock: nothing else is taken and nothing is called with it held. Whoever wants vCPUs out of the engine
- * raises holds, kicks, and waits for `out`; a vCPU looks at holds under the gate before each run, so a kick cannot be lost.
+ * The gate is a leaf lock: nothing else is taken and nothing is called with it held. Whoever wants vCPUs out of the
+ * engine raises holds, kicks, and waits for `out`; a vCPU looks at holds under the gate before each run, so a kick
+ * cannot be lost.
  */
 struct vm {
 	const struct conf *conf;
@@ -50,9 +51,9 @@ struct vm {
 	int status;
 	char why[400];
 
-	bool paused;            /* loop thread */
-	struct job end_job;     /* stops the loop */
-	struct job halt_job;    /* looks whether all vCPUs are halted for good */
+	bool paused;	     /* loop thread */
+	struct job end_job;  /* stops the loop */
+	struct job halt_job; /* looks whether all vCPUs are halted for good */
 	pthread_mutex_t event_lock;
 	void (*event_fn)(void *self, const char *name, const char *text);
 	void *event_self;
@@ -77,8 +78,8 @@ uint8_t vm_phys_bits(void); /* of the host, as the guest sees them */
 int topology_parse(const struct conf *conf, struct cpu_topology *t, unsigned *ncpu, struct err *e);
 
 /* ------ vcpu.c ------ */
-int vcpu_create(struct vcpu *v, struct err *e);          /* engine part: CPUID, reset */
-int vcpu_start(struct vcpu *v, struct err *e);           /* its thread, which waits at the gate */
+int vcpu_create(struct vcpu *v, struct err *e); /* engine part: CPUID, reset */
+int vcpu_start(struct vcpu *v, struct err *e);	/* its thread, which waits at the gate */
 void vcpu_join(struct vcpu *v);
 void vcpu_hold(struct vcpu *v);
 void vcpu_release(struct vcpu *v);

@@ -1,6 +1,7 @@
 /*
- * CPUID leaf 15 gives the exact rate on processors that know their crystal; hypervisors tell it in leaf 40000010. Else it is
- * measured: one sample is taken when the program starts, the other at the first call, so most of the time has passed by itself.
+ * CPUID leaf 15 gives the exact rate on processors that know their crystal; hypervisors tell it in leaf 40000010. Else
+ * it is measured: one sample is taken when the program starts, the other at the first call, so most of the time has
+ * passed by itself.
  */
 #include "x86/tsc.h"
 

@@ -4,8 +4,8 @@
 
 #include "base/types.h"
 
-/* In kHz; the same answer each time. From CPUID where it says, else measured between program start and the first call. Any
- * thread. */
+/* In kHz; the same answer each time. From CPUID where it says, else measured between program start and the first call.
+ * Any thread. */
 uint64_t tsc_khz(void);
 
 #endif

@@ -1,6 +1,6 @@
 /*
- * Boot loaders against the protocols they speak: small images are made here, loaded into a RAM of a few MiB, and what a kernel
- * would find is read back. Then files that lie.
+ * Boot loaders against the protocols they speak: small images are made here, loaded into a RAM of a few MiB, and what a
+ * kernel would find is read back. Then files that lie.
  */
 #include "board/boot.h"
 #include "base/alloc.h"
@@ -221,8 +221,8 @@ static void bz_bad(void **state)
 		uint32_t val;
 		const char *text;
 	} bad[] = {
-		{ 0x206, 0x0201, "too old" },	   { 0x210, 0, "zImage" },   { 0x230, 3, "alignment" },
-		{ 0x230, 0x80000000, "alignment" }, { 0x260, 0x70000000, "no room" }, { 0x1f0, 0xff00, "cut off" },
+		{ 0x206, 0x0201, "too old" },		{ 0x210, 0, "zImage" },		  { 0x230, 3, "alignment" },
+		{ 0x230, 0x80000000, "alignment" },	{ 0x260, 0x70000000, "no room" }, { 0x1f0, 0xff00, "cut off" },
 		{ 0x238, 3, "boot.cmdline: 15 bytes" },
 	};
 
@@ -304,12 +304,22 @@ static void elf64_make(bool note)
 	memset(elf, 0, sizeof(elf));
 	memset(elf + CODE_OFF, 0xf4, CODE_SIZE);
 	*ehdr64() = (Elf64_Ehdr){
-		.e_ident = { 0x7f, 'E', 'L', 'F', ELFCLASS64, ELFDATA2LSB, 1 }, .e_type = ET_EXEC, .e_machine = EM_X86_64,
-		.e_version = 1, .e_entry = 0xffffffff80200010, .e_phoff = sizeof(Elf64_Ehdr), .e_ehsize = sizeof(Elf64_Ehdr),
-		.e_phentsize = sizeof(Elf64_Phdr), .e_phnum = note ? 2 : 1,
+		.e_ident = { 0x7f, 'E', 'L', 'F', ELFCLASS64, ELFDATA2LSB, 1 },
+		.e_type = ET_EXEC,
+		.e_machine = EM_X86_64,
+		.e_version = 1,
+		.e_entry = 0xffffffff80200010,
+		.e_phoff = sizeof(Elf64_Ehdr),
+		.e_ehsize = sizeof(Elf64_Ehdr),
+		.e_phentsize = sizeof(Elf64_Phdr),
+		.e_phnum = note ? 2 : 1,
 	};
-	*phdr64(0) = (Elf64_Phdr){ .p_type = PT_LOAD, .p_offset = CODE_OFF, .p_vaddr = 0xffffffff80200000, .p_paddr = MIB(2),
-				   .p_filesz = CODE_SIZE, .p_memsz = 0x5000 };
+	*phdr64(0) = (Elf64_Phdr){ .p_type = PT_LOAD,
+				   .p_offset = CODE_OFF,
+				   .p_vaddr = 0xffffffff80200000,
+				   .p_paddr = MIB(2),
+				   .p_filesz = CODE_SIZE,
+				   .p_memsz = 0x5000 };
 	*phdr64(1) = (Elf64_Phdr){ .p_type = PT_NOTE, .p_offset = 0x800, .p_filesz = 40 };
 	st_le32(elf + 0x800, 4); /* another note of Xen's first */
 	st_le32(elf + 0x804, 4);
@@ -414,7 +424,8 @@ static void elf_bad(void **state)
 	phdr64(0)->p_type = PT_NOTE;
 	elf_refused(MIB(16), "nothing to load");
 	elf64_make(true);
-	st_le32(elf + 0x800, 0xfffffff0); /* a note whose name is longer than all: no PVH entry, but still an ELF kernel */
+	st_le32(elf + 0x800,
+		0xfffffff0); /* a note whose name is longer than all: no PVH entry, but still an ELF kernel */
 	elf_refused(MIB(1), "does not lie in guest RAM");
 }
 
@@ -517,8 +528,9 @@ static void mb1_bad(void **state)
 		uint32_t val;
 		const char *text;
 	} bad[] = {
-		{ 28, MIB(1) + 8192, "does not fit" }, { 28, 0, "does not fit" },	 { 36, MIB(1) + 0x9000, "load end" },
-		{ 36, 1, "load end" },		       { 40, 0xfffffff0, "guest RAM" }, { 32, 0, "does not fit" },
+		{ 28, MIB(1) + 8192, "does not fit" }, { 28, 0, "does not fit" },
+		{ 36, MIB(1) + 0x9000, "load end" },   { 36, 1, "load end" },
+		{ 40, 0xfffffff0, "guest RAM" },       { 32, 0, "does not fit" },
 	};
 
 	for (unsigned i = 0; i < ARRAY_LEN(bad); i++) {
@@ -625,8 +637,8 @@ static void mb2_bad(void **state)
 		uint32_t val;
 		const char *text;
 	} bad[] = {
-		{ 84, 7, "tag has 7 bytes" },	  { 84, 0xfffffff8, "tag has" }, { 84, 16, "too short" },
-		{ 128, 7, "information 7" }, /* VBE */ { 120, 77, "header tag 77" },
+		{ 84, 7, "tag has 7 bytes" }, { 84, 0xfffffff8, "tag has" },	      { 84, 16, "too short" },
+		{ 128, 7, "information 7" },  /* VBE */ { 120, 77, "header tag 77" },
 	};
 
 	for (unsigned i = 0; i < ARRAY_LEN(bad); i++) {
@@ -642,7 +654,8 @@ static void mb2_bad(void **state)
 
 /* ------ noise ------ */
 
-/* Images with random bytes changed: accepted or refused, never more. Finds what the lists above forgot, under a sanitizer. */
+/* Images with random bytes changed: accepted or refused, never more. Finds what the lists above forgot, under a
+ * sanitizer. */
 static void noise(void **state)
 {
 	static void (*const make[])(void) = { bz_make, mb1_make, mb2_make };
@@ -672,11 +685,21 @@ static void noise(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(bz_64),	   cmocka_unit_test(bz_32),	     cmocka_unit_test(bz_relocated),
-		cmocka_unit_test(bz_bad),	   cmocka_unit_test(entry_impossible), cmocka_unit_test(initrd_too_big),
-		cmocka_unit_test(not_a_kernel),	   cmocka_unit_test(elf_linux),	     cmocka_unit_test(elf_pvh),
-		cmocka_unit_test(elf_bad),	   cmocka_unit_test(mb1_kludge),     cmocka_unit_test(mb1_bad),
-		cmocka_unit_test(mb1_elf),	   cmocka_unit_test(mb2_kludge),     cmocka_unit_test(mb2_bad),
+		cmocka_unit_test(bz_64),
+		cmocka_unit_test(bz_32),
+		cmocka_unit_test(bz_relocated),
+		cmocka_unit_test(bz_bad),
+		cmocka_unit_test(entry_impossible),
+		cmocka_unit_test(initrd_too_big),
+		cmocka_unit_test(not_a_kernel),
+		cmocka_unit_test(elf_linux),
+		cmocka_unit_test(elf_pvh),
+		cmocka_unit_test(elf_bad),
+		cmocka_unit_test(mb1_kludge),
+		cmocka_unit_test(mb1_bad),
+		cmocka_unit_test(mb1_elf),
+		cmocka_unit_test(mb2_kludge),
+		cmocka_unit_test(mb2_bad),
 #if HAVE_ZLIB
 		cmocka_unit_test(gzipped),
 #endif

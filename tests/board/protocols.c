@@ -1,6 +1,6 @@
 /*
- * A kernel of a few lines that says on COM1 how it was started and what it was given: Multiboot 1, Multiboot 2 or PVH by what
- * its registers hold. Freestanding, 32-bit; protocols.py builds and runs it.
+ * A kernel of a few lines that says on COM1 how it was started and what it was given: Multiboot 1, Multiboot 2 or PVH
+ * by what its registers hold. Freestanding, 32-bit; protocols.py builds and runs it.
  */
 typedef unsigned char u8;
 typedef unsigned short u16;
@@ -8,7 +8,8 @@ typedef unsigned int u32;
 typedef unsigned long long u64;
 
 #ifdef MB1
-__attribute__((section(".boot"), aligned(8), used)) static const u32 header1[] = { 0x1badb002, 3, 0u - (0x1badb002 + 3) };
+__attribute__((section(".boot"), aligned(8), used)) static const u32 header1[] = { 0x1badb002, 3,
+										   0u - (0x1badb002 + 3) };
 #endif
 #ifdef MB2
 __attribute__((section(".boot"), aligned(8), used)) static const u32 header2[] = {
@@ -22,7 +23,8 @@ void kmain(u32 magic, u8 *info, u32 cs, u32 cr0, u32 flags);
 #ifdef PVH
 __asm__(".pushsection .note.Xen, \"a\", @note; .long 4, 4, 18; .asciz \"Xen\"; .long _start; .popsection");
 #endif
-__asm__(".globl _start; _start: movl $stack + 8192, %esp; pushfl; movl %cr0, %ecx; pushl %ecx; xorl %ecx, %ecx; movw %cs, %cx;"
+__asm__(".globl _start; _start: movl $stack + 8192, %esp; pushfl; movl %cr0, %ecx; pushl %ecx; xorl %ecx, %ecx; movw "
+	"%cs, %cx;"
 	"pushl %ecx; pushl %ebx; pushl %eax; call kmain");
 __attribute__((used)) static u8 stack[8192];
 
@@ -42,7 +44,7 @@ static void hex(const char *name, u32 v)
 	put(name);
 	put("=");
 	for (int i = 28; i >= 0; i -= 4)
-		outb(0x3f8, (u8)"0123456789abcdef"[v >> i & 15]);
+		outb(0x3f8, (u8) "0123456789abcdef"[v >> i & 15]);
 	put("\n");
 }
 
@@ -92,8 +94,12 @@ static void multiboot2(u32 *i)
 		u32 *w = (u32 *)t;
 
 		switch (w[0]) {
-		case 1: text("cmdline", (u32)&w[2]); break;
-		case 2: text("loader", (u32)&w[2]); break;
+		case 1:
+			text("cmdline", (u32)&w[2]);
+			break;
+		case 2:
+			text("loader", (u32)&w[2]);
+			break;
 		case 3:
 			bytes("module", w[2], w[3]);
 			text("module.cmdline", (u32)&w[4]);
@@ -106,7 +112,9 @@ static void multiboot2(u32 *i)
 			for (u8 *e = t + 16; e < t + w[1]; e += w[2])
 				range(*(u64 *)e, *(u64 *)(e + 8), *(u32 *)(e + 16));
 			break;
-		case 15: bytes("rsdp", (u32)&w[2], (u32)&w[4]); break;
+		case 15:
+			bytes("rsdp", (u32)&w[2], (u32)&w[4]);
+			break;
 		}
 	}
 }

@@ -1,6 +1,6 @@
 /*
- * The tables of a built machine, without an engine: ACPI by iasl (disassembled and compiled again without a warning) and
- * acpiexec (methods run), checksums and structure of SMBIOS and MP table by reading them as a guest does.
+ * The tables of a built machine, without an engine: ACPI by iasl (disassembled and compiled again without a warning)
+ * and acpiexec (methods run), checksums and structure of SMBIOS and MP table by reading them as a guest does.
  */
 #include "board/pc.h"
 #include "base/alloc.h"
@@ -92,11 +92,23 @@ static unsigned sum(const uint8_t *p, size_t n)
 }
 
 static const char *const plain[] = {
-	"memory.size", "512M", "pci.0.0.0.device", "hostbridge", "pci.0.3.0.device", "virtio-rnd", "pci.0.31.0.device", "lpc", NULL,
+	"memory.size", "512M", "pci.0.0.0.device", "hostbridge", "pci.0.3.0.device", "virtio-rnd", "pci.0.31.0.device",
+	"lpc",	       NULL,
 };
 static const char *const large[] = {
-	"memory.size", "6G", "pci.0.0.0.device", "hostbridge", "pci.0.4.0.device", "virtio-rnd", "pci.0.4.1.device", "virtio-rnd",
-	"pci.0.31.0.device", "lpc", "pci.2.1.0.device", "virtio-rnd", NULL,
+	"memory.size",
+	"6G",
+	"pci.0.0.0.device",
+	"hostbridge",
+	"pci.0.4.0.device",
+	"virtio-rnd",
+	"pci.0.4.1.device",
+	"virtio-rnd",
+	"pci.0.31.0.device",
+	"lpc",
+	"pci.2.1.0.device",
+	"virtio-rnd",
+	NULL,
 };
 static const char *const bare[] = { "memory.size", "128M", "pci.0.0.0.device", "hostbridge", NULL };
 
@@ -193,15 +205,18 @@ static char *run(const char *fmt, ...)
 static void check_source(const char *dir)
 {
 	/* DSDT and the data tables: to source and back; -we turns warnings into errors, remarks do not count. */
-	run("cd %s && for t in *.aml; do case $t in RSDT*|XSDT*) continue;; esac; iasl -d $t 2>&1 || exit 1; done", dir);
+	run("cd %s && for t in *.aml; do case $t in RSDT*|XSDT*) continue;; esac; iasl -d $t 2>&1 || exit 1; done",
+	    dir);
 	run("cd %s && for t in *.dsl; do iasl -we -p out-${t%%.dsl} $t 2>&1 || exit 1; done", dir);
 	run("cd %s && ! grep -n -i -E 'warning|error|invalid|unknown' *.dsl", dir);
 }
 
 static void check_same_code(const char *dir)
 {
-	run("cd %s && cp DSDT.aml a && iasl -oa -p out2 DSDT.dsl >/dev/null 2>&1 && tail -c +37 DSDT.aml >x && tail -c +37 out2.aml >y && "
-	    "cmp x y", dir);
+	run("cd %s && cp DSDT.aml a && iasl -oa -p out2 DSDT.dsl >/dev/null 2>&1 && tail -c +37 DSDT.aml >x && tail -c "
+	    "+37 out2.aml >y && "
+	    "cmp x y",
+	    dir);
 }
 
 static void evaluates(const char *dir, const char *object, const char *expected)
@@ -210,7 +225,8 @@ static void evaluates(const char *dir, const char *object, const char *expected)
 
 	if (!strstr(out, expected) || strstr(out, "ACPI Error") || strstr(out, "ACPI BIOS"))
 		fail_msg("%s: expected %s\n%s", object, expected, out);
-	out = strstr(out, "ACPI Warning"); /* acpiexec's own handler of GPE 0 and our _E00 differ in kind, which it says */
+	out = strstr(out,
+		     "ACPI Warning"); /* acpiexec's own handler of GPE 0 and our _E00 differ in kind, which it says */
 	if (out && (strncmp(out, "ACPI Warning: GPE type mismatch", 31) != 0 || strstr(out + 1, "ACPI Warning")))
 		fail_msg("%s: %s", object, out);
 }
@@ -315,7 +331,8 @@ static void smbios_structures(void **state)
 		switch (t[0]) {
 		case 1:
 			assert_string_equal(smbios_string(t, t[5]), "Box");
-			assert_memory_equal(t + 8, "\x33\x22\x11\x00\x55\x44\x77\x66\x88\x99\xaa\xbb\xcc\xdd\xee\xff", 16);
+			assert_memory_equal(t + 8, "\x33\x22\x11\x00\x55\x44\x77\x66\x88\x99\xaa\xbb\xcc\xdd\xee\xff",
+					    16);
 			break;
 		case 2:
 			assert_int_equal(ld_le16(t + 11), n + 2); /* the chassis */
@@ -349,7 +366,8 @@ static void smbios_structures(void **state)
 
 static void smbios_bad(void **state)
 {
-	static const char *const bad[] = { "", "00112233-4455-6677-8899-aabbccddeef", "00112233-4455-6677-8899-aabbccddeefg",
+	static const char *const bad[] = { "", "00112233-4455-6677-8899-aabbccddeef",
+					   "00112233-4455-6677-8899-aabbccddeefg",
 					   "0011223344556677-8899-aabb-ccddeeff0" };
 
 	for (unsigned i = 0; i < ARRAY_LEN(bad); i++) {
@@ -446,7 +464,9 @@ static void memory_bad(void **state)
 	for (unsigned i = 0; i < ARRAY_LEN(bad); i++) {
 		struct rig *r = rig_new(bare);
 		struct pc_host h = { r, no_msi, no_line, no_request, no_event };
-		struct pc_opts o = { .conf = r->conf, .loop = r->loop, .name = "tables", .ncpu = 1, .topo = { 1, 1, 1 } };
+		struct pc_opts o = {
+			.conf = r->conf, .loop = r->loop, .name = "tables", .ncpu = 1, .topo = { 1, 1, 1 }
+		};
 
 		conf_set(r->conf, "memory.size", bad[i].size, NULL);
 		r->pc = pc_new(&o, &h, &r->e);
@@ -460,9 +480,9 @@ static void memory_bad(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(acpi_plain),	  cmocka_unit_test(acpi_large),	    cmocka_unit_test(acpi_bare),
-		cmocka_unit_test(acpi_x2apic),	  cmocka_unit_test(smbios_structures), cmocka_unit_test(smbios_bad),
-		cmocka_unit_test(mptable_entries), cmocka_unit_test(mptable_refused), cmocka_unit_test(e820_shape),
+		cmocka_unit_test(acpi_plain),	   cmocka_unit_test(acpi_large),	cmocka_unit_test(acpi_bare),
+		cmocka_unit_test(acpi_x2apic),	   cmocka_unit_test(smbios_structures), cmocka_unit_test(smbios_bad),
+		cmocka_unit_test(mptable_entries), cmocka_unit_test(mptable_refused),	cmocka_unit_test(e820_shape),
 		cmocka_unit_test(memory_bad),
 	};
 

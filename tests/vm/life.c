@@ -1,6 +1,6 @@
 /*
- * The life of a VM on an engine that runs a C function instead of guest code: every way to end with its status, pause and
- * resume, state of running vCPUs, what the engine is told of memory and interrupts.
+ * The life of a VM on an engine that runs a C function instead of guest code: every way to end with its status, pause
+ * and resume, state of running vCPUs, what the engine is told of memory and interrupts.
  */
 #include "vm/vm_int.h"
 #include "base/alloc.h"
@@ -152,9 +152,25 @@ static void f_paused(struct engine_vm *vm, bool paused)
 }
 
 static const struct engine_ops fake_ops = {
-	.name = "fake", .vm_new = f_vm_new, .vm_free = f_vm_free, .slot = f_slot, .wrote = f_wrote, .msi = f_msi,
-	.extint = f_extint, .nmi = f_nmi, .vcpu_new = f_vcpu_new, .vcpu_free = f_vcpu_free, .run = f_run, .kick = f_kick,
-	.event = f_event, .get = f_get, .set = f_set, .reset = f_reset, .cpuid = f_cpuid, .stats = f_stats, .why = f_why,
+	.name = "fake",
+	.vm_new = f_vm_new,
+	.vm_free = f_vm_free,
+	.slot = f_slot,
+	.wrote = f_wrote,
+	.msi = f_msi,
+	.extint = f_extint,
+	.nmi = f_nmi,
+	.vcpu_new = f_vcpu_new,
+	.vcpu_free = f_vcpu_free,
+	.run = f_run,
+	.kick = f_kick,
+	.event = f_event,
+	.get = f_get,
+	.set = f_set,
+	.reset = f_reset,
+	.cpuid = f_cpuid,
+	.stats = f_stats,
+	.why = f_why,
 	.paused = f_paused,
 };
 
@@ -193,7 +209,8 @@ static char kernel[64];
 static int setup(void **state)
 {
 	uint8_t img[64] = { 0 };
-	uint32_t flags = 0x10000, h[8] = { 0x1badb002, flags, -(0x1badb002 + flags), 0x100000, 0x100000, 0, 0, 0x100020 };
+	uint32_t flags = 0x10000,
+		 h[8] = { 0x1badb002, flags, -(0x1badb002 + flags), 0x100000, 0x100000, 0, 0, 0x100020 };
 	int fd;
 
 	memcpy(img, h, sizeof(h));
