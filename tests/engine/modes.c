@@ -1,0 +1,521 @@
+/* Privilege, gates, tasks, virtual-8086 and compatibility mode, debug registers (SDM vol. 3, chapters 5 to 8, 17, 20). */
+#include "machine.h"
+
+#include "base/bits.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+static struct machine m;
+static struct x86_state s;
+
+/* Guest code, assembled with the test; addresses in it are constants of machine.h. */
+#define CODE(name, bits, ...)                                                                                          \
+	__asm__(".pushsection .rodata\n.code" #bits "\n" #name "_start:\n" __VA_ARGS__ "\n" #name "_end:\n.code64\n.popsection");   \
+	extern const uint8_t name##_start[], name##_end[]
+#define PUT(name, at) machine_put(&m, at, name##_start, (size_t)(name##_end - name##_start))
+
+static int setup(void **state)
+{
+	machine_open(&m, 1);
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	machine_close(&m);
+	return 0;
+}
+
+static unsigned run_to_handler(void)
+{
+	enum run_result r = machine_run(&m, 0, &s);
+
+	if (r != RUN_HALTED)
+		fail_msg("run ended with %d", r);
+	return (unsigned)(s.rip - 1 - M_HANDLERS) / 16;
+}
+
+static void run_to_halt_at(uint64_t rip)
+{
+	assert_int_equal(machine_run(&m, 0, &s), RUN_HALTED);
+	assert_int_equal(s.rip, rip);
+}
+
+static uint32_t stack32(unsigned n)
+{
+	return ld_le32(m.ram + (uint32_t)(s.seg[SEG_SS].base + s.reg[RSP]) + n * 4);
+}
+
+static uint64_t stack64(unsigned n)
+{
+	return ld_le64(m.ram + s.reg[RSP] + n * 8);
+}
+
+static void gdt(unsigned sel, uint64_t v)
+{
+	st_le64(m.ram + M_GDT + sel, v);
+}
+
+static void start(enum machine_mode mode)
+{
+	machine_mode(&m, 0, mode);
+	engine_soft.get(m.cpu[0], X86_SREGS, &s);
+	s.gdt.limit = 0xff;
+	engine_soft.set(m.cpu[0], X86_SREGS, &s);
+}
+
+/* ------ protected mode ------ */
+
+CODE(ring3, 32, "pushl $0x23; pushl $0xe000; pushl $0x202; pushl $0x1b; pushl $0xa000; iret");
+CODE(user_cli, 32, "mov %cs, %eax; mov %ds, %ebx; cli");
+
+static void ring3_and_privileged_instruction(void **state)
+{
+	start(PROT32);
+	PUT(ring3, M_CODE);
+	PUT(user_cli, 0xa000);
+	assert_int_equal(run_to_handler(), EXC_GP);
+	assert_int_equal(s.reg[RAX], 0x1b);
+	assert_int_equal(s.reg[RBX], 0); /* DS of ring 0 became null */
+	assert_int_equal(s.reg[RSP], M_RING0_STACK - 24);
+	assert_int_equal(stack32(0), 0); /* error */
+	assert_int_equal(stack32(1), 0xa004);
+	assert_int_equal(stack32(2), 0x1b);
+	assert_int_equal(stack32(3) & 0x10202, 0x10202);
+	assert_int_equal(stack32(4), 0xe000);
+	assert_int_equal(stack32(5), 0x23);
+}
+
+CODE(user_int, 32, "int $0x30");
+
+static void int_checks_the_gates_dpl(void **state)
+{
+	start(PROT32);
+	PUT(ring3, M_CODE);
+	PUT(user_int, 0xa000);
+	assert_int_equal(run_to_handler(), EXC_GP);
+	assert_int_equal(stack32(0), 0x30 * 8 + 2);
+	assert_int_equal(stack32(1), 0xa000);
+	start(PROT32);
+	m.ram[M_IDT + 0x30 * 8 + 5] = 0xee;
+	assert_int_equal(run_to_handler(), 0x30);
+	assert_int_equal(stack32(0), 0xa002);
+	assert_false(s.rflags & FL_IF);
+	start(PROT32);
+	m.ram[M_IDT + 0x30 * 8 + 5] = 0xef; /* trap gate: IF stays */
+	MACHINE_CODE(&m, M_HANDLERS + 0x300, 0x9c, 0xfa, 0xf4); /* pushf; cli; hlt */
+	assert_int_equal(run_to_handler(), 0x30);
+	assert_true(stack32(0) & FL_IF);
+	start(PROT32);
+	m.ram[M_IDT + 0x30 * 8 + 5] = 0x6e; /* not present */
+	assert_int_equal(run_to_handler(), EXC_NP);
+	assert_int_equal(stack32(0), 0x30 * 8 + 2);
+}
+
+CODE(user_gate, 32, "pushl $0x1111; pushl $0x2222; lcall $0x43, $0; mov %esp, %esi; cli");
+CODE(gate_target, 32, "mov 8(%esp), %eax; mov 12(%esp), %ebx; mov 20(%esp), %ecx; mov %cs, %edx; lret $8");
+
+static void call_gate_with_parameters(void **state)
+{
+	start(PROT32);
+	PUT(ring3, M_CODE);
+	PUT(user_gate, 0xa000);
+	PUT(gate_target, 0xb000);
+	gdt(0x40, 0xb000 | M_CS << 16 | (uint64_t)0xec02 << 32); /* DPL 3, two parameters */
+	assert_int_equal(run_to_handler(), EXC_GP);
+	assert_int_equal(s.reg[RAX], 0x2222);
+	assert_int_equal(s.reg[RBX], 0x1111);
+	assert_int_equal(s.reg[RCX], 0x23); /* SS of the caller */
+	assert_int_equal(s.reg[RDX], M_CS);
+	assert_int_equal(s.reg[RSI], 0xe000);
+}
+
+CODE(call_task, 32, "mov $0x77, %ebx; lcall $0x48, $0; hlt");
+CODE(the_task, 32, "mov %ebx, %ecx; mov $0x99, %ebx; str %ax; iret");
+
+static void put_task(unsigned base, uint32_t eip, uint32_t esp)
+{
+	memset(m.ram + base, 0, 0x68);
+	st_le32(m.ram + base + 0x20, eip);
+	st_le32(m.ram + base + 0x24, 2);
+	st_le32(m.ram + base + 0x38, esp);
+	st_le32(m.ram + base + 0x34, 0x55); /* EBX */
+	for (unsigned n = 0; n < 6; n++)
+		st_le32(m.ram + base + 0x48 + n * 4, n == 1 ? M_CS : M_DS);
+	st_le16(m.ram + base + 0x66, 0x68);
+}
+
+static void call_to_a_task_and_iret_back(void **state)
+{
+	start(PROT32);
+	PUT(call_task, M_CODE);
+	PUT(the_task, 0xa000);
+	put_task(0x6800, 0xa000, 0xd000);
+	gdt(0x48, 0x67 | 0x6800 << 16 | (uint64_t)0x8900 << 32);
+	m.ram[M_GDT + M_TR + 5] |= 2; /* busy, as LTR leaves it */
+	run_to_halt_at(M_CODE + 13);
+	assert_int_equal(s.reg[RBX], 0x77); /* restored from the TSS */
+	assert_int_equal(ld_le32(m.ram + 0x6800 + 0x2c), 0x55); /* ECX saved in the other one */
+	assert_int_equal(ld_le32(m.ram + 0x6800 + 0x34), 0x99);
+	assert_int_equal(ld_le16(m.ram + 0x6800 + 0x28), 0x48); /* its AX: TR */
+	assert_int_equal(ld_le16(m.ram + 0x6800), M_TR);        /* back link */
+	assert_int_equal(m.ram[M_GDT + 0x48 + 5], 0x89);       /* not busy any more */
+	assert_int_equal(m.ram[M_GDT + M_TR + 5] & 2, 2);
+	assert_int_equal(s.seg[SEG_TR].sel, M_TR);
+	assert_true(s.cr0 & CR0_TS);
+	assert_false(s.rflags & FL_NT);
+}
+
+static void double_fault_by_a_task_gate(void **state)
+{
+	start(PROT32);
+	gdt(0x50, 0x00409300000000ff); /* a small data segment: pushes fail with #SS */
+	MACHINE_CODE(&m, M_CODE, 0x66, 0xb8, 0x50, 0, 0x8e, 0xd0, 0xbc, 0, 0x80, 0, 0, 0x50, 0xf4);
+	put_task(0x6800, 0xa000, 0xd000);
+	MACHINE_CODE(&m, 0xa000, 0x58, 0xf4); /* pop eax; hlt */
+	gdt(0x48, 0x67 | 0x6800 << 16 | (uint64_t)0x8900 << 32);
+	st_le64(m.ram + M_IDT + EXC_DF * 8, 0x48 << 16 | (uint64_t)0x8500 << 32);
+	run_to_halt_at(0xa002);
+	assert_int_equal(s.reg[RAX], 0); /* error code of #DF */
+	assert_int_equal(s.reg[RSP], 0xd000);
+	assert_int_equal(s.seg[SEG_TR].sel, 0x48);
+	assert_true(s.rflags & FL_NT);
+}
+
+CODE(sixteen, 32, "ljmp $0x58, $0");
+CODE(in_16, 16, "mov $0x60, %ax; mov %ax, %ss; mov $0x100, %sp; push $0x1234; pop %bx; call 1f; hlt; 1: mov %sp, %dx; ret");
+
+static void sixteen_bit_segments(void **state)
+{
+	start(PROT32);
+	PUT(sixteen, M_CODE);
+	machine_put(&m, 0x30000, in_16_start, (size_t)(in_16_end - in_16_start));
+	gdt(0x58, 0x00009b030000ffff);
+	gdt(0x60, 0x000093040000ffff);
+	engine_soft.get(m.cpu[0], X86_REGS, &s);
+	s.reg[RSP] = 0xabcd8000; /* the upper half of ESP stays */
+	engine_soft.set(m.cpu[0], X86_REGS, &s);
+	assert_int_equal(machine_run(&m, 0, &s), RUN_HALTED);
+	assert_int_equal(s.reg[RBX] & 0xffff, 0x1234);
+	assert_int_equal(s.reg[RDX] & 0xffff, 0xfe);
+	assert_int_equal(s.reg[RSP], 0xabcd0100);
+	assert_int_equal(s.seg[SEG_CS].base, 0x30000);
+}
+
+CODE(looks, 32, "mov $0x1b, %cx; lar %cx, %eax; lsl %cx, %ebx; mov $0x18, %dx; verw %dx; setz %ch; verr %dx; setz %cl;"
+		"mov $0xffff, %dx; lar %dx, %esi; setz %dl; hlt");
+
+static void lar_lsl_verr_verw(void **state)
+{
+	start(PROT32);
+	PUT(looks, M_CODE);
+	assert_int_equal(machine_run(&m, 0, &s), RUN_HALTED);
+	assert_int_equal(s.reg[RAX], 0x00cffb00);
+	assert_int_equal(s.reg[RBX], 0xffffffff);
+	assert_int_equal(s.reg[RCX] & 0xffff, 0x0001); /* readable code */
+	assert_int_equal(s.reg[RDX] & 0xff, 0);
+}
+
+CODE(limits, 32, "mov $0x50, %ax; mov %ax, %es; mov %es:0xfc, %eax; mov %es:0xfd, %eax");
+
+static void segment_limits(void **state)
+{
+	start(PROT32);
+	PUT(limits, M_CODE);
+	gdt(0x50, 0x00409300000000ff);
+	assert_int_equal(run_to_handler(), EXC_GP);
+	assert_int_equal(stack32(1), M_CODE + 6 + 6);
+	start(PROT32);
+	gdt(0x50, 0x00409700000000fe); /* expand down: from ffh on */
+	assert_int_equal(run_to_handler(), EXC_GP);
+	assert_int_equal(stack32(1), M_CODE + 6);
+}
+
+CODE(user_io, 32, "in $0x80, %al; in $0x81, %al");
+
+static void io_permission_map(void **state)
+{
+	start(PROT32);
+	PUT(ring3, M_CODE);
+	PUT(user_io, 0xa000);
+	memset(m.ram + M_TSS + 0x68, 0xff, 0x40);
+	m.ram[M_TSS + 0x68 + 0x10] = 0xfe; /* port 80h only */
+	gdt(M_TR, 0x0000890000000000 | 0xa0 | M_TSS << 16);
+	engine_soft.get(m.cpu[0], X86_SREGS, &s);
+	s.seg[SEG_TR].limit = 0xa0;
+	engine_soft.set(m.cpu[0], X86_SREGS, &s);
+	assert_int_equal(run_to_handler(), EXC_GP);
+	assert_int_equal(stack32(1), 0xa002);
+	assert_int_equal(m.nlog, 1);
+}
+
+CODE(enter_v86, 32, "pushl $0x4; pushl $0x3; pushl $0x2; pushl $0x1; pushl $0x3000; pushl $0x100;"
+		    "pushl $0x23202; pushl $0x2000; pushl $0x10; iret");
+CODE(v86, 16, "mov %cs, %ax; push %ax; pop %bx; cli; sti; int $0x30");
+
+static void virtual_8086(void **state)
+{
+	start(PROT32);
+	PUT(enter_v86, M_CODE);
+	machine_put(&m, 0x20010, v86_start, (size_t)(v86_end - v86_start));
+	assert_int_equal(run_to_handler(), EXC_GP); /* the gate's DPL is 0 */
+	assert_int_equal(s.reg[RAX] & 0xffff, 0x2000);
+	assert_int_equal(s.reg[RBX] & 0xffff, 0x2000);
+	assert_int_equal(stack32(0), 0x30 * 8 + 2);
+	assert_int_equal(stack32(1), 0x10 + 6);
+	assert_int_equal(stack32(2), 0x2000);
+	assert_true(stack32(3) & FL_VM);
+	assert_int_equal(stack32(4), 0x100);
+	assert_int_equal(stack32(5), 0x3000);
+	for (unsigned n = 0; n < 4; n++)
+		assert_int_equal(stack32(6 + n), n + 1);
+	assert_true(s.seg[SEG_DS].unusable);
+	assert_false(s.rflags & FL_VM);
+}
+
+static void virtual_8086_is_sensitive_to_iopl(void **state)
+{
+	start(PROT32);
+	PUT(enter_v86, M_CODE);
+	machine_put(&m, 0x20010, v86_start, (size_t)(v86_end - v86_start));
+	for (unsigned n = 0; n + 4 < (unsigned)(enter_v86_end - enter_v86_start); n++)
+		if (ld_le32(m.ram + M_CODE + n) == 0x23202)
+			st_le32(m.ram + M_CODE + n, 0x20202);
+	assert_int_equal(run_to_handler(), EXC_GP);
+	assert_int_equal(stack32(0), 0);
+	assert_int_equal(stack32(1), 0x10 + 4); /* CLI */
+}
+
+CODE(sysenter, 32, "mov $0x174, %ecx; mov $8, %eax; xor %edx, %edx; wrmsr; inc %ecx; mov $0x7800, %eax; wrmsr; inc %ecx;"
+		   "mov $0xb000, %eax; wrmsr; pushl $0x33; pushl $0xe000; pushl $0x202; pushl $0x2b; pushl $0xa000; iret");
+CODE(user_sysenter, 32, "sysenter");
+CODE(at_sysenter, 32, "mov %cs, %esi; mov %esp, %edi; mov $0xa100, %edx; mov $0xe000, %ecx; sysexit");
+CODE(after_sysexit, 32, "mov %cs, %eax; mov %ss, %ebx; cli");
+
+static void sysenter_and_sysexit(void **state)
+{
+	start(PROT32);
+	PUT(sysenter, M_CODE);
+	PUT(user_sysenter, 0xa000);
+	PUT(after_sysexit, 0xa100);
+	PUT(at_sysenter, 0xb000);
+	gdt(0x18, 0x00cffb000000ffff);
+	gdt(0x20, 0x00cff3000000ffff);
+	gdt(0x28, 0x00cffb000000ffff);
+	gdt(0x30, 0x00cff3000000ffff);
+	assert_int_equal(run_to_handler(), EXC_GP);
+	assert_int_equal(s.reg[RSI], 8);
+	assert_int_equal(s.reg[RDI], 0x7800);
+	assert_int_equal(s.reg[RAX], 0x1b);
+	assert_int_equal(s.reg[RBX], 0x23);
+}
+
+/* ------ long mode ------ */
+
+CODE(to_compat, 64, "pushq $0x10; pushq $0xe000; pushq $0x2; pushq $0x38; pushq $0xa000; iretq");
+CODE(compat, 32, "mov $0x80000000, %eax; add %eax, %eax; mov $0x9000, %ebx; mov -0x1000(%ebx), %ecx; int $0x30");
+CODE(h30, 64, "mov $1, %r9; iretq");
+
+static void compatibility_mode(void **state)
+{
+	start(LONG64);
+	PUT(to_compat, M_CODE);
+	PUT(compat, 0xa000);
+	MACHINE_CODE(&m, 0xa000 + (unsigned)(compat_end - compat_start), 0xf4);
+	st_le32(m.ram + 0x8000, 0x5a5a);
+	PUT(h30, M_HANDLERS + 0x300);
+	assert_int_equal(machine_run(&m, 0, &s), RUN_HALTED);
+	assert_int_equal(s.reg[RAX], 0);
+	assert_int_equal(s.reg[RCX], 0x5a5a);
+	assert_int_equal(s.reg[R9], 1);
+	assert_int_equal(s.seg[SEG_CS].sel, 0x38);
+	assert_int_equal(s.reg[RSP], 0xe000);
+}
+
+CODE(do_ud, 64, "ud2");
+
+static void ist_switches_the_stack(void **state)
+{
+	start(LONG64);
+	PUT(do_ud, M_CODE);
+	st_le64(m.ram + M_TSS + 0x24 + 8, 0x7408); /* IST2, not aligned */
+	m.ram[M_IDT + EXC_UD * 16 + 4] = 2;
+	assert_int_equal(run_to_handler(), EXC_UD);
+	assert_int_equal(s.reg[RSP], 0x7400 - 40);
+	assert_int_equal(stack64(0), M_CODE);
+	assert_int_equal(stack64(3), M_STACK);
+	assert_int_equal(stack64(4), M_DS);
+}
+
+CODE(bad_iret, 64, "pushq $0x10; pushq $0; pushq $2; pushq $8; mov $0x800000000000, %rax; push %rax; iretq");
+
+static void iretq_to_non_canonical(void **state)
+{
+	start(LONG64);
+	PUT(bad_iret, M_CODE);
+	assert_int_equal(run_to_handler(), EXC_GP);
+	assert_int_equal(stack64(1), M_CODE + (unsigned)(bad_iret_end - bad_iret_start) - 2);
+}
+
+CODE(bad_wrmsr, 64, "mov $0xc0000102, %ecx; mov $0x8000, %edx; xor %eax, %eax; wrmsr");
+CODE(unknown_msr, 64, "mov $0x12345, %ecx; rdmsr");
+CODE(bad_cr0, 64, "mov %cr0, %rax; and $~1, %rax; mov %rax, %cr0");
+CODE(bad_cr4, 64, "mov %cr4, %rax; bts $15, %rax; mov %rax, %cr4");
+CODE(no_pae, 64, "mov %cr4, %rax; btr $5, %rax; mov %rax, %cr4");
+CODE(bad_lme, 64, "mov $0xc0000080, %ecx; rdmsr; btr $8, %eax; wrmsr");
+CODE(bad_xcr0, 64, "mov %cr4, %rax; bts $18, %rax; mov %rax, %cr4; xor %ecx, %ecx; xor %edx, %edx; mov $4, %eax; xsetbv");
+CODE(bad_cr8, 64, "mov $16, %eax; mov %rax, %cr8");
+
+static void values_that_are_refused(void **state)
+{
+	static const struct {
+		const uint8_t *from, *to;
+	} cases[] = {
+		{ bad_wrmsr_start, bad_wrmsr_end }, { unknown_msr_start, unknown_msr_end }, { bad_cr0_start, bad_cr0_end },
+		{ bad_cr4_start, bad_cr4_end }, { no_pae_start, no_pae_end }, { bad_lme_start, bad_lme_end },
+		{ bad_xcr0_start, bad_xcr0_end }, { bad_cr8_start, bad_cr8_end },
+	};
+
+	for (unsigned n = 0; n < ARRAY_LEN(cases); n++) {
+		start(LONG64);
+		machine_put(&m, M_CODE, cases[n].from, (size_t)(cases[n].to - cases[n].from));
+		if (run_to_handler() != EXC_GP)
+			fail_msg("case %u", n);
+	}
+}
+
+CODE(osxsave, 64, "mov $1, %eax; cpuid; mov %ecx, %r8d; mov %cr4, %rax; bts $18, %rax; mov %rax, %cr4; mov $1, %eax; cpuid; hlt");
+
+static void cpuid_follows_cr4(void **state)
+{
+	start(LONG64);
+	PUT(osxsave, M_CODE);
+	assert_int_equal(machine_run(&m, 0, &s), RUN_HALTED);
+	assert_int_equal(s.reg[R8] >> 27 & 1, 0);
+	assert_int_equal(s.reg[RCX] >> 27 & 1, 1);
+}
+
+/* ------ debug registers, shadows, NMI ------ */
+
+CODE(exec_bp, 64, "mov $0xa000, %eax; mov %rax, %dr0; mov $1, %eax; mov %rax, %dr7; mov $0xa000, %rax; jmp *%rax");
+CODE(bp_target, 64, "inc %rbx; hlt");
+CODE(db_resume, 64, "inc %rdx; orl $0x10000, 16(%rsp); iretq");
+
+static void instruction_breakpoint_and_rf(void **state)
+{
+	start(LONG64);
+	PUT(exec_bp, M_CODE);
+	PUT(bp_target, 0xa000);
+	assert_int_equal(run_to_handler(), EXC_DB);
+	assert_int_equal(stack64(0), 0xa000);
+	assert_int_equal(s.dr6 & 0xf, 1);
+	assert_int_equal(s.reg[RBX], 0);
+	start(LONG64);
+	PUT(db_resume, M_HANDLERS + 16);
+	run_to_halt_at(0xa004);
+	assert_int_equal(s.reg[RBX], 1);
+	assert_int_equal(s.reg[RDX], 1);
+}
+
+CODE(watch, 64, "mov $0xd004, %eax; mov %rax, %dr1; mov $0x00d00004, %eax; mov %rax, %dr7;" /* write, 4 bytes */
+		"mov 0xd004, %eax; movb $1, 0xd008; movb $1, 0xd007; inc %rbx");
+
+static void data_breakpoint(void **state)
+{
+	start(LONG64);
+	PUT(watch, M_CODE);
+	assert_int_equal(run_to_handler(), EXC_DB);
+	assert_int_equal(stack64(0), M_CODE + (unsigned)(watch_end - watch_start) - 3);
+	assert_int_equal(s.dr6 & 0xf, 2);
+	assert_int_equal(s.reg[RBX], 0);
+	assert_int_equal(m.ram[0xd007], 1);
+}
+
+CODE(nmi_twice, 64, "nop; hlt; hlt");
+
+static void nmi_is_blocked_until_iret(void **state)
+{
+	start(LONG64);
+	PUT(nmi_twice, M_CODE);
+	MACHINE_CODE(&m, M_HANDLERS + 32, 0x48, 0xff, 0xc3, 0x48, 0x83, 0xfb, 0x02, 0x74, 0x01, 0xf4, 0x48, 0xcf);
+	engine_soft.event(m.cpu[0], VCPU_NMI, 0);
+	/* The first NMI's handler halts; a second one waits until the IRET that never comes. */
+	assert_int_equal(machine_run(&m, 0, &s), RUN_HALTED);
+	assert_int_equal(s.reg[RBX], 1);
+	assert_true(s.nmi_blocked);
+	engine_soft.event(m.cpu[0], VCPU_NMI, 0);
+	engine_soft.kick(m.cpu[0]);
+	assert_int_equal(machine_run(&m, 0, &s), RUN_KICKED);
+	assert_int_equal(s.reg[RBX], 1);
+	assert_true(s.nmi_pending);
+	/* On behind the HLT: IRET opens, the second one comes at once. */
+	s.mp = MP_RUNNABLE;
+	engine_soft.set(m.cpu[0], X86_MP, &s);
+	run_to_halt_at(M_CODE + 2);
+	assert_int_equal(s.reg[RBX], 2);
+	assert_false(s.nmi_blocked);
+}
+
+CODE(mov_ss, 32, "mov $0x10, %ax; mov %ax, %ss; mov $0x7777, %esp; inc %ebx; hlt");
+
+static void mov_ss_holds_interrupts_off(void **state)
+{
+	start(PROT32);
+	PUT(mov_ss, M_CODE);
+	engine_soft.get(m.cpu[0], X86_REGS | X86_LAPIC, &s);
+	s.rflags |= FL_IF;
+	st_le32(s.lapic + 0xf0, 0x1ff);
+	engine_soft.set(m.cpu[0], X86_REGS | X86_LAPIC, &s);
+	/* Step to behind the MOV SS, then post: the next instruction comes first. */
+	engine_soft.debug(m.cpu[0], &(struct debug_plan){ .nbreak = 1, .brk = { M_CODE + 4 } }, NULL);
+	assert_int_equal(machine_run(&m, 0, &s), RUN_DEBUG);
+	engine_soft.debug(m.cpu[0], &(struct debug_plan){ 0 }, NULL);
+	engine_soft.msi(m.vm, &(struct msi){ 0xfee00000, 0x41 });
+	assert_int_equal(run_to_handler(), 0x41);
+	engine_soft.get(m.cpu[0], X86_REGS, &s);
+	assert_int_equal(stack32(0), M_CODE + 4);
+}
+
+static void debug_plans(void **state)
+{
+	start(LONG64);
+	MACHINE_CODE(&m, M_CODE, 0x90, 0xff, 0xc3, 0xff, 0xc3, 0xf4);
+	engine_soft.debug(m.cpu[0], &(struct debug_plan){ .nbreak = 1, .brk = { M_CODE + 3 } }, NULL);
+	assert_int_equal(machine_run(&m, 0, &s), RUN_DEBUG);
+	assert_int_equal(s.rip, M_CODE + 3);
+	engine_soft.debug(m.cpu[0], &(struct debug_plan){ .step = true, .nbreak = 1, .brk = { M_CODE + 3 } }, NULL);
+	assert_int_equal(machine_run(&m, 0, &s), RUN_DEBUG);
+	assert_int_equal(s.rip, M_CODE + 5);
+	assert_int_equal(s.reg[RBX], 2);
+}
+
+static void kicks_are_not_lost(void **state)
+{
+	start(LONG64);
+	MACHINE_CODE(&m, M_CODE, 0xeb, 0xfe);
+	for (unsigned n = 0; n < 3; n++) {
+		engine_soft.kick(m.cpu[0]);
+		assert_int_equal(machine_run(&m, 0, &s), RUN_KICKED);
+		assert_int_equal(s.rip, M_CODE);
+	}
+}
+
+int main(void)
+{
+#define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+	const struct CMUnitTest tests[] = {
+		T(ring3_and_privileged_instruction), T(int_checks_the_gates_dpl), T(call_gate_with_parameters),
+		T(call_to_a_task_and_iret_back), T(double_fault_by_a_task_gate), T(sixteen_bit_segments), T(lar_lsl_verr_verw),
+		T(segment_limits), T(io_permission_map), T(virtual_8086), T(virtual_8086_is_sensitive_to_iopl),
+		T(sysenter_and_sysexit), T(compatibility_mode), T(ist_switches_the_stack), T(iretq_to_non_canonical),
+		T(values_that_are_refused), T(cpuid_follows_cr4), T(instruction_breakpoint_and_rf), T(data_breakpoint),
+		T(nmi_is_blocked_until_iret), T(mov_ss_holds_interrupts_off), T(debug_plans), T(kicks_are_not_lost),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
