@@ -12,6 +12,7 @@
 #include "base/bits.h"
 
 #include <sched.h>
+#include <string.h>
 
 enum { PAGE = 4096, LINE = 64, HEAT_MISS = 1, HEAT_HIT = 16, HEAT_MAX = 128, SPINS = 200 };
 
@@ -86,30 +87,44 @@ static void park(struct cpu *c)
 
 static void page_release(struct cpu *c, gpa_t page);
 
+/* Empties the box into `got`, as far as it is filled. */
+static void mail_take(struct mailbox *m, struct mailbox *got)
+{
+	mail_lock(m);
+	got->posted = m->posted;
+	got->flags = m->flags;
+	got->nrevoke = m->nrevoke;
+	got->ndrop = m->ndrop;
+	memcpy(got->revoke, m->revoke, m->nrevoke * sizeof(m->revoke[0]));
+	memcpy(got->drop, m->drop, m->ndrop * sizeof(m->drop[0]));
+	m->flags = m->nrevoke = m->ndrop = 0;
+	mail_unlock(m);
+}
+
+static void mail_do(struct cpu *c, const struct mailbox *got)
+{
+	if (got->flags & MAIL_FLUSH)
+		mmu_flush_all(c);
+	for (unsigned n = 0; n < got->nrevoke; n++)
+		mmu_revoke_writes(c, got->revoke[n]);
+	if (got->flags & MAIL_CODE_ALL)
+		code_drop_all(c);
+	for (unsigned n = 0; n < got->ndrop; n++) {
+		code_drop(c, got->drop[n].at, got->drop[n].len);
+		if (got->drop[n].len == PAGE)
+			page_release(c, got->drop[n].at);
+	}
+}
+
 void mmu_serve_mail(struct cpu *c)
 {
-	struct engine_vcpu *v = vcpu_of(c);
-	struct mailbox *m = &v->mail;
+	struct mailbox *m = &vcpu_of(c)->mail;
+	struct mailbox got __attribute__((uninitialized));
 
 	while (__atomic_load_n(&m->posted, __ATOMIC_SEQ_CST) != m->served) {
-		struct mailbox got;
-
 		__atomic_fetch_and(&c->poll, ~(uint32_t)POLL_MAIL, __ATOMIC_SEQ_CST);
-		mail_lock(m);
-		got = *m;
-		m->flags = m->nrevoke = m->ndrop = 0;
-		mail_unlock(m);
-		if (got.flags & MAIL_FLUSH)
-			mmu_flush_all(c);
-		for (unsigned n = 0; n < got.nrevoke; n++)
-			mmu_revoke_writes(c, got.revoke[n]);
-		if (got.flags & MAIL_CODE_ALL)
-			code_drop_all(c);
-		for (unsigned n = 0; n < got.ndrop; n++) {
-			code_drop(c, got.drop[n].at, got.drop[n].len);
-			if (got.drop[n].len == PAGE)
-				page_release(c, got.drop[n].at);
-		}
+		mail_take(m, &got);
+		mail_do(c, &got);
 		__atomic_store_n(&m->served, got.posted, __ATOMIC_SEQ_CST);
 		if (got.flags & MAIL_PARK)
 			park(c);

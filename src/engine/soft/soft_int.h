@@ -16,7 +16,7 @@
 #include "base/sync.h"
 #include "x86/lapic.h"
 
-enum { SOFT_CPUS_MAX = 32 /* bits in code_page.holders */, RAM_SLOTS_MAX = 64, MAIL_MAX = 32 };
+enum { SOFT_CPUS_MAX = 32 /* bits in code_page.holders */, RAM_SLOTS_MAX = 64, MAIL_MAX = 128 };
 
 struct ram_slot {
 	gpa_t at;
@@ -46,7 +46,7 @@ struct mailbox {
 	uint64_t posted, served; /* counts of requests; served is written by the owner */
 	unsigned nrevoke, ndrop;
 	gpa_t revoke[MAIL_MAX]; /* pages that lose their write tags */
-	struct {
+	struct mail_range {
 		gpa_t at;
 		uint64_t len;
 	} drop[MAIL_MAX]; /* code to forget; each inside one page */
