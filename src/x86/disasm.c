@@ -121,7 +121,8 @@ static void put_opnd(struct text *t, const struct insn *i, const struct opnd *o,
 			put_mem(t, i, o->size, rip);
 			break;
 		}
-		/* fall through */
+		put(t, "%s", reg_text(o->reg, o->size, rex));
+		break;
 	case OPND_REG:
 	case OPND_OPREG:
 	case OPND_ACC:

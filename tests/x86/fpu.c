@@ -292,6 +292,37 @@ static void image(void **unused)
 	assert_memory_equal(mem, a, 416);
 }
 
+/* A guest that uses up the memory for thunks goes on, each of its further encodings made anew. Last: it stays full. */
+static void arena_full(void **unused)
+{
+	uint8_t b[16] = { 0xc4, 0xc1, 0, 0xc6, 0, 0 }; /* VSHUFPS ymm, ymm, ymm, imm */
+	static const float x[8] = { 0, 1, 2, 3, 4, 5, 6, 7 };
+	struct insn i;
+
+	for (unsigned n = 0;; n++) {
+		assert_true(n < 1 << 18);
+		b[2] = 0x04 | (n >> 8 & 15) << 3;
+		b[4] = 0xc0 | (n >> 12 & 63);
+		b[5] = n & 0xff;
+		assert_int_equal(decode(&i, b, 15, CODE64), DECODE_OK);
+		thunk_note(&i);
+		if (!i.thunk)
+			break;
+	}
+	for (unsigned k = 0; k < 4; k++) { /* the same place in memory, other code each time */
+		memcpy(c->vec[i.rm], x, 32);
+		memcpy(c->vec[i.vvvv], x, 32);
+		i.imm = k;
+		assert_int_equal(model_step(c, &i), NO_EXCEPTION);
+		assert_true(((float *)c->vec[i.reg])[0] == (float)k);
+		assert_true(((float *)c->vec[i.reg])[4] == (float)(k + 4));
+	}
+	x87_reset(c);
+	assert_int_equal(RUN("\xd9\xeb"), NO_EXCEPTION); /* FLDPI, of which there was no thunk */
+	assert_int_equal(c->fx[FX_FTW], 0x80);
+	assert_int_equal(fx16(c, FX_ST + 7 * 16 + 8), 0x4000);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -299,7 +330,7 @@ int main(void)
 		cmocka_unit_test(mxcsr),	  cmocka_unit_test(upper_halves),
 		cmocka_unit_test(x87_exceptions), cmocka_unit_test(environment),
 		cmocka_unit_test(save_restore),	  cmocka_unit_test(mmx),
-		cmocka_unit_test(image),
+		cmocka_unit_test(image),	  cmocka_unit_test(arena_full),
 	};
 
 	return cmocka_run_group_tests(tests, setup, NULL);

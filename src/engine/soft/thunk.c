@@ -301,10 +301,10 @@ static struct thunk *thunk_scratch(const struct insn *i)
 	thunk_describe(&s.t, i);
 	if (i->vec->kind == VK_X87)
 		s.t.run = x87_run;
-	__asm__ volatile(
-		"mov %%ss, %%eax; push %%rax; lea 8(%%rsp), %%rdx; push %%rdx; pushfq; mov %%cs, %%eax; push %%rax;"
-		"lea 1f(%%rip), %%rax; push %%rax; iretq; 1:" ::
-			: "rax", "rdx", "memory", "cc");
+	__asm__ volatile("mov %%rsp, %%rdx; lea -128(%%rsp), %%rsp;" /* over the red zone */
+			 "mov %%ss, %%eax; push %%rax; push %%rdx; pushfq; mov %%cs, %%eax; push %%rax;"
+			 "lea 1f(%%rip), %%rax; push %%rax; iretq; 1:" ::
+				 : "rax", "rdx", "memory", "cc");
 	return &s.t;
 }
 
