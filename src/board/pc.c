@@ -128,7 +128,11 @@ static int ram_part(struct pc *pc, struct region *r, const char *name, uint64_t 
 	if (size == 0)
 		return 0;
 	rc = region_ram(r, name, size, flags, e);
-	return rc < 0 ? rc : region_map(r, pc->mem, at, 0, e);
+	if (rc == 0)
+		rc = region_map(r, pc->mem, at, 0, e);
+	if (rc < 0)
+		err_wrap(e, "Unable to setup memory (%d)", -rc);
+	return rc;
 }
 
 /* 16 random bytes, new in each process, that tell a guest that it was copied or restored (bhyve.md 4.20). */

@@ -385,7 +385,10 @@ static int build(struct vm *vm, struct err *e)
 		vm->cpu[i] = (struct vcpu){ .vm = vm, .id = i, .out = true };
 		snprintf(vm->cpu[i].name, sizeof(vm->cpu[i].name), "vcpu %u", i);
 	}
-	if ((r = board_open(vm, e)) < 0 || (r = engine_open(vm, e)) < 0 || (r = cpus_create(vm, e)) < 0)
+	if ((r = board_open(vm, e)) < 0 || (r = engine_open(vm, e)) < 0)
+		return r;
+	vm->ops->paused(vm->evm, true);
+	if ((r = cpus_create(vm, e)) < 0)
 		return r;
 	vm->listener = (struct mem_listener){ .add = slot_add, .del = slot_del };
 	aspace_listen(vm->pc->mem, &vm->listener);
@@ -423,6 +426,7 @@ struct vm *vm_build(const struct conf *conf, struct err *e)
 enum vm_end vm_run(struct vm *vm, int *status, struct err *e)
 {
 	log_debug("vm: %s starts", vm->name);
+	vm->ops->paused(vm->evm, false);
 	clk_pause(vm->loop, false);
 	pthread_mutex_lock(&vm->gate);
 	vm->running = true;
