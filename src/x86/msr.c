@@ -5,6 +5,7 @@
 #define RO(at, name, v) { at, at, name, MSR_CONST, MSR_WR_GP, MSR_ANY, v }
 #define FIXED(first, last, name, vendor, v) { first, last, name, MSR_CONST, MSR_WR_IGNORE, vendor, v }
 #define CPU(first, last, name, v) { first, last, name, MSR_CPU, MSR_WR_OK, MSR_ANY, v }
+#define ABSENT(at, name) { at, at, name, MSR_ABSENT, MSR_WR_GP, MSR_ANY, 0 }
 #define SPECIAL(at, name) { at, at, name, MSR_SPECIAL, MSR_WR_OK, MSR_ANY, 0 }
 
 /* Sorted by index. */
@@ -13,6 +14,7 @@ static const struct msr msrs[] = {
 	SPECIAL(MSR_TSC, "TSC"),
 	FIXED(0x17, 0x17, "PLATFORM_ID", MSR_INTEL, 0),
 	{ MSR_APIC_BASE, MSR_APIC_BASE, "APIC_BASE", MSR_APIC, MSR_WR_OK, MSR_ANY, 0 },
+	ABSENT(0x34, "SMI_COUNT"),
 	RO(0x3a, "FEATURE_CONTROL", 1), /* locked, all off */
 	CPU(MSR_TSC_ADJUST, MSR_TSC_ADJUST, "TSC_ADJUST", 0),
 	/* Guests that believe in IBRS_ALL set IBRS once and for all. There is nothing behind these bits. */
@@ -42,6 +44,8 @@ static const struct msr msrs[] = {
 	FIXED(0x619, 0x619, "DRAM_ENERGY_STATUS", MSR_INTEL, 0),
 	FIXED(0x639, 0x639, "PP0_ENERGY_STATUS", MSR_INTEL, 0),
 	FIXED(0x641, 0x641, "PP1_ENERGY_STATUS", MSR_INTEL, 0),
+	ABSENT(0x64d, "PLATFORM_ENERGY_STATUS"),
+	ABSENT(0x64e, "PPERF"),
 	SPECIAL(MSR_TSC_DEADLINE, "TSC_DEADLINE"),
 	{ MSR_X2APIC, MSR_X2APIC_END, "X2APIC", MSR_APIC, MSR_WR_OK, MSR_ANY, 0 },
 	FIXED(0xc24, 0xc24, "C24", MSR_INTEL, 0),
@@ -65,6 +69,7 @@ static const struct msr msrs[] = {
 	FIXED(0xc0011005, 0xc0011005, "CPUID_EXT_FEATURES", MSR_AMD, 0),
 	FIXED(0xc0011020, 0xc0011021, "LS_CFG, IC_CFG", MSR_AMD, 0),
 	FIXED(0xc0011029, 0xc0011029, "DE_CFG", MSR_AMD, 1),
+	{ 0xc0011029, 0xc0011029, "DE_CFG", MSR_ABSENT, MSR_WR_GP, MSR_INTEL, 0 },
 };
 
 const struct msr *msr_find(uint32_t index, bool amd)
@@ -72,8 +77,8 @@ const struct msr *msr_find(uint32_t index, bool amd)
 	for (unsigned n = 0; n < ARRAY_LEN(msrs); n++) {
 		const struct msr *m = &msrs[n];
 
-		if (index >= m->first && index <= m->last)
-			return m->vendor == MSR_ANY || m->vendor == (amd ? MSR_AMD : MSR_INTEL) ? m : NULL;
+		if (index >= m->first && index <= m->last && (m->vendor == MSR_ANY || m->vendor == (amd ? MSR_AMD : MSR_INTEL)))
+			return m;
 	}
 	return NULL;
 }

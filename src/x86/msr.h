@@ -7,7 +7,13 @@
 
 #include "base/types.h"
 
-enum msr_owner { MSR_CONST, MSR_CPU /* state of the engine's vCPU, part of group X86_MSRS */, MSR_SPECIAL /* in another group */, MSR_APIC };
+enum msr_owner {
+	MSR_CONST,
+	MSR_CPU,     /* state of the engine's vCPU, part of group X86_MSRS */
+	MSR_SPECIAL, /* in another group */
+	MSR_APIC,
+	MSR_ABSENT,  /* as one that is not in the table, but nobody needs to hear of it: Linux asks for it at each start */
+};
 enum msr_write { MSR_WR_GP, MSR_WR_IGNORE, MSR_WR_OK };
 enum msr_vendor { MSR_ANY, MSR_INTEL, MSR_AMD };
 

@@ -204,6 +204,10 @@ bool cpu_msr_read(struct cpu *c, uint32_t index, uint64_t *v)
 
 	if (!m)
 		return unknown(c, index, v, false);
+	if (m->owner == MSR_ABSENT) {
+		*v = 0;
+		return c->vm->opts.unknown_msr_ok;
+	}
 	if (m->owner == MSR_CONST) {
 		*v = index == MSR_ARCH_CAPABILITIES ? c->vm->arch_cap : m->value;
 		return true;
@@ -222,6 +226,8 @@ bool cpu_msr_write(struct cpu *c, uint32_t index, uint64_t v)
 
 	if (!m)
 		return unknown(c, index, &v, true);
+	if (m->owner == MSR_ABSENT)
+		return c->vm->opts.unknown_msr_ok;
 	if (m->owner == MSR_CONST)
 		return m->write == MSR_WR_IGNORE;
 	if (is_special(index))
