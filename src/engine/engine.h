@@ -44,6 +44,7 @@ struct engine_vm_opts {
 	bool x2apic;             /* guest starts with x2APIC available */
 	bool exit_on_pause;      /* -P */
 	bool unknown_msr_ok;     /* -w: unknown MSRs read 0 and ignore writes; asked through host->msr all the same */
+	bool verbose_msr;        /* x86.verbosemsr: a line for each access to an unknown MSR (else only with -v) */
 	const struct cpu_topology *topo;
 };
 

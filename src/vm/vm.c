@@ -337,6 +337,7 @@ static int engine_open(struct vm *vm, struct err *e)
 	if (conf_bool(vm->conf, "x86.x2apic", false, &o.x2apic, e) < 0 ||
 	    conf_bool(vm->conf, "x86.vmexit_on_pause", false, &o.exit_on_pause, e) < 0 ||
 	    conf_bool(vm->conf, "x86.strictmsr", true, &strict_msr, e) < 0 ||
+	    conf_bool(vm->conf, "x86.verbosemsr", false, &o.verbose_msr, e) < 0 ||
 	    conf_bool(vm->conf, "x86.strictio", false, &vm->strict_io, e) < 0)
 		return -EINVAL;
 	o.unknown_msr_ok = !strict_msr;
@@ -456,6 +457,7 @@ struct vm *vm_build(const struct conf *conf, struct err *e)
 enum vm_end vm_run(struct vm *vm, int *status, struct err *e)
 {
 	log_debug("vm: %s starts", vm->name);
+	loop_turn(vm->loop, 0); /* this is the loop thread from here on */
 	vm->ops->paused(vm->evm, false);
 	clk_pause(vm->loop, false);
 	pthread_mutex_lock(&vm->gate);

@@ -178,6 +178,17 @@ static bool is_special(uint32_t index)
 	       (index >= MSR_X2APIC && index <= MSR_X2APIC_END);
 }
 
+/* Every kernel tries a few registers that are not there: that is news only for those who ask. */
+static void say_unknown(struct cpu *c, uint32_t index, uint64_t v, bool write)
+{
+	if (!c->vm->opts.verbose_msr && !log_enabled(LOG_INFO))
+		return;
+	if (write)
+		log_guest("wrmsr to register 0x%x(0x%llx) on vcpu %u", index, (unsigned long long)v, c->id);
+	else
+		log_guest("rdmsr to register 0x%x on vcpu %u", index, c->id);
+}
+
 /* Not in the table: the machine may know it; else #GP, or with -w nothing. */
 static bool unknown(struct cpu *c, uint32_t index, uint64_t *v, bool write)
 {
@@ -188,10 +199,7 @@ static bool unknown(struct cpu *c, uint32_t index, uint64_t *v, bool write)
 	host_leave(c);
 	if (ok)
 		return true;
-	if (write)
-		log_guest("wrmsr to register 0x%x(0x%llx) on vcpu %u", index, (unsigned long long)*v, c->id);
-	else
-		log_guest("rdmsr to register 0x%x on vcpu %u", index, c->id);
+	say_unknown(c, index, *v, write);
 	if (!write)
 		*v = 0;
 	return c->vm->opts.unknown_msr_ok;
