@@ -180,11 +180,14 @@ static bool map_file(struct boot *b, gpa_t at, const struct image *img, int *r, 
 	return true;
 }
 
-/* Adding nothing to a byte gives the page a copy of its own, whatever the guest does with it meanwhile. */
+/*
+ * An atomic write that changes nothing gives the page a copy of its own, whatever the guest does with it meanwhile. In
+ * assembly: compilers turn it into a load.
+ */
 void boot_settle(const struct boot_mapped *m, const bool *stop)
 {
 	for (size_t i = 0; i < m->len && !__atomic_load_n(stop, __ATOMIC_RELAXED); i += PAGE)
-		__atomic_fetch_add(m->host + i, 0, __ATOMIC_RELAXED);
+		__asm__ volatile("lock orb $0, %0" : "+m"(m->host[i])::"memory");
 }
 
 int boot_put_module(struct boot *b, const char *path, bool high, gpa_t end, gpa_t *at, uint64_t *size, struct err *e)

@@ -229,13 +229,20 @@ static int loop_wait(struct loop *l, int timeout_ms)
 	return n < 0 ? 0 : n;
 }
 
+void loop_claim(struct loop *l)
+{
+	if (loop_on_thread(l))
+		return;
+	l->thread = pthread_self();
+	l->has_thread = true;
+}
+
 void loop_turn(struct loop *l, int timeout_ms)
 {
 	uint64_t count;
 	int n;
 
-	l->thread = pthread_self();
-	l->has_thread = true;
+	loop_claim(l);
 	n = loop_wait(l, timeout_ms);
 	lock_take(&l->lock);
 	l->batch_n = n;

@@ -15,6 +15,8 @@ struct loop *loop_new(struct err *e);
 void loop_free(struct loop *l);
 /* Runs until loop_stop. On the thread that becomes the loop thread. */
 void loop_run(struct loop *l);
+/* The calling thread becomes the loop thread; loop_run and loop_turn do it too. Needed where other threads start earlier. */
+void loop_claim(struct loop *l);
 void loop_stop(struct loop *l); /* any thread, signal-safe */
 /* One turn: waits at most timeout_ms (-1: no limit), runs what is due. For tests and for start-up. */
 void loop_turn(struct loop *l, int timeout_ms);

@@ -457,7 +457,7 @@ struct vm *vm_build(const struct conf *conf, struct err *e)
 enum vm_end vm_run(struct vm *vm, int *status, struct err *e)
 {
 	log_debug("vm: %s starts", vm->name);
-	loop_turn(vm->loop, 0); /* this is the loop thread from here on */
+	loop_claim(vm->loop);
 	vm->ops->paused(vm->evm, false);
 	clk_pause(vm->loop, false);
 	pthread_mutex_lock(&vm->gate);
