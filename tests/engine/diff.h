@@ -35,7 +35,8 @@ struct diff_case {
 	struct x86_segment seg[6]; /* by enum x86_seg; as the native selectors are */
 	/* Memory is made so first, in this order. */
 	uint32_t fill_at, fill_len, copy_to, copy_from, copy_len, put_at, put_len;
-	uint8_t fill_byte, put[16];
+	uint8_t fill_byte, put[48];
+	bool put_whole; /* or not at all: what would be there else may set TF or AC, which the tester does not survive */
 	char how[48]; /* what was chosen: for the coverage table */
 };
 
@@ -43,6 +44,7 @@ enum { NO_EXCEPTION = 0xff };
 struct diff_result {
 	uint64_t r[16], rip; /* rip as the guest sees it */
 	uint32_t fl;
+	uint16_t sel[6]; /* by enum x86_seg; not FS, which is the tester's */
 	uint8_t vector;
 	uint32_t error;
 	uint64_t cr2;
@@ -69,6 +71,10 @@ const char *form_name(const struct form *f);
 uint8_t *native_init(void); /* the arena */
 bool native_mode(enum code_size mode); /* false: the host has no such code segment for us */
 void native_segments(struct diff_case *k);
+uint64_t native_descriptor(uint16_t sel); /* as in the host's tables, those that the cases use */
+uint32_t native_base(uint16_t sel);
+uint16_t any_selector(void);
+enum { GDT_LIMIT = 7 * 8 - 1, LOCALS = 13 };
 uint32_t native_flags(void); /* RFLAGS.ID and NT, which signal frames do not set */
 void native_run(const struct diff_case *k, struct diff_result *out);
 

@@ -1,118 +1,13 @@
 /*
  * Random cases: an instruction from the table of forms below, with prefixes, operands and addresses at random, and registers
  * chosen so that memory operands land in the arena: mostly inside, often over a page boundary, in read-only or absent pages.
- * The table is written from the opcode maps of the SDM (vol. 2, appendix A), not from decode.tab: it tests that too.
  */
 #include "diff.h"
 
+#include "diff_form.h"
+
 #include <stdio.h>
 #include <string.h>
-
-enum form_flag {
-	F_MODRM = 1, F_BYTE = 2, F_IMM8 = 4, F_IMMZ = 8, F_IMMV = 0x10, F_IMM16 = 0x20, F_PLUSR = 0x40, F_COND = 0x80, F_LOCK = 0x100,
-	F_MEM = 0x200, F_REG = 0x400, F_STR = 0x800, F_REL8 = 0x1000, F_RELZ = 0x2000, F_STACK = 0x4000, F_VEX = 0x8000,
-	F_NO64 = 0x10000, F_NOADDR = 0x20000, F_MOFFS = 0x80000, F_DIV = 0x100000, F_BRANCH = 0x200000, F_CAS = 0x400000,
-	F_BITS = 0x800000, F_CL = 0x1000000, F_POPF = 0x2000000, F_FRAME = 0x4000000, F_CAS2 = 0x8000000, F_ONLY64 = 0x10000000,
-	F_NO66 = 0x20000000,
-};
-#define MR F_MODRM
-#define ANY_EXT (-1)
-
-struct form {
-	const char *name;
-	uint8_t map, op;
-	int8_t ext;  /* ModRM.reg, or ANY_EXT */
-	uint8_t pfx; /* mandatory prefix; VEX: pp */
-	uint32_t f;
-};
-
-#define ALU(name, op, ext, lock)                                                                                       \
-	{ name, 0, op, ANY_EXT, 0, MR | F_BYTE | (lock) }, { name, 0, (op) + 1, ANY_EXT, 0, MR | (lock) },             \
-	{ name, 0, (op) + 2, ANY_EXT, 0, MR | F_BYTE }, { name, 0, (op) + 3, ANY_EXT, 0, MR },                         \
-	{ name, 0, (op) + 4, ANY_EXT, 0, F_BYTE | F_IMM8 }, { name, 0, (op) + 5, ANY_EXT, 0, F_IMMZ },                 \
-	{ name, 0, 0x80, ext, 0, MR | F_BYTE | F_IMM8 | (lock) }, { name, 0, 0x81, ext, 0, MR | F_IMMZ | (lock) },     \
-	{ name, 0, 0x83, ext, 0, MR | F_IMM8 | (lock) }
-#define SHIFT(name, ext)                                                                                               \
-	{ name, 0, 0xc0, ext, 0, MR | F_BYTE | F_IMM8 }, { name, 0, 0xc1, ext, 0, MR | F_IMM8 },                       \
-	{ name, 0, 0xd0, ext, 0, MR | F_BYTE }, { name, 0, 0xd1, ext, 0, MR },                                         \
-	{ name, 0, 0xd2, ext, 0, MR | F_BYTE | F_CL }, { name, 0, 0xd3, ext, 0, MR | F_CL }
-#define UNARY(name, op, ext, f) { name, 0, op, ext, 0, MR | F_BYTE | (f) }, { name, 0, (op) + 1, ext, 0, MR | (f) }
-#define BITOP(name, op, ext, lock)                                                                                     \
-	{ name, 1, op, ANY_EXT, 0, MR | F_BITS | (lock) }, { name, 1, 0xba, ext, 0, MR | F_IMM8 | (lock) }
-#define STR(name, op) { name, 0, op, ANY_EXT, 0, F_STR | F_BYTE }, { name, 0, (op) + 1, ANY_EXT, 0, F_STR }
-
-static const struct form forms[] = {
-	ALU("add", 0x00, 0, F_LOCK), ALU("or", 0x08, 1, F_LOCK), ALU("adc", 0x10, 2, F_LOCK), ALU("sbb", 0x18, 3, F_LOCK),
-	ALU("and", 0x20, 4, F_LOCK), ALU("sub", 0x28, 5, F_LOCK), ALU("xor", 0x30, 6, F_LOCK), ALU("cmp", 0x38, 7, 0),
-	{ "test", 0, 0x84, ANY_EXT, 0, MR | F_BYTE }, { "test", 0, 0x85, ANY_EXT, 0, MR },
-	{ "test", 0, 0xa8, ANY_EXT, 0, F_BYTE | F_IMM8 }, { "test", 0, 0xa9, ANY_EXT, 0, F_IMMZ },
-	{ "test", 0, 0xf6, 0, 0, MR | F_BYTE | F_IMM8 }, { "test", 0, 0xf7, 0, 0, MR | F_IMMZ },
-	{ "test", 0, 0xf6, 1, 0, MR | F_BYTE | F_IMM8 }, { "test", 0, 0xf7, 1, 0, MR | F_IMMZ },
-	UNARY("not", 0xf6, 2, F_LOCK), UNARY("neg", 0xf6, 3, F_LOCK), UNARY("mul", 0xf6, 4, 0), UNARY("imul", 0xf6, 5, 0),
-	UNARY("div", 0xf6, 6, F_DIV), UNARY("idiv", 0xf6, 7, F_DIV), UNARY("inc", 0xfe, 0, F_LOCK), UNARY("dec", 0xfe, 1, F_LOCK),
-	{ "inc", 0, 0x40, ANY_EXT, 0, F_PLUSR | F_NO64 }, { "dec", 0, 0x48, ANY_EXT, 0, F_PLUSR | F_NO64 },
-	{ "imul", 1, 0xaf, ANY_EXT, 0, MR }, { "imul", 0, 0x69, ANY_EXT, 0, MR | F_IMMZ }, { "imul", 0, 0x6b, ANY_EXT, 0, MR | F_IMM8 },
-	SHIFT("rol", 0), SHIFT("ror", 1), SHIFT("rcl", 2), SHIFT("rcr", 3), SHIFT("shl", 4), SHIFT("shr", 5), SHIFT("shl", 6),
-	SHIFT("sar", 7),
-	{ "shld", 1, 0xa4, ANY_EXT, 0, MR | F_IMM8 }, { "shld", 1, 0xa5, ANY_EXT, 0, MR | F_CL },
-	{ "shrd", 1, 0xac, ANY_EXT, 0, MR | F_IMM8 }, { "shrd", 1, 0xad, ANY_EXT, 0, MR | F_CL },
-	/* moves */
-	{ "mov", 0, 0x88, ANY_EXT, 0, MR | F_BYTE }, { "mov", 0, 0x89, ANY_EXT, 0, MR }, { "mov", 0, 0x8a, ANY_EXT, 0, MR | F_BYTE },
-	{ "mov", 0, 0x8b, ANY_EXT, 0, MR }, { "mov", 0, 0xb0, ANY_EXT, 0, F_PLUSR | F_BYTE | F_IMM8 },
-	{ "mov", 0, 0xb8, ANY_EXT, 0, F_PLUSR | F_IMMV }, { "mov", 0, 0xc6, 0, 0, MR | F_BYTE | F_IMM8 },
-	{ "mov", 0, 0xc7, 0, 0, MR | F_IMMZ }, { "mov", 0, 0xa0, ANY_EXT, 0, F_MOFFS | F_BYTE }, { "mov", 0, 0xa1, ANY_EXT, 0, F_MOFFS },
-	{ "mov", 0, 0xa2, ANY_EXT, 0, F_MOFFS | F_BYTE }, { "mov", 0, 0xa3, ANY_EXT, 0, F_MOFFS },
-	{ "lea", 0, 0x8d, ANY_EXT, 0, MR | F_MEM | F_NOADDR }, { "movsxd", 0, 0x63, ANY_EXT, 0, MR | F_ONLY64 },
-	{ "movzx", 1, 0xb6, ANY_EXT, 0, MR }, { "movzx", 1, 0xb7, ANY_EXT, 0, MR }, { "movsx", 1, 0xbe, ANY_EXT, 0, MR },
-	{ "movsx", 1, 0xbf, ANY_EXT, 0, MR }, { "movnti", 1, 0xc3, ANY_EXT, 0, MR | F_MEM | F_NO66 },
-	{ "movbe", 2, 0xf0, ANY_EXT, 0, MR | F_MEM }, { "movbe", 2, 0xf1, ANY_EXT, 0, MR | F_MEM },
-	{ "bswap", 1, 0xc8, ANY_EXT, 0, F_PLUSR }, { "cmovcc", 1, 0x40, ANY_EXT, 0, MR | F_COND },
-	{ "setcc", 1, 0x90, ANY_EXT, 0, MR | F_COND | F_BYTE }, { "cbw", 0, 0x98, ANY_EXT, 0, 0 }, { "cwd", 0, 0x99, ANY_EXT, 0, 0 },
-	{ "nop", 0, 0x90, ANY_EXT, 0, 0 }, { "nop", 1, 0x1f, 0, 0, MR | F_NOADDR }, { "xlat", 0, 0xd7, ANY_EXT, 0, F_BYTE },
-	{ "lahf", 0, 0x9f, ANY_EXT, 0, F_BYTE }, { "sahf", 0, 0x9e, ANY_EXT, 0, F_BYTE }, { "cmc", 0, 0xf5, ANY_EXT, 0, 0 },
-	{ "clc", 0, 0xf8, ANY_EXT, 0, 0 }, { "stc", 0, 0xf9, ANY_EXT, 0, 0 }, { "cld", 0, 0xfc, ANY_EXT, 0, 0 },
-	{ "std", 0, 0xfd, ANY_EXT, 0, 0 },
-	/* exchanges */
-	{ "xchg", 0, 0x86, ANY_EXT, 0, MR | F_BYTE | F_LOCK }, { "xchg", 0, 0x87, ANY_EXT, 0, MR | F_LOCK },
-	{ "xchg", 0, 0x90, ANY_EXT, 0, F_PLUSR }, { "xadd", 1, 0xc0, ANY_EXT, 0, MR | F_BYTE | F_LOCK },
-	{ "xadd", 1, 0xc1, ANY_EXT, 0, MR | F_LOCK }, { "cmpxchg", 1, 0xb0, ANY_EXT, 0, MR | F_BYTE | F_LOCK | F_CAS },
-	{ "cmpxchg", 1, 0xb1, ANY_EXT, 0, MR | F_LOCK | F_CAS }, { "cmpxchg8b", 1, 0xc7, 1, 0, MR | F_MEM | F_LOCK | F_CAS2 | F_NO66 },
-	/* bits */
-	BITOP("bt", 0xa3, 4, 0), BITOP("bts", 0xab, 5, F_LOCK), BITOP("btr", 0xb3, 6, F_LOCK), BITOP("btc", 0xbb, 7, F_LOCK),
-	{ "bsf", 1, 0xbc, ANY_EXT, 0, MR }, { "bsr", 1, 0xbd, ANY_EXT, 0, MR }, { "tzcnt", 1, 0xbc, ANY_EXT, 0xf3, MR },
-	{ "lzcnt", 1, 0xbd, ANY_EXT, 0xf3, MR }, { "popcnt", 1, 0xb8, ANY_EXT, 0xf3, MR },
-	{ "crc32", 2, 0xf0, ANY_EXT, 0xf2, MR | F_BYTE }, { "crc32", 2, 0xf1, ANY_EXT, 0xf2, MR },
-	{ "adcx", 2, 0xf6, ANY_EXT, 0x66, MR | F_NO66 }, { "adox", 2, 0xf6, ANY_EXT, 0xf3, MR | F_NO66 },
-	{ "andn", 2, 0xf2, ANY_EXT, 0, MR | F_VEX }, { "blsr", 2, 0xf3, 1, 0, MR | F_VEX }, { "blsmsk", 2, 0xf3, 2, 0, MR | F_VEX },
-	{ "blsi", 2, 0xf3, 3, 0, MR | F_VEX }, { "bzhi", 2, 0xf5, ANY_EXT, 0, MR | F_VEX }, { "pext", 2, 0xf5, ANY_EXT, 2, MR | F_VEX },
-	{ "pdep", 2, 0xf5, ANY_EXT, 3, MR | F_VEX }, { "mulx", 2, 0xf6, ANY_EXT, 3, MR | F_VEX },
-	{ "bextr", 2, 0xf7, ANY_EXT, 0, MR | F_VEX }, { "shlx", 2, 0xf7, ANY_EXT, 1, MR | F_VEX },
-	{ "sarx", 2, 0xf7, ANY_EXT, 2, MR | F_VEX }, { "shrx", 2, 0xf7, ANY_EXT, 3, MR | F_VEX },
-	{ "rorx", 3, 0xf0, ANY_EXT, 3, MR | F_VEX | F_IMM8 },
-	/* strings */
-	STR("movs", 0xa4), STR("cmps", 0xa6), STR("stos", 0xaa), STR("lods", 0xac), STR("scas", 0xae),
-	/* flow */
-	{ "jcc", 0, 0x70, ANY_EXT, 0, F_COND | F_REL8 }, { "jcc", 1, 0x80, ANY_EXT, 0, F_COND | F_RELZ },
-	{ "jmp", 0, 0xeb, ANY_EXT, 0, F_REL8 }, { "jmp", 0, 0xe9, ANY_EXT, 0, F_RELZ }, { "loopne", 0, 0xe0, ANY_EXT, 0, F_REL8 },
-	{ "loope", 0, 0xe1, ANY_EXT, 0, F_REL8 }, { "loop", 0, 0xe2, ANY_EXT, 0, F_REL8 }, { "jcxz", 0, 0xe3, ANY_EXT, 0, F_REL8 },
-	{ "call", 0, 0xe8, ANY_EXT, 0, F_RELZ | F_STACK }, { "call ind", 0, 0xff, 2, 0, MR | F_STACK | F_BRANCH },
-	{ "jmp ind", 0, 0xff, 4, 0, MR | F_BRANCH }, { "ret", 0, 0xc3, ANY_EXT, 0, F_STACK | F_BRANCH },
-	{ "ret imm", 0, 0xc2, ANY_EXT, 0, F_STACK | F_IMM16 | F_BRANCH },
-	/* stack */
-	{ "push", 0, 0x50, ANY_EXT, 0, F_PLUSR | F_STACK }, { "push", 0, 0x68, ANY_EXT, 0, F_IMMZ | F_STACK },
-	{ "push", 0, 0x6a, ANY_EXT, 0, F_IMM8 | F_STACK }, { "push", 0, 0xff, 6, 0, MR | F_STACK },
-	{ "pop", 0, 0x58, ANY_EXT, 0, F_PLUSR | F_STACK }, { "pop", 0, 0x8f, 0, 0, MR | F_STACK },
-	{ "push sreg", 1, 0xa0, ANY_EXT, 0, F_STACK }, { "push sreg", 1, 0xa8, ANY_EXT, 0, F_STACK },
-	{ "pusha", 0, 0x60, ANY_EXT, 0, F_STACK | F_NO64 }, { "popa", 0, 0x61, ANY_EXT, 0, F_STACK | F_NO64 },
-	{ "pushf", 0, 0x9c, ANY_EXT, 0, F_STACK }, { "popf", 0, 0x9d, ANY_EXT, 0, F_STACK | F_POPF },
-	{ "enter", 0, 0xc8, ANY_EXT, 0, F_STACK | F_IMM16 | F_IMM8 | F_FRAME }, { "leave", 0, 0xc9, ANY_EXT, 0, F_FRAME },
-	{ "bound", 0, 0x62, ANY_EXT, 0, MR | F_MEM | F_NO64 },
-	/* decimal */
-	{ "daa", 0, 0x27, ANY_EXT, 0, F_NO64 | F_BYTE }, { "das", 0, 0x2f, ANY_EXT, 0, F_NO64 | F_BYTE },
-	{ "aaa", 0, 0x37, ANY_EXT, 0, F_NO64 | F_BYTE }, { "aas", 0, 0x3f, ANY_EXT, 0, F_NO64 | F_BYTE },
-	{ "aam", 0, 0xd4, ANY_EXT, 0, F_NO64 | F_BYTE | F_IMM8 }, { "aad", 0, 0xd5, ANY_EXT, 0, F_NO64 | F_BYTE | F_IMM8 },
-	{ "salc", 0, 0xd6, ANY_EXT, 0, F_NO64 | F_BYTE },
-};
 
 const char *form_name(const struct form *f)
 {
@@ -327,6 +222,27 @@ static void prefixes(struct gen *g)
 		g->opsize = 8;
 }
 
+/* A place in the code page outside the instruction itself, as a linear address. */
+static uint64_t any_target(const struct gen *g)
+{
+	uint32_t at;
+
+	do {
+		at = CODE_AT + rnd_below(PAGE - 16);
+	} while (at + 32 > g->k->off && at < g->k->off + 32);
+	return ARENA + at;
+}
+
+static uint64_t far_target(const struct gen *g, uint16_t sel)
+{
+	return any_target(g) - native_base(sel);
+}
+
+static uint64_t near_target(const struct gen *g)
+{
+	return any_target(g) - g->k->seg[SEG_CS].base;
+}
+
 static void immediates(struct gen *g)
 {
 	uint32_t f = g->f->f;
@@ -341,6 +257,14 @@ static void immediates(struct gen *g)
 	if (f & F_IMMV)
 		g->imm_size = g->opsize;
 	g->imm = any_value();
+	if ((f & F_FAR) && (g->f->op == 0xea || g->f->op == 0x9a)) {
+		uint16_t sel = any_selector();
+
+		g->imm_size = z + 2;
+		g->imm = (far_target(g, sel) & mask_of(z)) | (uint64_t)sel << 8 * z;
+	}
+	if ((f & F_FAR) && (f & F_IMM16)) /* to 64-bit code from a 16-bit stack, Intel adds them up in 16 bits */
+		g->imm &= 0x7fff;
 	if (f & F_FRAME) /* ENTER: sizes that stay near */
 		g->imm = rnd_below(200) | (rnd_one_in(2) ? 0 : rnd_below(40) << 16);
 	if (f & F_MOFFS) {
@@ -349,17 +273,6 @@ static void immediates(struct gen *g)
 		g->imm_size = g->addrsize;
 		g->imm = place_addr(g, g->place);
 	}
-}
-
-/* A place in the code page outside the instruction itself, as an offset in CS. */
-static uint64_t any_target(const struct gen *g)
-{
-	uint32_t at;
-
-	do {
-		at = CODE_AT + rnd_below(PAGE - 16);
-	} while (at + 32 > g->k->off && at < g->k->off + 32);
-	return ARENA + at - g->k->seg[SEG_CS].base;
 }
 
 static void relative(struct gen *g)
@@ -373,7 +286,7 @@ static void relative(struct gen *g)
 		} while ((int8_t)g->imm < 0 && (int8_t)g->imm > -20);
 	} else if (g->f->f & F_RELZ) {
 		g->imm_size = !m64 && g->opsize == 2 ? 2 : 4;
-		g->imm = any_target(g) - (ARENA + g->k->off + 8 - g->k->seg[SEG_CS].base);
+		g->imm = any_target(g) - (ARENA + g->k->off + 8);
 	}
 }
 
@@ -497,7 +410,7 @@ static void put_value(struct diff_case *k, uint32_t at, uint64_t v, unsigned len
 static void branch_registers(struct gen *g)
 {
 	struct diff_case *k = g->k;
-	uint64_t to = rnd_one_in(12) ? rnd() : any_target(g);
+	uint64_t to = rnd_one_in(12) ? rnd() : near_target(g);
 
 	if (g->is_mem)
 		put_value(k, g->place, to, 8);
@@ -507,14 +420,54 @@ static void branch_registers(struct gen *g)
 		k->r[(g->modrm & 7) | (g->rex & 1) << 3] = to;
 }
 
+static void put_add(struct diff_case *k, uint64_t v, unsigned size)
+{
+	memcpy(k->put + k->put_len, &v, size);
+	k->put_len += size;
+}
+
+/* Far pointers in memory; what RET, IRET and POP of a segment register find on the stack. */
+static void far_values(struct gen *g)
+{
+	struct diff_case *k = g->k;
+	uint16_t sel = any_selector();
+	unsigned size = g->opsize;
+
+	k->put_at = g->is_mem ? g->place : stack_place(k);
+	if (g->is_mem || g->f->op >= 0xca)
+		put_add(k, far_target(g, sel), size);
+	put_add(k, sel, size);
+	if (g->f->op != 0xcf)
+		return;
+	k->put_whole = true;
+	put_add(k, rnd() & (FL_ARITH | FL_DF | FL_IF | FL_IOPL | FL_ID | FL_VIF | FL_VIP), size);
+	put_add(k, rnd_one_in(2) ? rnd() : place_addr(g, any_place()), size);
+	put_add(k, any_selector(), size);
+}
+
+/* A selector in ModRM.rm; FS is the tester's own. */
+static void selector_values(struct gen *g)
+{
+	if (g->f->op == 0x8e && (g->modrm >> 3 & 7) == SEG_FS)
+		g->modrm ^= 8;
+	if (g->is_mem)
+		put_value(g->k, g->place, any_selector(), 2);
+	else
+		g->k->r[(g->modrm & 7) | (g->rex & 1) << 3] = any_selector();
+}
+
 static void memory_values(struct gen *g)
 {
 	struct diff_case *k = g->k;
 	uint32_t f = g->f->f;
 
-	if (f & F_BRANCH)
+	if (f & F_FAR)
+		far_values(g);
+	else if (f & F_SEL)
+		selector_values(g);
+	else if (f & F_BRANCH)
 		branch_registers(g);
-	else if (f & F_POPF)
+	else if ((k->put_whole = f & F_POPF))
 		put_value(k, stack_place(k),
 			  rnd() & (FL_ARITH | FL_DF | FL_IF | FL_IOPL | FL_ID | FL_VIF | FL_VIP), 8);
 	else if ((f & F_CAS) && g->is_mem && rnd_one_in(2))
@@ -560,7 +513,7 @@ static const struct form *any_form(enum code_size mode, const char *only)
 	unsigned tries = 0;
 
 	do {
-		f = &forms[rnd_below(ARRAY_LEN(forms))];
+		f = &forms[rnd_below(forms_n)];
 		if (++tries > 100000)
 			return NULL;
 	} while (!wanted(f, mode, only));
@@ -587,8 +540,8 @@ bool gen_case(struct diff_case *k, const char *only)
 			g.vvvv = 0;
 	}
 	g.lock = (g.f->f & F_LOCK) && g.is_mem ? rnd_one_in(3) : !(g.f->f & (F_STR | F_VEX)) && rnd_one_in(100);
-	encode(&g);
 	memory_values(&g);
+	encode(&g);
 	if (k->mode != CODE64) {
 		for (unsigned n = 0; n < 16; n++)
 			k->r[n] = n < 8 ? (uint32_t)k->r[n] : 0;

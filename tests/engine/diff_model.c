@@ -11,7 +11,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { TABLES = 0x10000, TABLE_PAGES = 4 };
+/* Page tables and, for the supervisor above the arena, descriptor tables. */
+enum { TABLES = 0x10000, TABLE_PAGES = 6, GDT_PAGE = 4, LDT_PAGE = 5, GDT_AT = ARENA + ARENA_SIZE, LDT_AT = GDT_AT + PAGE };
 
 static struct engine_vcpu *v;
 static struct soft_vm vm;
@@ -42,6 +43,12 @@ static void tables_make(uint64_t *t)
 	for (unsigned k = 0; k < ARENA_SIZE / PAGE; k++)
 		if (arena_right(k))
 			t[3 * n + (ARENA >> 12 & 511) + k] = (ARENA + k * PAGE) | rights[arena_right(k)];
+	t[3 * n + (GDT_AT >> 12 & 511)] = (TABLES + GDT_PAGE * PAGE) | P | W | A | D;
+	t[3 * n + (LDT_AT >> 12 & 511)] = (TABLES + LDT_PAGE * PAGE) | P | W | A | D;
+	for (unsigned k = 1; k <= GDT_LIMIT / 8; k++)
+		t[GDT_PAGE * n + k] = native_descriptor((uint16_t)(k << 3));
+	for (unsigned k = 0; k < LOCALS; k++)
+		t[LDT_PAGE * n + k] = native_descriptor((uint16_t)(k << 3 | 4));
 }
 
 uint8_t *model_init(void)
@@ -67,6 +74,7 @@ uint8_t *model_init(void)
 	c->cr3 = TABLES;
 	c->cr4 = CR4_PAE;
 	c->efer = EFER_LME | EFER_LMA | EFER_NXE;
+	c->gdt = (struct x86_table){ GDT_AT, GDT_LIMIT };
 	return map.slot[1].host;
 }
 
@@ -74,6 +82,8 @@ static void state_load(struct cpu *c, const struct diff_case *k)
 {
 	memcpy(c->r, k->r, sizeof(k->r));
 	memcpy(c->seg, k->seg, sizeof(k->seg));
+	c->seg[SEG_LDTR] = (struct x86_segment){ .sel = 0x50, .base = LDT_AT, .limit = LOCALS * 8 - 1, .attr = 0x82 };
+	c->seg[SEG_TR] = (struct x86_segment){ .sel = 0x40, .attr = 0x8b };
 	c->cpl = 3;
 	c->fl = FL_1 | FL_IF | (k->fl & ~(uint32_t)FL_ARITH);
 	cc_set_flags(c, k->fl);
@@ -89,6 +99,8 @@ static void state_store(struct cpu *c, struct diff_result *out)
 	memcpy(out->r, c->r, sizeof(out->r));
 	out->rip = c->rip;
 	out->fl = cpu_flags(c);
+	for (unsigned n = 0; n < 6; n++)
+		out->sel[n] = n == SEG_FS ? 0 : c->seg[n].sel;
 }
 
 /* The exec function, straight from the decoder. */
@@ -110,7 +122,7 @@ static void run_records(struct cpu *c, const struct insn *i)
 
 static bool is_int3_fault(const struct cpu *c, const struct diff_case *k)
 {
-	uint64_t off = c->rip + k->seg[SEG_CS].base - ARENA;
+	uint64_t off = c->rip + c->seg[SEG_CS].base - ARENA;
 
 	return c->exc_vector == EXC_GP && (c->exc_error & ~1u) == (EXC_BP << 3 | 2) && off != k->off && off < ARENA_SIZE;
 }

@@ -26,7 +26,7 @@ static const struct local {
 	uint8_t use;
 	uint8_t contents; /* 0 data, 1 expand-down data, 2 code */
 	bool big, pages, read_only;
-} locals[] = {
+} locals[LOCALS] = {
 	{ ARENA, 0xffff, CODE_ANY, 2, false }, /* ORDER: LOCAL_CODE16, LOCAL_CODE32, LOCAL_DATA16 */
 	{ ARENA, 0xffff, CODE_ANY, 2, true },
 	{ ARENA, 0xffff, AT_ARENA, 0, false },
@@ -62,6 +62,30 @@ static uint16_t *selectors(greg_t *g) /* CS, GS, FS, SS */
 	return (uint16_t *)&g[REG_CSGSFS];
 }
 
+static uint16_t read_ds(void)
+{
+	uint16_t v;
+
+	asm volatile("mov %%ds, %0" : "=r"(v));
+	return v;
+}
+
+static uint16_t read_es(void)
+{
+	uint16_t v;
+
+	asm volatile("mov %%es, %0" : "=r"(v));
+	return v;
+}
+
+static uint16_t read_gs(void)
+{
+	uint16_t v;
+
+	asm volatile("mov %%gs, %0" : "=r"(v));
+	return v;
+}
+
 static uint64_t case_rip(const struct diff_case *k)
 {
 	return ARENA + k->off - k->seg[SEG_CS].base;
@@ -77,8 +101,11 @@ static void frame_load(greg_t *g)
 	selectors(g)[3] = now->seg[SEG_SS].sel;
 }
 
-static void frame_store(const greg_t *g)
+static void frame_store(greg_t *g)
 {
+	const uint16_t sel[6] = { read_es(), selectors(g)[0], selectors(g)[3], read_ds(), 0, read_gs() };
+
+	memcpy(result->sel, sel, sizeof(sel));
 	for (unsigned n = 0; n < 16; n++)
 		result->r[n] = (uint64_t)g[greg_of[n]];
 	result->rip = (uint64_t)g[REG_RIP];
@@ -100,6 +127,8 @@ static void on_signal(int sig, siginfo_t *si, void *frame)
 {
 	greg_t *g = ((ucontext_t *)frame)->uc_mcontext.gregs;
 
+	/* A case may have set AC. */
+	__builtin_ia32_writeeflags_u64(__builtin_ia32_readeflags_u64() & ~(uint64_t)FL_AC);
 	if (running) {
 		frame_store(g);
 		memcpy(g, own, sizeof(own));
@@ -216,6 +245,45 @@ void native_segments(struct diff_case *k)
 		k->seg[SEG_CS] = local(LOCAL_CODE16);
 }
 
+/* What Linux has in its global table, from 8 on. */
+static struct x86_segment global(unsigned index)
+{
+	static const uint16_t attr[] = { 0, 0xc09b, 0xa09b, 0xc093, 0xc0fb, 0xc0f3, 0xa0fb };
+
+	return (struct x86_segment){ .limit = ~0u, .attr = attr[index] };
+}
+
+uint64_t native_descriptor(uint16_t sel)
+{
+	struct x86_segment s = sel & 4 ? local(sel >> 3) : global(sel >> 3);
+	uint32_t base = (uint32_t)s.base, limit = s.attr & ATTR_G ? s.limit >> 12 : s.limit;
+
+	return (limit & 0xffff) | (uint64_t)(base & 0xffffff) << 16 | (uint64_t)(s.attr & 0xf0ff) << 40 |
+	       (uint64_t)(limit >> 16) << 48 | (uint64_t)(base >> 24) << 56;
+}
+
+uint32_t native_base(uint16_t sel)
+{
+	return (sel & 4) && (sel >> 3) < LOCALS ? locals[sel >> 3].base : 0;
+}
+
+uint16_t any_selector(void)
+{
+	static const uint16_t users[] = { SEL_CS64, SEL_CS32, SEL_DS };
+	unsigned index = rnd_below(LOCALS);
+
+	switch (rnd_below(12)) {
+	case 0: return (uint16_t)rnd_below(4);                                /* null */
+	case 1: return (uint16_t)(rnd_below(7) << 3 | rnd_below(4));          /* the kernel's too */
+	case 2: return (uint16_t)(index << 3 | 4 | rnd_below(4));             /* any RPL */
+	case 3: return (uint16_t)((LOCALS + rnd_below(100)) << 3 | 7);        /* beyond the limit */
+	case 4:
+	case 5: return users[rnd_below(ARRAY_LEN(users))];
+	case 6: return rnd_one_in(2) ? SEL_LDT(LOCAL_CODE16) : SEL_LDT(LOCAL_CODE32);
+	default: return SEL_LDT(index);
+	}
+}
+
 uint32_t native_flags(void)
 {
 	return (uint32_t)__builtin_ia32_readeflags_u64() & (FL_ID | FL_NT);
@@ -229,6 +297,6 @@ void native_run(const struct diff_case *k, struct diff_result *out)
 	result = out;
 	asm volatile("mov %0, %%ds; mov %1, %%es" : : "r"(k->seg[SEG_DS].sel), "r"(k->seg[SEG_ES].sel) : "memory");
 	asm volatile("int3" : : : "memory", "cc");
-	asm volatile("mov %0, %%ds; mov %0, %%es" : : "r"(0) : "memory");
+	asm volatile("mov %0, %%ds; mov %0, %%es; mov %0, %%gs" : : "r"(0) : "memory");
 	now = NULL;
 }

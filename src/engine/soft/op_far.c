@@ -30,15 +30,17 @@ static bool desc_conforming(uint32_t hi)
 	return hi & 0x400;
 }
 
-/* The target of a transfer to a code segment described by hi. */
-static void target_check(struct cpu *c, const struct x86_segment *cs, uint64_t to)
+/* The target of a transfer to a code segment: checked, and truncated as the segment says. */
+static uint64_t target_in(struct cpu *c, const struct x86_segment *cs, uint64_t to)
 {
 	if (long_mode(c) && (cs->attr & ATTR_L)) {
 		if (!mmu_canonical(c, to))
 			cpu_gp0(c);
-	} else if (to > cs->limit) {
-		cpu_gp0(c);
+		return to;
 	}
+	if ((uint32_t)to > cs->limit)
+		cpu_gp0(c);
+	return (uint32_t)to;
 }
 
 static void code_bits_check(struct cpu *c, uint16_t sel, uint32_t hi)
@@ -93,10 +95,14 @@ static void far_code(struct cpu *c, uint16_t sel, uint32_t lo, uint32_t hi, uint
 	seg_set_accessed(c, sel, &hi);
 	seg_unpack(&cs, sel, lo, hi);
 	if (call) {
+		if (long_mode(c)) { /* the stack is already that of the mode called */
+			s.flat64 = cs.attr & ATTR_L;
+			s.mask = s.flat64 ? ~0ull : s.ss.attr & ATTR_DB ? 0xffffffff : 0xffff;
+		}
 		new_stack_push(c, &s, c->seg[SEG_CS].sel, size);
 		new_stack_push(c, &s, c->rip_next, size);
 	}
-	target_check(c, &cs, off);
+	off = target_in(c, &cs, off);
 	stack_commit(c, &s);
 	commit_cs(c, &cs, c->cpl, off);
 }
@@ -121,7 +127,7 @@ static void far_gate_inner(struct cpu *c, const struct x86_segment *cs, unsigned
 	copy_params(c, &s, params, size);
 	new_stack_push(c, &s, c->seg[SEG_CS].sel, size);
 	new_stack_push(c, &s, c->rip_next, size);
-	target_check(c, cs, off);
+	off = target_in(c, cs, off);
 	stack_commit(c, &s);
 	commit_cs(c, cs, dpl, off);
 }
@@ -164,10 +170,14 @@ static void far_gate(struct cpu *c, uint16_t gsel, uint32_t lo, uint32_t hi, boo
 		return;
 	}
 	if (call) {
+		if (long_mode(c)) { /* the stack is already that of the mode called */
+			s.flat64 = cs.attr & ATTR_L;
+			s.mask = s.flat64 ? ~0ull : s.ss.attr & ATTR_DB ? 0xffffffff : 0xffff;
+		}
 		new_stack_push(c, &s, c->seg[SEG_CS].sel, size);
 		new_stack_push(c, &s, c->rip_next, size);
 	}
-	target_check(c, &cs, off);
+	off = target_in(c, &cs, off);
 	stack_commit(c, &s);
 	commit_cs(c, &cs, c->cpl, off);
 }
@@ -312,14 +322,14 @@ static void return_to(struct cpu *c, const struct x86_segment *cs, uint64_t rip,
 		struct x86_segment ss;
 
 		return_ss(c, sel, rpl, to64, &ss);
-		target_check(c, cs, rip);
+		rip = target_in(c, cs, rip);
 		c->seg[SEG_SS] = ss;
 		commit_cs(c, cs, rpl, rip);
 		return_sp(c, sp + params);
 	} else {
-		target_check(c, cs, rip);
-		stack_set_sp(c, sp_at + params);
+		rip = target_in(c, cs, rip);
 		commit_cs(c, cs, c->cpl, rip);
+		stack_set_sp(c, sp_at + params); /* in the mode returned to */
 	}
 	if (outer) {
 		drop_inner_segs(c);
@@ -330,10 +340,11 @@ static void return_to(struct cpu *c, const struct x86_segment *cs, uint64_t rip,
 void op_ret_far(struct cpu *c, const struct insn *i)
 {
 	unsigned size = i->opsize, params = i->nopnd ? i->imm & 0xffff : 0;
-	uint64_t sp = c->r[RSP], rip = stack_peek(c, sp, size);
-	uint16_t sel = (uint16_t)stack_peek(c, sp + size, size);
+	uint64_t sp = c->r[RSP], rip;
+	uint16_t sel = (uint16_t)stack_peek(c, sp + size, 2);
 	struct x86_segment cs;
 
+	rip = stack_peek(c, sp, size);
 	if (!(c->mode & MODE_PROT)) {
 		if (rip > c->seg[SEG_CS].limit)
 			cpu_gp0(c);
@@ -445,9 +456,9 @@ void op_iret(struct cpu *c, const struct insn *i)
 		iret_done(c);
 		return;
 	}
-	rip = stack_peek(c, sp, size);
-	sel = (uint16_t)stack_peek(c, sp + size, size);
 	fl = (uint32_t)stack_peek(c, sp + 2 * size, size);
+	sel = (uint16_t)stack_peek(c, sp + size, size);
+	rip = stack_peek(c, sp, size);
 	if ((fl & FL_VM) && size == 4 && c->cpl == 0 && !long_mode(c)) {
 		iret_to_v86(c, rip, sel, fl);
 		iret_done(c);

@@ -53,7 +53,7 @@ void op_pop_sreg(struct cpu *c, const struct insn *i)
 {
 	unsigned size = i->opsize;
 	uint64_t sp = c->r[RSP] + size, mask = stack_mask(c);
-	uint16_t sel = (uint16_t)stack_peek(c, c->r[RSP], size);
+	uint16_t sel = (uint16_t)stack_peek(c, c->r[RSP], 2); /* the rest of the slot is not read */
 
 	seg_load(c, i->reg, sel);
 	c->r[RSP] = mask == 0xffff ? (c->r[RSP] & ~mask) | (sp & mask) : sp & mask;
@@ -318,8 +318,6 @@ void op_arpl(struct cpu *c, const struct insn *i)
 	bool lower;
 
 	need_prot(c);
-	if (opnd_is_mem(i, 0))
-		mmu_probe_w(c, opnd_lin(c, i, 2, true), 2);
 	dst = (uint16_t)opnd_get(c, i, 0);
 	lower = (dst & 3) < (src & 3);
 	if (lower)
