@@ -21,16 +21,6 @@ struct boot_cpu {
 	uint16_t gdt_limit;
 };
 
-/*
- * A large initrd is mapped into guest RAM from its file (private, copy on write), which takes no time; the kernel can
- * start. Then the owner must let boot_settle make the pages its own, or a file that is cut off later would take the
- * guest down.
- */
-struct boot_mapped {
-	uint8_t *host; /* NULL: nothing is mapped */
-	size_t len;
-};
-
 enum { BOOT_USED = 64 };
 
 struct boot {
@@ -39,11 +29,9 @@ struct boot {
 	struct aspace *mem;
 	const struct memmap *mm;
 	const struct e820 *map;
-	gpa_t rsdp;	    /* 0: none */
-	unsigned ram_flags; /* REGION_* of the RAM */
+	gpa_t rsdp; /* 0: none */
 	/* the result */
 	struct boot_cpu cpu;
-	struct boot_mapped mapped;
 	const char *protocol; /* for the log */
 	/* private */
 	struct e820_range used[BOOT_USED];
@@ -52,8 +40,6 @@ struct boot {
 
 /* Loads what boot.kernel, boot.initrd, boot.cmdline, boot.modules and boot.entry say. */
 int boot_load(struct boot *b, struct err *e);
-/* Any thread, while the guest runs; stops early when *stop becomes true. */
-void boot_settle(const struct boot_mapped *m, const bool *stop);
 /* Over a state after reset: REGS and SREGS of the boot processor as the protocol wants them; and on every processor
  * what firmware would have set up, MSRS (MTRRs) and, on the boot processor, LAPIC (virtual wire mode). */
 void boot_cpu_apply(const struct boot_cpu *c, struct x86_state *s);

@@ -10,7 +10,6 @@
 
 #include <errno.h>
 #include <inttypes.h>
-#include <sys/mman.h>
 
 enum { LOW_START = 0x1000, LOW_END = 0xa0000 };
 
@@ -159,37 +158,6 @@ gpa_t boot_put_low(struct boot *b, const void *p, size_t len, const char *what, 
 
 /* ------ modules ------ */
 
-enum { PAGE = 4096 };
-
-/* False: copy instead. On an error of mmap the old pages may be gone, so that is final. */
-static bool map_file(struct boot *b, gpa_t at, const struct image *img, int *r, struct err *e)
-{
-	size_t piece = 0, len = round_up(img->size, PAGE);
-	uint8_t *host = aspace_host(b->mem, at, 1, true, &piece);
-
-	*r = 0;
-	if (img->size < MIB(1) || b->mapped.host || (b->ram_flags & (REGION_WIRED | REGION_SHARED)))
-		return false;
-	if (!host || piece < len || (uintptr_t)host % PAGE)
-		return false;
-	if (mmap(host, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED, img->fd, 0) == MAP_FAILED)
-		*r = err_sys(e, -errno, "%s: mapping it into guest RAM", img->path);
-	if (!(b->ram_flags & REGION_IN_CORE))
-		madvise(host, len, MADV_DONTDUMP);
-	b->mapped = (struct boot_mapped){ host, len };
-	return true;
-}
-
-/*
- * An atomic write that changes nothing gives the page a copy of its own, whatever the guest does with it meanwhile. In
- * assembly: compilers turn it into a load.
- */
-void boot_settle(const struct boot_mapped *m, const bool *stop)
-{
-	for (size_t i = 0; i < m->len && !__atomic_load_n(stop, __ATOMIC_RELAXED); i += PAGE)
-		__asm__ volatile("lock orb $0, %0" : "+m"(m->host[i])::"memory");
-}
-
 int boot_put_module(struct boot *b, const char *path, bool high, gpa_t end, gpa_t *at, uint64_t *size, struct err *e)
 {
 	struct image img;
@@ -200,10 +168,8 @@ int boot_put_module(struct boot *b, const char *path, bool high, gpa_t end, gpa_
 	*size = img.size;
 	*at = high ? boot_place_high(b, img.size ? img.size : 1, 4096, end, path, e)
 		   : boot_place_low(b, img.size ? img.size : 1, 4096, MIB(1), end, path, e);
-	if (!*at)
-		r = -ENOMEM;
-	else if (!map_file(b, *at, &img, &r, e))
-		r = boot_put_file(b, *at, &img, 0, img.size, "the data", e);
+	/* Not mapped from the file, though that is faster: cutting the file off would take even copied pages away. */
+	r = *at ? boot_put_file(b, *at, &img, 0, img.size, "the data", e) : -ENOMEM;
 	image_close(&img);
 	return r;
 }

@@ -150,16 +150,17 @@ static int genid_build(struct pc *pc, struct err *e)
 static int memory_build(struct pc *pc, struct err *e)
 {
 	uint64_t size;
+	unsigned flags;
 	int r;
 
-	if (memory_size(pc, &size, e) < 0 || memory_flags(pc, &pc->ram_flags, e) < 0)
+	if (memory_size(pc, &size, e) < 0 || memory_flags(pc, &flags, e) < 0)
 		return -EINVAL;
 	pc->low_size = size < pc->mm->low_max ? size : pc->mm->low_max;
 	pc->high_size = size - pc->low_size;
 	e820_build(&pc->map, pc->mm, pc->low_size, pc->high_size);
-	r = ram_part(pc, &pc->low, "low RAM", pc->low_size, pc->ram_flags, 0, e);
+	r = ram_part(pc, &pc->low, "low RAM", pc->low_size, flags, 0, e);
 	if (r == 0)
-		r = ram_part(pc, &pc->high, "high RAM", pc->high_size, pc->ram_flags, pc->mm->high_base, e);
+		r = ram_part(pc, &pc->high, "high RAM", pc->high_size, flags, pc->mm->high_base, e);
 	return r == 0 ? genid_build(pc, e) : r;
 }
 
@@ -290,9 +291,7 @@ static int tables_build(struct pc *pc, struct err *e)
 
 int pc_load(struct pc *pc, struct boot_cpu *cpu, struct err *e)
 {
-	struct boot b = {
-		.conf = pc->o.conf, .mem = pc->mem, .mm = pc->mm, .map = &pc->map, .ram_flags = pc->ram_flags
-	};
+	struct boot b = { .conf = pc->o.conf, .mem = pc->mem, .mm = pc->mm, .map = &pc->map };
 	int r = tables_build(pc, e);
 
 	if (r < 0)
@@ -300,7 +299,6 @@ int pc_load(struct pc *pc, struct boot_cpu *cpu, struct err *e)
 	b.rsdp = pc->rsdp;
 	r = boot_load(&b, e);
 	*cpu = b.cpu;
-	pc->mapped = b.mapped;
 	return r;
 }
 

@@ -36,7 +36,6 @@ struct pc {
 	struct pc_host host;
 	struct aspace *mem, *io;
 	uint64_t low_size, high_size;
-	unsigned ram_flags; /* REGION_* */
 	struct region low, high, genid;
 	struct e820 map;
 	struct irq_line gsi[GSI_LINES];
@@ -47,7 +46,6 @@ struct pc {
 	struct isa_pm *pm;
 	struct pci_host *pci;
 	gpa_t rsdp;
-	struct boot_mapped mapped; /* by pc_load: to be settled once the guest runs */
 };
 
 /* Memory and address spaces only, so that the owner can listen before anything is mapped into them. */

@@ -269,35 +269,6 @@ static void halt_job(struct job *j)
 	vm_release(vm);
 }
 
-/* ------ settling ------ */
-
-static void settle_job(struct job *j)
-{
-	struct vm *vm = container_of(j, struct vm, settle_job);
-
-	boot_settle(&vm->pc->mapped, &vm->settle_stop);
-	pthread_mutex_lock(&vm->gate);
-	vm->settling = false;
-	pthread_cond_broadcast(&vm->changed);
-	pthread_mutex_unlock(&vm->gate);
-}
-
-static void settle_start(struct vm *vm)
-{
-	vm->settling = vm->pc->mapped.host;
-	if (vm->settling)
-		work_submit(vm->loop, &vm->settle_job, NULL);
-}
-
-static void settle_end(struct vm *vm)
-{
-	__atomic_store_n(&vm->settle_stop, true, __ATOMIC_RELAXED);
-	pthread_mutex_lock(&vm->gate);
-	while (vm->settling)
-		pthread_cond_wait(&vm->changed, &vm->gate);
-	pthread_mutex_unlock(&vm->gate);
-}
-
 /* ------ building ------ */
 
 uint8_t vm_phys_bits(void)
@@ -441,7 +412,6 @@ struct vm *vm_build_on(const struct engine_ops *ops, const struct conf *conf, st
 	pthread_mutex_init(&vm->event_lock, NULL);
 	vm->end_job.fn = end_job;
 	vm->halt_job.fn = halt_job;
-	vm->settle_job.fn = settle_job;
 	if (build(vm, e) < 0) {
 		vm_free(vm);
 		return NULL;
@@ -464,7 +434,6 @@ enum vm_end vm_run(struct vm *vm, int *status, struct err *e)
 	vm->running = true;
 	pthread_cond_broadcast(&vm->changed);
 	pthread_mutex_unlock(&vm->gate);
-	settle_start(vm);
 	loop_run(vm->loop);
 	vm_finish(vm, END_ERROR, -1, "the event loop ended");
 	for (unsigned i = 0; i < vm->ncpu; i++)
@@ -490,7 +459,6 @@ void vm_free(struct vm *vm)
 	pthread_mutex_unlock(&vm->gate);
 	for (unsigned i = 0; vm->cpu && i < vm->ncpu; i++)
 		vcpu_join(&vm->cpu[i]);
-	settle_end(vm);
 	pc_free(vm->pc); /* its memory goes before the engine that has it mapped */
 	for (unsigned i = 0; vm->cpu && i < vm->ncpu; i++)
 		if (vm->cpu[i].ev)

@@ -51,12 +51,9 @@ struct vm {
 	int status;
 	char why[400];
 
-	bool paused;	       /* loop thread */
-	struct job end_job;    /* stops the loop */
-	struct job settle_job; /* boot_settle, on a pool thread */
-	bool settle_stop;      /* atomic */
-	bool settling;	       /* under the gate */
-	struct job halt_job;   /* looks whether all vCPUs are halted for good */
+	bool paused;	     /* loop thread */
+	struct job end_job;  /* stops the loop */
+	struct job halt_job; /* looks whether all vCPUs are halted for good */
 	pthread_mutex_t event_lock;
 	void (*event_fn)(void *self, const char *name, const char *text);
 	void *event_self;

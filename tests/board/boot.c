@@ -268,12 +268,11 @@ static void initrd_too_big(void **state)
 	free(big);
 }
 
-/* A large initrd is mapped; once settled it does not depend on its file any more. */
-static void initrd_mapped(void **state)
+/* Once loaded, a large initrd does not depend on its file any more. */
+static void initrd_large(void **state)
 {
 	size_t size = MIB(3) + 123;
 	uint8_t *big = xcalloc(1, size);
-	bool stop = false;
 	struct rig *r;
 	gpa_t rd;
 
@@ -285,11 +284,9 @@ static void initrd_mapped(void **state)
 	rig_load(r);
 	rd = ld_le32(at(r, r->b.cpu.rsi) + 0x218);
 	assert_int_equal(ld_le32(at(r, r->b.cpu.rsi) + 0x21c), size);
-	assert_ptr_equal(r->b.mapped.host, at(r, rd));
 	assert_memory_equal(at(r, rd), big, size);
 	assert_int_equal(*at(r, rd + size), 0);
 	r->ram.host[rd] ^= 0xff; /* the guest writes: the file must not see it */
-	boot_settle(&r->b.mapped, &stop);
 	assert_int_equal(truncate(r->initrd, 0), 0);
 	assert_int_equal(*at(r, rd), (uint8_t)~big[0]);
 	assert_memory_equal(at(r, rd + 1), big + 1, size - 1);
@@ -720,7 +717,7 @@ int main(void)
 		cmocka_unit_test(bz_bad),
 		cmocka_unit_test(entry_impossible),
 		cmocka_unit_test(initrd_too_big),
-		cmocka_unit_test(initrd_mapped),
+		cmocka_unit_test(initrd_large),
 		cmocka_unit_test(not_a_kernel),
 		cmocka_unit_test(elf_linux),
 		cmocka_unit_test(elf_pvh),
