@@ -356,8 +356,10 @@ static bool usable(const struct insn *i, bool x87)
 	for (unsigned n = 0; i->vec && n < i->vec->nopnd; n++) {
 		const struct vec_opnd *o = &i->vec->opnd[n];
 
-		if (o->file == VF_GPR && (o->slot == VS_REG ? i->reg : i->rm) == RSP &&
-		    !(o->slot == VS_RM && (i->flags & INSN_MEM)))
+		unsigned reg = o->slot == VS_REG ? i->reg : i->rm;
+
+		/* The stub's stack, and the base of what comes next in the row. */
+		if (o->file == VF_GPR && (reg == RSP || reg == RBX) && !(o->slot == VS_RM && (i->flags & INSN_MEM)))
 			return false;
 	}
 	return true;
