@@ -183,13 +183,17 @@ static bool movs_chunk(struct cpu *c, const struct str *s, uint64_t src, uint64_
 	uint8_t *to = tlb_write(c, dst_low, bytes);
 	bool claimed = false;
 
+	if (!from && bytes >= CHUNK_LONG && s->step > 0) {
+		mmu_probe_r(c, src_low, bytes);
+		from = tlb_read(c, src_low, bytes);
+	}
 	if (!from)
 		return false;
 	if (!to) {
 		if (bytes < CHUNK_LONG || s->step < 0)
 			return false;
-		to = mmu_rmw(c, dst_low, bytes); /* a miss, or a page with code: once for the chunk */
-		from = tlb_read(c, src_low, bytes);
+		/* A miss, or a page with code: once for the chunk. It may take the TLB entry of from, which stays where it is. */
+		to = mmu_rmw(c, dst_low, bytes);
 		claimed = to != NULL;
 	}
 	if (to && from && s->step > 0)
@@ -201,11 +205,23 @@ static bool movs_chunk(struct cpu *c, const struct str *s, uint64_t src, uint64_
 	return to && from;
 }
 
+static void movs_one(struct cpu *c, struct str *s)
+{
+	uint64_t v = ld_size(c, str_src(c, s).lin, s->size);
+
+	st_size(c, str_dst(c, s, true).lin, s->size, v);
+	str_advance(c, s, true, true, 1);
+}
+
 void op_movs(struct cpu *c, const struct insn *i)
 {
 	struct str s = str_begin(c, i);
 	uint64_t n;
 
+	if (!s.rep) {
+		movs_one(c, &s);
+		return;
+	}
 	str_widen(c, &s, RSI);
 	str_widen(c, &s, RDI);
 	if (!s.count)
@@ -217,11 +233,12 @@ void op_movs(struct cpu *c, const struct insn *i)
 			str_touch(c, &s, &src); /* its page fault comes before the checks of ES */
 		dst = str_dst(c, &s, true);
 		n = str_chunk(c, &s, src.n < dst.n ? src.n : dst.n);
-		if (!n || !s.rep || !movs_chunk(c, &s, src.lin, dst.lin, n)) {
-			st_size(c, dst.lin, s.size, ld_size(c, src.lin, s.size));
+		if (n && movs_chunk(c, &s, src.lin, dst.lin, n)) {
+			str_advance(c, &s, true, true, n);
+		} else {
+			movs_one(c, &s);
 			n = 1;
 		}
-		str_advance(c, &s, true, true, n);
 	} while (!str_ends(c, &s, n));
 }
 
@@ -247,11 +264,21 @@ static bool stos_chunk(struct cpu *c, const struct str *s, uint64_t dst, uint64_
 	return true;
 }
 
+static void stos_one(struct cpu *c, struct str *s)
+{
+	st_size(c, str_dst(c, s, true).lin, s->size, c->r[RAX]);
+	str_advance(c, s, false, true, 1);
+}
+
 void op_stos(struct cpu *c, const struct insn *i)
 {
 	struct str s = str_begin(c, i);
 	uint64_t n;
 
+	if (!s.rep) {
+		stos_one(c, &s);
+		return;
+	}
 	str_widen(c, &s, RDI);
 	if (!s.count)
 		return;
@@ -259,11 +286,12 @@ void op_stos(struct cpu *c, const struct insn *i)
 		struct side dst = str_dst(c, &s, true);
 
 		n = str_chunk(c, &s, dst.n);
-		if (!n || !s.rep || !stos_chunk(c, &s, dst.lin, n)) {
-			st_size(c, dst.lin, s.size, c->r[RAX]);
+		if (n && stos_chunk(c, &s, dst.lin, n)) {
+			str_advance(c, &s, false, true, n);
+		} else {
+			stos_one(c, &s);
 			n = 1;
 		}
-		str_advance(c, &s, false, true, n);
 	} while (!str_ends(c, &s, n));
 }
 
