@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# test.sh [STEP]... : all tests of CI, or those steps: style gcc clang asan tsan guests (and guests-long).Ends in "N passed, N failed".
+# test.sh [STEP]... : all tests of CI, or those steps: style gcc clang asan tsan guests (and guests-long). Ends in "N passed, N failed".
 # A step's tests are meson's, each a program or script of tests/; a build that fails counts as one failed test.
 . "$(dirname "$0")/lib.sh"
 [ $# -gt 0 ] || set -- style gcc clang asan tsan guests
