@@ -10,8 +10,7 @@ SELS = [('mode', 2), ('pfx', 4), ('mod', 2), ('reg', 8), ('rm', 8), ('l', 2), ('
 PFX = {'np': 0, '66': 1, 'f2': 2, 'f3': 3}
 FEATS = 'X87 MMX SSE SSE2 SSE3 SSSE3 SSE41 SSE42 AES PCLMUL SHA GFNI F16C FMA AVX AVX2 VAES VPCLMUL'.split()
 VFLAGS = {'fi': 'VEC_FLAGS_IN', 'fp': 'VEC_FP', 'fl': 'VEC_FLAGS', 'un': 'VEC_UNALIGNED', 'al': 'VEC_ALIGNED', 'x0': 'VEC_XMM0_IN',
-          'x0w': 'VEC_XMM0_OUT', 'str': 'VEC_STR_IN', 'cxw': 'VEC_RCX_OUT', 'push': 'VEC_PUSH', 'pop': 'VEC_POP',
-          'pop2': 'VEC_POP2'}
+          'x0w': 'VEC_XMM0_OUT', 'str': 'VEC_STR_IN', 'cxw': 'VEC_RCX_OUT'}
 ATTRS = set('lock i64 o64 d64 f64 modreg l0 l1 w0 w1 rexb lig'.split())
 KINDS = {'E': 'RM', 'R': 'RM', 'G': 'REG', 'Z': 'OPREG', 'B': 'VVVV', 'M': 'MEM', 'A': 'ACC', 'I': 'IMM', 'S': 'IMM',
          'J': 'REL', 'O': 'MOFFS', 'F': 'FAR', 'T': 'SREG', 'C': 'CR', 'D': 'DR'}

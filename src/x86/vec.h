@@ -58,9 +58,6 @@ enum vec_flag {
 	VEC_STR_IN = 64 /* EAX, EDX */,
 	VEC_RCX_OUT = 128,
 	VEC_FLAGS_IN = 256,
-	VEC_PUSH = 512,
-	VEC_POP = 1024,
-	VEC_POP2 = 2048, /* x87 stack */
 };
 
 struct vec_opnd {
