@@ -481,6 +481,29 @@ static void mov_ss_holds_interrupts_off(void **state)
 	assert_int_equal(stack32(0), M_CODE + 4);
 }
 
+CODE(step_int, 32, "pushf; orl $0x100, (%esp); popf; int $0x30");
+
+static void int_clears_tf_without_a_trap(void **state)
+{
+	start(PROT32);
+	PUT(step_int, M_CODE);
+	assert_int_equal(run_to_handler(), 0x30);
+	assert_true(stack32(2) & FL_TF);
+	assert_false(s.dr6 & 0x4000);
+}
+
+CODE(watch_ss, 32, "mov $0xd000, %eax; mov %eax, %dr0; mov $0x000f0001, %eax; mov %eax, %dr7; mov 0xd000, %ss; inc %ebx; inc %ebx");
+
+static void mov_ss_holds_traps_off(void **state)
+{
+	start(PROT32);
+	PUT(watch_ss, M_CODE);
+	st_le16(m.ram + 0xd000, M_DS);
+	assert_int_equal(run_to_handler(), EXC_DB);
+	assert_int_equal(s.reg[RBX], 1);
+	assert_int_equal(s.dr6 & 0xf, 1);
+}
+
 static void debug_plans(void **state)
 {
 	start(LONG64);
@@ -514,7 +537,8 @@ int main(void)
 		T(segment_limits), T(io_permission_map), T(virtual_8086), T(virtual_8086_is_sensitive_to_iopl),
 		T(sysenter_and_sysexit), T(compatibility_mode), T(ist_switches_the_stack), T(iretq_to_non_canonical),
 		T(values_that_are_refused), T(cpuid_follows_cr4), T(instruction_breakpoint_and_rf), T(data_breakpoint),
-		T(nmi_is_blocked_until_iret), T(mov_ss_holds_interrupts_off), T(debug_plans), T(kicks_are_not_lost),
+		T(nmi_is_blocked_until_iret), T(mov_ss_holds_interrupts_off), T(int_clears_tf_without_a_trap),
+		T(mov_ss_holds_traps_off), T(debug_plans), T(kicks_are_not_lost),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

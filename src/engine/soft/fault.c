@@ -291,6 +291,7 @@ void cpu_deliver(struct cpu *c, unsigned vector, enum ev_source src, bool has_er
 	struct gate g;
 
 	c->leave = true;
+	vcpu_of(c)->no_step_trap = true;
 	if (!(c->cr0 & CR0_PE)) {
 		deliver_real(c, vector, src, rip);
 		return;

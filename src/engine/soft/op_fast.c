@@ -46,6 +46,7 @@ void op_syscall(struct cpu *c, const struct insn *i)
 	c->r[R11] = cpu_flags(c) & ~(uint32_t)FL_RF;
 	enter(c, cs, (uint16_t)(cs + 8), 0, true, from64 ? c->lstar : c->cstar);
 	sys_set_flags(c, 0, (uint32_t)c->fmask | FL_RF);
+	vcpu_of(c)->no_step_trap = c->fmask & FL_TF;
 }
 
 void op_sysret(struct cpu *c, const struct insn *i)

@@ -35,6 +35,13 @@ static void umip_check(struct cpu *c)
 
 /* ------ segment registers ------ */
 
+/* MOV and POP to SS hold interrupts and traps off for one instruction, so that the load of ESP can follow. */
+static void ss_loaded(struct cpu *c, unsigned seg)
+{
+	if (seg == SEG_SS)
+		c->shadow = vcpu_of(c)->ss_shadow = true;
+}
+
 void op_mov_sreg(struct cpu *c, const struct insn *i)
 {
 	if (i->opnd[0].kind != OPND_SREG) {
@@ -46,7 +53,7 @@ void op_mov_sreg(struct cpu *c, const struct insn *i)
 	if (i->reg > SEG_GS || i->reg == SEG_CS)
 		cpu_ud(c);
 	seg_load(c, i->reg, (uint16_t)opnd_get(c, i, 1));
-	c->shadow |= i->reg == SEG_SS;
+	ss_loaded(c, i->reg);
 }
 
 void op_pop_sreg(struct cpu *c, const struct insn *i)
@@ -57,7 +64,7 @@ void op_pop_sreg(struct cpu *c, const struct insn *i)
 
 	seg_load(c, i->reg, sel);
 	c->r[RSP] = mask == 0xffff ? (c->r[RSP] & ~mask) | (sp & mask) : sp & mask;
-	c->shadow |= i->reg == SEG_SS;
+	ss_loaded(c, i->reg);
 }
 
 static void load_far_pointer(struct cpu *c, const struct insn *i, unsigned seg)

@@ -684,13 +684,12 @@ static bool step(struct engine_vcpu *v)
 	if (code_breakpoints(c))
 		instruction_breakpoints(c);
 	c->fl &= ~(uint32_t)FL_RF;
-	c->shadow = false;
-	c->leave = false;
+	c->shadow = c->leave = v->ss_shadow = v->no_step_trap = false;
 	interp_step(c);
-	if (tf)
+	if (tf && !v->no_step_trap)
 		v->db_pending |= 0x4000;
 	/* A MOV SS keeps traps back until after the next instruction. */
-	if (v->db_pending && !(c->shadow && c->seg[SEG_SS].sel)) {
+	if (v->db_pending && !v->ss_shadow) {
 		uint32_t bits = v->db_pending;
 
 		v->db_pending = 0;

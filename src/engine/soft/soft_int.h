@@ -73,6 +73,8 @@ struct engine_vcpu {
 	unsigned nbreak;
 	uint64_t brk[4];
 	uint32_t db_pending;   /* DR6 bits of traps due after this instruction */
+	bool ss_shadow;        /* cpu.shadow comes from a load of SS: traps wait too */
+	bool no_step_trap;     /* the instruction cleared TF on its way into a handler (INT, SYSCALL) */
 	bool delivering;       /* fault.c: between the choice of an event and its handler's first instruction */
 	uint8_t deliver_vector, deliver_src;
 	gpa_t page[TLBS][TLB_SIZE]; /* mmu.c: the physical page behind each TLB entry, and PAGE_SLOW_WRITES */
