@@ -1,0 +1,189 @@
+/* What guests see of the CPU: nothing that is not emulated, a consistent topology, an exact clock. */
+#include "x86/cpuid.h"
+#include "x86/lapic.h"
+#include "x86/msr.h"
+
+#include "base/bits.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+static struct cpuid_table t;
+
+static struct cpuid_opts opts(void)
+{
+	return (struct cpuid_opts){ .vcpu = 5, .ncpu = 8, .topo = { 1, 4, 2 }, .phys_bits = 39, .tsc_deadline = true,
+				    .tsc_khz = 2600000 };
+}
+
+static const struct cpuid_leaf *leaf(uint32_t n, uint32_t sub)
+{
+	return cpuid_find(&t, n, sub);
+}
+
+static void build(const struct cpuid_opts *o)
+{
+	struct err e = { 0 };
+
+	if (cpuid_build(&t, o, &e) < 0)
+		fail_msg("%s", e.msg);
+}
+
+static void nothing_that_is_not_emulated(void **state)
+{
+	struct cpuid_opts o = opts();
+
+	build(&o);
+	assert_int_equal(leaf(1, 0)->ecx & (BIT(2) | BIT(3) | BIT(5) | BIT(6) | BIT(15) | BIT(21)), 0); /* DS MONITOR VMX SMX PDCM x2APIC */
+	assert_int_equal(leaf(1, 0)->edx & (BIT(1) | BIT(21) | BIT(22) | BIT(30)), 0);                 /* VME DS ACPI */
+	assert_int_equal(leaf(7, 0)->ebx & (BIT(4) | BIT(11) | BIT(14) | BIT(16) | BIT(17) | BIT(25) | BIT(30) | BIT(31)), 0);
+	assert_int_equal(leaf(7, 0)->ecx & (BIT(3) | BIT(5) | BIT(7) | BIT(16)), 0); /* PKU WAITPKG CET LA57 */
+	assert_int_equal(leaf(7, 0)->edx & (BIT(20) | BIT(22) | BIT(24) | BIT(25)), 0); /* CET, AMX */
+	assert_int_equal(leaf(7, 1)->eax, 0);
+	assert_int_equal(leaf(0xa, 0)->eax, 0);
+	assert_int_equal(leaf(0xd, 0)->eax & ~7u, 0);
+	assert_int_equal(leaf(0x80000001, 0)->ecx & BIT(2), 0); /* SVM */
+	assert_int_equal(leaf(0x80000008, 0)->eax, 39 | 48 << 8);
+}
+
+static void options_show(void **state)
+{
+	struct cpuid_opts o = opts();
+
+	build(&o);
+	assert_true(leaf(1, 0)->ecx & BIT(31));
+	assert_true(leaf(1, 0)->ecx & BIT(24));
+	o.x2apic = true;
+	o.tsc_deadline = false;
+	build(&o);
+	assert_true(leaf(1, 0)->ecx & BIT(21));
+	assert_false(leaf(1, 0)->ecx & BIT(24));
+}
+
+static void topology_of_a_vcpu(void **state)
+{
+	struct cpuid_opts o = opts();
+
+	build(&o);
+	assert_int_equal(leaf(1, 0)->ebx >> 24, 5);
+	assert_int_equal(leaf(1, 0)->ebx >> 16 & 0xff, 8);
+	assert_true(leaf(1, 0)->edx & BIT(28));
+	assert_int_equal(leaf(0xb, 0)->eax, 1);
+	assert_int_equal(leaf(0xb, 0)->ebx, 2);
+	assert_int_equal(leaf(0xb, 1)->eax, 3);
+	assert_int_equal(leaf(0xb, 1)->ebx, 8);
+	assert_int_equal(leaf(0xb, 1)->edx, 5);
+	assert_int_equal(leaf(0xb, 2)->ebx, 0);
+}
+
+static void the_clock_is_exact(void **state)
+{
+	static const uint64_t rates[] = { 2600000, 2599998, 3312345, 1000003, 4999999, 2100000, 24000 };
+
+	for (unsigned n = 0; n < ARRAY_LEN(rates); n++) {
+		struct cpuid_opts o = opts();
+		const struct cpuid_leaf *l;
+
+		o.tsc_khz = rates[n];
+		build(&o);
+		l = leaf(0x15, 0);
+		/* As Linux computes it, in 32 bits. */
+		if (rates[n] % lapic_ratio(rates[n]) == 0)
+			assert_int_equal(l->ecx / 1000 * l->ebx / l->eax, rates[n]);
+		assert_int_equal(l->ebx, lapic_ratio(rates[n]));
+		assert_int_equal(leaf(0x40000010, 0)->eax, rates[n]);
+	}
+}
+
+static void hypervisor_leaves(void **state)
+{
+	struct cpuid_opts o = opts();
+	struct conf *conf = conf_new();
+	char sig[13] = "";
+
+	build(&o);
+	memcpy(sig, &leaf(0x40000000, 0)->ebx, 4);
+	memcpy(sig + 4, &leaf(0x40000000, 0)->ecx, 4);
+	memcpy(sig + 8, &leaf(0x40000000, 0)->edx, 4);
+	assert_string_equal(sig, "bhyve bhyve ");
+	assert_int_equal(leaf(0x40000001, 0)->eax, 1);
+	conf_set(conf, "cpu.hypervisor", "false", NULL);
+	o.conf = conf;
+	build(&o);
+	assert_false(leaf(1, 0)->ecx & BIT(31));
+	assert_int_not_equal(leaf(0x40000000, 0)->ebx, 0x76796862);
+	conf_free(conf);
+}
+
+static int features(const char *text, struct err *e)
+{
+	struct cpuid_opts o = opts();
+	struct conf *conf = conf_new();
+	int rc;
+
+	conf_set(conf, "cpu.features", text, NULL);
+	o.conf = conf;
+	rc = cpuid_build(&t, &o, e);
+	conf_free(conf);
+	return rc;
+}
+
+static void features_by_name(void **state)
+{
+	struct err e = { 0 };
+
+	assert_int_equal(features("-avx,-pcid", &e), 0);
+	assert_false(leaf(1, 0)->ecx & (BIT(28) | BIT(12) | BIT(29) | BIT(17))); /* FMA and F16C go with AVX */
+	assert_false(leaf(7, 0)->ebx & BIT(5));
+	assert_int_equal(leaf(0xd, 0)->eax, 3);
+	assert_int_not_equal(features("-avx,quux", &e), 0);
+	assert_non_null(strstr(e.msg, "cpu.features"));
+	assert_int_not_equal(features("avx", &e), 0);
+	assert_int_not_equal(features("-", &e), 0);
+}
+
+static void leaves_out_of_range(void **state)
+{
+	struct cpuid_opts o = opts();
+
+	build(&o);
+	/* Intel: the highest basic leaf answers. */
+	assert_ptr_equal(leaf(0x7fff, 0), leaf(leaf(0, 0)->eax, 0));
+	assert_int_equal(leaf(4, 99)->eax, 0);
+}
+
+static void msr_table(void **state)
+{
+	uint32_t index[128];
+	unsigned n = msr_saved(index, ARRAY_LEN(index));
+
+	assert_true(n > 20 && n <= 96);
+	for (unsigned i = 0; i < n; i++) {
+		const struct msr *m = msr_find(index[i], false);
+
+		assert_non_null(m);
+		assert_int_equal(m->owner, MSR_CPU);
+		assert_true(i == 0 || index[i] > index[i - 1]);
+	}
+	assert_null(msr_find(0xc0010015, false)); /* AMD's */
+	assert_int_equal(msr_find(0xc0010015, true)->value, 0x01000210);
+	assert_int_equal(msr_find(0x606, false)->value, 0xa1003);
+	assert_null(msr_find(0x606, true));
+	assert_null(msr_find(0x12345, false));
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(nothing_that_is_not_emulated), cmocka_unit_test(options_show),
+		cmocka_unit_test(topology_of_a_vcpu),            cmocka_unit_test(the_clock_is_exact),
+		cmocka_unit_test(hypervisor_leaves),             cmocka_unit_test(features_by_name),
+		cmocka_unit_test(leaves_out_of_range),           cmocka_unit_test(msr_table),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
