@@ -282,7 +282,7 @@ int main(int argc, char **argv)
 		{ "only", required_argument, NULL, 'o' },   { "keep-going", no_argument, NULL, 'k' },
 		{ "table", no_argument, NULL, 'c' },        { 0 },
 	};
-	struct options o = { .seed = 1, .cases = 150000 };
+	struct options o = { .seed = 1, .cases = 100000 };
 	int c;
 
 	while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1) {
