@@ -1,6 +1,7 @@
 /*
- * MP table (Intel MultiProcessor Specification 1.4) for guests that know no ACPI, with bhyve's contents (bhyve.md 5.8).
- * Its room ends where SMBIOS begins, which is checked.
+ * MP table (Intel MultiProcessor Specification 1.4) for guests that know no ACPI, with bhyve's contents (bhyve.md 5.8)
+ * but for two untruths that guests complain of: the version of the local APICs, and an 8259 output at pin 0 of the I/O
+ * APIC. Its room ends where SMBIOS begins, which is checked.
  */
 #include "board/pc.h"
 
@@ -61,7 +62,7 @@ static void processors(struct mptable *m)
 	for (unsigned i = 0; i < m->pc->o.ncpu && i < 255; i++, m->entries++) {
 		put(m, 0, 1);
 		put(m, i, 1);
-		put(m, 0x10, 1);	   /* version of the local APIC */
+		put(m, 0x14, 1);	   /* version of the local APIC */
 		put(m, i == 0 ? 3 : 1, 1); /* enabled; the boot processor */
 		put(m, CPU_SIGNATURE, 4);
 		put(m, CPU_FEATURES, 4);
@@ -105,8 +106,7 @@ static void isa_interrupts(struct mptable *m)
 {
 	const struct memmap *mm = m->pc->mm;
 
-	/* Pin 0 is the 8259's output; IRQ 0 is at pin 2, whose own number is the cascade. */
-	interrupt(m, INT_EXTINT, CONFORMS, BUS_ISA, 0, 0);
+	/* IRQ 0 is at pin 2, whose own number is the cascade; nothing is wired to pin 0. */
 	for (unsigned pin = 1; pin < 16; pin++) {
 		unsigned irq = pin == mm->pit_pin ? mm->pit_irq : pin;
 

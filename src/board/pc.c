@@ -309,6 +309,7 @@ void pc_reset(struct pc *pc, enum reset_kind k)
 	list_for_each (l, &pc->devices)
 		device_reset(list_entry(l, struct device, link), k);
 	pci_host_reset(pc->pci, k);
+	i8259_set_level_triggered(&pc->pic->chip, pc->mm->sci_irq, true); /* as firmware would */
 }
 
 struct each {
