@@ -177,11 +177,11 @@ uint8_t *native_init(void)
 {
 	static const int sigs[] = { SIGTRAP, SIGSEGV, SIGBUS, SIGILL, SIGFPE };
 	struct sigaction sa = { .sa_sigaction = on_signal, .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER };
-	stack_t ss = { .ss_size = 256 * 1024 };
+	static uint8_t stack[256 * 1024];
+	stack_t ss = { .ss_sp = stack, .ss_size = sizeof(stack) };
 
 	arena = arena_map();
-	ss.ss_sp = malloc(ss.ss_size);
-	if (arena == MAP_FAILED || !ss.ss_sp || sigaltstack(&ss, NULL) < 0) {
+	if (arena == MAP_FAILED || sigaltstack(&ss, NULL) < 0) {
 		perror("arena");
 		exit(2);
 	}

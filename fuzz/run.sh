@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# run.sh [SECONDS] : the differential tester against this host's CPU, with a new seed in each round, and the hostile-input tests of the
+# devices under the sanitizers. Without SECONDS until stopped. A failing round prints its seed and stays in fuzz/failed/.
+. "$(dirname "$0")/../tools/lib.sh"
+end=$(( $(date +%s) + ${1:-31536000} ))
+dir=$TOP/build-fuzz
+"$TOP/tools/setup.sh" build
+[ -f "$dir/build.ninja" ] || meson setup -Dbuildtype=debugoptimized "$dir" "$TOP" >&2
+ninja -C "$dir" tests/engine/t_diff >&2
+mkdir -p "$TOP/fuzz/failed"
+rounds=0
+while [ "$(date +%s)" -lt "$end" ]; do
+  seed=$(od -An -N4 -tu4 /dev/urandom | tr -d ' ')
+  log=$TOP/fuzz/failed/diff-$seed
+  if ! "$dir/tests/engine/t_diff" --seed "$seed" --seconds 20 > "$log" 2>&1; then
+    tail -n 20 "$log"; echo "seed $seed differs: see $log"; exit 1
+  fi
+  rm -f "$log"; rounds=$((rounds + 1))
+  echo "round $rounds (seed $seed): no difference"
+done
