@@ -277,6 +277,28 @@ static int listener(uint16_t *port)
 	return fd;
 }
 
+/* More than all queues together hold: what is lost under way comes again, what is counted goes down again. */
+static void much_to_guest(struct tcp *t, int fd, bool csum)
+{
+	static uint8_t out[1 << 16], in[70000];
+	size_t sent = 0, total = 0, want = 40u << 20;
+	uint16_t gso;
+	uint8_t fl;
+
+	fcntl(fd, F_SETFL, O_NONBLOCK);
+	for (int idle = 0; total < want && idle < 100;) {
+		ssize_t k = sent < want ? write(fd, out, sizeof(out)) : 0;
+		int n = tcp_recv(t, in, sizeof(in), &fl, &gso, 20);
+
+		sent += k > 0 ? (size_t)k : 0;
+		total += n > 0 ? (size_t)n : 0;
+		idle = n > 0 ? 0 : idle + 1;
+		if (n > 0)
+			tcp_send(t, 0x10, NULL, 0, csum, 0);
+	}
+	assert_true(total >= want);
+}
+
 /* 10.0.2.2 is the host: connect to a server of ours and move data both ways. */
 static void tcp_both_ways(uint64_t features)
 {
@@ -322,6 +344,7 @@ static void tcp_both_ways(uint64_t features)
 	assert_memory_equal(got, big, 30000);
 	if (d->features & F_GUEST_TSO4)
 		assert_true(largest > 1460);
+	much_to_guest(&t, fd, csum);
 	close(fd);
 	close(lfd);
 	end(r);

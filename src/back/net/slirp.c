@@ -80,25 +80,33 @@ static void wake(struct sl *s)
 
 /* ------ libslirp's callbacks; lock held ------ */
 
+/* Puts a segment behind the last frame if it goes on where that ends. */
+static bool merge_last(struct sl *s, const void *buf, size_t len)
+{
+	struct frame *f;
+	uint32_t before;
+	bool done;
+
+	if (list_empty(&s->frames) || !(s->net->offload & NET_RX_TSO4))
+		return false;
+	f = list_entry(s->frames.prev, struct frame, link);
+	before = f->len;
+	list_remove(&f->link); /* it may move */
+	done = frame_merge(&f, buf, len);
+	list_append(&s->frames, &f->link);
+	s->nbytes += f->len - before;
+	return done;
+}
+
 static ssize_t cb_send_packet(const void *buf, size_t len, void *opaque)
 {
 	struct sl *s = opaque;
 	struct frame *f;
 
-	if (!list_empty(&s->frames) && s->net->offload & NET_RX_TSO4) {
-		struct list *prev = s->frames.prev->prev;
-
-		f = list_entry(s->frames.prev, struct frame, link);
-		list_remove(&f->link); /* it may move */
-		if (frame_merge(&f, buf, len)) {
-			list_insert_before(prev->next, &f->link);
-			s->nbytes += (unsigned)len;
-			return (ssize_t)len;
-		}
-		list_insert_before(prev->next, &f->link);
-	}
 	if (s->nframes >= QUEUE_FRAMES || s->nbytes + len > QUEUE_BYTES)
 		return (ssize_t)len; /* lost, as on a full wire; TCP sends it again */
+	if (merge_last(s, buf, len))
+		return (ssize_t)len;
 	f = frame_new(buf, len);
 	if (s->net->offload & NET_RX_CSUM)
 		f->hdr.flags = NET_HDR_DATA_VALID;
@@ -367,7 +375,7 @@ static ssize_t sl_recv(struct net *n, struct iovec *iov, unsigned niov)
 		f = list_entry(s->frames.next, struct frame, link);
 		list_remove(&f->link);
 		s->nframes--;
-		s->nbytes = f->len < s->nbytes ? s->nbytes - f->len : 0;
+		s->nbytes -= f->len;
 	}
 	lock_drop(&s->lock);
 	if (!f)
