@@ -20,7 +20,7 @@ struct loop;
 
 enum run_result {
 	RUN_KICKED,       /* engine_ops.kick was called */
-	RUN_HALTED,       /* HLT with interrupts off and nothing that can wake it but NMI, INIT: see engine_vm_opts.halt_exit */
+	RUN_HALTED,       /* HLT with interrupts off: only NMI or INIT can wake it. Told once; run again waits for them in here */
 	RUN_DEBUG,        /* a plan of engine_ops.debug hit */
 	RUN_TRIPLE_FAULT,
 	RUN_FAILED,       /* the engine itself cannot go on; err text by engine_ops.why */

@@ -274,7 +274,7 @@ void lapic_tick(struct lapic *l, uint64_t now)
 {
 	uint64_t period = l->timer_init * timer_unit(l);
 
-	if (!l->due || (int64_t)(now - l->due) < 0)
+	if (!l->due || now < l->due)
 		return;
 	if (timer_mode(l) == TIMER_PERIODIC && period)
 		l->due = now + period - (now - l->due) % period; /* ticks that were missed are not made up */

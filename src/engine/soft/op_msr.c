@@ -114,22 +114,24 @@ static void changed(struct cpu *c, uint32_t index, uint64_t old, uint64_t v)
 	}
 }
 
-/* The same moment in guest time and on the VM's clock differ by TSC_ADJUST. */
-static void deadline_write(struct cpu *c, uint64_t v)
+/* Arms for a moment of the guest's time, which differs from the VM's clock by TSC_ADJUST. What is past is due now, however far
+ * the two are apart. */
+void cpu_deadline_set(struct cpu *c, uint64_t guest)
 {
-	lapic_set_deadline(c->lapic, v, v - vcpu_of(c)->tsc_adjust);
-	if (c->lapic->due && (int64_t)(c->lapic->due - c->lapic->bus->now(c->vm)) <= 0)
-		cpu_post(c, POLL_TIMER); /* in the past: now */
+	uint64_t now = c->lapic->bus->now(c->vm), adjust = vcpu_of(c)->tsc_adjust;
+	bool past = guest <= now + adjust;
+
+	lapic_set_deadline(c->lapic, guest, past ? now : guest - adjust);
+	if (past && c->lapic->due)
+		cpu_post(c, POLL_TIMER);
 }
 
 void cpu_tsc_adjust_set(struct cpu *c, uint64_t adjust)
 {
-	struct engine_vcpu *v = vcpu_of(c);
-
-	v->tsc_adjust = adjust;
+	vcpu_of(c)->tsc_adjust = adjust;
 	c->tsc_offset = c->vm->clock_base + adjust;
 	if (c->lapic->deadline)
-		lapic_set_deadline(c->lapic, c->lapic->deadline, c->lapic->deadline - adjust);
+		cpu_deadline_set(c, c->lapic->deadline);
 }
 
 static bool special_read(struct cpu *c, uint32_t index, uint64_t *v)
@@ -159,7 +161,7 @@ static bool special_write(struct cpu *c, uint32_t index, uint64_t v)
 	case MSR_TSC_DEADLINE:
 		if (!vcpu_of(c)->feat.tsc_deadline)
 			return false;
-		deadline_write(c, v);
+		cpu_deadline_set(c, v);
 		return true;
 	case MSR_APIC_BASE:
 		if (!lapic_set_base(c->lapic, v, vcpu_of(c)->feat.phys_bits))

@@ -26,7 +26,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { BUDGET = 20000, SPIN_MAX_US = 20, PAGE = 4096, CODE_MIB = 32 };
+enum { BUDGET = 20000, SPIN_MAX_US = 20, SLEEP_MAX_S = 3600, PAGE = 4096, CODE_MIB = 32 };
 
 static struct soft_vm *soft(struct engine_vm *vm)
 {
@@ -592,8 +592,10 @@ static void futex_sleep(struct engine_vcpu *v, uint64_t due)
 	struct timespec t, *limit = NULL;
 
 	if (due) {
-		uint64_t now = apic_now(c->vm), left = (int64_t)(due - now) > 0 ? due - now : 0, ns;
+		uint64_t now = apic_now(c->vm), left = due > now ? due - now : 0, ns;
 
+		if (left > c->vm->tsc_khz * 1000 * SLEEP_MAX_S)
+			left = c->vm->tsc_khz * 1000 * SLEEP_MAX_S;
 		ns = (uint64_t)((unsigned __int128)left * 1000000 / c->vm->tsc_khz);
 		t = (struct timespec){ .tv_sec = (time_t)(ns / 1000000000), .tv_nsec = (long)(ns % 1000000000) };
 		limit = &t;
@@ -612,9 +614,9 @@ static void sleep_until_event(struct engine_vcpu *v)
 
 	host_enter(c);
 	while (!__atomic_load_n(&c->poll, __ATOMIC_SEQ_CST) && __builtin_ia32_rdtsc() - start < v->spin_tsc &&
-	       !(due && (int64_t)(apic_now(c->vm) - due) >= 0))
+	       !(due && apic_now(c->vm) >= due))
 		__builtin_ia32_pause();
-	if (!__atomic_load_n(&c->poll, __ATOMIC_SEQ_CST) && !(due && (int64_t)(apic_now(c->vm) - due) >= 0))
+	if (!__atomic_load_n(&c->poll, __ATOMIC_SEQ_CST) && !(due && apic_now(c->vm) >= due))
 		futex_sleep(v, due);
 	host_leave(c);
 	slept = __builtin_ia32_rdtsc() - start;

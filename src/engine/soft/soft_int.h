@@ -131,6 +131,7 @@ void cpu_dr7_set(struct cpu *c, uint64_t v);
 bool cpu_msr_read(struct cpu *c, uint32_t index, uint64_t *v);  /* false: #GP */
 bool cpu_msr_write(struct cpu *c, uint32_t index, uint64_t v);
 void cpu_tsc_adjust_set(struct cpu *c, uint64_t adjust);
+void cpu_deadline_set(struct cpu *c, uint64_t guest); /* IA32_TSC_DEADLINE */
 
 /* ------ fault.c ------ */
 /* Delivers the exception in c->exc_*, after a longjmp to c->unwind; false: the CPU shuts down (triple fault). */

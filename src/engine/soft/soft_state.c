@@ -140,7 +140,7 @@ static void set_tsc(struct engine_vcpu *v, const struct x86_state *s)
 	struct cpu *c = &v->cpu;
 
 	cpu_tsc_adjust_set(c, s->tsc - c->lapic->bus->now(c->vm));
-	lapic_set_deadline(c->lapic, s->tsc_deadline, s->tsc_deadline - v->tsc_adjust);
+	cpu_deadline_set(c, s->tsc_deadline);
 }
 
 int soft_set(struct engine_vcpu *v, unsigned groups, const struct x86_state *s)
