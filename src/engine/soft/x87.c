@@ -130,10 +130,20 @@ void op_emms(struct cpu *c, const struct insn *i)
 /* fxrstor and fxsave want stack order. */
 static void exact(struct cpu *c, const struct thunk *t, void *mem)
 {
+	uint16_t fcw = fx16(c, FX_FCW);
+	/* Pending, yet here: CR0.NE is clear. The host's processor must not see it. */
+	bool ignored = fx16(c, FX_FSW) & ~fcw & FSW_EXC;
+
+	if (UNLIKELY(ignored))
+		fx16_set(c, FX_FCW, fcw | FSW_EXC);
 	x87_turn(c->fx + FX_ST, (8 - x87_top(c)) & 7);
 	*(uint32_t *)(c->fx + FX_MXCSR) = MXCSR_DEFAULT; /* the host's */
 	t->code(c, mem);
 	x87_turn(c->fx + FX_ST, x87_top(c));
+	if (UNLIKELY(ignored)) {
+		fx16_set(c, FX_FCW, fcw);
+		x87_summary(c);
+	}
 }
 
 static void x87_load_slow(struct cpu *c, const struct thunk *t, uint64_t lin)
