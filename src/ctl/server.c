@@ -98,7 +98,8 @@ static void client_flush(struct ctl_client *c)
 		sent += (size_t)n;
 	}
 	c->out_len -= sent;
-	memmove(c->out, c->out + sent, c->out_len);
+	if (sent)
+		memmove(c->out, c->out + sent, c->out_len);
 	if (c->ended && !c->out_len && !c->events && !memchr(c->in, '\n', c->in_len))
 		c->dead = true;
 	client_rewatch(c);

@@ -65,7 +65,7 @@ static bool div_overflows(struct wide w, uint64_t v)
 static bool idiv_overflows(struct wide w, uint64_t v, unsigned size)
 {
 	unsigned bits = 8 * size;
-	__int128 n = ((__int128)size_sext(w.hi, size) << bits) | (__int128)w.lo;
+	__int128 n = (__int128)((unsigned __int128)(__int128)size_sext(w.hi, size) << bits | w.lo);
 	int64_t d = size_sext(v, size);
 	unsigned __int128 mag = n < 0 ? -(unsigned __int128)n : (unsigned __int128)n;
 	uint64_t dmag = d < 0 ? -(uint64_t)d : (uint64_t)d, max = (1ull << (bits - 1)) - ((n < 0) == (d < 0));
