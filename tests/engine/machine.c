@@ -11,6 +11,8 @@
 
 #include <cmocka.h>
 
+enum { GUARD = 1 << 20 };
+
 static void note(struct machine *m, uint64_t at, void *data, unsigned size, bool write, bool port)
 {
 	struct access *a = &m->log[m->nlog % MACHINE_LOG];
@@ -67,8 +69,11 @@ void machine_open(struct machine *m, unsigned ncpu)
 	memset(m, 0, sizeof(*m));
 	m->intack = -1;
 	m->ncpu = ncpu;
-	m->ram = mmap(NULL, MACHINE_RAM, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	/* Between guard pages: a host access beside guest RAM must not go unseen. */
+	m->ram = mmap(NULL, MACHINE_RAM + 2 * GUARD, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	assert_true(m->ram != MAP_FAILED);
+	m->ram += GUARD;
+	assert_int_equal(mprotect(m->ram, MACHINE_RAM, PROT_READ | PROT_WRITE), 0);
 	if (engine_soft.vm_new(&m->vm, &h, &o, &e) < 0)
 		fail_msg("%s", e.msg);
 	for (unsigned n = 0; n < ncpu; n++)
@@ -82,7 +87,7 @@ void machine_close(struct machine *m)
 	for (unsigned n = 0; n < m->ncpu; n++)
 		engine_soft.vcpu_free(m->cpu[n]);
 	engine_soft.vm_free(m->vm);
-	munmap(m->ram, MACHINE_RAM);
+	munmap(m->ram - GUARD, MACHINE_RAM + 2 * GUARD);
 }
 
 void machine_put(struct machine *m, uint64_t at, const void *bytes, size_t n)

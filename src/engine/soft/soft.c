@@ -121,6 +121,14 @@ static int soft_probe(struct err *e)
 	return thunk_init(e);
 }
 
+/* Host processors that this process may use. */
+static unsigned host_cpus(void)
+{
+	cpu_set_t set;
+
+	return sched_getaffinity(0, sizeof(set), &set) == 0 ? (unsigned)CPU_COUNT(&set) : 1;
+}
+
 static int soft_vm_new(struct engine_vm **out, const struct engine_host *h, const struct engine_vm_opts *o, struct err *e)
 {
 	struct soft_vm *vm;
@@ -144,7 +152,7 @@ static int soft_vm_new(struct engine_vm **out, const struct engine_host *h, cons
 	vm->tsc_khz = tsc_khz();
 	vm->clock_base = -__builtin_ia32_rdtsc();
 	vm->arch_cap = mitigations ? 0 : ARCH_CAP_SAFE;
-	vm->yield_on_pause = o->exit_on_pause || (long)o->ncpu > sysconf(_SC_NPROCESSORS_ONLN);
+	vm->yield_on_pause = o->exit_on_pause || o->ncpu > host_cpus();
 	vm->apics = (struct lapic_bus){ .tick = lapic_ratio(vm->tsc_khz), .self = vm, .now = apic_now, .look = apic_look,
 					.event = apic_event, .eoi = apic_eoi };
 	*out = (struct engine_vm *)vm;
@@ -610,7 +618,7 @@ static void sleep_until_event(struct engine_vcpu *v)
 {
 	struct cpu *c = &v->cpu;
 	uint64_t start = __builtin_ia32_rdtsc(), due = c->wait_sipi ? 0 : c->lapic->due, slept;
-	uint64_t max = us_to_tsc(c->vm, SPIN_MAX_US);
+	uint64_t max = c->vm->yield_on_pause ? 0 : us_to_tsc(c->vm, SPIN_MAX_US);
 
 	host_enter(c);
 	while (!__atomic_load_n(&c->poll, __ATOMIC_SEQ_CST) && __builtin_ia32_rdtsc() - start < v->spin_tsc &&
