@@ -338,6 +338,12 @@ bool drv_kick(struct drv *d, unsigned i)
 	return true;
 }
 
+/* An event index that the device may look at just now. */
+static void event_put(void *p, uint16_t v)
+{
+	__atomic_store_n((uint16_t *)p, v, __ATOMIC_RELEASE);
+}
+
 static int split_used(struct drv *d, struct drvq *q, uint32_t *len)
 {
 	const uint8_t *used = drv_ram(d, q->used), *e;
@@ -349,7 +355,7 @@ static int split_used(struct drv *d, struct drvq *q, uint32_t *len)
 	id = ld_le32(e);
 	*len = ld_le32(e + 4);
 	q->used_idx++;
-	st_le16((uint8_t *)drv_ram(d, q->avail) + 4 + 2 * q->size, q->used_idx); /* used_event */
+	event_put((uint8_t *)drv_ram(d, q->avail) + 4 + 2 * q->size, q->used_idx); /* used_event */
 	assert_true(id < q->size && q->descs[id]);
 	for (last = id; --q->descs[id];)
 		last = q->next[last], q->nfree++;
@@ -376,8 +382,8 @@ static int packed_used(struct drv *d, struct drvq *q, uint32_t *len)
 		q->used_idx = (uint16_t)(q->used_idx - q->size);
 		q->used_wrap = !q->used_wrap;
 	}
-	st_le16(drv_ram(d, q->avail), (uint16_t)(q->used_idx | q->used_wrap << 15));
-	st_le16((uint8_t *)drv_ram(d, q->avail) + 2, event_idx(d) ? 2 : 0);
+	event_put(drv_ram(d, q->avail), (uint16_t)(q->used_idx | q->used_wrap << 15));
+	event_put((uint8_t *)drv_ram(d, q->avail) + 2, event_idx(d) ? 2 : 0);
 	q->nfree += q->descs[id];
 	q->descs[id] = 0;
 	q->next[id] = (uint16_t)q->free_head;
