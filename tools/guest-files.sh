@@ -5,6 +5,7 @@
 #   686 686-pae             kernels of i386
 #   busybox busybox-i386    a static busybox          -> WHAT/busybox
 #   netboot-amd64 netboot-i386   the installer        -> WHAT/{linux,initrd.gz}
+#   source-NAME             upstream's source of Debian's source package NAME -> WHAT/NAME.tar (compressed as it comes)
 . "$(dirname "$0")/lib.sh"
 root=$CACHE/apt arch='' tmp=''
 trap 'rm -rf "${tmp:-}"' EXIT
@@ -13,11 +14,15 @@ apt() { # COMMAND ARG... for $arch
   if [ ! -d "$r/state/lists" ]; then
     mkdir -p "$r"/etc/{apt.conf.d,preferences.d,sources.list.d,trusted.gpg.d} "$r"/state/lists/partial "$r"/cache/archives/partial
     touch "$r/state/status"
-    apt_sources | grep bookworm | sed "s/^deb /deb [arch=$arch signed-by=\/usr\/share\/keyrings\/debian-archive-keyring.gpg] /" \
+    local kind=deb only="arch=$arch "
+    [ "$arch" != source ] || kind=deb-src only=''
+    apt_sources | grep bookworm | sed "s/^deb /$kind [${only}signed-by=\/usr\/share\/keyrings\/debian-archive-keyring.gpg] /" \
       > "$r/etc/sources.list"
   fi
-  local o=(-q -q -o "APT::Architecture=$arch" -o "APT::Architectures::=$arch" -o "Dir::Etc=$r/etc" -o "Dir::State=$r/state"
-           -o "Dir::State::status=$r/state/status" -o "Dir::Cache=$r/cache" -o APT::Sandbox::User=root)
+  local o=(-q -q)
+  [ "$arch" = source ] || o+=(-o "APT::Architecture=$arch" -o "APT::Architectures::=$arch")
+  o+=(-o "Dir::Etc=$r/etc" -o "Dir::State=$r/state"
+      -o "Dir::State::status=$r/state/status" -o "Dir::Cache=$r/cache" -o APT::Sandbox::User=root)
   "$@" "${o[@]}"
 }
 update() { # a mirror that lacks one suite for a moment is no reason to stop: the download decides
@@ -55,6 +60,17 @@ one() { # NAME ARCH PACKAGE PATTERN:NEW... : single files of a package
   for f in "$@"; do mv "$(find "$tmp/root" -type f -path "${f%%:*}" | sort | head -n 1)" "$tmp/out/${f##*:}"; done
   mv "$tmp/out" "$CACHE/$name"
 }
+source_of() { # NAME
+  [ ! -e "$CACHE/source-$1" ] || return 0
+  say "fetching the source of $1"
+  arch=source
+  update
+  rm -rf "${tmp:-}"; tmp=$(mktemp -d "$CACHE/.unpack.XXXXXX")
+  (cd "$tmp" && apt apt-get source --download-only "$1" >&2) || die "cannot download the source of $1"
+  mkdir "$tmp/out"
+  mv "$tmp"/*.orig.tar.* "$tmp/out/$1.tar"
+  mv "$tmp/out" "$CACHE/source-$1"
+}
 mkdir -p "$CACHE" "$root"
 exec 9> "$CACHE/.lock"; flock 9
 for what in "$@"; do
@@ -69,6 +85,7 @@ for what in "$@"; do
                      '*/text/debian-installer/amd64/initrd.gz:initrd.gz' ;;
     netboot-i386)  one netboot-i386 i386 debian-installer-12-netboot-i386 '*/text/debian-installer/i386/linux:linux' \
                      '*/text/debian-installer/i386/initrd.gz:initrd.gz' ;;
+    source-*)      source_of "${what#source-}" ;;
     *) die "see the head of this script" ;;
   esac
 done

@@ -45,7 +45,8 @@ def modules_of(kernel, names):
     return order
 
 
-def make(out, busybox, commands=(), how='poweroff', modules=(), programs=()):
+def make(out, busybox, commands=(), how='poweroff', modules=(), programs=(), params=None):
+    """`params`: arguments of modules by name, such as {'virtio_pci': 'force_legacy=1'}."""
     raw, ino = b'', [1]
 
     def put(name, mode, data=b'', dev=(0, 0)):
@@ -63,10 +64,14 @@ def make(out, busybox, commands=(), how='poweroff', modules=(), programs=()):
         put('bin/' + os.path.basename(p), stat.S_IFREG | 0o755, open(p, 'rb').read())
     for m in modules:
         put('mod/' + os.path.basename(m), stat.S_IFREG | 0o644, open(m, 'rb').read())
+    insert = []
+    for m in modules:
+        name = os.path.basename(m)
+        arg = (params or {}).get(name[:-3].replace('-', '_'), '')
+        insert.append('insmod /mod/%s %s || echo "insmod %s failed"' % (name, arg, name))
     lines = ['echo "BEGIN %d"; ( %s ); echo "END %d $?"' % (i, c, i) for i, c in enumerate(commands)]
     put('init', stat.S_IFREG | 0o755, (INIT % {
-        'modules': '\n'.join('insmod /mod/%s || echo "insmod %s failed"' % (os.path.basename(m), os.path.basename(m)) for m in modules),
-        'commands': '\n'.join(lines), 'how': how}).encode())
+        'modules': '\n'.join(insert), 'commands': '\n'.join(lines), 'how': how}).encode())
     raw += entry(0, 'TRAILER!!!', 0)
     with open(out, 'wb') as f:
         f.write(raw)

@@ -1,0 +1,316 @@
+#!/usr/bin/env python3
+"""Devices and machine options, each seen by Debian's kernel with a busybox shell. Proves: block options and queues, console ports,
+tap, PCI and LPC serial ports on every back end, -W, -x, -Y, legacy virtio, and interrupts by MSI-X, MSI, I/O APIC and 8259."""
+import contextlib, hashlib, os, re, select, socket, subprocess, sys, tty
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from guest import CACHE, LHYVE, PLAIN, Guest, files, run
+import initramfs
+
+BAD = r'Kernel panic|BUG:|Oops|Call Trace|ACPI (?:Error|Warning|BIOS Error)|insmod \S+ failed'
+MIB = 1 << 20
+
+
+@contextlib.contextmanager
+def shell(where, devices=(), modules=(), params=None, kernel='cloud', cpus=2, append='', before=(), status=1, limit=240):
+    """A guest at a busybox shell; powered off and its status checked at the end. Without ACPI it can only halt: status 2."""
+    files(kernel, 'busybox')
+    k = CACHE + '/kernel-' + kernel
+    cpio = initramfs.make(where + '/initrd', CACHE + '/busybox/busybox', commands=['sh'], params=params,
+                          modules=initramfs.modules_of(k, ['virtio_pci', *modules] if modules else []))
+    name = 'test-%d' % os.getpid()
+    with Guest(command=[*before, LHYVE, *PLAIN, '-c', str(cpus), '-m', '256M', *devices, '--kernel', k + '/vmlinuz', '--initrd', cpio,
+                        '--append', 'console=ttyS0 panic=-1 ' + append, name]) as g:
+        g.expect('READY', limit, never=BAD)
+        g.expect('BEGIN 0', 30, never=BAD)
+        g.check('stty -echo; PS1=')
+        yield g
+        g.send('exit\n')
+        g.expect('DONE', 30)
+        g.ends(status, 30)
+
+
+def same(g, what, got, want):
+    if got != want:
+        g.fail('%s: %r, expected %r' % (what, got, want))
+
+
+def md5(path):
+    return hashlib.md5(open(path, 'rb').read()).hexdigest()
+
+
+def blob(path, size):
+    with open(path, 'wb') as f:
+        f.write(os.urandom(size))
+    return path
+
+
+def sysfs(g, disk, key):
+    return g.check('cat /sys/block/%s/%s' % (disk, key)).strip()
+
+
+# --- virtio-blk ---
+
+BLK = [  # disk, options, what sysfs says of it
+    ('vda', 'queues=2,serial=first', {'ro': '0', 'serial': 'first', 'queue/logical_block_size': '512', 'size': '16384'}),
+    ('vdb', 'ro,sectorsize=512/4096', {'ro': '1', 'queue/logical_block_size': '512', 'queue/physical_block_size': '4096'}),
+    ('vdc', 'sectorsize=4096', {'ro': '0', 'queue/logical_block_size': '4096', 'size': '16384'}),
+    ('vdd', 'nocache', {'ro': '0'}),
+    ('vde', 'direct', {'ro': '0'}),
+]
+
+
+def disks(where, more=(), params=None):
+    paths = {d: blob('%s/%s' % (where, d), 8 * MIB) for d, _, _ in BLK}
+    devices = [a for i, (d, o, _) in enumerate(BLK) for a in ('-s', '%d,virtio-blk,%s,%s' % (i + 2, paths[d], o))]
+    with shell(where, [*devices, *more], ['virtio_blk'], params) as g:
+        for d, _, facts in BLK:
+            for key, want in facts.items():
+                same(g, '%s of %s' % (key, d), sysfs(g, d, key), want)
+            same(g, 'contents of ' + d, g.check('md5sum < /dev/' + d).split()[0], md5(paths[d]))
+        same(g, 'queues of vda', g.check('ls /sys/block/vda/mq').split(), ['0', '1'])
+        before = md5(paths['vdb'])
+        if not g.sh('dd if=/dev/zero of=/dev/vdb bs=4096 count=1 conv=fsync')[0]:
+            g.fail('a read-only disk took a write')
+        for d, _, facts in BLK:
+            if facts['ro'] == '0':
+                g.check('dd if=/dev/urandom of=/tmp/%s bs=64k count=48 && dd if=/tmp/%s of=/dev/%s bs=64k seek=16 conv=fsync,notrunc'
+                        % (d, d, d))
+        sums = {d: g.check('dd if=/dev/%s bs=64k skip=16 count=48 2>/dev/null | md5sum; md5sum < /tmp/%s' % (d, d)).split()[::2]
+                for d, _, facts in BLK if facts['ro'] == '0'}
+        # a discarded range of a file gives its space back and reads as zeroes
+        g.check('blkdiscard -o 4194304 -l 4194304 /dev/vda')
+        same(g, 'a discarded block', g.check('dd if=/dev/vda bs=1M skip=5 count=1 2>/dev/null | md5sum').split()[0],
+             hashlib.md5(bytes(MIB)).hexdigest())
+    for d, two in sums.items():
+        same(g, 'what was written to ' + d, two[0], two[1])
+        with open(paths[d], 'rb') as f:
+            f.seek(MIB)
+            same(g, 'the image behind ' + d, hashlib.md5(f.read(3 * MIB)).hexdigest(), two[0])
+    same(g, 'the read-only image', md5(paths['vdb']), before)
+    if os.stat(paths['vda']).st_blocks * 512 > 5 * MIB:
+        g.fail('discard left %d bytes of the file' % (os.stat(paths['vda']).st_blocks * 512))
+
+
+def blk_options(where): disks(where)
+def blk_threads(where): disks(where, ['-o', 'blk.aio=threads'])
+def blk_legacy(where): disks(where, params={'virtio_pci': 'force_legacy=1'})
+
+
+# --- virtio-console ---
+
+def say_and_hear(g, sock, dev, size=0):
+    """Both ways, by line and in bulk."""
+    g.check('exec 5<>%s' % dev)
+    g.check('echo from-the-guest >&5')
+    buf = b''
+    while b'\n' not in buf:
+        buf += hear(g, sock)
+    same(g, 'what the host heard', buf.strip(), b'from-the-guest')
+    sock.sendall(b'from-the-host\n')
+    same(g, 'what the guest heard', g.check('read -t 20 x <&5; echo "$x"').strip(), 'from-the-host')
+    if size:
+        data = os.urandom(size)
+        g.send('head -c %d <&5 | md5sum; echo "is:$?"\n' % size)
+        sock.sendall(data)
+        m = g.expect(r'([0-9a-f]{32})  -', 60)
+        same(g, 'bulk to the guest', m.group(1), hashlib.md5(data).hexdigest())
+        g.expect('is:0')
+        g.check('head -c %d /dev/urandom > /tmp/bulk' % size)
+        want = g.check('md5sum < /tmp/bulk').split()[0]
+        g.send('cat /tmp/bulk >&5; echo "sent:$?"\n')
+        buf = b''
+        while len(buf) < size:
+            buf += hear(g, sock)
+        same(g, 'bulk to the host', hashlib.md5(buf).hexdigest(), want)
+        g.expect('sent:0')
+    g.check('exec 5>&-')
+
+
+def hear(g, sock, timeout=30):
+    if not select.select([sock], [], [], timeout)[0]:
+        g.fail('nothing came out of the port within %d s' % timeout)
+    raw = sock.recv(65536)
+    if not raw:
+        g.fail('the port closed')
+    return raw
+
+
+def unix(path):
+    s = socket.socket(socket.AF_UNIX)
+    s.connect(path)
+    return s
+
+
+def port_of(g, name):
+    """The port's device node by its name; its name comes in a message of its own, so wait for it."""
+    return '/dev/' + g.check('for i in $(seq 50); do grep -lx %s /sys/class/virtio-ports/*/name && break; usleep 100000; done'
+                             % name).split('/')[4]
+
+
+def consoles(where, params=None):
+    a, b = where + '/a.sock', where + '/b.sock'
+    with shell(where, ['-s', '3,virtio-console,org.a=%s,org.b=%s' % (a, b)], ['virtio_console'], params) as g:
+        node_a, node_b = port_of(g, 'org.a'), port_of(g, 'org.b')
+        with unix(a) as s:
+            say_and_hear(g, s, node_a, 300000)
+        with unix(b) as s:
+            say_and_hear(g, s, node_b, 1000)
+        with unix(a) as s:  # a second client after the first
+            say_and_hear(g, s, node_a)
+
+
+def console_ports(where): consoles(where)
+def console_legacy(where): consoles(where, {'virtio_pci': 'force_legacy=1'})
+
+
+# --- virtio-net ---
+
+def spawn_in(ns, code):
+    return subprocess.Popen(['nsenter', '--net=/run/netns/' + ns, sys.executable, '-c', code], stdout=subprocess.PIPE)
+
+
+def taps(where, params=None, size=6 * MIB):
+    if os.geteuid() or not os.path.exists('/dev/net/tun'):
+        print('      skipped: needs root and /dev/net/tun')
+        return
+    ns = 'lhyve-%d' % os.getpid()
+    ip = ['ip', '-n', ns]
+    subprocess.run(['ip', 'netns', 'add', ns], check=True)
+    try:
+        subprocess.run([*ip, 'tuntap', 'add', 'tap0', 'mode', 'tap'], check=True)
+        subprocess.run([*ip, 'addr', 'add', '10.9.0.1/24', 'dev', 'tap0'], check=True)
+        with shell(where, ['-s', '3,virtio-net,tap0,mac=02:00:00:00:00:05'], ['virtio_net'], params,
+                   before=['nsenter', '--net=/run/netns/' + ns]) as g:
+            net = g.check('ls /sys/class/net | grep -v lo').strip()
+            same(g, 'the address', g.check('cat /sys/class/net/%s/address' % net).strip(), '02:00:00:00:00:05')
+            g.check('ip addr add 10.9.0.2/24 dev %s && ip link set %s up' % (net, net))
+            g.check('ping -c 3 -W 10 10.9.0.1')
+            g.check('ping -c 3 -W 10 -s 1400 10.9.0.1')
+            g.check('head -c %d /dev/urandom > /tmp/up && httpd -h /tmp' % size)
+            want = g.check('md5sum < /tmp/up').split()[0]
+            p = spawn_in(ns, 'import hashlib,urllib.request as u\n'
+                         'print(hashlib.md5(u.urlopen("http://10.9.0.2/up", timeout=60).read()).hexdigest())')
+            same(g, 'guest to host by TCP', p.communicate()[0].decode().strip(), want)
+            data = blob(where + '/down', size)
+            p = spawn_in(ns, 'import socket\ns=socket.create_server(("10.9.0.1",99))\nprint("up",flush=True)\nc=s.accept()[0]\n'
+                         'c.sendall(open(%r,"rb").read())\nc.close()' % data)
+            p.stdout.readline()
+            same(g, 'host to guest by TCP', g.check('nc 10.9.0.1 99 | md5sum').split()[0], md5(data))
+            p.wait(30)
+            same(g, 'receive errors', g.check('cat /sys/class/net/%s/statistics/rx_errors' % net).strip(), '0')
+    finally:
+        subprocess.run(['ip', 'netns', 'del', ns])
+
+
+def net_tap(where): taps(where)
+def net_tap_legacy(where): taps(where, {'virtio_pci': 'force_legacy=1'}, MIB)
+
+
+# --- serial ports ---
+
+class Fd:
+    """A terminal as a socket."""
+    def __init__(self, path):
+        self.fd = os.open(path, os.O_RDWR | os.O_NOCTTY)
+        tty.setraw(self.fd)
+
+    def fileno(self): return self.fd
+    def recv(self, n): return os.read(self.fd, n)
+    def sendall(self, raw): os.write(self.fd, raw)
+
+
+def serial(where, make, connect, option, node):
+    """Both ways through a port: `make` names the back end, `connect` its other side from what lhyve printed."""
+    with shell(where, option(make), append='8250.nr_uarts=8') as g:  # com1 to com4 are always there: a PCI port is the fifth
+        s = connect(g)
+        g.check('stty raw -echo 115200 < %s' % node)
+        say_and_hear(g, s, node, 3000)
+
+
+def com2(spec): return ['-l', 'com2,' + spec]
+def pci_uart(spec): return ['-s', '5,uart,' + spec]
+
+
+def by_pty(where, option, node):
+    def connect(g):
+        m = re.search(r'/dev/pts/\d+', g.log)
+        if not m:
+            g.fail('nothing named the pty')
+        return Fd(m.group(0))
+    serial(where, 'pty', connect, option, node)
+
+
+def by_tcp(where, option, node):
+    with socket.socket() as s:
+        s.bind(('127.0.0.1', 0))
+        port = s.getsockname()[1]
+    serial(where, 'tcp=127.0.0.1:%d' % port, lambda g: socket.create_connection(('127.0.0.1', port)), option, node)
+
+
+def by_unix(where, option, node):
+    serial(where, 'unix=%s/s' % where, lambda g: unix(where + '/s'), option, node)
+
+
+def by_file(where, option, node):
+    path = where + '/out'
+    with shell(where, option('file=' + path)) as g:
+        g.check('stty raw -echo 115200 < %s && seq 2000 > %s' % (node, node), 120)
+    same(g, 'the file', open(path).read(), ''.join('%d\n' % i for i in range(1, 2001)))
+
+
+def com2_pty(where): by_pty(where, com2, '/dev/ttyS1')
+def com2_tcp(where): by_tcp(where, com2, '/dev/ttyS1')
+def com2_unix(where): by_unix(where, com2, '/dev/ttyS1')
+def com2_file(where): by_file(where, com2, '/dev/ttyS1')
+def uart_pty(where): by_pty(where, pci_uart, '/dev/ttyS4')
+def uart_tcp(where): by_tcp(where, pci_uart, '/dev/ttyS4')
+def uart_unix(where): by_unix(where, pci_uart, '/dev/ttyS4')
+
+
+# --- the machine ---
+
+def interrupts(where, kind, more=(), append='', params=None, kernel='cloud', status=1):
+    """A disk works and its interrupts come in the way that was asked for."""
+    path = blob(where + '/disk', 4 * MIB)
+    with shell(where, ['-s', '2,virtio-blk,' + path, *more], ['virtio_blk'], params, append=append, kernel=kernel,
+               status=status) as g:
+        same(g, 'the disk', g.check('md5sum < /dev/vda', 120).split()[0], md5(path))
+        lines = [x for x in g.check('cat /proc/interrupts').split('\n') if 'virtio' in x]
+        used = [x for x in lines if sum(int(n) for n in re.findall(r'\s(\d+)(?=\s)', x.split(':', 1)[1])[:2])]
+        if not used or not all(re.search(kind, x) for x in used):
+            g.fail('interrupts of the disk are not %s: %r' % (kind, lines))
+
+
+def irq_msix(where): interrupts(where, 'PCI-MSI.*req')
+def irq_single_msi(where): interrupts(where, r'PCI-MSI|IO-APIC', ['-W'])
+def irq_single_msi_legacy(where): interrupts(where, r'PCI-MSI|IO-APIC', ['-W'], params={'virtio_pci': 'force_legacy=1'})
+def irq_ioapic(where): interrupts(where, 'IO-APIC', append='pci=nomsi')
+def irq_8259(where): interrupts(where, 'XT-PIC', append='pci=nomsi noapic')
+def irq_8259_nolapic(where): interrupts(where, 'XT-PIC', append='pci=nomsi nolapic noapic acpi=off', kernel='generic', status=2)
+
+
+def x2apic(where):
+    """The kernel sees the flag. It stays in xAPIC mode: it wants interrupt remapping, or one of the hypervisors that it knows."""
+    for more, want in ((['-x'], True), ([], False)):
+        with shell(where, more, kernel='generic') as g:
+            same(g, 'x2apic with %r' % more, 'x2apic' in g.check('grep -m 1 flags /proc/cpuinfo').split(), want)
+            same(g, 'processors', g.check('nproc').strip(), '2')
+
+
+def mptable(where):
+    for more, want in (([], True), (['-Y'], False)):
+        with shell(where, more, kernel='generic') as g:
+            same(g, 'an MP table with %r' % more, not g.sh('dmesg | grep -i "found SMP MP-table"')[0], want)
+
+
+def mptable_only(where):
+    """Without ACPI two processors and the I/O APIC come from the MP table alone."""
+    with shell(where, kernel='generic', append='acpi=off', status=2) as g:
+        same(g, 'processors', g.check('nproc').strip(), '2')
+        g.check('grep -q IO-APIC /proc/interrupts')
+
+
+if __name__ == '__main__':
+    run(blk_options, blk_threads, blk_legacy, console_ports, console_legacy, net_tap, net_tap_legacy, com2_pty, com2_tcp, com2_unix,
+        com2_file, uart_pty, uart_tcp, uart_unix, irq_msix, irq_single_msi, irq_single_msi_legacy, irq_ioapic, irq_8259,
+        irq_8259_nolapic, x2apic, mptable, mptable_only)
