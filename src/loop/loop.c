@@ -52,7 +52,7 @@ void loop_free(struct loop *l)
 
 bool loop_on_thread(const struct loop *l)
 {
-	return l->has_thread && pthread_equal(l->thread, pthread_self());
+	return __atomic_load_n(&l->has_thread, __ATOMIC_ACQUIRE) && pthread_equal(l->thread, pthread_self());
 }
 
 void loop_wake(struct loop *l)
@@ -234,7 +234,7 @@ void loop_claim(struct loop *l)
 	if (loop_on_thread(l))
 		return;
 	l->thread = pthread_self();
-	l->has_thread = true;
+	__atomic_store_n(&l->has_thread, true, __ATOMIC_RELEASE);
 }
 
 void loop_turn(struct loop *l, int timeout_ms)

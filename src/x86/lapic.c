@@ -18,7 +18,7 @@ enum apic_error { ESR_SEND_VECTOR = 0x20, ESR_RECV_VECTOR = 0x40, ESR_REGISTER =
 
 static bool sw_on(const struct lapic *l)
 {
-	return lapic_on(l) && (l->svr & SVR_ENABLE);
+	return lapic_on(l) && (__atomic_load_n(&l->svr, __ATOMIC_RELAXED) & SVR_ENABLE);
 }
 
 static int highest(const uint32_t *bits)
@@ -337,7 +337,7 @@ static void lvt_write(struct lapic *l, int n, uint32_t v)
 
 static void svr_write(struct lapic *l, uint32_t v)
 {
-	l->svr = v & 0x3ff;
+	__atomic_store_n(&l->svr, v & 0x3ff, __ATOMIC_RELAXED);
 	if (!(v & SVR_ENABLE))
 		for (unsigned n = 0; n < LVTS; n++)
 			l->lvt[n] |= LVT_MASKED;
@@ -512,7 +512,7 @@ bool lapic_set_base(struct lapic *l, uint64_t v, uint8_t phys_bits)
 	v = (v & ~0x100ull) | (l->base & 0x100);
 	if (was && !mode)
 		lapic_reset(l, false, l->base & 0x100);
-	l->base = v;
+	__atomic_store_n(&l->base, v, __ATOMIC_RELAXED);
 	if (mode == 0xc00 && was != 0xc00)
 		l->icr_dest = 0;
 	return true;
@@ -521,13 +521,13 @@ bool lapic_set_base(struct lapic *l, uint64_t v, uint8_t phys_bits)
 void lapic_reset(struct lapic *l, bool power_up, bool bsp)
 {
 	if (power_up)
-		l->base = 0xfee00800 | (bsp ? 0x100 : 0);
+		__atomic_store_n(&l->base, 0xfee00800 | (bsp ? 0x100 : 0), __ATOMIC_RELAXED);
 	memset(l->irr, 0, sizeof(l->irr));
 	memset(l->tmr, 0, sizeof(l->tmr));
 	memset(l->isr, 0, sizeof(l->isr));
 	l->tpr = l->ldr = l->esr = l->errors = l->icr = l->icr_dest = l->timer_init = l->timer_div = 0;
 	l->dfr = ~0u;
-	l->svr = 0xff;
+	__atomic_store_n(&l->svr, 0xff, __ATOMIC_RELAXED);
 	for (unsigned n = 0; n < LVTS; n++)
 		l->lvt[n] = LVT_MASKED;
 	l->due = l->deadline = 0;
@@ -573,7 +573,7 @@ void lapic_load(struct lapic *l, const uint8_t page[LAPIC_PAGE])
 	l->esr = page_get(page, REG_ESR);
 	l->icr = page_get(page, REG_ICR);
 	l->icr_dest = lapic_x2(l) ? page_get(page, REG_ICR_HIGH) : page_get(page, REG_ICR_HIGH) >> 24;
-	l->svr = page_get(page, REG_SVR) & 0x3ff;
+	__atomic_store_n(&l->svr, page_get(page, REG_SVR) & 0x3ff, __ATOMIC_RELAXED);
 	lvt_write(l, LVT_CMCI, page_get(page, REG_LVT_CMCI));
 	for (unsigned n = LVT_TIMER; n < LVTS; n++)
 		lvt_write(l, (int)n, page_get(page, REG_LVT + n - LVT_TIMER));

@@ -50,12 +50,12 @@ void lapic_reset(struct lapic *l, bool power_up, bool bsp); /* INIT keeps the ba
 
 static inline bool lapic_on(const struct lapic *l)
 {
-	return l->base & 0x800;
+	return __atomic_load_n(&l->base, __ATOMIC_RELAXED) & 0x800; /* other vCPUs ask too */
 }
 
 static inline bool lapic_x2(const struct lapic *l)
 {
-	return (l->base & 0xc00) == 0xc00;
+	return (__atomic_load_n(&l->base, __ATOMIC_RELAXED) & 0xc00) == 0xc00;
 }
 
 /* The vector to deliver now, or -1; accepting moves it into service. Owner's thread. */

@@ -32,7 +32,7 @@ static uint64_t pte_read(const struct walk *k, gpa_t at)
 
 	if (!p)
 		return k->size == 8 ? ~0ull : 0xffffffffu;
-	return k->size == 8 ? *(const volatile uint64_t *)p : *(const volatile uint32_t *)p;
+	return k->size == 8 ? __atomic_load_n((const uint64_t *)p, __ATOMIC_RELAXED) : __atomic_load_n((const uint32_t *)p, __ATOMIC_RELAXED);
 }
 
 /* Sets bits by compare-and-swap; false if the entry is no longer what was read: the walk starts again. */
