@@ -115,7 +115,7 @@ static void set_sregs(struct cpu *c, const struct x86_state *s)
 	c->cr3 = s->cr3;
 	c->cr4 = s->cr4;
 	c->efer = s->efer;
-	c->lapic->base = s->apic_base;
+	__atomic_store_n(&c->lapic->base, s->apic_base, __ATOMIC_RELAXED);
 	c->lapic->tpr = (c->lapic->tpr & 0xf) | (s->cr8 & 0xf) << 4;
 	c->xcr0 = s->xcr0 | 1;
 	c->xss = s->xss;
