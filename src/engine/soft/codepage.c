@@ -62,7 +62,8 @@ void mail_drop(struct engine_vcpu *v, gpa_t at, uint64_t len)
 
 	mail_lock(m);
 	if (m->ndrop && m->drop[m->ndrop - 1].at <= at && at + len <= m->drop[m->ndrop - 1].at + m->drop[m->ndrop - 1].len) {
-		mail_unlock(m); /* asked for already */
+		mail_unlock(m); /* asked for already; who asked may not have come to the poll bit yet */
+		cpu_post(&v->cpu, POLL_MAIL);
 		return;
 	}
 	if (m->ndrop < MAIL_MAX) {
@@ -207,31 +208,46 @@ static void holders_unlock(struct soft_vm *vm)
 	__atomic_store_n(&vm->holders_lock, 0, __ATOMIC_RELEASE);
 }
 
-void code_page_claim(struct cpu *c, gpa_t page)
+static void become_holder(struct soft_vm *vm, struct code_page *cp, uint32_t me)
 {
-	struct soft_vm *vm = c->vm;
-	struct code_page *cp = code_page_of(vm, page);
-	uint32_t me = BIT(c->id), writers;
-
-	if (!cp || (__atomic_load_n(&cp->holders, __ATOMIC_SEQ_CST) & me))
-		return;
-	page &= ~(gpa_t)(PAGE - 1);
 	holders_lock(vm);
 	if (!__atomic_fetch_or(&cp->holders, me, __ATOMIC_SEQ_CST)) {
 		__atomic_store_n(&cp->lines, 0, __ATOMIC_SEQ_CST);
 		cp->heat = 0;
 	}
 	holders_unlock(vm);
-	writers = __atomic_load_n(&cp->writers, __ATOMIC_SEQ_CST);
-	if (writers & me)
+}
+
+/* The write tags of all vCPUs for the page go. */
+static void revoke_all(struct cpu *c, gpa_t page, uint32_t writers)
+{
+	struct soft_vm *vm = c->vm;
+
+	if (writers & BIT(c->id))
 		mmu_revoke_writes(c, page);
-	writers &= ~me;
+	writers &= ~BIT(c->id);
 	for (unsigned n = 0; n < SOFT_CPUS_MAX; n++)
 		if ((writers >> n & 1) && vm->vcpu[n])
 			mail_revoke(vm->vcpu[n], page);
 	for (unsigned n = 0; n < SOFT_CPUS_MAX; n++)
 		if ((writers >> n & 1) && vm->vcpu[n])
 			mail_wait(vm->vcpu[n], c);
+}
+
+/* While it waits it serves its mail, and that may say to give up this very page, or take the memory away: hence the loop. */
+void code_page_claim(struct cpu *c, gpa_t page)
+{
+	uint32_t me = BIT(c->id);
+
+	page &= ~(gpa_t)(PAGE - 1);
+	for (;;) {
+		struct code_page *cp = code_page_of(c->vm, page);
+
+		if (!cp || (__atomic_load_n(&cp->holders, __ATOMIC_SEQ_CST) & me))
+			return;
+		become_holder(c->vm, cp, me);
+		revoke_all(c, page, __atomic_load_n(&cp->writers, __ATOMIC_SEQ_CST));
+	}
 }
 
 /* This vCPU has no decoded code of the page any more. */
