@@ -329,6 +329,7 @@ static struct block *block_make(struct cpu *c, const uint8_t *host, gpa_t at, un
 	m.at = m.first = block_rec(b);
 	*b = (struct block){ .key = key_of(host, off, c->mode), .from = (uint16_t)off };
 	b->to = (uint16_t)block_fill(c, &m, &s, off);
+	rec_pair_up(m.first, m.at);
 	k->used = offset_of(k, m.at);
 	b->chain = *hash_slot(k, b->key);
 	*hash_slot(k, b->key) = offset_of(k, b);
@@ -443,6 +444,11 @@ struct rec *code_find(struct cpu *c, bool *step)
 bool code_same_page(struct rec *a, struct rec *b)
 {
 	return rec_block(a)->key >> 20 == rec_block(b)->key >> 20;
+}
+
+unsigned code_start(struct rec *first)
+{
+	return rec_block(first)->from;
 }
 
 struct rec *code_heir(struct cpu *c, struct rec *dead)

@@ -106,6 +106,24 @@ struct rec *rec_exit(struct cpu *c, struct rec *x)
 	GO(r);
 }
 
+struct rec *rec_exit_far(struct cpu *c, struct rec *x)
+{
+	struct rec_far *f = (struct rec_far *)(x + 1);
+	uint64_t pc = c->r[SLOT_PC];
+	unsigned generation = code_generation(c);
+	const struct jump *j;
+	struct rec *r;
+
+	c->rip = rec_pc(c, x->target);
+	r = next_block(c);
+	if (!r)
+		return NULL;
+	j = rec_jump_at(c, c->r[SLOT_PC] + (x->target & (PAGE - 1)));
+	if (code_generation(c) == generation && j->rec == r)
+		*f = (struct rec_far){ r, pc | j->global, j->epoch };
+	RUN(r);
+}
+
 static struct rec *h_dead(struct cpu *c, struct rec *r)
 {
 	struct rec *heir = code_heir(c, r);
@@ -113,7 +131,7 @@ static struct rec *h_dead(struct cpu *c, struct rec *r)
 
 	if (heir)
 		GO(heir);
-	c->rip = rec_pc(c, r->off);
+	c->rip = rec_pc(c, code_start(r));
 	heir = next_block(c);
 	if (!heir)
 		return NULL;

@@ -191,6 +191,27 @@ struct rec *rec_slow(struct cpu *c, struct rec *r);
 		GO(link_);                                                                                             \
 	} while (0)
 
+/*
+ * Unconditional exits of 64-bit code to another page remember their target in the slot behind them, as long as the same page is
+ * at the same place: pc is SLOT_PC at the exit, bit 0 the kind of the target's page for fetch_epoch.
+ */
+struct rec_far {
+	struct rec *to;
+	uint64_t pc, epoch;
+};
+_Static_assert(sizeof(struct rec_far) == sizeof(struct rec), "it takes the place of a record");
+struct rec *rec_exit_far(struct cpu *c, struct rec *x);
+#define TAKE_FAR(x)                                                                                                    \
+	do {                                                                                                           \
+		struct rec *x_ = (x);                                                                                  \
+		struct rec_far *f_ = (struct rec_far *)(x_ + 1);                                                       \
+		c->budget -= x_->n;                                                                                    \
+		if (UNLIKELY((f_->pc ^ c->r[SLOT_PC]) > 1 || f_->epoch != c->fetch_epoch[f_->pc & 1] || rec_stop(c)))  \
+			return rec_exit_far(c, x_);                                                                    \
+		c->r[SLOT_PC] += (uint64_t)((int64_t)x_->target & ~4095ll);                                            \
+		GO(f_->to);                                                                                            \
+	} while (0)
+
 /* RIP of a byte offset from SLOT_PC. */
 REC_INLINE uint64_t rec_pc(const struct cpu *c, int64_t off)
 {
@@ -310,7 +331,7 @@ extern const rec_fn rec_lea[SIZES], rec_lea_bd[SIZES], rec_bswap[SIZES], rec_xch
 enum rec_bit { B_BT, B_BTS, B_BTR, B_BTC, BITS };
 extern const rec_fn rec_bit[BITS][SIZES][2];     /* register by register, by immediate */
 extern const rec_fn rec_cmov[16][SIZES], rec_setcc[16];
-extern const rec_fn rec_mov_imm, rec_nop, rec_ea64, rec_ea32, rec_ea_seg;
+extern const rec_fn rec_mov_imm, rec_ea64, rec_ea32, rec_ea_seg;
 extern const rec_fn rec_load_rmw[SIZES];         /* into SLOT_TMP; the store that follows cannot miss */
 enum rec_atomic { AT_ADD, AT_OR, AT_AND, AT_SUB, AT_XOR, AT_XADD, AT_XCHG, AT_CMPXCHG, ATOMICS };
 extern const rec_fn rec_atomic[ATOMICS][SIZES][2]; /* LOCK; register, immediate source */
@@ -320,7 +341,7 @@ extern const rec_fn rec_jcc[16];
 extern const rec_fn rec_cmp_jcc[16][SIZES][FORMS], rec_test_jcc[16][SIZES][FORMS];
 extern const rec_fn rec_alu_jcc[ALUS][16][SIZES][2]; /* F_RR, F_RI */
 extern const rec_fn rec_dec_jcc[16][SIZES];
-extern const rec_fn rec_jmp, rec_end;
+extern const rec_fn rec_jmp, rec_end, rec_jmp_far, rec_call_far64;
 struct rec_stack_fns {
 	rec_fn push_r, push_i, push_m, pop_r, call, call_r, call_m, ret, jmp_r, jmp_m, leave;
 };
@@ -365,6 +386,9 @@ void rec_make_generic(struct maker *m, const struct insn *i, unsigned off, exec_
 void rec_make_cross(struct maker *m, unsigned off);
 void rec_make_end(struct maker *m, unsigned off); /* to the instruction at off */
 
+/* ------ rec_pair.c ------ */
+void rec_pair_up(struct rec *first, const struct rec *end);
+
 /* ------ code.c ------ */
 /* First record of the block for c->rip, or NULL: the run loop is wanted, or one instruction must be stepped (*step). Sets
  * SLOT_PC; may raise. */
@@ -373,6 +397,7 @@ unsigned code_generation(const struct cpu *c); /* changes when records may have 
 bool code_same_page(struct rec *a, struct rec *b); /* of two first records: their source is in one physical page */
 /* A dropped block passes those who are linked to it on to its heir, if it has one. */
 struct rec *code_heir(struct cpu *c, struct rec *dead);
+unsigned code_start(struct rec *first); /* offset of the block in its page: the first record may be that of a later instruction */
 void code_inherit(struct cpu *c, struct rec *dead, struct rec *heir);
 
 #endif

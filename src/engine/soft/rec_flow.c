@@ -1,13 +1,25 @@
 /*
  * Record handlers for branches, calls and the stack, in 64-bit code and in flat 32-bit code. Other modes use the exec functions.
  */
-#include "engine/soft/rec.h"
+#include "engine/soft/rec_body.h"
 
 HANDLER(h_jmp)
 {
 	TAKE(r);
 }
 const rec_fn rec_jmp = h_jmp, rec_end = h_jmp;
+
+HANDLER(h_jmp_far)
+{
+	TAKE_FAR(r);
+}
+const rec_fn rec_jmp_far = h_jmp_far;
+
+HANDLER(h_call_far64)
+{
+	CALL_FAR_BODY;
+}
+const rec_fn rec_call_far64 = h_call_far64;
 
 #define FOR_CONDS(m)                                                                                                   \
 	m(0) m(1) m(2) m(3) m(4) m(5) m(6) m(7) m(8) m(9) m(10) m(11) m(12) m(13) m(14) m(15)
@@ -26,37 +38,6 @@ FOR_CONDS(JCC_HANDLER)
 const rec_fn rec_jcc[16] = { FOR_CONDS(JCC_ROW) };
 
 /* ------ comparison and branch in one ------ */
-/* a and b are of the operand's unsigned type; v is the result in that type. */
-#define SUB_COND(cond, bits)                                                                                           \
-	((cond) == 2 ? a < b : (cond) == 3 ? a >= b : (cond) == 4 ? a == b : (cond) == 5 ? a != b : (cond) == 6 ? a <= b :  \
-	 (cond) == 7 ? a > b : (cond) == 8 ? (int##bits##_t)v < 0 : (cond) == 9 ? (int##bits##_t)v >= 0 :              \
-	 (cond) == 12 ? (int##bits##_t)a < (int##bits##_t)b : (cond) == 13 ? (int##bits##_t)a >= (int##bits##_t)b :    \
-	 (cond) == 14 ? (int##bits##_t)a <= (int##bits##_t)b : (cond) == 15 ? (int##bits##_t)a > (int##bits##_t)b :    \
-	 cc_cond(c, cond))
-#define LOGIC_COND(cond, bits)                                                                                         \
-	((cond) == 0 || (cond) == 2 ? false : (cond) == 1 || (cond) == 3 ? true :                                      \
-	 (cond) == 4 || (cond) == 6 ? v == 0 : (cond) == 5 || (cond) == 7 ? v != 0 :                                   \
-	 (cond) == 8 || (cond) == 12 ? (int##bits##_t)v < 0 : (cond) == 9 || (cond) == 13 ? (int##bits##_t)v >= 0 :    \
-	 (cond) == 14 ? (int##bits##_t)v <= 0 : (cond) == 15 ? (int##bits##_t)v > 0 : cc_cond(c, cond))
-
-#define CMP_BODY(cond, bits)                                                                                           \
-	do {                                                                                                           \
-		uint##bits##_t v = (uint##bits##_t)(a - b);                                                            \
-		cc_set(c, CC(CC_SUB, SZ##bits), a, b, v);                                                              \
-		if (SUB_COND(cond, bits))                                                                              \
-			TAKE(r + 1);                                                                                   \
-		GO(r + 2);                                                                                             \
-	} while (0)
-#define TEST_BODY(cond, bits)                                                                                          \
-	do {                                                                                                           \
-		uint##bits##_t v = a & b;                                                                              \
-		c->cc_op = CC(CC_LOGIC, SZ##bits);                                                                     \
-		c->cc_r = v;                                                                                           \
-		if (LOGIC_COND(cond, bits))                                                                            \
-			TAKE(r + 1);                                                                                   \
-		GO(r + 2);                                                                                             \
-	} while (0)
-
 #define FUSED_HANDLER(name, form, BODY, cond, bits, get_a, get_b)                                                      \
 	HANDLER(h_##name##_##form##bits##_##cond)                                                                      \
 	{                                                                                                              \
@@ -177,22 +158,10 @@ FOR_COUNTED(DECJ_HANDLERS)
 const rec_fn rec_dec_jcc[16][SIZES] = { FOR_COUNTED(DECJ_ROW) };
 
 /* ------ stack ------ */
-/*
- * A direct call is two records: this one pushes, the next one is the exit. The others that leave keep their count in imm, with
- * the offset of the return address where they need one. A target that is not canonical faults before anything is pushed.
- */
-#define RETURN_AT (c->r[SLOT_PC] + (uint16_t)r->imm)
-#define CHECK_TARGET(bits, to)                                                                                         \
-	do {                                                                                                           \
-		if ((bits) == 64 && UNLIKELY((int64_t)((uint64_t)(to) << 16) >> 16 != (int64_t)(to)))                  \
-			return rec_slow(c, r);                                                                         \
-	} while (0)
 #define STACK_HANDLERS(bits)                                                                                           \
 	HANDLER(h_push_r##bits)                                                                                        \
 	{                                                                                                              \
-		uint##bits##_t sp = RD##bits(SLOT(RSP)) - (bits) / 8;                                                  \
-		STORE(bits, sp, RD##bits(r->src));                                                                     \
-		RD64(SLOT(RSP)) = sp;                                                                                  \
+		PUSH_BODY(bits);                                                                                       \
 		NEXT;                                                                                                  \
 	}                                                                                                              \
 	HANDLER(h_push_i##bits)                                                                                        \
@@ -212,10 +181,7 @@ const rec_fn rec_dec_jcc[16][SIZES] = { FOR_COUNTED(DECJ_ROW) };
 	}                                                                                                              \
 	HANDLER(h_pop_r##bits)                                                                                         \
 	{                                                                                                              \
-		uint##bits##_t sp = RD##bits(SLOT(RSP)), v;                                                            \
-		LOAD(bits, v, sp);                                                                                     \
-		RD64(SLOT(RSP)) = (uint##bits##_t)(sp + (bits) / 8);                                                   \
-		RD64(r->dst) = v; /* last: POP RSP */                                                                  \
+		POP_BODY(bits);                                                                                        \
 		NEXT;                                                                                                  \
 	}                                                                                                              \
 	HANDLER(h_leave##bits)                                                                                         \
@@ -228,10 +194,7 @@ const rec_fn rec_dec_jcc[16][SIZES] = { FOR_COUNTED(DECJ_ROW) };
 	}                                                                                                              \
 	HANDLER(h_call##bits)                                                                                          \
 	{                                                                                                              \
-		uint##bits##_t sp = RD##bits(SLOT(RSP)) - (bits) / 8;                                                  \
-		STORE(bits, sp, RETURN_AT);                                                                            \
-		RD64(SLOT(RSP)) = sp;                                                                                  \
-		TAKE(r + 1);                                                                                           \
+		CALL_BODY(bits);                                                                                       \
 	}                                                                                                              \
 	HANDLER(h_call_r##bits)                                                                                        \
 	{                                                                                                              \
@@ -254,12 +217,7 @@ const rec_fn rec_dec_jcc[16][SIZES] = { FOR_COUNTED(DECJ_ROW) };
 	}                                                                                                              \
 	HANDLER(h_ret##bits)                                                                                           \
 	{                                                                                                              \
-		uint##bits##_t sp = RD##bits(SLOT(RSP)), to;                                                           \
-		LOAD(bits, to, sp);                                                                                    \
-		CHECK_TARGET(bits, to);                                                                                \
-		RD64(SLOT(RSP)) = (uint##bits##_t)(sp + (bits) / 8 + (uint32_t)r->disp);                               \
-		c->budget -= r->imm;                                                                                   \
-		GO_RIP(to);                                                                                            \
+		RET_BODY(bits);                                                                                        \
 	}                                                                                                              \
 	HANDLER(h_jmp_r##bits)                                                                                         \
 	{                                                                                                              \

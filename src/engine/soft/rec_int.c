@@ -2,59 +2,15 @@
  * Record handlers for instructions on registers, and arithmetic with one memory operand. Each is a few host instructions;
  * their meaning is that of the exec functions (op_int.c, op_shift.c, op_mul.c).
  */
-#include "engine/soft/rec.h"
+#include "engine/soft/rec_body.h"
 #include "engine/soft/host_op.h"
 
 /* ------ arithmetic and logic ------ */
-REC_INLINE uint64_t trunc_to(uint64_t v, unsigned lg)
-{
-	return lg == SZ8 ? (uint8_t)v : lg == SZ16 ? (uint16_t)v : lg == SZ32 ? (uint32_t)v : v;
-}
-
-/* Operands zero-extended; so is the result. Sets the flags. */
-REC_INLINE uint64_t alu(struct cpu *c, enum rec_alu op, unsigned lg, uint64_t a, uint64_t b, int carry)
-{
-	uint64_t v;
-
-	switch (op) {
-	case A_ADD:
-		v = trunc_to(a + b, lg);
-		cc_set(c, CC(CC_ADD, lg), a, b, v);
-		return v;
-	case A_ADC:
-		v = trunc_to(a + b + carry, lg);
-		cc_set(c, CC(CC_ADC, lg), a, b, v);
-		return v;
-	case A_SBB:
-		v = trunc_to(a - b - carry, lg);
-		cc_set(c, CC(CC_SBB, lg), a, b, v);
-		return v;
-	case A_SUB:
-	case A_CMP:
-		v = trunc_to(a - b, lg);
-		cc_set(c, CC(CC_SUB, lg), a, b, v);
-		return v;
-	case A_OR: v = a | b; break;
-	case A_XOR: v = a ^ b; break;
-	default: v = a & b; break;
-	}
-	c->cc_op = CC(CC_LOGIC, lg);
-	c->cc_r = v;
-	return v;
-}
-
-#define WRITES(op) ((op) != A_CMP && (op) != A_TEST)
 #define CARRY_IN(op)                                                                                                   \
 	int carry = (op) == A_ADC || (op) == A_SBB ? rec_carry(c) : 0;                                                 \
 	if (UNLIKELY(carry < 0))                                                                                       \
 		return rec_flags(c, r)
 
-#define ALU_REG(op, bits, operand)                                                                                     \
-	do {                                                                                                           \
-		uint64_t v = alu(c, op, SZ##bits, RD##bits(r->dst), operand, carry);                                   \
-		if (WRITES(op))                                                                                        \
-			WR##bits(r->dst, v);                                                                           \
-	} while (0)
 #define ALU_LOAD(op, bits, ea)                                                                                         \
 	do {                                                                                                           \
 		uint64_t b;                                                                                            \
@@ -75,7 +31,6 @@ REC_INLINE uint64_t alu(struct cpu *c, enum rec_alu op, unsigned lg, uint64_t a,
 			alu(c, op, SZ##bits, a, operand, carry);                                                       \
 		}                                                                                                      \
 	} while (0)
-#define IMM(bits) ((uint##bits##_t)(int64_t)r->imm)
 
 #define ALU_HANDLER(name, op, form, bits, body)                                                                        \
 	HANDLER(h_##name##_##form##bits)                                                                               \
@@ -118,9 +73,7 @@ const rec_fn rec_alu[ALUS][SIZES][FORMS] = {
 
 HANDLER(h_zero)
 {
-	RD64(r->dst) = 0;
-	c->cc_op = CC(CC_LOGIC, SZ32);
-	c->cc_r = 0;
+	ZERO_BODY;
 	NEXT;
 }
 const rec_fn rec_zero = h_zero;
@@ -171,16 +124,6 @@ const rec_fn rec_neg[SIZES] = ROW(h_neg), rec_not[SIZES] = ROW(h_not), rec_xchg[
 
 /* ------ shifts, rotates, products ------ */
 /* Counts of zero are not done here. The flags of shifts and products are lazy: flags.c asks the host. */
-#define SHL(bits, v, n) (uint##bits##_t)((uint64_t)(v) << (n))
-#define SHR(bits, v, n) (uint##bits##_t)((v) >> (n))
-#define SAR(bits, v, n) (uint##bits##_t)((int64_t)(int##bits##_t)(v) >> (n))
-#define SHIFT_BODY(SHIFT, cc, bits, count)                                                                             \
-	do {                                                                                                           \
-		uint##bits##_t a = RD##bits(r->dst), v = SHIFT(bits, a, count);                                        \
-		cc_set(c, CC(cc, SZ##bits), a, count, v);                                                              \
-		WR##bits(r->dst, v);                                                                                   \
-	} while (0)
-
 /* Rotates change only the flags of the mask. */
 #define ROTATE_BODY(insn, suffix, bits, count, mask)                                                                   \
 	do {                                                                                                           \
@@ -481,9 +424,3 @@ HANDLER(h_mov_imm)
 	NEXT;
 }
 const rec_fn rec_mov_imm = h_mov_imm;
-
-HANDLER(h_nop)
-{
-	NEXT;
-}
-const rec_fn rec_nop = h_nop;

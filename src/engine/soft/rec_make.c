@@ -59,10 +59,21 @@ void rec_make_cross(struct maker *m, unsigned off)
 	m->ended = true;
 }
 
+
+/* An unconditional one; its record is fn, or far for a target in another page. */
+static void emit_jump(struct maker *m, unsigned off, int64_t target)
+{
+	bool far = (m->mode & MODE_64) && (target < 0 || target >= 4096);
+
+	emit_exit(m, far ? rec_jmp_far : rec_jmp, off, target);
+	if (far)
+		*(struct rec_far *)m->at++ = (struct rec_far){ .pc = ~0ull };
+	m->ended = true;
+}
+
 void rec_make_end(struct maker *m, unsigned off)
 {
-	emit_exit(m, rec_end, off, off);
-	m->ended = true;
+	emit_jump(m, off, off);
 }
 
 /* ------ operands ------ */
@@ -627,12 +638,15 @@ static bool make_push_pop(struct maker *m, const struct insn *i, unsigned off)
 static bool make_call(struct maker *m, const struct insn *i, unsigned off)
 {
 	const struct rec_stack_fns *f = stack_fns(m, i);
+	struct rec *r;
 
 	if (!f)
 		return false;
-	rec_emit(m, f->call, off, 0)->imm = (int32_t)(off + i->len);
-	emit_exit(m, rec_jmp, off, (int64_t)off + i->len + (int64_t)i->imm);
-	m->ended = true;
+	r = rec_emit(m, f->call, off, 0);
+	r->imm = (int32_t)(off + i->len);
+	emit_jump(m, off, (int64_t)off + i->len + (int64_t)i->imm);
+	if (r[1].fn == rec_jmp_far)
+		r->fn = rec_call_far64;
 	return true;
 }
 
@@ -640,8 +654,7 @@ static bool make_jmp(struct maker *m, const struct insn *i, unsigned off)
 {
 	if (i->opsize != (m->mode & MODE_64 ? 8 : 4) || !code_is_flat(m->mode))
 		return false;
-	emit_exit(m, rec_jmp, off, (int64_t)off + i->len + (int64_t)i->imm);
-	m->ended = true;
+	emit_jump(m, off, (int64_t)off + i->len + (int64_t)i->imm);
 	return true;
 }
 
@@ -726,7 +739,7 @@ static bool make_fast(struct maker *m, const struct insn *i, unsigned off)
 	case OP_IDIV: return make_muldiv(m, i, off, M_IDIV);
 	case OP_CWD: return rec_emit(m, rec_cdq[__builtin_ctz(i->opsize)], off, i->len);
 	case OP_CBW: return rec_emit(m, rec_cbw[__builtin_ctz(i->opsize)], off, i->len);
-	case OP_NOP: return rec_emit(m, rec_nop, off, i->len);
+	case OP_NOP: return true; /* no record at all */
 	case OP_PUSH: case OP_POP: return make_push_pop(m, i, off);
 	case OP_LEAVE: return make_leave(m, i, off);
 	case OP_JCC: return make_jcc(m, i, off);
