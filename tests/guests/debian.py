@@ -26,7 +26,7 @@ def login(g, limit=240):
     g.expect('Password: ', 60)
     g.send('lhyve\n')
     g.expect(r'root@lhyve:~# ', 60)
-    g.check('stty -echo; export PS1= SYSTEMD_PAGER=')
+    g.check('stty -echo; bind "set enable-bracketed-paste off"; export PS1= SYSTEMD_PAGER=')
 
 
 def net(port):
@@ -58,7 +58,7 @@ def login_write_reboot_find_ssh_poweroff(where):
         if g.check('nproc').split()[-1] != '2':
             g.fail('not 2 CPUs')
         g.check('echo persistent-%d > /root/kept && sync' % port)
-        g.check('test "$(date +%%Y)" -ge 2024 && test -c /dev/hwrng')
+        g.check('test "$(date +%Y)" -ge 2024 && test -c /dev/hwrng')
         g.send('reboot\n')
         g.ends(0, 90)
     with start(where, disk, more=net(port)) as g:

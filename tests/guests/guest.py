@@ -94,7 +94,7 @@ class Guest:
         """Runs a command at a shell prompt; (status, output)."""
         mark = 'm%d' % (time.monotonic_ns() % 1000000007)
         self.send('echo "<%s"; { %s; } 2>&1; echo "%s:$?>"\n' % (mark, command, mark))
-        self.expect('\n<%s\r?\n' % mark, timeout)
+        self.expect('[\r\n]<%s\r?\n' % mark, timeout)
         m = self.expect('%s:(\\d+)>' % mark, timeout)
         text = self.log[:self.log.rindex(m.group(0))]
         text = text[text.rindex('<%s' % mark) + len(mark) + 1:]
