@@ -6,7 +6,9 @@
  * Memory. Blocks are cut from one arena, front to back, and never moved. A dropped block leaves the tables at once, but keeps
  * its memory, since the handler that is running may be one of its records: memory is used again only when the arena is full (or
  * everything was dropped) and a new block is wanted, which happens where no handler comes back to its record. Then all blocks
- * go. Pages of the arena become resident as they are used.
+ * go. Pages of the arena become resident as they are used, and only LIMIT_MIN of it is used as long as that serves: the limit
+ * doubles each time the arena fills up soon after the last time, up to what the configuration allows, and goes back, with the
+ * memory, when it lasted long.
  *
  * Source bytes. The line of 64 bytes is marked in the code page before its bytes are read (mmu.h): whoever writes it later sees
  * the mark and tells us. A drop takes all blocks of the lines written.
@@ -15,13 +17,16 @@
 
 #include "base/alloc.h"
 #include "base/bits.h"
+#include "base/log.h"
 #include "engine/soft/soft_int.h"
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 
 enum { HASH_BITS = 14, PAGE_HASH_BITS = 10, NOTED_BITS = 14, LINE = 64, PAGE = 4096 };
+enum { LIMIT_MIN = 8 << 20, SOON = 200000000, LONG = 20 * (uint64_t)SOON /* instructions */ };
 
 struct block { /* its records follow */
 	uint64_t key;
@@ -45,7 +50,8 @@ struct code_cache {
 	uint32_t hash[1 << HASH_BITS];
 	uint32_t pages[1 << PAGE_HASH_BITS];
 	uint8_t *arena;
-	size_t size, used;
+	size_t size, limit, used;
+	uint64_t emptied_at; /* instructions executed when the arena was emptied last */
 	unsigned generation;
 	bool stale; /* everything was dropped: start from the front */
 };
@@ -151,7 +157,12 @@ struct code_cache *code_cache_new(struct cpu *c, size_t bytes)
 	struct code_cache *k = xcalloc(1, sizeof(*k));
 
 	k->size = round_up(bytes < MIB(1) ? MIB(1) : bytes > GIB(2) ? GIB(2) : bytes, PAGE);
-	k->arena = xcalloc(1, k->size);
+	k->arena = mmap(NULL, k->size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (k->arena == MAP_FAILED) {
+		log_err("vCPU %u: no %zu bytes of address space for decoded code", c->id, k->size);
+		exit(4);
+	}
+	k->limit = k->size < LIMIT_MIN ? k->size : LIMIT_MIN;
 	k->used = 64;
 	tables_clear(k);
 	return k;
@@ -161,7 +172,7 @@ void code_cache_free(struct code_cache *k)
 {
 	if (!k)
 		return;
-	free(k->arena);
+	munmap(k->arena, k->size);
 	free(k);
 }
 
@@ -227,15 +238,31 @@ unsigned code_generation(const struct cpu *c)
 }
 
 /* ------ making ------ */
+static void arena_adapt(struct cpu *c)
+{
+	struct code_cache *k = c->code;
+	uint64_t lasted = c->stat.insns - k->emptied_at;
+
+	k->emptied_at = c->stat.insns;
+	if (lasted < SOON) {
+		k->limit = 2 * k->limit < k->size ? 2 * k->limit : k->size;
+	} else if (lasted > LONG && k->limit > LIMIT_MIN) {
+		k->limit = LIMIT_MIN;
+		madvise(k->arena + LIMIT_MIN, k->size - LIMIT_MIN, MADV_DONTNEED);
+	}
+}
+
 /* Only where no handler will come back to its record. */
 static void arena_room(struct cpu *c)
 {
 	struct code_cache *k = c->code;
 
-	if (!k->stale && k->size - k->used >= sizeof(struct block) + sizeof(struct page) + REC_BLOCK_BYTES)
+	if (!k->stale && k->limit - k->used >= sizeof(struct block) + sizeof(struct page) + REC_BLOCK_BYTES)
 		return;
-	if (!k->stale)
+	if (!k->stale) {
 		c->stat.code_flushes++;
+		arena_adapt(c);
+	}
 	tables_clear(k);
 	k->stale = false;
 	k->used = 64;
