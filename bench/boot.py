@@ -21,7 +21,7 @@ def one(cmd, rows, who, pidinfo=None):
 
 def first_instruction(kernel, initrd):
     with Guest(command=lhyve_cmd(kernel, initrd, 'console=ttyS0', more=['-v'])) as g:
-        g.expect(r'first instruction', 10)
+        g.expect(r'first instruction', 10)   # the VM layer says it at -v
         return (time.monotonic() - g.start) * 1000
 
 

@@ -148,8 +148,12 @@ static void on_failure(struct vcpu *v)
 static void *vcpu_main(void *arg)
 {
 	struct vcpu *v = arg;
+	bool first = v->id == 0;
 
 	while (gate_pass(v)) {
+		if (first)
+			log_info("%s: first instruction", v->name); /* bench/boot.py reads it */
+		first = false;
 		switch (v->vm->ops->run(v->ev)) {
 		case RUN_KICKED:
 		case RUN_DEBUG: /* nobody plans any */

@@ -1,7 +1,7 @@
 """Drives a guest at its serial console, as a user would: start, expect, send, wait.
 
 The program under test is $LHYVE, else build/src/cmd/lhyve. Files to boot come from the cache (tools/guest-files.sh, tools/image.sh)."""
-import os, re, selectors, signal, subprocess, sys, tempfile, time
+import os, re, selectors, subprocess, sys, tempfile, time
 
 TOP = os.path.abspath(os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', '..'))
 LHYVE = os.environ.get('LHYVE') or os.path.join(TOP, 'build/src/cmd/lhyve')
@@ -36,9 +36,8 @@ class Guest:
         self.command = command or [LHYVE, *args, name]
         if os.environ.get('GUEST_VERBOSE'):
             print('+', ' '.join(self.command), file=sys.stderr)
-        self.p = subprocess.Popen(self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                                  preexec_fn=lambda: signal.signal(signal.SIGPIPE, signal.SIG_DFL))
         self.start = time.monotonic()
+        self.p = subprocess.Popen(self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         os.set_blocking(self.p.stdout.fileno(), False)
         self.sel = selectors.DefaultSelector()
         self.sel.register(self.p.stdout, selectors.EVENT_READ)
