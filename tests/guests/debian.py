@@ -13,8 +13,8 @@ def free_port():
         return s.getsockname()[1]
 
 
-def start(where, disk, cpus=2, mem='1G', more=()):
-    img = image()
+def start(where, disk, cpus=2, mem='1G', more=(), img=None):
+    img = img or image()
     g = Guest([*PLAIN, '-c', str(cpus), '-m', mem, '-s', '2,virtio-blk,' + disk, *more, '-s', '4,virtio-rnd',
                '--kernel', img + '/vmlinuz', '--initrd', img + '/initrd.img', '--append', 'root=/dev/vda rw console=ttyS0'])
     return g
@@ -71,6 +71,28 @@ def login_write_reboot_find_ssh_poweroff(where):
         g.ends(1, 90)
 
 
+def login_and_out(where, cpus, kernel=None):
+    img = image()
+    if kernel:
+        img = os.path.join(os.path.dirname(img), 'debian-generic')
+        image('-k', kernel, img)
+    with start(where, overlay(img + '/disk.img', where), cpus, img=img) as g:
+        login(g)
+        if g.check('nproc').split()[-1] != str(cpus):
+            g.fail('not %d CPUs' % cpus)
+        failed = g.check('systemctl --failed --no-legend --plain').strip()
+        if failed:
+            g.fail('units that failed: ' + failed)
+        g.send('poweroff\n')
+        g.ends(1, 90)
+
+
+def cloud_1(where): login_and_out(where, 1)
+def cloud_4(where): login_and_out(where, 4)
+def generic_1(where): login_and_out(where, 1, 'linux-image-amd64')
+def generic_4(where): login_and_out(where, 4, 'linux-image-amd64')
+
+
 def power_button(where):
     """SIGTERM is the ACPI power button."""
     with start(where, overlay(image() + '/disk.img', where), cpus=1) as g:
@@ -108,4 +130,4 @@ def install_a_package(where):
 
 
 if __name__ == '__main__':
-    run(login_write_reboot_find_ssh_poweroff, power_button, install_a_package)
+    run(login_write_reboot_find_ssh_poweroff, power_button, install_a_package, cloud_1, cloud_4, generic_1, generic_4)
