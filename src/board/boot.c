@@ -188,6 +188,15 @@ static int dispatch(struct boot *b, const struct image *img, enum boot_entry ent
 		img->path);
 }
 
+/* The BIOS data area says how much base memory there is: some kernels look for their own places below it (Xen), none runs the
+ * BIOS for that. No EBDA. */
+static void put_base_memory(const struct boot *b)
+{
+	uint16_t kib = 640;
+
+	aspace_write(b->mem, 0x413, &kib, sizeof(kib));
+}
+
 int boot_load(struct boot *b, struct err *e)
 {
 	struct boot_keys keys = { 0 };
@@ -202,6 +211,7 @@ int boot_load(struct boot *b, struct err *e)
 		err_wrap(e, "boot.kernel");
 		return r;
 	}
+	put_base_memory(b);
 	r = dispatch(b, &img, keys.entry, e);
 	image_close(&img);
 	if (r == 0)
