@@ -11,7 +11,8 @@
  * memory, when it lasted long.
  *
  * Source bytes. The line of 64 bytes is marked in the code page before its bytes are read (mmu.h): whoever writes it later sees
- * the mark and tells us. A drop takes all blocks of the lines written.
+ * the mark and tells us. A drop takes all blocks of the lines written; links, far targets and the jump cache may go on leading
+ * to them, since their first record then leads on (h_dead).
  */
 #include "engine/soft/rec.h"
 
@@ -146,12 +147,6 @@ static void tables_clear(struct code_cache *k)
 	k->generation++;
 }
 
-static void jumps_clear(struct code_cache *k)
-{
-	for (unsigned n = 0; n < 1 << JUMP_BITS; n++)
-		k->jump[n].mode = ~0u;
-}
-
 struct code_cache *code_cache_new(struct cpu *c, size_t bytes)
 {
 	struct code_cache *k = xcalloc(1, sizeof(*k));
@@ -217,7 +212,6 @@ void code_drop(struct cpu *c, gpa_t at, uint64_t len)
 	}
 	if (!any)
 		return;
-	jumps_clear(k);
 	c->stat.code_flushes++;
 	c->leave = true; /* it may be the running one */
 }
