@@ -188,13 +188,22 @@ static int dispatch(struct boot *b, const struct image *img, enum boot_entry ent
 		img->path);
 }
 
-/* The BIOS data area says how much base memory there is: some kernels look for their own places below it (Xen), none runs the
- * BIOS for that. No EBDA. */
-static void put_base_memory(const struct boot *b)
+/*
+ * What kernels expect of a BIOS though none was asked to start them (Xen): the BIOS data area says how much base memory there is,
+ * without an EBDA, and every interrupt of real mode ends in a routine that sets the carry flag: no such service.
+ */
+static void put_bios_remains(const struct boot *b)
 {
-	uint16_t kib = 640;
+	enum { STUB = 0x500, BASE_KIB = 0x413 };
+	static const uint8_t stub[] = { 0x55, 0x89, 0xe5, 0x80, 0x4e, 0x06, 0x01, 0x5d, 0xcf }; /* orb $1, 6(%bp); iret */
+	uint8_t vectors[256 * 4], kib[2];
 
-	aspace_write(b->mem, 0x413, &kib, sizeof(kib));
+	for (unsigned n = 0; n < 256; n++)
+		st_le32(vectors + n * 4, STUB);
+	st_le16(kib, 640);
+	aspace_write(b->mem, 0, vectors, sizeof(vectors));
+	aspace_write(b->mem, STUB, stub, sizeof(stub));
+	aspace_write(b->mem, BASE_KIB, kib, sizeof(kib));
 }
 
 int boot_load(struct boot *b, struct err *e)
@@ -211,7 +220,7 @@ int boot_load(struct boot *b, struct err *e)
 		err_wrap(e, "boot.kernel");
 		return r;
 	}
-	put_base_memory(b);
+	put_bios_remains(b);
 	r = dispatch(b, &img, keys.entry, e);
 	image_close(&img);
 	if (r == 0)
