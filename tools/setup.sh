@@ -4,7 +4,7 @@
 command -v apt-get >/dev/null || die "this is not Debian: install by hand what the list in tools/setup.sh names"
 for what in "$@"; do
   case $what in
-    build) need gcc libc6-dev meson ninja-build pkg-config python3 libslirp-dev libglib2.0-dev liburing-dev libseccomp-dev \
+    build) need gcc libc6-dev meson ninja-build pkg-config python3 libslirp-dev libglib2.0-dev liburing-dev \
              zlib1g-dev libjansson-dev libcmocka-dev libzydis-dev mandoc ;;
     test)  need clang clang-tidy clang-format llvm acpica-tools mandoc socat python3 file binutils ;;
     image) need mmdebstrap e2fsprogs fakeroot cpio ;;
