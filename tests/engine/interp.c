@@ -498,6 +498,26 @@ static void test_link_to_dropped(void **state)
 	}
 }
 
+/* A block that begins with a NOP, for which there is no record, is reached by a link; the NOP becomes STC. */
+static void test_nop_patched(void **state)
+{
+	uint64_t regs[16] = { 0 };
+	uint8_t stc = 0xf9;
+
+	mode = T64;
+	CODE_PUT(CODE, 0xf8, 0xeb, 0x7d);            /* clc; jmp CODE + 0x80 */
+	CODE_PUT(CODE + 0x80, 0x90, 0x90, UNDEFINED);
+	for (unsigned n = 0; n < 3; n++)
+		run_at(CODE, regs);
+	assert_false(by_run.fl & FL_CF);
+	code_put(CODE + 0x80, &stc, 1);
+	for (unsigned n = 0; n < 3; n++) {
+		run_at(CODE, regs);
+		assert_true(by_run.fl & FL_CF);
+		assert_int_equal(by_run.rip, CODE + 0x82);
+	}
+}
+
 /* More code than the arena holds. */
 static void test_arena_full(void **state)
 {
@@ -665,6 +685,7 @@ int main(void)
 		cmocka_unit_test(test_smc_loop),
 		cmocka_unit_test(test_device_write),
 		cmocka_unit_test(test_link_to_dropped),
+		cmocka_unit_test(test_nop_patched),
 		cmocka_unit_test(test_arena_full),
 		cmocka_unit_test(test_too_long),
 		cmocka_unit_test(test_stop),
