@@ -33,13 +33,14 @@ PROP_TABLE(host_table);
 static int engine_open(struct blk *b, const struct conf *root, struct err *e)
 {
 	struct blk_host h = { AIO_AUTO };
-	struct err why = { 0 };
 	int rc = root ? prop_parse(host_props, root, &h, e) : 0;
 
 	if (rc < 0)
 		return rc;
 #if HAVE_URING
 	if (h.aio != AIO_THREADS) {
+		struct err why = { 0 };
+
 		b->engine = &blk_uring;
 		rc = b->engine->open(b, &why);
 		if (!rc)
