@@ -9,18 +9,33 @@
 
 static const struct prop engine_props[] = {
 	{ .name = "engine", .type = PROP_TYPE_STR, .def = "auto", .help = "what runs the vCPUs: auto, kvm or soft" },
-	{ .name = "engine.soft", .type = PROP_TYPE_STR, .def = "interp", .help = "how the soft engine runs code: interp (jit is reserved)" },
-	{ .name = "engine.code_mib", .type = PROP_TYPE_INT, .def = "32", .min = 1, .max = 2048,
+	{ .name = "engine.soft",
+	  .type = PROP_TYPE_STR,
+	  .def = "interp",
+	  .help = "how the soft engine runs code: interp (jit is reserved)" },
+	{ .name = "engine.code_mib",
+	  .type = PROP_TYPE_INT,
+	  .def = "32",
+	  .min = 1,
+	  .max = 2048,
 	  .help = "MiB of decoded code the soft engine keeps for each vCPU" },
-	{ .name = "cpu.hypervisor", .type = PROP_TYPE_BOOL, .def = "true", .help = "CPUID says that there is a hypervisor" },
-	{ .name = "cpu.mitigations", .type = PROP_TYPE_BOOL, .def = "false",
+	{ .name = "cpu.hypervisor",
+	  .type = PROP_TYPE_BOOL,
+	  .def = "true",
+	  .help = "CPUID says that there is a hypervisor" },
+	{ .name = "cpu.mitigations",
+	  .type = PROP_TYPE_BOOL,
+	  .def = "false",
 	  .help = "guests see no not-affected bits and defend themselves against speculation" },
 	{ .name = "cpu.features", .type = PROP_TYPE_STR, .help = "list of -NAME and +NAME of CPU features" },
 	PROP_END,
 };
 
 static const struct prop_table engine_table = {
-	.prefix = "", .owner = "engine", .about = "CPU engine and what guests see of the CPU", .props = engine_props,
+	.prefix = "",
+	.owner = "engine",
+	.about = "CPU engine and what guests see of the CPU",
+	.props = engine_props,
 };
 PROP_TABLE(engine_table);
 
@@ -29,7 +44,8 @@ static const struct engine_ops *choose_soft(const struct conf *root, struct err 
 	const char *how = conf_get(root, "engine.soft");
 
 	if (how && !strcmp(how, "jit")) {
-		err_set(e, -ENOTSUP, "engine.soft=jit: the translator is not built yet; leave the key out or set it to interp");
+		err_set(e, -ENOTSUP,
+			"engine.soft=jit: the translator is not built yet; leave the key out or set it to interp");
 		return NULL;
 	}
 	if (how && strcmp(how, "interp")) {
@@ -50,7 +66,8 @@ const struct engine_ops *engine_choose(const struct conf *root, struct err *e)
 	if (!name || !strcmp(name, "auto") || !strcmp(name, "soft"))
 		return choose_soft(root, e);
 	if (!strcmp(name, "kvm"))
-		err_set(e, -ENOTSUP, "engine=kvm: the KVM engine is not built yet; leave the key out or set it to soft");
+		err_set(e, -ENOTSUP,
+			"engine=kvm: the KVM engine is not built yet; leave the key out or set it to soft");
 	else
 		err_set(e, -EINVAL, "engine: '%s': expected auto, kvm or soft", name);
 	return NULL;

@@ -1,8 +1,8 @@
 /*
- * The CPU that guests see: the host's leaves through masks of what is emulated, leaves made up for topology, time and the
- * hypervisor. Left out on purpose: AVX-512 and AMX, TSX, CET, protection keys, MPX, PMU, MONITOR, WAITPKG, VMX and SVM, virtual-8086
- * extensions, 5-level paging. Of the controls of speculation there is only SPEC_CTRL, which IBRS_ALL in IA32_ARCH_CAPABILITIES
- * implies; that register says that nothing else is needed.
+ * The CPU that guests see: the host's leaves through masks of what is emulated, leaves made up for topology, time and
+ * the hypervisor. Left out on purpose: AVX-512 and AMX, TSX, CET, protection keys, MPX, PMU, MONITOR, WAITPKG, VMX and
+ * SVM, virtual-8086 extensions, 5-level paging. Of the controls of speculation there is only SPEC_CTRL, which IBRS_ALL
+ * in IA32_ARCH_CAPABILITIES implies; that register says that nothing else is needed.
  */
 #include "x86/cpuid.h"
 
@@ -32,33 +32,78 @@ struct feat {
 };
 
 static const struct feat feats[] = {
-	{ 1, ECX, 0, HOST, "sse3" }, { 1, ECX, 1, HOST, "pclmulqdq" }, { 1, ECX, 9, HOST, "ssse3" },
-	{ 1, ECX, 12, HOST, "fma" }, { 1, ECX, 13, OURS, "cx16" }, { 1, ECX, 17, OURS, "pcid" },
-	{ 1, ECX, 19, HOST, "sse4.1" }, { 1, ECX, 20, HOST, "sse4.2" }, { 1, ECX, 21, OPT, "x2apic" },
-	{ 1, ECX, 22, OURS, "movbe" }, { 1, ECX, 23, HOST, "popcnt" }, { 1, ECX, 24, OPT, "tsc_deadline" },
-	{ 1, ECX, 25, HOST, "aes" }, { 1, ECX, 26, HOST, "xsave" }, { 1, ECX, 28, HOST, "avx" },
-	{ 1, ECX, 29, HOST, "f16c" }, { 1, ECX, 30, HOST, "rdrand" }, { 1, ECX, 31, OPT, "hypervisor" },
-	{ 1, EDX, 0, OURS, "fpu" }, { 1, EDX, 2, OURS, "de" }, { 1, EDX, 3, OURS, "pse" },
-	{ 1, EDX, 4, OURS, "tsc" }, { 1, EDX, 5, OURS, "msr" }, { 1, EDX, 6, OURS, "pae" },
-	{ 1, EDX, 7, OURS, "mce" }, { 1, EDX, 8, OURS, "cx8" }, { 1, EDX, 9, OURS, "apic" },
-	{ 1, EDX, 11, OURS, "sep" }, { 1, EDX, 12, OURS, "mtrr" }, { 1, EDX, 13, OURS, "pge" },
-	{ 1, EDX, 14, OURS, "mca" }, { 1, EDX, 15, OURS, "cmov" }, { 1, EDX, 16, OURS, "pat" },
-	{ 1, EDX, 17, OURS, "pse36" }, { 1, EDX, 19, OURS, "clflush" }, { 1, EDX, 23, HOST, "mmx" },
-	{ 1, EDX, 24, HOST, "fxsr" }, { 1, EDX, 25, HOST, "sse" }, { 1, EDX, 26, HOST, "sse2" },
-	{ 1, EDX, 27, HOST, "ss" }, { 1, EDX, 28, OPT, "htt" },
-	{ 7, EBX, 0, OURS, "fsgsbase" }, { 7, EBX, 1, OURS, "tsc_adjust" }, { 7, EBX, 3, HOST, "bmi1" },
-	{ 7, EBX, 5, HOST, "avx2" }, { 7, EBX, 6, HOST, "fdp_excptn_only" }, { 7, EBX, 7, OURS, "smep" },
-	{ 7, EBX, 8, HOST, "bmi2" }, { 7, EBX, 9, OURS, "erms" }, { 7, EBX, 10, OURS, "invpcid" },
-	{ 7, EBX, 13, HOST, "zero_fcs_fds" }, { 7, EBX, 18, HOST, "rdseed" }, { 7, EBX, 19, HOST, "adx" },
-	{ 7, EBX, 20, OURS, "smap" }, { 7, EBX, 23, OURS, "clflushopt" }, { 7, EBX, 24, OURS, "clwb" },
+	{ 1, ECX, 0, HOST, "sse3" },
+	{ 1, ECX, 1, HOST, "pclmulqdq" },
+	{ 1, ECX, 9, HOST, "ssse3" },
+	{ 1, ECX, 12, HOST, "fma" },
+	{ 1, ECX, 13, OURS, "cx16" },
+	{ 1, ECX, 17, OURS, "pcid" },
+	{ 1, ECX, 19, HOST, "sse4.1" },
+	{ 1, ECX, 20, HOST, "sse4.2" },
+	{ 1, ECX, 21, OPT, "x2apic" },
+	{ 1, ECX, 22, OURS, "movbe" },
+	{ 1, ECX, 23, HOST, "popcnt" },
+	{ 1, ECX, 24, OPT, "tsc_deadline" },
+	{ 1, ECX, 25, HOST, "aes" },
+	{ 1, ECX, 26, HOST, "xsave" },
+	{ 1, ECX, 28, HOST, "avx" },
+	{ 1, ECX, 29, HOST, "f16c" },
+	{ 1, ECX, 30, HOST, "rdrand" },
+	{ 1, ECX, 31, OPT, "hypervisor" },
+	{ 1, EDX, 0, OURS, "fpu" },
+	{ 1, EDX, 2, OURS, "de" },
+	{ 1, EDX, 3, OURS, "pse" },
+	{ 1, EDX, 4, OURS, "tsc" },
+	{ 1, EDX, 5, OURS, "msr" },
+	{ 1, EDX, 6, OURS, "pae" },
+	{ 1, EDX, 7, OURS, "mce" },
+	{ 1, EDX, 8, OURS, "cx8" },
+	{ 1, EDX, 9, OURS, "apic" },
+	{ 1, EDX, 11, OURS, "sep" },
+	{ 1, EDX, 12, OURS, "mtrr" },
+	{ 1, EDX, 13, OURS, "pge" },
+	{ 1, EDX, 14, OURS, "mca" },
+	{ 1, EDX, 15, OURS, "cmov" },
+	{ 1, EDX, 16, OURS, "pat" },
+	{ 1, EDX, 17, OURS, "pse36" },
+	{ 1, EDX, 19, OURS, "clflush" },
+	{ 1, EDX, 23, HOST, "mmx" },
+	{ 1, EDX, 24, HOST, "fxsr" },
+	{ 1, EDX, 25, HOST, "sse" },
+	{ 1, EDX, 26, HOST, "sse2" },
+	{ 1, EDX, 27, HOST, "ss" },
+	{ 1, EDX, 28, OPT, "htt" },
+	{ 7, EBX, 0, OURS, "fsgsbase" },
+	{ 7, EBX, 1, OURS, "tsc_adjust" },
+	{ 7, EBX, 3, HOST, "bmi1" },
+	{ 7, EBX, 5, HOST, "avx2" },
+	{ 7, EBX, 6, HOST, "fdp_excptn_only" },
+	{ 7, EBX, 7, OURS, "smep" },
+	{ 7, EBX, 8, HOST, "bmi2" },
+	{ 7, EBX, 9, OURS, "erms" },
+	{ 7, EBX, 10, OURS, "invpcid" },
+	{ 7, EBX, 13, HOST, "zero_fcs_fds" },
+	{ 7, EBX, 18, HOST, "rdseed" },
+	{ 7, EBX, 19, HOST, "adx" },
+	{ 7, EBX, 20, OURS, "smap" },
+	{ 7, EBX, 23, OURS, "clflushopt" },
+	{ 7, EBX, 24, OURS, "clwb" },
 	{ 7, EBX, 29, HOST, "sha" },
-	{ 7, ECX, 2, OURS, "umip" }, { 7, ECX, 8, HOST, "gfni" }, { 7, ECX, 9, HOST, "vaes" },
-	{ 7, ECX, 10, HOST, "vpclmulqdq" }, { 7, ECX, 22, OURS, "rdpid" },
-	{ 7, EDX, 4, OURS, "fsrm" }, { 7, EDX, 26, OURS, "spec_ctrl" }, { 7, EDX, 29, OURS, "arch_capabilities" },
-	{ 0x80000001, ECX, 0, OURS, "lahf_lm" }, { 0x80000001, ECX, 5, HOST, "lzcnt" },
+	{ 7, ECX, 2, OURS, "umip" },
+	{ 7, ECX, 8, HOST, "gfni" },
+	{ 7, ECX, 9, HOST, "vaes" },
+	{ 7, ECX, 10, HOST, "vpclmulqdq" },
+	{ 7, ECX, 22, OURS, "rdpid" },
+	{ 7, EDX, 4, OURS, "fsrm" },
+	{ 7, EDX, 26, OURS, "spec_ctrl" },
+	{ 7, EDX, 29, OURS, "arch_capabilities" },
+	{ 0x80000001, ECX, 0, OURS, "lahf_lm" },
+	{ 0x80000001, ECX, 5, HOST, "lzcnt" },
 	{ 0x80000001, ECX, 8, OURS, "prefetchw" },
-	{ 0x80000001, EDX, 11, OURS, "syscall" }, { 0x80000001, EDX, 20, OURS, "nx" },
-	{ 0x80000001, EDX, 26, OURS, "1gb_pages" }, { 0x80000001, EDX, 27, OURS, "rdtscp" },
+	{ 0x80000001, EDX, 11, OURS, "syscall" },
+	{ 0x80000001, EDX, 20, OURS, "nx" },
+	{ 0x80000001, EDX, 26, OURS, "1gb_pages" },
+	{ 0x80000001, EDX, 27, OURS, "rdtscp" },
 	{ 0x80000001, EDX, 29, OURS, "lm" },
 	{ 0x80000007, EDX, 8, OURS, "invariant_tsc" },
 };
@@ -85,8 +130,9 @@ static const struct cpuid_leaf *host_read(struct cpuid_leaf *l, uint32_t leaf, u
 
 static void host_ask(void)
 {
-	static const uint32_t wanted[] = { 0, 1, 2, 7, 9, 0x80000000, 0x80000001, 0x80000002, 0x80000003, 0x80000004, 0x80000005,
-					   0x80000006, 0x80000008 };
+	static const uint32_t wanted[] = { 0,	       1,	   2,	       7,	   9,
+					   0x80000000, 0x80000001, 0x80000002, 0x80000003, 0x80000004,
+					   0x80000005, 0x80000006, 0x80000008 };
 	struct cpuid_leaf l;
 	uint32_t cache_leaf;
 
@@ -194,9 +240,11 @@ static void put_basic(struct build *b)
 	l.eax = host.intel ? 0x1f : 0x16;
 	put(b, l);
 	l = host_leaf(1);
-	put(b, (struct cpuid_leaf){ .leaf = 1, .eax = l.eax,
+	put(b, (struct cpuid_leaf){ .leaf = 1,
+				    .eax = l.eax,
 				    .ebx = (l.ebx & 0xffff) | 0x800 | (logical & 0xff) << 16 | b->o->vcpu << 24,
-				    .ecx = feat_bits(b, 1, ECX), .edx = feat_bits(b, 1, EDX) });
+				    .ecx = feat_bits(b, 1, ECX),
+				    .edx = feat_bits(b, 1, EDX) });
 	put(b, host_leaf(2));
 	put(b, (struct cpuid_leaf){ .leaf = 3 });
 }
@@ -260,10 +308,14 @@ static void put_hypervisor(struct build *b)
 
 	if (!b->hypervisor)
 		return;
-	put(b, (struct cpuid_leaf){ .leaf = 0x40000000, .eax = 0x40000010, .ebx = ld_le32("bhyv"), .ecx = ld_le32("e bh"),
+	put(b, (struct cpuid_leaf){ .leaf = 0x40000000,
+				    .eax = 0x40000010,
+				    .ebx = ld_le32("bhyv"),
+				    .ecx = ld_le32("e bh"),
 				    .edx = ld_le32("yve ") });
 	put(b, (struct cpuid_leaf){ .leaf = 0x40000001, .eax = 1 }); /* extended destination ids in MSI addresses */
-	put(b, (struct cpuid_leaf){ .leaf = 0x40000010, .eax = (uint32_t)khz, .ebx = (uint32_t)(khz / lapic_ratio(khz)) });
+	put(b,
+	    (struct cpuid_leaf){ .leaf = 0x40000010, .eax = (uint32_t)khz, .ebx = (uint32_t)(khz / lapic_ratio(khz)) });
 }
 
 static void put_extended(struct build *b)
@@ -274,18 +326,23 @@ static void put_extended(struct build *b)
 	l.eax = host.amd ? 0x8000001e : 0x80000008;
 	put(b, l);
 	l = host_leaf(0x80000001);
-	put(b, (struct cpuid_leaf){ .leaf = 0x80000001, .eax = l.eax, .ebx = l.ebx,
+	put(b, (struct cpuid_leaf){ .leaf = 0x80000001,
+				    .eax = l.eax,
+				    .ebx = l.ebx,
 				    .ecx = feat_bits(b, 0x80000001, ECX) | (host.amd && logical > 1 ? 2 | BIT(22) : 0),
-				    .edx = feat_bits(b, 0x80000001, EDX) | (host.amd ? feat_bits(b, 1, EDX) & 0x0183f3ff : 0) });
+				    .edx = feat_bits(b, 0x80000001, EDX) |
+					   (host.amd ? feat_bits(b, 1, EDX) & 0x0183f3ff : 0) });
 	for (uint32_t n = 0x80000002; n <= 0x80000006; n++)
 		put(b, host_leaf(n));
 	put(b, (struct cpuid_leaf){ .leaf = 0x80000007, .edx = feat_bits(b, 0x80000007, EDX) });
-	put(b, (struct cpuid_leaf){ .leaf = 0x80000008, .eax = b->o->phys_bits | 48 << 8,
+	put(b, (struct cpuid_leaf){ .leaf = 0x80000008,
+				    .eax = b->o->phys_bits | 48 << 8,
 				    .ecx = host.amd ? (logical - 1) | log2_up(logical) << 12 : 0 });
 	if (!host.amd)
 		return;
 	put_caches(b, 0x8000001d);
-	put(b, (struct cpuid_leaf){ .leaf = 0x8000001e, .eax = b->o->vcpu,
+	put(b, (struct cpuid_leaf){ .leaf = 0x8000001e,
+				    .eax = b->o->vcpu,
 				    .ebx = b->o->vcpu / b->o->topo.threads | (b->o->topo.threads - 1) << 8 });
 }
 
@@ -297,10 +354,13 @@ static int features_parse(struct build *b, struct err *e)
 		size_t len = strcspn(p, ",");
 		unsigned n = 0;
 
-		while (n < ARRAY_LEN(feats) && (len < 2 || strlen(feats[n].name) != len - 1 || strncmp(feats[n].name, p + 1, len - 1)))
+		while (n < ARRAY_LEN(feats) &&
+		       (len < 2 || strlen(feats[n].name) != len - 1 || strncmp(feats[n].name, p + 1, len - 1)))
 			n++;
 		if ((*p != '-' && *p != '+') || n == ARRAY_LEN(feats))
-			return err_set(e, -EINVAL, "cpu.features: '%s': expected a list of +NAME and -NAME of CPU features, as in -avx2,-pcid",
+			return err_set(e, -EINVAL,
+				       "cpu.features: '%s': expected a list of +NAME and -NAME of CPU features, as in "
+				       "-avx2,-pcid",
 				       s);
 		b->off[n] = *p == '-';
 		if (*p == '+' && !feat_on(b, n))
@@ -334,9 +394,15 @@ int cpuid_build(struct cpuid_table *t, const struct cpuid_opts *o, struct err *e
 		put_caches(&b, 4);
 	put(&b, (struct cpuid_leaf){ .leaf = 5 });
 	put(&b, (struct cpuid_leaf){ .leaf = 6, .eax = 4 }); /* the APIC timer runs always */
-	put(&b, (struct cpuid_leaf){ .leaf = 7, .sub = 0, .has_sub = true, .eax = 2, .ebx = feat_bits(&b, 7, EBX),
-				     .ecx = feat_bits(&b, 7, ECX), .edx = feat_bits(&b, 7, EDX) });
-	/* BHI_CTRL: Linux clears branch history in software at each system call unless it finds this bit, BHI_NO or not. */
+	put(&b, (struct cpuid_leaf){ .leaf = 7,
+				     .sub = 0,
+				     .has_sub = true,
+				     .eax = 2,
+				     .ebx = feat_bits(&b, 7, EBX),
+				     .ecx = feat_bits(&b, 7, ECX),
+				     .edx = feat_bits(&b, 7, EDX) });
+	/* BHI_CTRL: Linux clears branch history in software at each system call unless it finds this bit, BHI_NO or
+	 * not. */
 	put(&b, (struct cpuid_leaf){ .leaf = 7, .sub = 2, .has_sub = true, .edx = has(&b, "spec_ctrl") ? BIT(4) : 0 });
 	put_topology(&b, 0xb);
 	put_xsave(&b);

@@ -6,10 +6,28 @@
 
 /* Register numbers: offset / 16, and MSR 800 + number. */
 enum apic_reg {
-	REG_ID = 0x02, REG_VERSION = 0x03, REG_TPR = 0x08, REG_APR = 0x09, REG_PPR = 0x0a, REG_EOI = 0x0b, REG_LDR = 0x0d,
-	REG_DFR = 0x0e, REG_SVR = 0x0f, REG_ISR = 0x10, REG_TMR = 0x18, REG_IRR = 0x20, REG_ESR = 0x28, REG_LVT_CMCI = 0x2f,
-	REG_ICR = 0x30, REG_ICR_HIGH = 0x31, REG_LVT = 0x32, REG_LVT_END = 0x37, REG_TIMER_INIT = 0x38, REG_TIMER_NOW = 0x39,
-	REG_TIMER_DIV = 0x3e, REG_SELF_IPI = 0x3f,
+	REG_ID = 0x02,
+	REG_VERSION = 0x03,
+	REG_TPR = 0x08,
+	REG_APR = 0x09,
+	REG_PPR = 0x0a,
+	REG_EOI = 0x0b,
+	REG_LDR = 0x0d,
+	REG_DFR = 0x0e,
+	REG_SVR = 0x0f,
+	REG_ISR = 0x10,
+	REG_TMR = 0x18,
+	REG_IRR = 0x20,
+	REG_ESR = 0x28,
+	REG_LVT_CMCI = 0x2f,
+	REG_ICR = 0x30,
+	REG_ICR_HIGH = 0x31,
+	REG_LVT = 0x32,
+	REG_LVT_END = 0x37,
+	REG_TIMER_INIT = 0x38,
+	REG_TIMER_NOW = 0x39,
+	REG_TIMER_DIV = 0x3e,
+	REG_SELF_IPI = 0x3f,
 };
 
 enum { VERSION = 0x14 | (LVTS - 1) << 16, SVR_ENABLE = 0x100, LVT_MASKED = 0x10000 };
@@ -137,16 +155,22 @@ static void deliver(struct lapic *l, enum apic_delivery mode, uint8_t vector, bo
 {
 	switch (mode) {
 	case APIC_FIXED:
-	case APIC_LOWEST: lapic_post(l, vector, level); break;
+	case APIC_LOWEST:
+		lapic_post(l, vector, level);
+		break;
 	case APIC_SMI:
 	case APIC_NMI:
 	case APIC_INIT:
-	case APIC_SIPI: l->bus->event(l->bus->self, l->id, mode, vector); break;
-	default: break; /* ExtINT by message: nothing would answer the acknowledge cycle */
+	case APIC_SIPI:
+		l->bus->event(l->bus->self, l->id, mode, vector);
+		break;
+	default:
+		break; /* ExtINT by message: nothing would answer the acknowledge cycle */
 	}
 }
 
-/* The one with the lowest task priority, round robin among equals. Priorities are read racily, as a bus would see them. */
+/* The one with the lowest task priority, round robin among equals. Priorities are read racily, as a bus would see them.
+ */
 static struct lapic *lowest(struct lapic_bus *b, uint32_t dest, bool logical, bool wide)
 {
 	unsigned start = __atomic_fetch_add(&b->lowest_at, 1, __ATOMIC_RELAXED);
@@ -211,20 +235,26 @@ static void icr_send(struct lapic *l, uint32_t dest, bool wide)
 	}
 	l->ipis++;
 	switch (l->icr >> 18 & 3) {
-	case 0: send(l->bus, dest, l->icr & 0x800, wide, mode, vector, false); break;
+	case 0:
+		send(l->bus, dest, l->icr & 0x800, wide, mode, vector, false);
+		break;
 	case 1:
 		if (mode == APIC_FIXED)
 			lapic_post(l, vector, false);
 		break;
-	case 2: send_all(l, true, mode, vector); break;
-	default: send_all(l, false, mode, vector); break;
+	case 2:
+		send_all(l, true, mode, vector);
+		break;
+	default:
+		send_all(l, false, mode, vector);
+		break;
 	}
 }
 
 /* ------ timer ------ */
 
-/* Guests compute the TSC's rate from the crystal's in kHz: the largest divider that leaves a crystal of 24 MHz or more in whole
- * kHz. 1 if there is none (a prime rate). */
+/* Guests compute the TSC's rate from the crystal's in kHz: the largest divider that leaves a crystal of 24 MHz or more
+ * in whole kHz. 1 if there is none (a prime rate). */
 unsigned lapic_ratio(uint64_t tsc_khz)
 {
 	unsigned n = (unsigned)(tsc_khz / 24000);
@@ -288,8 +318,8 @@ void lapic_tick(struct lapic *l, uint64_t now)
 
 /* ------ lines ------ */
 
-/* Firmware leaves LINT0 of the boot CPU as the way of the 8259s; a kernel that is started without firmware finds it so too,
- * until it switches its APIC on. */
+/* Firmware leaves LINT0 of the boot CPU as the way of the 8259s; a kernel that is started without firmware finds it so
+ * too, until it switches its APIC on. */
 bool lapic_takes_extint(const struct lapic *l)
 {
 	return !sw_on(l) || (l->lvt[LVT_LINT0] & (LVT_MASKED | 0x700)) == APIC_EXTINT << 8;
@@ -318,7 +348,7 @@ static int lvt_index(unsigned reg)
 static void lvt_write(struct lapic *l, int n, uint32_t v)
 {
 	static const uint32_t writable[LVTS] = {
-		[LVT_CMCI] = 0x107ff, [LVT_TIMER] = 0x700ff, [LVT_THERMAL] = 0x107ff, [LVT_PERF] = 0x107ff,
+		[LVT_CMCI] = 0x107ff,  [LVT_TIMER] = 0x700ff, [LVT_THERMAL] = 0x107ff, [LVT_PERF] = 0x107ff,
 		[LVT_LINT0] = 0x1a7ff, [LVT_LINT1] = 0x1a7ff, [LVT_ERROR] = 0x100ff,
 	};
 	unsigned before = timer_mode(l);
@@ -355,21 +385,50 @@ static bool reg_read(struct lapic *l, unsigned reg, uint32_t *v)
 		return true;
 	}
 	switch (reg) {
-	case REG_ID: *v = lapic_x2(l) ? l->id : l->id << 24; break;
-	case REG_VERSION: *v = VERSION; break;
-	case REG_TPR: *v = l->tpr; break;
-	case REG_PPR: *v = ppr(l); break;
-	case REG_LDR: *v = lapic_x2(l) ? x2_ldr(l) : l->ldr; break;
-	case REG_SVR: *v = l->svr; break;
-	case REG_ISR ... REG_ISR + 7: *v = l->isr[reg - REG_ISR]; break;
-	case REG_TMR ... REG_TMR + 7: *v = __atomic_load_n(&l->tmr[reg - REG_TMR], __ATOMIC_RELAXED); break;
-	case REG_IRR ... REG_IRR + 7: *v = __atomic_load_n(&l->irr[reg - REG_IRR], __ATOMIC_RELAXED); break;
-	case REG_ESR: *v = l->esr; break;
-	case REG_ICR: *v = l->icr; break;
-	case REG_TIMER_INIT: *v = l->timer_init; break;
-	case REG_TIMER_NOW: *v = timer_count(l); break;
-	case REG_TIMER_DIV: *v = l->timer_div; break;
-	default: return false;
+	case REG_ID:
+		*v = lapic_x2(l) ? l->id : l->id << 24;
+		break;
+	case REG_VERSION:
+		*v = VERSION;
+		break;
+	case REG_TPR:
+		*v = l->tpr;
+		break;
+	case REG_PPR:
+		*v = ppr(l);
+		break;
+	case REG_LDR:
+		*v = lapic_x2(l) ? x2_ldr(l) : l->ldr;
+		break;
+	case REG_SVR:
+		*v = l->svr;
+		break;
+	case REG_ISR ... REG_ISR + 7:
+		*v = l->isr[reg - REG_ISR];
+		break;
+	case REG_TMR ... REG_TMR + 7:
+		*v = __atomic_load_n(&l->tmr[reg - REG_TMR], __ATOMIC_RELAXED);
+		break;
+	case REG_IRR ... REG_IRR + 7:
+		*v = __atomic_load_n(&l->irr[reg - REG_IRR], __ATOMIC_RELAXED);
+		break;
+	case REG_ESR:
+		*v = l->esr;
+		break;
+	case REG_ICR:
+		*v = l->icr;
+		break;
+	case REG_TIMER_INIT:
+		*v = l->timer_init;
+		break;
+	case REG_TIMER_NOW:
+		*v = timer_count(l);
+		break;
+	case REG_TIMER_DIV:
+		*v = l->timer_div;
+		break;
+	default:
+		return false;
 	}
 	return true;
 }
@@ -387,9 +446,15 @@ static bool reg_write(struct lapic *l, unsigned reg, uint32_t v)
 		l->tpr = v & 0xff;
 		look_if_waiting(l);
 		break;
-	case REG_EOI: eoi(l); break;
-	case REG_SVR: svr_write(l, v); break;
-	case REG_ESR: l->esr = __atomic_exchange_n(&l->errors, 0, __ATOMIC_SEQ_CST); break;
+	case REG_EOI:
+		eoi(l);
+		break;
+	case REG_SVR:
+		svr_write(l, v);
+		break;
+	case REG_ESR:
+		l->esr = __atomic_exchange_n(&l->errors, 0, __ATOMIC_SEQ_CST);
+		break;
 	case REG_TIMER_INIT:
 		if (timer_mode(l) != TIMER_DEADLINE) {
 			l->timer_init = v;
@@ -401,7 +466,8 @@ static bool reg_write(struct lapic *l, unsigned reg, uint32_t v)
 		if (l->due)
 			timer_start(l);
 		break;
-	default: return false;
+	default:
+		return false;
 	}
 	return true;
 }
@@ -431,10 +497,17 @@ void lapic_write(struct lapic *l, unsigned off, uint32_t v)
 	if (off & 0xc)
 		return;
 	switch (reg) {
-	case REG_ID: return; /* fixed, as on current CPUs */
-	case REG_LDR: l->ldr = v & 0xff000000; return;
-	case REG_DFR: l->dfr = v | 0x0fffffff; return;
-	case REG_ICR_HIGH: l->icr_dest = v >> 24; return;
+	case REG_ID:
+		return; /* fixed, as on current CPUs */
+	case REG_LDR:
+		l->ldr = v & 0xff000000;
+		return;
+	case REG_DFR:
+		l->dfr = v | 0x0fffffff;
+		return;
+	case REG_ICR_HIGH:
+		l->icr_dest = v >> 24;
+		return;
 	case REG_ICR:
 		l->icr = v & 0xccfff;
 		icr_send(l, l->icr_dest, false);
@@ -463,16 +536,24 @@ static uint32_t x2_writable(const struct lapic *l, unsigned reg)
 {
 	switch (reg) {
 	case REG_TPR:
-	case REG_SELF_IPI: return 0xff;
+	case REG_SELF_IPI:
+		return 0xff;
 	case REG_EOI:
-	case REG_ESR: return 0;
-	case REG_SVR: return 0x1ff;
-	case REG_LVT: return l->deadline_ok ? 0x710ff : 0x310ff;
+	case REG_ESR:
+		return 0;
+	case REG_SVR:
+		return 0x1ff;
+	case REG_LVT:
+		return l->deadline_ok ? 0x710ff : 0x310ff;
 	case REG_LVT + LVT_LINT0 - LVT_TIMER:
-	case REG_LVT + LVT_LINT1 - LVT_TIMER: return 0x1f7ff;
-	case REG_TIMER_INIT: return ~0u;
-	case REG_TIMER_DIV: return 0xb;
-	default: return 0x117ff;
+	case REG_LVT + LVT_LINT1 - LVT_TIMER:
+		return 0x1f7ff;
+	case REG_TIMER_INIT:
+		return ~0u;
+	case REG_TIMER_DIV:
+		return 0xb;
+	default:
+		return 0x117ff;
 	}
 }
 

@@ -1,8 +1,9 @@
 /*
- * The local APIC of a software vCPU: xAPIC and x2APIC (SDM vol. 3, chapter 11; bhyve.md 5.4). Registers belong to the vCPU's
- * thread; IRR, TMR and pending errors are set by any thread without a lock. Time is the VM's clock in TSC ticks, so a timer
- * needs no host timer: its owner compares `due` when it looks at the clock, and sleeps no longer than until then.
- * Left out: thermal, performance and CMCI interrupts never happen (their LVT entries hold values), EOI broadcast suppression.
+ * The local APIC of a software vCPU: xAPIC and x2APIC (SDM vol. 3, chapter 11; bhyve.md 5.4). Registers belong to the
+ * vCPU's thread; IRR, TMR and pending errors are set by any thread without a lock. Time is the VM's clock in TSC ticks,
+ * so a timer needs no host timer: its owner compares `due` when it looks at the clock, and sleeps no longer than until
+ * then. Left out: thermal, performance and CMCI interrupts never happen (their LVT entries hold values), EOI broadcast
+ * suppression.
  */
 #ifndef X86_LAPIC_H
 #define X86_LAPIC_H
@@ -18,12 +19,13 @@ struct lapic;
 struct lapic_bus { /* the APICs of one machine, and who owns them */
 	struct lapic *apic[LAPICS_MAX];
 	unsigned n;
-	unsigned tick;       /* TSC ticks in one tick of the timers' input clock */
-	uint32_t lowest_at;  /* lowest priority: where the next search starts */
+	unsigned tick;	    /* TSC ticks in one tick of the timers' input clock */
+	uint32_t lowest_at; /* lowest priority: where the next search starts */
 	void *self;
 	uint64_t (*now)(void *self);
 	void (*look)(void *self, unsigned cpu); /* there may be something to deliver. Any thread */
-	void (*event)(void *self, unsigned cpu, enum apic_delivery what, uint8_t vector); /* NMI, INIT, SIPI, SMI. Any thread */
+	void (*event)(void *self, unsigned cpu, enum apic_delivery what,
+		      uint8_t vector);				/* NMI, INIT, SIPI, SMI. Any thread */
 	void (*eoi)(void *self, unsigned cpu, unsigned vector); /* of a level-triggered interrupt. Owner's thread */
 };
 
@@ -35,15 +37,15 @@ enum { LVT_CMCI, LVT_TIMER, LVT_THERMAL, LVT_PERF, LVT_LINT0, LVT_LINT1, LVT_ERR
 struct lapic {
 	struct lapic_bus *bus;
 	uint32_t irr[8], tmr[8]; /* any thread */
-	uint32_t errors;         /* any thread: for the next write of ESR */
-	uint32_t id;             /* vCPU number */
+	uint32_t errors;	 /* any thread: for the next write of ESR */
+	uint32_t id;		 /* vCPU number */
 	bool x2_ok, deadline_ok; /* offered to the guest */
-	uint64_t base;           /* IA32_APIC_BASE */
+	uint64_t base;		 /* IA32_APIC_BASE */
 	uint32_t isr[8];
 	uint32_t tpr, ldr, dfr, svr, esr, icr, icr_dest, lvt[LVTS], timer_init, timer_div;
-	uint64_t due;            /* VM clock; 0: the timer is not armed */
-	uint64_t deadline;       /* IA32_TSC_DEADLINE as the guest wrote it; 0: disarmed */
-	uint64_t fired, ipis;    /* counters */
+	uint64_t due;	      /* VM clock; 0: the timer is not armed */
+	uint64_t deadline;    /* IA32_TSC_DEADLINE as the guest wrote it; 0: disarmed */
+	uint64_t fired, ipis; /* counters */
 };
 
 void lapic_reset(struct lapic *l, bool power_up, bool bsp); /* INIT keeps the base address and the id */

@@ -2,11 +2,26 @@
 
 #include "base/bits.h"
 
-#define RO(at, name, v) { at, at, name, MSR_CONST, MSR_WR_GP, MSR_ANY, v }
-#define FIXED(first, last, name, vendor, v) { first, last, name, MSR_CONST, MSR_WR_IGNORE, vendor, v }
-#define CPU(first, last, name, v) { first, last, name, MSR_CPU, MSR_WR_OK, MSR_ANY, v }
-#define ABSENT(at, name) { at, at, name, MSR_ABSENT, MSR_WR_GP, MSR_ANY, 0 }
-#define SPECIAL(at, name) { at, at, name, MSR_SPECIAL, MSR_WR_OK, MSR_ANY, 0 }
+#define RO(at, name, v)                                        \
+	{                                                      \
+		at, at, name, MSR_CONST, MSR_WR_GP, MSR_ANY, v \
+	}
+#define FIXED(first, last, name, vendor, v)                            \
+	{                                                              \
+		first, last, name, MSR_CONST, MSR_WR_IGNORE, vendor, v \
+	}
+#define CPU(first, last, name, v)                                 \
+	{                                                         \
+		first, last, name, MSR_CPU, MSR_WR_OK, MSR_ANY, v \
+	}
+#define ABSENT(at, name)                                        \
+	{                                                       \
+		at, at, name, MSR_ABSENT, MSR_WR_GP, MSR_ANY, 0 \
+	}
+#define SPECIAL(at, name)                                        \
+	{                                                        \
+		at, at, name, MSR_SPECIAL, MSR_WR_OK, MSR_ANY, 0 \
+	}
 
 /* Sorted by index. */
 static const struct msr msrs[] = {
@@ -77,7 +92,8 @@ const struct msr *msr_find(uint32_t index, bool amd)
 	for (unsigned n = 0; n < ARRAY_LEN(msrs); n++) {
 		const struct msr *m = &msrs[n];
 
-		if (index >= m->first && index <= m->last && (m->vendor == MSR_ANY || m->vendor == (amd ? MSR_AMD : MSR_INTEL)))
+		if (index >= m->first && index <= m->last &&
+		    (m->vendor == MSR_ANY || m->vendor == (amd ? MSR_AMD : MSR_INTEL)))
 			return m;
 	}
 	return NULL;

@@ -32,7 +32,8 @@ static uint64_t pte_read(const struct walk *k, gpa_t at)
 
 	if (!p)
 		return k->size == 8 ? ~0ull : 0xffffffffu;
-	return k->size == 8 ? __atomic_load_n((const uint64_t *)p, __ATOMIC_RELAXED) : __atomic_load_n((const uint32_t *)p, __ATOMIC_RELAXED);
+	return k->size == 8 ? __atomic_load_n((const uint64_t *)p, __ATOMIC_RELAXED)
+			    : __atomic_load_n((const uint32_t *)p, __ATOMIC_RELAXED);
 }
 
 /* Sets bits by compare-and-swap; false if the entry is no longer what was read: the walk starts again. */
@@ -49,7 +50,8 @@ static bool pte_mark(const struct walk *k, struct step *s, uint64_t bits)
 	if (k->size == 8) {
 		uint64_t old = s->pte;
 
-		ok = __atomic_compare_exchange_n((uint64_t *)p, &old, old | bits, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+		ok = __atomic_compare_exchange_n((uint64_t *)p, &old, old | bits, false, __ATOMIC_SEQ_CST,
+						 __ATOMIC_SEQ_CST);
 	} else {
 		uint32_t old = (uint32_t)s->pte;
 
@@ -70,7 +72,10 @@ static uint64_t pte_reserved(const struct walk *k, unsigned level, bool leaf)
 		if (level != 2 || !leaf)
 			return 0;
 		/* PSE-36: bits 13 to 20 are address bits 32 to 39; bit 21 is reserved, and what exceeds MAXPHYADDR. */
-		return BIT64(21) | (k->p->phys_bits >= 40 ? 0 : mask64(21) & ~mask64(13 + (k->p->phys_bits > 32 ? k->p->phys_bits - 32u : 0)));
+		return BIT64(21) |
+		       (k->p->phys_bits >= 40
+				? 0
+				: mask64(21) & ~mask64(13 + (k->p->phys_bits > 32 ? k->p->phys_bits - 32u : 0)));
 	}
 	if (k->levels == 3) { /* PAE: 52 to 62 are reserved everywhere */
 		high |= 0x7ff0000000000000ull;
@@ -196,7 +201,12 @@ bool page_walk(const struct paging *p, const struct page_tables *t, uint64_t lin
 
 	w->error = 0;
 	if (!(p->cr0 & CR0_PG)) {
-		*w = (struct page_walk){ .at = lin, .shift = 12, .user = true, .writable = true, .exec = true, .global = false,
+		*w = (struct page_walk){ .at = lin,
+					 .shift = 12,
+					 .user = true,
+					 .writable = true,
+					 .exec = true,
+					 .global = false,
 					 .dirty = true };
 		return true;
 	}

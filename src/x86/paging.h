@@ -1,7 +1,7 @@
 /*
- * The page walk: linear to physical addresses as the page tables say (SDM vol. 3, chapter 4). One walk for the engines and for
- * the debugger. It knows 32-bit (with PSE and PSE-36), PAE, 4-level and 5-level paging. Protection keys and CET are left out:
- * the CPUID shown never has them.
+ * The page walk: linear to physical addresses as the page tables say (SDM vol. 3, chapter 4). One walk for the engines
+ * and for the debugger. It knows 32-bit (with PSE and PSE-36), PAE, 4-level and 5-level paging. Protection keys and CET
+ * are left out: the CPUID shown never has them.
  */
 #ifndef X86_PAGING_H
 #define X86_PAGING_H
@@ -14,8 +14,9 @@ struct paging {
 	bool gb_pages; /* 1 GiB pages: CPUID 80000001.EDX[26] */
 };
 
-/* Where the tables are. entry: host address of the size-aligned entry at a guest physical address, to read, or NULL: nothing is
- * there (reads as ones). With write it is wanted for setting A and D: NULL for ROM, where the bits stay as they are. */
+/* Where the tables are. entry: host address of the size-aligned entry at a guest physical address, to read, or NULL:
+ * nothing is there (reads as ones). With write it is wanted for setting A and D: NULL for ROM, where the bits stay as
+ * they are. */
 struct page_tables {
 	void *(*entry)(void *self, gpa_t at, bool write);
 	void (*wrote)(void *self, gpa_t at, unsigned size); /* A or D was set there; may be NULL */
@@ -23,15 +24,17 @@ struct page_tables {
 };
 
 enum page_access {
-	PAGE_WRITE = 1, PAGE_USER = 2, PAGE_FETCH = 4,
-	PAGE_AC = 8,    /* supervisor data access with SMAP held off by RFLAGS.AC */
+	PAGE_WRITE = 1,
+	PAGE_USER = 2,
+	PAGE_FETCH = 4,
+	PAGE_AC = 8,	/* supervisor data access with SMAP held off by RFLAGS.AC */
 	PAGE_PEEK = 16, /* for the debugger: rights are not checked, A and D stay */
 };
 
 struct page_walk {
-	gpa_t at;       /* physical address of the byte */
+	gpa_t at;	/* physical address of the byte */
 	uint32_t error; /* page fault error code, after a failure */
-	uint8_t shift;  /* log2 of the page size */
+	uint8_t shift;	/* log2 of the page size */
 	/* What else this translation allows, for the TLB: all tables taken together. */
 	bool user, writable, exec, global, dirty;
 };

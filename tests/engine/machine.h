@@ -10,7 +10,7 @@ struct machine {
 	struct engine_vm *vm;
 	struct engine_vcpu *cpu[MACHINE_CPUS];
 	unsigned ncpu;
-	uint8_t *ram; /* at 0 */
+	uint8_t *ram;	/* at 0 */
 	struct access { /* what reached the host */
 		uint64_t at, value;
 		unsigned size;
@@ -18,20 +18,35 @@ struct machine {
 	} log[MACHINE_LOG];
 	unsigned nlog;
 	uint64_t answer; /* what reads get */
-	int intack;      /* vector of the 8259s, or -1 */
+	int intack;	 /* vector of the 8259s, or -1 */
 	unsigned eois, last_eoi;
 };
 
 void machine_open(struct machine *m, unsigned ncpu);
 void machine_close(struct machine *m);
 void machine_put(struct machine *m, uint64_t at, const void *bytes, size_t n);
-#define MACHINE_CODE(m, at, ...) machine_put(m, at, (const uint8_t[]){ __VA_ARGS__ }, sizeof((const uint8_t[]){ __VA_ARGS__ }))
+#define MACHINE_CODE(m, at, ...) \
+	machine_put(m, at, (const uint8_t[]){ __VA_ARGS__ }, sizeof((const uint8_t[]){ __VA_ARGS__ }))
 
-/* States to start from: flat segments of every mode, a GDT at 1000h, an IDT at 2000h whose vector n leads to 3000h + 16 n with a
- * HLT there, a TSS at 6000h, page tables (identity, 2 MiB pages) at 10000h for long mode. Stack at 8000h. */
+/* States to start from: flat segments of every mode, a GDT at 1000h, an IDT at 2000h whose vector n leads to 3000h + 16
+ * n with a HLT there, a TSS at 6000h, page tables (identity, 2 MiB pages) at 10000h for long mode. Stack at 8000h. */
 enum machine_mode { REAL16, PROT32, LONG64 };
-enum { M_GDT = 0x1000, M_IDT = 0x2000, M_HANDLERS = 0x3000, M_TSS = 0x6000, M_STACK = 0x8000, M_CODE = 0x9000, M_PML4 = 0x10000,
-       M_CS = 0x08, M_DS = 0x10, M_UCS = 0x1b, M_UDS = 0x23, M_TR = 0x28, M_CS32 = 0x38, M_RING0_STACK = 0x7000 };
+enum {
+	M_GDT = 0x1000,
+	M_IDT = 0x2000,
+	M_HANDLERS = 0x3000,
+	M_TSS = 0x6000,
+	M_STACK = 0x8000,
+	M_CODE = 0x9000,
+	M_PML4 = 0x10000,
+	M_CS = 0x08,
+	M_DS = 0x10,
+	M_UCS = 0x1b,
+	M_UDS = 0x23,
+	M_TR = 0x28,
+	M_CS32 = 0x38,
+	M_RING0_STACK = 0x7000
+};
 void machine_mode(struct machine *m, unsigned cpu, enum machine_mode mode);
 /* Runs vCPU n from M_CODE (or the RIP in s, if not NULL) until it stops; the state then. */
 enum run_result machine_run(struct machine *m, unsigned n, struct x86_state *s);

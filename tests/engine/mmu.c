@@ -32,13 +32,17 @@ static const struct page_tables tables = { entry, wrote_table, NULL };
 static struct paging long_paging(void)
 {
 	memset(memory, 0, sizeof(memory));
-	memory[0 * 512 + 1] = 0x1000 | 7;  /* PML4 of 8000000000h */
+	memory[0 * 512 + 1] = 0x1000 | 7; /* PML4 of 8000000000h */
 	memory[1 * 512 + 2] = 0x2000 | 7;
 	memory[2 * 512 + 3] = 0x3000 | 7;
 	memory[3 * 512 + 4] = 0xabcd000 | 7;
 	wrote = 0;
-	return (struct paging){ .cr0 = CR0_PE | CR0_PG | CR0_WP, .cr3 = 0, .cr4 = CR4_PAE | CR4_PGE,
-				.efer = EFER_LME | EFER_LMA | EFER_NXE, .phys_bits = 40, .gb_pages = true };
+	return (struct paging){ .cr0 = CR0_PE | CR0_PG | CR0_WP,
+				.cr3 = 0,
+				.cr4 = CR4_PAE | CR4_PGE,
+				.efer = EFER_LME | EFER_LMA | EFER_NXE,
+				.phys_bits = 40,
+				.gb_pages = true };
 }
 
 #define LIN (1ull << 39 | 2ull << 30 | 3ull << 21 | 4ull << 12 | 0x123)
@@ -275,8 +279,8 @@ static void crossing_stores_are_all_or_nothing(void **state)
 	pt[1] = 0x300000 | 7; /* elsewhere */
 	machine_mode(&m, 0, LONG64);
 	small_pages()[1] = 0x300000 | 7;
-	MACHINE_CODE(&m, M_CODE, 0x48, 0xb8, 1, 2, 3, 4, 5, 6, 7, 8, 0x48, 0x89, 0x04, 0x25, 0xfc, 0x0f, 0x20, 0, 0x48, 0x8b, 0x1c,
-		     0x25, 0xfc, 0x0f, 0x20, 0, 0xf4);
+	MACHINE_CODE(&m, M_CODE, 0x48, 0xb8, 1, 2, 3, 4, 5, 6, 7, 8, 0x48, 0x89, 0x04, 0x25, 0xfc, 0x0f, 0x20, 0, 0x48,
+		     0x8b, 0x1c, 0x25, 0xfc, 0x0f, 0x20, 0, 0xf4);
 	assert_int_equal(machine_run(&m, 0, &s), RUN_HALTED);
 	assert_int_equal(m.ram[0x200fff], 4);
 	assert_int_equal(m.ram[0x300000], 5);
@@ -309,20 +313,20 @@ static void invlpg(void **state)
 	pt = small_pages();
 	m.ram[0x205000] = 1;
 	m.ram[0x206000] = 2;
-	pt[511] = PT | 3; /* the table itself, at 3ff000h */
-	MACHINE_CODE(&m, M_CODE, 0x8a, 0x04, 0x25, 0, 0x50, 0x20, 0,                      /* mov al,[205000h] */
-		     0x48, 0xc7, 0x04, 0x25, 0x28, 0xf0, 0x3f, 0, 0x07, 0x60, 0x20, 0,       /* pt[5] = 206007h */
-		     0x0f, 0x01, 0x3c, 0x25, 0, 0x50, 0x20, 0,                             /* invlpg [205000h] */
-		     0x8a, 0x1c, 0x25, 0, 0x50, 0x20, 0, 0xf4);                            /* mov bl,[205000h] */
+	pt[511] = PT | 3;					     /* the table itself, at 3ff000h */
+	MACHINE_CODE(&m, M_CODE, 0x8a, 0x04, 0x25, 0, 0x50, 0x20, 0, /* mov al,[205000h] */
+		     0x48, 0xc7, 0x04, 0x25, 0x28, 0xf0, 0x3f, 0, 0x07, 0x60, 0x20, 0, /* pt[5] = 206007h */
+		     0x0f, 0x01, 0x3c, 0x25, 0, 0x50, 0x20, 0,			       /* invlpg [205000h] */
+		     0x8a, 0x1c, 0x25, 0, 0x50, 0x20, 0, 0xf4);			       /* mov bl,[205000h] */
 	assert_int_equal(machine_run(&m, 0, &s), RUN_HALTED);
 	assert_int_equal(s.reg[RAX] & 0xff, 1);
 	assert_int_equal(s.reg[RBX] & 0xff, 2);
 	machine_mode(&m, 0, LONG64);
 	m.ram[0x45000] = 7; /* 2 MiB pages now: page 1 leads to 200000h, then to 0 */
 	m.ram[0x245000] = 8;
-	MACHINE_CODE(&m, M_CODE, 0x8a, 0x04, 0x25, 0, 0x50, 0x24, 0,                      /* mov al,[245000h] */
-		     0xc7, 0x04, 0x25, 0x08, 0x20, 0x01, 0, 0x87, 0, 0, 0,                 /* pd[1] = 87h */
-		     0x0f, 0x01, 0x3c, 0x25, 0, 0x00, 0x3f, 0,                             /* invlpg [3f0000h] */
+	MACHINE_CODE(&m, M_CODE, 0x8a, 0x04, 0x25, 0, 0x50, 0x24, 0,	   /* mov al,[245000h] */
+		     0xc7, 0x04, 0x25, 0x08, 0x20, 0x01, 0, 0x87, 0, 0, 0, /* pd[1] = 87h */
+		     0x0f, 0x01, 0x3c, 0x25, 0, 0x00, 0x3f, 0,		   /* invlpg [3f0000h] */
 		     0x8a, 0x1c, 0x25, 0, 0x50, 0x24, 0, 0xf4);
 	assert_int_equal(machine_run(&m, 0, &s), RUN_HALTED);
 	assert_int_equal(s.reg[RAX] & 0xff, 8);
@@ -346,9 +350,9 @@ static void cr3_keeps_global_pages(void **state)
 	m.ram[0x206000] = 2;
 	m.ram[0x207000] = 3;
 	MACHINE_CODE(&m, M_CODE, 0x8a, 0x04, 0x25, 0, 0x50, 0x20, 0, 0x8a, 0x04, 0x25, 0, 0x60, 0x20, 0, /* read both */
-		     0x48, 0xc7, 0x04, 0x25, 0x28, 0xf0, 0x3f, 0, 0x07, 0x70, 0x20, 0,    /* pt[5] = 207007h */
-		     0x48, 0xc7, 0x04, 0x25, 0x30, 0xf0, 0x3f, 0, 0x07, 0x71, 0x20, 0,    /* pt[6] = 207107h */
-		     0x0f, 0x20, 0xd8, 0x0f, 0x22, 0xd8,                                /* cr3 = cr3 */
+		     0x48, 0xc7, 0x04, 0x25, 0x28, 0xf0, 0x3f, 0, 0x07, 0x70, 0x20, 0, /* pt[5] = 207007h */
+		     0x48, 0xc7, 0x04, 0x25, 0x30, 0xf0, 0x3f, 0, 0x07, 0x71, 0x20, 0, /* pt[6] = 207107h */
+		     0x0f, 0x20, 0xd8, 0x0f, 0x22, 0xd8,			       /* cr3 = cr3 */
 		     0x8a, 0x1c, 0x25, 0, 0x50, 0x20, 0, 0x8a, 0x0c, 0x25, 0, 0x60, 0x20, 0, 0xf4);
 	assert_int_equal(machine_run(&m, 0, &s), RUN_HALTED);
 	assert_int_equal(s.reg[RBX] & 0xff, 3);
@@ -361,10 +365,10 @@ static void code_that_changes_itself(void **state)
 
 	machine_mode(&m, 0, LONG64);
 	/* A loop of two turns: turn one rewrites the immediate of a MOV in front of it. */
-	MACHINE_CODE(&m, M_CODE, 0x31, 0xc9,                     /* 9000 xor ecx,ecx */
-		     0xb0, 0x11,                                  /* 9002 mov al,11h */
-		     0x01, 0xc3,                                  /* 9004 add ebx,eax */
-		     0xc6, 0x04, 0x25, 0x03, 0x90, 0, 0, 0x22,    /* 9006 mov byte [9003h],22h */
+	MACHINE_CODE(&m, M_CODE, 0x31, 0xc9,			      /* 9000 xor ecx,ecx */
+		     0xb0, 0x11,				      /* 9002 mov al,11h */
+		     0x01, 0xc3,				      /* 9004 add ebx,eax */
+		     0xc6, 0x04, 0x25, 0x03, 0x90, 0, 0, 0x22,	      /* 9006 mov byte [9003h],22h */
 		     0xff, 0xc1, 0x83, 0xf9, 0x02, 0x75, 0xed, 0xf4); /* inc ecx; cmp ecx,2; jne 9002 */
 	assert_int_equal(machine_run(&m, 0, &s), RUN_HALTED);
 	assert_int_equal(s.reg[RBX], 0x33);
@@ -402,15 +406,15 @@ static void code_changed_by_another_cpu(void **state)
 
 	machine_mode(&m, 1, LONG64);
 	machine_mode(&m, 0, LONG64);
-	MACHINE_CODE(&m, 0xa000, 0xb8, 0, 0, 0, 0, 0xc3);             /* mov eax,0; ret */
-	MACHINE_CODE(&m, M_CODE, 0xb9, 0, 0, 0, 0,                      /* 9000 mov ecx,0 */
-		     0xff, 0xc1, 0x89, 0x0c, 0x25, 0x01, 0xa0, 0, 0,     /* 9005 inc ecx; mov [a001h],ecx */
-		     0x81, 0xf9, 0x00, 0x20, 0, 0, 0x75, 0xef,           /* cmp ecx,2000h; jne 9005 */
-		     0xc6, 0x04, 0x25, 0, 0xd0, 0, 0, 1, 0xf4);          /* mov byte [d000h],1; hlt */
-	MACHINE_CODE(&m, 0xb000, 0xe8, 0xfb, 0xef, 0xff, 0xff,           /* b000 call a000 */
-		     0x39, 0xc3, 0x77, 0x10, 0x89, 0xc3,                  /* cmp ebx,eax; ja fail; mov ebx,eax */
-		     0x80, 0x3c, 0x25, 0, 0xd0, 0, 0, 0, 0x74, 0xeb,      /* cmp byte [d000h],0; je b000 */
-		     0xe8, 0xe6, 0xef, 0xff, 0xff, 0xf4);                 /* call a000; hlt */
+	MACHINE_CODE(&m, 0xa000, 0xb8, 0, 0, 0, 0, 0xc3);	     /* mov eax,0; ret */
+	MACHINE_CODE(&m, M_CODE, 0xb9, 0, 0, 0, 0,		     /* 9000 mov ecx,0 */
+		     0xff, 0xc1, 0x89, 0x0c, 0x25, 0x01, 0xa0, 0, 0, /* 9005 inc ecx; mov [a001h],ecx */
+		     0x81, 0xf9, 0x00, 0x20, 0, 0, 0x75, 0xef,	     /* cmp ecx,2000h; jne 9005 */
+		     0xc6, 0x04, 0x25, 0, 0xd0, 0, 0, 1, 0xf4);	     /* mov byte [d000h],1; hlt */
+	MACHINE_CODE(&m, 0xb000, 0xe8, 0xfb, 0xef, 0xff, 0xff,	     /* b000 call a000 */
+		     0x39, 0xc3, 0x77, 0x10, 0x89, 0xc3,	     /* cmp ebx,eax; ja fail; mov ebx,eax */
+		     0x80, 0x3c, 0x25, 0, 0xd0, 0, 0, 0, 0x74, 0xeb, /* cmp byte [d000h],0; je b000 */
+		     0xe8, 0xe6, 0xef, 0xff, 0xff, 0xf4);	     /* call a000; hlt */
 	engine_soft.get(m.cpu[1], X86_REGS, &s);
 	s.rip = 0xb000;
 	s.reg[RSP] = 0xf000;
@@ -432,7 +436,8 @@ static void locked_split_adds(void **state)
 
 	for (unsigned n = 0; n < 2; n++)
 		machine_mode(&m, 1 - n, LONG64);
-	MACHINE_CODE(&m, M_CODE, 0xb9, 0x00, 0x08, 0, 0, 0xf0, 0x48, 0x83, 0x04, 0x25, 0xfc, 0xdf, 0, 0, 1, 0xff, 0xc9, 0x75, 0xf2, 0xf4);
+	MACHINE_CODE(&m, M_CODE, 0xb9, 0x00, 0x08, 0, 0, 0xf0, 0x48, 0x83, 0x04, 0x25, 0xfc, 0xdf, 0, 0, 1, 0xff, 0xc9,
+		     0x75, 0xf2, 0xf4);
 	engine_soft.get(m.cpu[1], X86_REGS, &s);
 	s.reg[RSP] = 0xf000;
 	engine_soft.set(m.cpu[1], X86_REGS, &s);
@@ -511,7 +516,8 @@ static void non_canonical_addresses(void **state)
 	struct x86_state s;
 
 	machine_mode(&m, 0, LONG64);
-	MACHINE_CODE(&m, M_CODE, 0x48, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0x80, 0x8a, 0x00); /* mov rax,8000000000000000h; mov al,[rax] */
+	MACHINE_CODE(&m, M_CODE, 0x48, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0x80, 0x8a,
+		     0x00); /* mov rax,8000000000000000h; mov al,[rax] */
 	machine_run(&m, 0, &s);
 	assert_int_equal(vector_of(&s), EXC_GP);
 	machine_mode(&m, 0, LONG64);

@@ -1,4 +1,5 @@
-/* Privilege, gates, tasks, virtual-8086 and compatibility mode, debug registers (SDM vol. 3, chapters 5 to 8, 17, 20). */
+/* Privilege, gates, tasks, virtual-8086 and compatibility mode, debug registers (SDM vol. 3, chapters 5 to 8, 17, 20).
+ */
 #include "machine.h"
 
 #include "base/bits.h"
@@ -14,8 +15,9 @@ static struct machine m;
 static struct x86_state s;
 
 /* Guest code, assembled with the test; addresses in it are constants of machine.h. */
-#define CODE(name, bits, ...)                                                                                          \
-	__asm__(".pushsection .rodata\n.code" #bits "\n" #name "_start:\n" __VA_ARGS__ "\n" #name "_end:\n.code64\n.popsection");   \
+#define CODE(name, bits, ...)                                                                     \
+	__asm__(".pushsection .rodata\n.code" #bits "\n" #name "_start:\n" __VA_ARGS__ "\n" #name \
+		"_end:\n.code64\n.popsection");                                                   \
 	extern const uint8_t name##_start[], name##_end[]
 #define PUT(name, at) machine_put(&m, at, name##_start, (size_t)(name##_end - name##_start))
 
@@ -107,7 +109,7 @@ static void int_checks_the_gates_dpl(void **state)
 	assert_int_equal(stack32(0), 0xa002);
 	assert_false(s.rflags & FL_IF);
 	start(PROT32);
-	m.ram[M_IDT + 0x30 * 8 + 5] = 0xef; /* trap gate: IF stays */
+	m.ram[M_IDT + 0x30 * 8 + 5] = 0xef;			/* trap gate: IF stays */
 	MACHINE_CODE(&m, M_HANDLERS + 0x300, 0x9c, 0xfa, 0xf4); /* pushf; cli; hlt */
 	assert_int_equal(run_to_handler(), 0x30);
 	assert_true(stack32(0) & FL_IF);
@@ -159,12 +161,12 @@ static void call_to_a_task_and_iret_back(void **state)
 	gdt(0x48, 0x67 | 0x6800 << 16 | (uint64_t)0x8900 << 32);
 	m.ram[M_GDT + M_TR + 5] |= 2; /* busy, as LTR leaves it */
 	run_to_halt_at(M_CODE + 13);
-	assert_int_equal(s.reg[RBX], 0x77); /* restored from the TSS */
+	assert_int_equal(s.reg[RBX], 0x77);			/* restored from the TSS */
 	assert_int_equal(ld_le32(m.ram + 0x6800 + 0x2c), 0x55); /* ECX saved in the other one */
 	assert_int_equal(ld_le32(m.ram + 0x6800 + 0x34), 0x99);
 	assert_int_equal(ld_le16(m.ram + 0x6800 + 0x28), 0x48); /* its AX: TR */
-	assert_int_equal(ld_le16(m.ram + 0x6800), M_TR);        /* back link */
-	assert_int_equal(m.ram[M_GDT + 0x48 + 5], 0x89);       /* not busy any more */
+	assert_int_equal(ld_le16(m.ram + 0x6800), M_TR);	/* back link */
+	assert_int_equal(m.ram[M_GDT + 0x48 + 5], 0x89);	/* not busy any more */
 	assert_int_equal(m.ram[M_GDT + M_TR + 5] & 2, 2);
 	assert_int_equal(s.seg[SEG_TR].sel, M_TR);
 	assert_true(s.cr0 & CR0_TS);
@@ -188,7 +190,8 @@ static void double_fault_by_a_task_gate(void **state)
 }
 
 CODE(sixteen, 32, "ljmp $0x58, $0");
-CODE(in_16, 16, "mov $0x60, %ax; mov %ax, %ss; mov $0x100, %sp; push $0x1234; pop %bx; call 1f; hlt; 1: mov %sp, %dx; ret");
+CODE(in_16, 16,
+     "mov $0x60, %ax; mov %ax, %ss; mov $0x100, %sp; push $0x1234; pop %bx; call 1f; hlt; 1: mov %sp, %dx; ret");
 
 static void sixteen_bit_segments(void **state)
 {
@@ -207,8 +210,9 @@ static void sixteen_bit_segments(void **state)
 	assert_int_equal(s.seg[SEG_CS].base, 0x30000);
 }
 
-CODE(looks, 32, "mov $0x1b, %cx; lar %cx, %eax; lsl %cx, %ebx; mov $0x18, %dx; verw %dx; setz %ch; verr %dx; setz %cl;"
-		"mov $0xffff, %dx; lar %dx, %esi; setz %dl; hlt");
+CODE(looks, 32,
+     "mov $0x1b, %cx; lar %cx, %eax; lsl %cx, %ebx; mov $0x18, %dx; verw %dx; setz %ch; verr %dx; setz %cl;"
+     "mov $0xffff, %dx; lar %dx, %esi; setz %dl; hlt");
 
 static void lar_lsl_verr_verw(void **state)
 {
@@ -254,8 +258,9 @@ static void io_permission_map(void **state)
 	assert_int_equal(m.nlog, 1);
 }
 
-CODE(enter_v86, 32, "pushl $0x4; pushl $0x3; pushl $0x2; pushl $0x1; pushl $0x3000; pushl $0x100;"
-		    "pushl $0x23202; pushl $0x2000; pushl $0x10; iret");
+CODE(enter_v86, 32,
+     "pushl $0x4; pushl $0x3; pushl $0x2; pushl $0x1; pushl $0x3000; pushl $0x100;"
+     "pushl $0x23202; pushl $0x2000; pushl $0x10; iret");
 CODE(v86, 16, "mov %cs, %ax; push %ax; pop %bx; cli; sti; int $0x30");
 
 static void virtual_8086(void **state)
@@ -291,8 +296,9 @@ static void virtual_8086_is_sensitive_to_iopl(void **state)
 	assert_int_equal(stack32(1), 0x10 + 4); /* CLI */
 }
 
-CODE(sysenter, 32, "mov $0x174, %ecx; mov $8, %eax; xor %edx, %edx; wrmsr; inc %ecx; mov $0x7800, %eax; wrmsr; inc %ecx;"
-		   "mov $0xb000, %eax; wrmsr; pushl $0x33; pushl $0xe000; pushl $0x202; pushl $0x2b; pushl $0xa000; iret");
+CODE(sysenter, 32,
+     "mov $0x174, %ecx; mov $8, %eax; xor %edx, %edx; wrmsr; inc %ecx; mov $0x7800, %eax; wrmsr; inc %ecx;"
+     "mov $0xb000, %eax; wrmsr; pushl $0x33; pushl $0xe000; pushl $0x202; pushl $0x2b; pushl $0xa000; iret");
 CODE(user_sysenter, 32, "sysenter");
 CODE(at_sysenter, 32, "mov %cs, %esi; mov %esp, %edi; mov $0xa100, %edx; mov $0xe000, %ecx; sysexit");
 CODE(after_sysexit, 32, "mov %cs, %eax; mov %ss, %ebx; cli");
@@ -368,7 +374,8 @@ CODE(bad_cr0, 64, "mov %cr0, %rax; and $~1, %rax; mov %rax, %cr0");
 CODE(bad_cr4, 64, "mov %cr4, %rax; bts $15, %rax; mov %rax, %cr4");
 CODE(no_pae, 64, "mov %cr4, %rax; btr $5, %rax; mov %rax, %cr4");
 CODE(bad_lme, 64, "mov $0xc0000080, %ecx; rdmsr; btr $8, %eax; wrmsr");
-CODE(bad_xcr0, 64, "mov %cr4, %rax; bts $18, %rax; mov %rax, %cr4; xor %ecx, %ecx; xor %edx, %edx; mov $4, %eax; xsetbv");
+CODE(bad_xcr0, 64,
+     "mov %cr4, %rax; bts $18, %rax; mov %rax, %cr4; xor %ecx, %ecx; xor %edx, %edx; mov $4, %eax; xsetbv");
 CODE(bad_cr8, 64, "mov $16, %eax; mov %rax, %cr8");
 
 static void values_that_are_refused(void **state)
@@ -376,9 +383,10 @@ static void values_that_are_refused(void **state)
 	static const struct {
 		const uint8_t *from, *to;
 	} cases[] = {
-		{ bad_wrmsr_start, bad_wrmsr_end }, { unknown_msr_start, unknown_msr_end }, { bad_cr0_start, bad_cr0_end },
-		{ bad_cr4_start, bad_cr4_end }, { no_pae_start, no_pae_end }, { bad_lme_start, bad_lme_end },
-		{ bad_xcr0_start, bad_xcr0_end }, { bad_cr8_start, bad_cr8_end },
+		{ bad_wrmsr_start, bad_wrmsr_end }, { unknown_msr_start, unknown_msr_end },
+		{ bad_cr0_start, bad_cr0_end },	    { bad_cr4_start, bad_cr4_end },
+		{ no_pae_start, no_pae_end },	    { bad_lme_start, bad_lme_end },
+		{ bad_xcr0_start, bad_xcr0_end },   { bad_cr8_start, bad_cr8_end },
 	};
 
 	for (unsigned n = 0; n < ARRAY_LEN(cases); n++) {
@@ -389,7 +397,8 @@ static void values_that_are_refused(void **state)
 	}
 }
 
-CODE(osxsave, 64, "mov $1, %eax; cpuid; mov %ecx, %r8d; mov %cr4, %rax; bts $18, %rax; mov %rax, %cr4; mov $1, %eax; cpuid; hlt");
+CODE(osxsave, 64,
+     "mov $1, %eax; cpuid; mov %ecx, %r8d; mov %cr4, %rax; bts $18, %rax; mov %rax, %cr4; mov $1, %eax; cpuid; hlt");
 
 static void cpuid_follows_cr4(void **state)
 {
@@ -422,8 +431,9 @@ static void instruction_breakpoint_and_rf(void **state)
 	assert_int_equal(s.reg[RDX], 1);
 }
 
-CODE(watch, 64, "mov $0xd004, %eax; mov %rax, %dr1; mov $0x00d00004, %eax; mov %rax, %dr7;" /* write, 4 bytes */
-		"mov 0xd004, %eax; movb $1, 0xd008; movb $1, 0xd007; inc %rbx");
+CODE(watch, 64,
+     "mov $0xd004, %eax; mov %rax, %dr1; mov $0x00d00004, %eax; mov %rax, %dr7;" /* write, 4 bytes */
+     "mov 0xd004, %eax; movb $1, 0xd008; movb $1, 0xd007; inc %rbx");
 
 static void data_breakpoint(void **state)
 {
@@ -492,7 +502,8 @@ static void int_clears_tf_without_a_trap(void **state)
 	assert_false(s.dr6 & 0x4000);
 }
 
-CODE(watch_ss, 32, "mov $0xd000, %eax; mov %eax, %dr0; mov $0x000f0001, %eax; mov %eax, %dr7; mov 0xd000, %ss; inc %ebx; inc %ebx");
+CODE(watch_ss, 32,
+     "mov $0xd000, %eax; mov %eax, %dr0; mov $0x000f0001, %eax; mov %eax, %dr7; mov 0xd000, %ss; inc %ebx; inc %ebx");
 
 static void mov_ss_holds_traps_off(void **state)
 {
@@ -532,13 +543,31 @@ int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		T(ring3_and_privileged_instruction), T(int_checks_the_gates_dpl), T(call_gate_with_parameters),
-		T(call_to_a_task_and_iret_back), T(double_fault_by_a_task_gate), T(sixteen_bit_segments), T(lar_lsl_verr_verw),
-		T(segment_limits), T(io_permission_map), T(virtual_8086), T(virtual_8086_is_sensitive_to_iopl),
-		T(sysenter_and_sysexit), T(compatibility_mode), T(ist_switches_the_stack), T(iretq_to_non_canonical),
-		T(values_that_are_refused), T(cpuid_follows_cr4), T(instruction_breakpoint_and_rf), T(data_breakpoint),
-		T(nmi_is_blocked_until_iret), T(mov_ss_holds_interrupts_off), T(int_clears_tf_without_a_trap),
-		T(mov_ss_holds_traps_off), T(debug_plans), T(kicks_are_not_lost),
+		T(ring3_and_privileged_instruction),
+		T(int_checks_the_gates_dpl),
+		T(call_gate_with_parameters),
+		T(call_to_a_task_and_iret_back),
+		T(double_fault_by_a_task_gate),
+		T(sixteen_bit_segments),
+		T(lar_lsl_verr_verw),
+		T(segment_limits),
+		T(io_permission_map),
+		T(virtual_8086),
+		T(virtual_8086_is_sensitive_to_iopl),
+		T(sysenter_and_sysexit),
+		T(compatibility_mode),
+		T(ist_switches_the_stack),
+		T(iretq_to_non_canonical),
+		T(values_that_are_refused),
+		T(cpuid_follows_cr4),
+		T(instruction_breakpoint_and_rf),
+		T(data_breakpoint),
+		T(nmi_is_blocked_until_iret),
+		T(mov_ss_holds_interrupts_off),
+		T(int_clears_tf_without_a_trap),
+		T(mov_ss_holds_traps_off),
+		T(debug_plans),
+		T(kicks_are_not_lost),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

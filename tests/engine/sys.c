@@ -1,4 +1,5 @@
-/* The system side of the soft engine: modes, events, privilege, ports. Small programs that end in HLT; SDM sections in comments. */
+/* The system side of the soft engine: modes, events, privilege, ports. Small programs that end in HLT; SDM sections in
+ * comments. */
 #include "machine.h"
 
 #include "base/bits.h"
@@ -51,7 +52,7 @@ static void real_mode_int(void **state)
 	struct x86_state s;
 
 	machine_mode(&m, 0, REAL16);
-	MACHINE_CODE(&m, M_CODE, 0xcd, 0x21, 0xf4);        /* int 21h; hlt */
+	MACHINE_CODE(&m, M_CODE, 0xcd, 0x21, 0xf4);	    /* int 21h; hlt */
 	MACHINE_CODE(&m, 0x21 * 4, 0x00, 0xa0, 0x00, 0x00); /* 0000:a000 */
 	MACHINE_CODE(&m, 0xa000, 0xb9, 0x07, 0x00, 0xcf);   /* mov cx,7; iret */
 	run_to_halt(&s);
@@ -106,7 +107,7 @@ static void page_fault_sets_cr2_and_error(void **state)
 	struct x86_state s;
 
 	machine_mode(&m, 0, LONG64);
-	st_le64(m.ram + M_PML4 + 0x2000 + 8, 0); /* 2 MiB at 2 MiB: not there */
+	st_le64(m.ram + M_PML4 + 0x2000 + 8, 0);			    /* 2 MiB at 2 MiB: not there */
 	MACHINE_CODE(&m, M_CODE, 0xc6, 0x04, 0x25, 0x34, 0x12, 0x20, 0, 1); /* mov byte [201234h],1 */
 	run_to_halt(&s);
 	assert_int_equal(vector_of(&s), EXC_PF);
@@ -121,7 +122,8 @@ static void double_and_triple_fault(void **state)
 	machine_mode(&m, 0, LONG64);
 	memset(m.ram + M_IDT + EXC_GP * 16, 0, 16);
 	MACHINE_CODE(&m, M_CODE, 0x0f, 0x22, 0xd8 | 5, 0xf4); /* placeholder, replaced below */
-	MACHINE_CODE(&m, M_CODE, 0x31, 0xc0, 0xcd, 0x0d, 0xf4); /* int 13: #NP for the empty gate? type 0 is #GP: not delivered: #DF */
+	MACHINE_CODE(&m, M_CODE, 0x31, 0xc0, 0xcd, 0x0d,
+		     0xf4); /* int 13: #NP for the empty gate? type 0 is #GP: not delivered: #DF */
 	run_to_halt(&s);
 	assert_int_equal(vector_of(&s), EXC_DF);
 	machine_mode(&m, 0, LONG64);
@@ -149,8 +151,9 @@ static void syscall_and_back(void **state)
 	/* GDT as SYSRET wants it: base 10h: +8 data, +16 code. */
 	st_le64(m.ram + M_GDT + 0x18, 0x00cff3000000ffff);
 	st_le64(m.ram + M_GDT + 0x20, 0x00affb000000ffff);
-	MACHINE_CODE(&m, M_CODE, 0x6a, 0x1b, 0x68, 0, 0x60, 0, 0, 0x68, 0x02, 0x02, 0, 0, 0x6a, 0x23, 0x68, 0, 0xc0, 0, 0, 0x48, 0xcf);
-	MACHINE_CODE(&m, 0xc000, 0x0f, 0x05, 0xf4);                   /* syscall; hlt */
+	MACHINE_CODE(&m, M_CODE, 0x6a, 0x1b, 0x68, 0, 0x60, 0, 0, 0x68, 0x02, 0x02, 0, 0, 0x6a, 0x23, 0x68, 0, 0xc0, 0,
+		     0, 0x48, 0xcf);
+	MACHINE_CODE(&m, 0xc000, 0x0f, 0x05, 0xf4);			    /* syscall; hlt */
 	MACHINE_CODE(&m, 0xb000, 0x41, 0xb8, 1, 0, 0, 0, 0x48, 0x0f, 0x07); /* mov r8d,1; sysretq */
 	run_to_halt(&s);
 	assert_int_equal(vector_of(&s), EXC_GP);
@@ -169,10 +172,10 @@ static void interrupt_after_sti_shadow(void **state)
 	struct x86_state s;
 
 	machine_mode(&m, 0, PROT32);
-	MACHINE_CODE(&m, M_CODE,
-		     0xc7, 0x05, 0xf0, 0x00, 0xe0, 0xfe, 0xff, 0x01, 0, 0,  /* mov dword [fee000f0h],1ffh */
-		     0xc7, 0x05, 0x00, 0x03, 0xe0, 0xfe, 0x40, 0x00, 4, 0,  /* mov dword [fee00300h],40040h: self IPI 40h */
-		     0x90, 0xfb, 0x43, 0x43, 0xf4);                   /* nop; sti; inc ebx; inc ebx; hlt */
+	MACHINE_CODE(&m, M_CODE, 0xc7, 0x05, 0xf0, 0x00, 0xe0, 0xfe, 0xff, 0x01, 0, 0, /* mov dword [fee000f0h],1ffh */
+		     0xc7, 0x05, 0x00, 0x03, 0xe0, 0xfe, 0x40, 0x00, 4,
+		     0,				    /* mov dword [fee00300h],40040h: self IPI 40h */
+		     0x90, 0xfb, 0x43, 0x43, 0xf4); /* nop; sti; inc ebx; inc ebx; hlt */
 	run_to_halt(&s);
 	assert_int_equal(vector_of(&s), 0x40);
 	assert_int_equal(s.reg[RBX], 1);
@@ -184,9 +187,9 @@ static void halted_cpu_wakes_for_its_timer(void **state)
 	struct x86_state s;
 
 	machine_mode(&m, 0, PROT32);
-	MACHINE_CODE(&m, M_CODE, 0xc7, 0x05, 0xf0, 0x00, 0xe0, 0xfe, 0xff, 0x01, 0, 0,
-		     0xc7, 0x05, 0x20, 0x03, 0xe0, 0xfe, 0x50, 0, 0, 0,          /* LVT timer: vector 50h, one-shot */
-		     0xc7, 0x05, 0x80, 0x03, 0xe0, 0xfe, 0x00, 0x00, 1, 0,       /* count 65536 */
+	MACHINE_CODE(&m, M_CODE, 0xc7, 0x05, 0xf0, 0x00, 0xe0, 0xfe, 0xff, 0x01, 0, 0, 0xc7, 0x05, 0x20, 0x03, 0xe0,
+		     0xfe, 0x50, 0, 0, 0,				   /* LVT timer: vector 50h, one-shot */
+		     0xc7, 0x05, 0x80, 0x03, 0xe0, 0xfe, 0x00, 0x00, 1, 0, /* count 65536 */
 		     0xfb, 0xf4, 0xf4);
 	run_to_halt(&s);
 	assert_int_equal(vector_of(&s), 0x50);
@@ -212,7 +215,8 @@ static void single_step_traps_after_each_instruction(void **state)
 	struct x86_state s;
 
 	machine_mode(&m, 0, PROT32);
-	MACHINE_CODE(&m, M_CODE, 0x9c, 0x80, 0x4c, 0x24, 0x01, 0x01, 0x9d, 0x40, 0x40, 0xf4); /* set TF; inc eax; inc eax */
+	MACHINE_CODE(&m, M_CODE, 0x9c, 0x80, 0x4c, 0x24, 0x01, 0x01, 0x9d, 0x40, 0x40,
+		     0xf4); /* set TF; inc eax; inc eax */
 	run_to_halt(&s);
 	assert_int_equal(vector_of(&s), EXC_DB);
 	assert_int_equal(s.reg[RAX], 1);
@@ -233,7 +237,8 @@ static void state_round_trip(void **state)
 	a.dr[1] = 0x1234;
 	engine_soft.set(m.cpu[0], X86_ALL, &a);
 	engine_soft.get(m.cpu[0], X86_ALL & ~X86_TSC, &b);
-	assert_true(b.reg[R15] == a.reg[R15] && b.xsave[160] == 0x77 && b.xsave[576 + 16 * 15] == 0x66 && b.dr[1] == 0x1234);
+	assert_true(b.reg[R15] == a.reg[R15] && b.xsave[160] == 0x77 && b.xsave[576 + 16 * 15] == 0x66 &&
+		    b.dr[1] == 0x1234);
 	engine_soft.set(m.cpu[0], X86_ALL & ~X86_TSC, &b);
 	engine_soft.get(m.cpu[0], X86_ALL & ~X86_TSC, &c);
 	assert_memory_equal(&b, &c, sizeof(b));

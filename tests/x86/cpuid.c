@@ -16,8 +16,9 @@ static struct cpuid_table t;
 
 static struct cpuid_opts opts(void)
 {
-	return (struct cpuid_opts){ .vcpu = 5, .ncpu = 8, .topo = { 1, 4, 2 }, .phys_bits = 39, .tsc_deadline = true,
-				    .tsc_khz = 2600000 };
+	return (struct cpuid_opts){
+		.vcpu = 5, .ncpu = 8, .topo = { 1, 4, 2 }, .phys_bits = 39, .tsc_deadline = true, .tsc_khz = 2600000
+	};
 }
 
 static const struct cpuid_leaf *leaf(uint32_t n, uint32_t sub)
@@ -38,10 +39,12 @@ static void nothing_that_is_not_emulated(void **state)
 	struct cpuid_opts o = opts();
 
 	build(&o);
-	assert_int_equal(leaf(1, 0)->ecx & (BIT(2) | BIT(3) | BIT(5) | BIT(6) | BIT(15) | BIT(21)), 0); /* DS MONITOR VMX SMX PDCM x2APIC */
-	assert_int_equal(leaf(1, 0)->edx & (BIT(1) | BIT(21) | BIT(22) | BIT(30)), 0);                 /* VME DS ACPI */
-	assert_int_equal(leaf(7, 0)->ebx & (BIT(4) | BIT(11) | BIT(14) | BIT(16) | BIT(17) | BIT(25) | BIT(30) | BIT(31)), 0);
-	assert_int_equal(leaf(7, 0)->ecx & (BIT(3) | BIT(5) | BIT(7) | BIT(16)), 0); /* PKU WAITPKG CET LA57 */
+	assert_int_equal(leaf(1, 0)->ecx & (BIT(2) | BIT(3) | BIT(5) | BIT(6) | BIT(15) | BIT(21)),
+			 0); /* DS MONITOR VMX SMX PDCM x2APIC */
+	assert_int_equal(leaf(1, 0)->edx & (BIT(1) | BIT(21) | BIT(22) | BIT(30)), 0); /* VME DS ACPI */
+	assert_int_equal(
+		leaf(7, 0)->ebx & (BIT(4) | BIT(11) | BIT(14) | BIT(16) | BIT(17) | BIT(25) | BIT(30) | BIT(31)), 0);
+	assert_int_equal(leaf(7, 0)->ecx & (BIT(3) | BIT(5) | BIT(7) | BIT(16)), 0);	/* PKU WAITPKG CET LA57 */
 	assert_int_equal(leaf(7, 0)->edx & (BIT(20) | BIT(22) | BIT(24) | BIT(25)), 0); /* CET, AMX */
 	assert_int_equal(leaf(7, 1)->eax, 0);
 	assert_int_equal(leaf(0xa, 0)->eax, 0);
@@ -179,10 +182,14 @@ static void msr_table(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(nothing_that_is_not_emulated), cmocka_unit_test(options_show),
-		cmocka_unit_test(topology_of_a_vcpu),            cmocka_unit_test(the_clock_is_exact),
-		cmocka_unit_test(hypervisor_leaves),             cmocka_unit_test(features_by_name),
-		cmocka_unit_test(leaves_out_of_range),           cmocka_unit_test(msr_table),
+		cmocka_unit_test(nothing_that_is_not_emulated),
+		cmocka_unit_test(options_show),
+		cmocka_unit_test(topology_of_a_vcpu),
+		cmocka_unit_test(the_clock_is_exact),
+		cmocka_unit_test(hypervisor_leaves),
+		cmocka_unit_test(features_by_name),
+		cmocka_unit_test(leaves_out_of_range),
+		cmocka_unit_test(msr_table),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

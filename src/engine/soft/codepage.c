@@ -1,11 +1,11 @@
 /*
  * Mail between threads and vCPUs, and the protocol that keeps decoded code equal to memory.
  *
- * A physical page is either written through tags or holds decoded code. Before a vCPU decodes from a page it becomes a holder;
- * then the vCPUs that may have write tags are told to drop them, and it waits until they have. From then on every store takes
- * the slow path: store, full fence, look at the lines; a decoder sets a line's bit, full fence (the atomic or), reads its bytes.
- * So either the decoder reads the new bytes or the writer sees the line.
- * A page that is written again and again near its code is given up: all holders drop all of it, and it is data again.
+ * A physical page is either written through tags or holds decoded code. Before a vCPU decodes from a page it becomes a
+ * holder; then the vCPUs that may have write tags are told to drop them, and it waits until they have. From then on
+ * every store takes the slow path: store, full fence, look at the lines; a decoder sets a line's bit, full fence (the
+ * atomic or), reads its bytes. So either the decoder reads the new bytes or the writer sees the line. A page that is
+ * written again and again near its code is given up: all holders drop all of it, and it is data again.
  */
 #include "engine/soft/soft_int.h"
 
@@ -61,7 +61,8 @@ void mail_drop(struct engine_vcpu *v, gpa_t at, uint64_t len)
 	struct mailbox *m = &v->mail;
 
 	mail_lock(m);
-	if (m->ndrop && m->drop[m->ndrop - 1].at <= at && at + len <= m->drop[m->ndrop - 1].at + m->drop[m->ndrop - 1].len) {
+	if (m->ndrop && m->drop[m->ndrop - 1].at <= at &&
+	    at + len <= m->drop[m->ndrop - 1].at + m->drop[m->ndrop - 1].len) {
 		mail_unlock(m); /* asked for already; who asked may not have come to the poll bit yet */
 		cpu_post(&v->cpu, POLL_MAIL);
 		return;
@@ -170,7 +171,8 @@ void world_stop(struct cpu *c)
 	uint32_t nobody = 0;
 	unsigned turn = 0;
 
-	while (!__atomic_compare_exchange_n(&vm->parker, &nobody, c->id + 1, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)) {
+	while (!__atomic_compare_exchange_n(&vm->parker, &nobody, c->id + 1, false, __ATOMIC_SEQ_CST,
+					    __ATOMIC_SEQ_CST)) {
 		nobody = 0;
 		pause_turn(c, &turn);
 	}
@@ -178,7 +180,8 @@ void world_stop(struct cpu *c)
 		if (vm->vcpu[n] && &vm->vcpu[n]->cpu != c)
 			mail_post(vm->vcpu[n], MAIL_PARK);
 	for (unsigned n = 0; n < SOFT_CPUS_MAX; n++)
-		for (turn = 0; vm->vcpu[n] && &vm->vcpu[n]->cpu != c && __atomic_load_n(&vm->vcpu[n]->running, __ATOMIC_SEQ_CST);)
+		for (turn = 0;
+		     vm->vcpu[n] && &vm->vcpu[n]->cpu != c && __atomic_load_n(&vm->vcpu[n]->running, __ATOMIC_SEQ_CST);)
 			pause_turn(NULL, &turn);
 }
 
@@ -196,7 +199,8 @@ struct code_page *code_page_of(struct soft_vm *vm, gpa_t at)
 	return s ? &s->pages[(at - s->at) / PAGE] : NULL;
 }
 
-/* Holders and lines change together only when the first holder comes or the last one goes: under a lock of few owners. */
+/* Holders and lines change together only when the first holder comes or the last one goes: under a lock of few owners.
+ */
 static void holders_lock(struct soft_vm *vm)
 {
 	while (__atomic_exchange_n(&vm->holders_lock, 1, __ATOMIC_ACQUIRE))
@@ -234,7 +238,8 @@ static void revoke_all(struct cpu *c, gpa_t page, uint32_t writers)
 			mail_wait(vm->vcpu[n], c);
 }
 
-/* While it waits it serves its mail, and that may say to give up this very page, or take the memory away: hence the loop. */
+/* While it waits it serves its mail, and that may say to give up this very page, or take the memory away: hence the
+ * loop. */
 void code_page_claim(struct cpu *c, gpa_t page)
 {
 	uint32_t me = BIT(c->id);

@@ -32,7 +32,8 @@ void cpu_raise_err(struct cpu *c, unsigned vector, uint32_t error)
 {
 	const struct engine_vcpu *v = vcpu_of(c);
 
-	/* What goes wrong while an event is delivered is "external" to the program, unless an INT instruction asked for it. */
+	/* What goes wrong while an event is delivered is "external" to the program, unless an INT instruction asked for
+	 * it. */
 	if (v->delivering && v->deliver_src != EV_SOFT && vector >= EXC_TS && vector <= EXC_GP)
 		error |= ERR_EXT;
 	raise(c, vector, true, error);
@@ -57,7 +58,8 @@ void new_stack_push(struct cpu *c, struct new_stack *s, uint64_t v, unsigned siz
 		uint32_t last = (uint32_t)sp + size - 1;
 		bool down = (s->ss.attr & 0xc) == 4;
 
-		if (down ? sp <= s->ss.limit || (last > 0xffff && !(s->ss.attr & ATTR_DB)) : last > s->ss.limit || last < sp)
+		if (down ? sp <= s->ss.limit || (last > 0xffff && !(s->ss.attr & ATTR_DB))
+			 : last > s->ss.limit || last < sp)
 			cpu_raise_err(c, EXC_SS, 0);
 		lin = (uint32_t)(s->ss.base + sp);
 	}
@@ -126,7 +128,9 @@ struct new_stack stack_for_call(struct cpu *c, unsigned dpl)
 	if (!(c->efer & EFER_LMA))
 		return stack_inner(c, dpl);
 	s.sp = tss64_rsp(c, dpl);
-	s.ss = (struct x86_segment){ .sel = (uint16_t)dpl, .unusable = true, .attr = (uint16_t)(dpl << ATTR_DPL_SHIFT) };
+	s.ss = (struct x86_segment){ .sel = (uint16_t)dpl,
+				     .unusable = true,
+				     .attr = (uint16_t)(dpl << ATTR_DPL_SHIFT) };
 	return s;
 }
 
@@ -225,7 +229,9 @@ static struct new_stack handler_stack(struct cpu *c, const struct gate *g, unsig
 		return cpl < c->cpl ? stack_inner(c, cpl) : stack_same(c);
 	if (cpl < c->cpl) {
 		s = (struct new_stack){ .kind = TLB_KERN, .flat64 = true, .mask = ~0ull };
-		s.ss = (struct x86_segment){ .sel = (uint16_t)cpl, .unusable = true, .attr = (uint16_t)(cpl << ATTR_DPL_SHIFT) };
+		s.ss = (struct x86_segment){ .sel = (uint16_t)cpl,
+					     .unusable = true,
+					     .attr = (uint16_t)(cpl << ATTR_DPL_SHIFT) };
 		s.sp = tss64_rsp(c, g->ist ? 3u + g->ist : cpl);
 	} else {
 		s = stack_same(c);
@@ -247,7 +253,8 @@ static void push_v86_segs(struct cpu *c, struct new_stack *s, unsigned size)
 	new_stack_push(c, s, c->seg[SEG_ES].sel, size);
 }
 
-static void deliver_gate(struct cpu *c, const struct gate *g, uint32_t flags, uint64_t rip, bool has_error, uint32_t error)
+static void deliver_gate(struct cpu *c, const struct gate *g, uint32_t flags, uint64_t rip, bool has_error,
+			 uint32_t error)
 {
 	static const enum x86_seg data[] = { SEG_ES, SEG_DS, SEG_FS, SEG_GS };
 	unsigned size = c->efer & EFER_LMA ? 8 : g->type & 8 ? 4 : 2, cpl;
@@ -318,14 +325,18 @@ static enum exc_class exc_class(unsigned vector)
 	case EXC_TS:
 	case EXC_NP:
 	case EXC_SS:
-	case EXC_GP: return CONTRIBUTORY;
+	case EXC_GP:
+		return CONTRIBUTORY;
 	case EXC_PF:
-	case EXC_VE: return PAGE_FAULT;
-	default: return BENIGN;
+	case EXC_VE:
+		return PAGE_FAULT;
+	default:
+		return BENIGN;
 	}
 }
 
-/* The exception in c->exc_* hit while deliver_vector was delivered: false if that shuts the CPU down (SDM table 6-5). */
+/* The exception in c->exc_* hit while deliver_vector was delivered: false if that shuts the CPU down (SDM table 6-5).
+ */
 static bool combine(struct engine_vcpu *v)
 {
 	struct cpu *c = &v->cpu;

@@ -1,10 +1,11 @@
 /*
- * Guest linear memory: the software TLB's fills and flushes, and every access that its tags refuse (misses, page crossings,
- * MMIO, the APIC page, ROM, pages that hold code, watched pages).
+ * Guest linear memory: the software TLB's fills and flushes, and every access that its tags refuse (misses, page
+ * crossings, MMIO, the APIC page, ROM, pages that hold code, watched pages).
  *
- * An entry belongs to one list of its TLB, so a flush costs what was filled. An index that held both kinds of page since the last
- * flush counts as non-global. A translation that was told to the interpreter (an execute tag) may live on there when the entry
- * is replaced, as in a second level of the TLB: flushes move fetch_epoch, an INVLPG only if the interpreter knows the page.
+ * An entry belongs to one list of its TLB, so a flush costs what was filled. An index that held both kinds of page
+ * since the last flush counts as non-global. A translation that was told to the interpreter (an execute tag) may live
+ * on there when the entry is replaced, as in a second level of the TLB: flushes move fetch_epoch, an INVLPG only if the
+ * interpreter knows the page.
  */
 #include "engine/soft/soft_int.h"
 
@@ -124,11 +125,20 @@ static void mmio(struct cpu *c, gpa_t at, uint8_t *data, unsigned size, bool wri
 static void copy_atomic(void *dst, const void *src, unsigned size)
 {
 	switch (size) {
-	case 1: *(volatile uint8_t *)dst = *(const volatile uint8_t *)src; break;
-	case 2: *(volatile uint16_t *)dst = *(const volatile uint16_t *)src; break;
-	case 4: *(volatile uint32_t *)dst = *(const volatile uint32_t *)src; break;
-	case 8: *(volatile uint64_t *)dst = *(const volatile uint64_t *)src; break;
-	default: memcpy(dst, src, size);
+	case 1:
+		*(volatile uint8_t *)dst = *(const volatile uint8_t *)src;
+		break;
+	case 2:
+		*(volatile uint16_t *)dst = *(const volatile uint16_t *)src;
+		break;
+	case 4:
+		*(volatile uint32_t *)dst = *(const volatile uint32_t *)src;
+		break;
+	case 8:
+		*(volatile uint64_t *)dst = *(const volatile uint64_t *)src;
+		break;
+	default:
+		memcpy(dst, src, size);
 	}
 }
 
@@ -254,7 +264,8 @@ static bool may_tag_write(struct cpu *c, const struct ram_slot *s, gpa_t page)
 }
 
 /* An execute tag is for who fetches: data pages without one are replaced without a trace. */
-static void tlb_fill(struct cpu *c, enum tlb_kind k, uint64_t lin, const struct page_walk *w, const struct ram_slot *s, bool fetch)
+static void tlb_fill(struct cpu *c, enum tlb_kind k, uint64_t lin, const struct page_walk *w, const struct ram_slot *s,
+		     bool fetch)
 {
 	struct engine_vcpu *v = vcpu_of(c);
 	struct tlb *t = c->tlbs[k];
@@ -461,8 +472,8 @@ static void load(struct cpu *c, enum tlb_kind k, uint64_t lin, void *buf, unsign
 		phys_read(c, sp.at[1], (uint8_t *)buf + sp.len[0], sp.len[1]);
 }
 
-/* The entry of lin allows writes and only code in its page keeps it from having a tag: no walk then. False while nothing is
- * known, and when no code is left there. */
+/* The entry of lin allows writes and only code in its page keeps it from having a tag: no walk then. False while
+ * nothing is known, and when no code is left there. */
 static bool beside_code(const struct cpu *c, enum tlb_kind k, uint64_t lin, unsigned size, gpa_t *at)
 {
 	unsigned idx = lin >> 12 & (TLB_SIZE - 1);
@@ -596,7 +607,8 @@ void mmu_rmw_done(struct cpu *c, uint64_t lin, void *host, unsigned size)
 	mmu_stored(c, PAGE_OF(vcpu_of(c)->page[kind_now(c)][lin >> 12 & (TLB_SIZE - 1)]) + lin % PAGE, size);
 }
 
-uint64_t mmu_rmw_slow(struct cpu *c, uint64_t lin, unsigned size, bool locked, uint64_t (*fn)(void *self, uint64_t old), void *self)
+uint64_t mmu_rmw_slow(struct cpu *c, uint64_t lin, unsigned size, bool locked, uint64_t (*fn)(void *self, uint64_t old),
+		      void *self)
 {
 	bool crossing = (lin & (PAGE - 1)) + size > PAGE;
 	uint64_t old = 0, new;

@@ -1,6 +1,7 @@
 /*
- * Far transfers: CALL, JMP, RET to other segments, through call gates and tasks; INT, IRET. SDM vol. 2 for the instructions,
- * vol. 3 sections 5.8 and 6.12. Task switches are in task.c. Everything is checked and read before anything is committed.
+ * Far transfers: CALL, JMP, RET to other segments, through call gates and tasks; INT, IRET. SDM vol. 2 for the
+ * instructions, vol. 3 sections 5.8 and 6.12. Task switches are in task.c. Everything is checked and read before
+ * anything is committed.
  */
 #include "engine/soft/exec_table.h"
 #include "engine/soft/opnd.h"
@@ -118,7 +119,8 @@ static void copy_params(struct cpu *c, struct new_stack *s, unsigned count, unsi
 		new_stack_push(c, s, param[count], size);
 }
 
-static void far_gate_inner(struct cpu *c, const struct x86_segment *cs, unsigned dpl, uint64_t off, unsigned size, unsigned params)
+static void far_gate_inner(struct cpu *c, const struct x86_segment *cs, unsigned dpl, uint64_t off, unsigned size,
+			   unsigned params)
 {
 	struct new_stack s = stack_for_call(c, dpl);
 
@@ -309,8 +311,8 @@ static void return_sp(struct cpu *c, uint64_t sp)
 }
 
 /* RET: pops behind the parameters; IRET: sp_at is where SS:RSP is. */
-static void return_to(struct cpu *c, const struct x86_segment *cs, uint64_t rip, bool pops_stack, uint64_t sp_at, unsigned size,
-		      unsigned params)
+static void return_to(struct cpu *c, const struct x86_segment *cs, uint64_t rip, bool pops_stack, uint64_t sp_at,
+		      unsigned size, unsigned params)
 {
 	unsigned rpl = cs->sel & 3;
 	bool outer = rpl > c->cpl;

@@ -1,6 +1,6 @@
 /*
- * SYSCALL, SYSRET, SYSENTER, SYSEXIT as Intel processors do them (SDM vol. 2). AMD's differ: SYSCALL also works outside 64-bit
- * mode, SYSENTER does not work in long mode; the guest is told the host's vendor and gets that behaviour.
+ * SYSCALL, SYSRET, SYSENTER, SYSEXIT as Intel processors do them (SDM vol. 2). AMD's differ: SYSCALL also works outside
+ * 64-bit mode, SYSENTER does not work in long mode; the guest is told the host's vendor and gets that behaviour.
  */
 #include "engine/soft/exec_table.h"
 #include "engine/soft/opnd.h"

@@ -7,12 +7,6 @@
 #include "base/log.h"
 #include "x86/msr.h"
 
-static void need_cpl0(struct cpu *c)
-{
-	if (c->cpl)
-		cpu_gp0(c);
-}
-
 /* ------ MSRs ------ */
 
 static bool is_amd(const struct cpu *c)
@@ -24,29 +18,52 @@ static bool is_amd(const struct cpu *c)
 static uint64_t *msr_field(struct cpu *c, uint32_t index)
 {
 	switch (index) {
-	case MSR_SYSENTER_CS: return &c->sysenter_cs;
-	case MSR_SYSENTER_ESP: return &c->sysenter_esp;
-	case MSR_SYSENTER_EIP: return &c->sysenter_eip;
-	case MSR_SPEC_CTRL: return &c->spec_ctrl;
-	case MSR_MCG_STATUS: return &c->mcg_status;
-	case MSR_MISC_ENABLE: return &c->misc_enable;
-	case MSR_MTRR_PHYS0 ... MSR_MTRR_PHYS_END: return &c->mtrr_var[index - MSR_MTRR_PHYS0];
-	case MSR_MTRR_FIX64K: return &c->mtrr_fix[0];
-	case MSR_MTRR_FIX16K ... MSR_MTRR_FIX16K + 1: return &c->mtrr_fix[1 + index - MSR_MTRR_FIX16K];
-	case MSR_MTRR_FIX4K ... MSR_MTRR_FIX4K + 7: return &c->mtrr_fix[3 + index - MSR_MTRR_FIX4K];
-	case MSR_PAT: return &c->pat;
-	case MSR_MTRR_DEF: return &c->mtrr_def;
-	case MSR_XSS: return &c->xss;
-	case MSR_EFER: return &c->efer;
-	case MSR_STAR: return &c->star;
-	case MSR_LSTAR: return &c->lstar;
-	case MSR_CSTAR: return &c->cstar;
-	case MSR_FMASK: return &c->fmask;
-	case MSR_FS_BASE: return &c->seg[SEG_FS].base;
-	case MSR_GS_BASE: return &c->seg[SEG_GS].base;
-	case MSR_KERNEL_GS_BASE: return &c->kernel_gs_base;
-	case MSR_TSC_AUX: return &c->tsc_aux;
-	default: return NULL;
+	case MSR_SYSENTER_CS:
+		return &c->sysenter_cs;
+	case MSR_SYSENTER_ESP:
+		return &c->sysenter_esp;
+	case MSR_SYSENTER_EIP:
+		return &c->sysenter_eip;
+	case MSR_SPEC_CTRL:
+		return &c->spec_ctrl;
+	case MSR_MCG_STATUS:
+		return &c->mcg_status;
+	case MSR_MISC_ENABLE:
+		return &c->misc_enable;
+	case MSR_MTRR_PHYS0 ... MSR_MTRR_PHYS_END:
+		return &c->mtrr_var[index - MSR_MTRR_PHYS0];
+	case MSR_MTRR_FIX64K:
+		return &c->mtrr_fix[0];
+	case MSR_MTRR_FIX16K ... MSR_MTRR_FIX16K + 1:
+		return &c->mtrr_fix[1 + index - MSR_MTRR_FIX16K];
+	case MSR_MTRR_FIX4K ... MSR_MTRR_FIX4K + 7:
+		return &c->mtrr_fix[3 + index - MSR_MTRR_FIX4K];
+	case MSR_PAT:
+		return &c->pat;
+	case MSR_MTRR_DEF:
+		return &c->mtrr_def;
+	case MSR_XSS:
+		return &c->xss;
+	case MSR_EFER:
+		return &c->efer;
+	case MSR_STAR:
+		return &c->star;
+	case MSR_LSTAR:
+		return &c->lstar;
+	case MSR_CSTAR:
+		return &c->cstar;
+	case MSR_FMASK:
+		return &c->fmask;
+	case MSR_FS_BASE:
+		return &c->seg[SEG_FS].base;
+	case MSR_GS_BASE:
+		return &c->seg[SEG_GS].base;
+	case MSR_KERNEL_GS_BASE:
+		return &c->kernel_gs_base;
+	case MSR_TSC_AUX:
+		return &c->tsc_aux;
+	default:
+		return NULL;
 	}
 }
 
@@ -79,22 +96,32 @@ static bool value_ok(const struct cpu *c, uint32_t index, uint64_t v)
 	case MSR_CSTAR:
 	case MSR_FS_BASE:
 	case MSR_GS_BASE:
-	case MSR_KERNEL_GS_BASE: return mmu_canonical(c, v);
-	case MSR_FMASK: return !(v >> 32);
-	case MSR_SPEC_CTRL: return !(v & ~0x401ull); /* IBRS, BHI_DIS_S */
-	case MSR_TSC_AUX: return vc->feat.rdtscp && !(v >> 32);
-	case MSR_PAT: return memory_types_ok(v, 8, true);
+	case MSR_KERNEL_GS_BASE:
+		return mmu_canonical(c, v);
+	case MSR_FMASK:
+		return !(v >> 32);
+	case MSR_SPEC_CTRL:
+		return !(v & ~0x401ull); /* IBRS, BHI_DIS_S */
+	case MSR_TSC_AUX:
+		return vc->feat.rdtscp && !(v >> 32);
+	case MSR_PAT:
+		return memory_types_ok(v, 8, true);
 	case MSR_MTRR_FIX64K:
 	case MSR_MTRR_FIX16K ... MSR_MTRR_FIX16K + 1:
-	case MSR_MTRR_FIX4K ... MSR_MTRR_FIX4K + 7: return memory_types_ok(v, 8, false);
-	case MSR_MTRR_DEF: return !(v & ~0xcffull) && memory_types_ok(v, 1, false);
+	case MSR_MTRR_FIX4K ... MSR_MTRR_FIX4K + 7:
+		return memory_types_ok(v, 8, false);
+	case MSR_MTRR_DEF:
+		return !(v & ~0xcffull) && memory_types_ok(v, 1, false);
 	case MSR_MTRR_PHYS0 ... MSR_MTRR_PHYS_END:
 		if (index & 1)
 			return !(v & ~mask64(vc->feat.phys_bits)) && !(v & 0x7ff);
 		return !(v & ~mask64(vc->feat.phys_bits)) && !(v & 0xf00) && memory_types_ok(v, 1, false);
-	case MSR_XSS: return !(v & ~vc->feat.xss);
-	case MSR_EFER: return efer_ok(c, v);
-	default: return true;
+	case MSR_XSS:
+		return !(v & ~vc->feat.xss);
+	case MSR_EFER:
+		return efer_ok(c, v);
+	default:
+		return true;
 	}
 }
 
@@ -107,15 +134,22 @@ static void changed(struct cpu *c, uint32_t index, uint64_t old, uint64_t v)
 			mmu_flush_all(c);
 		c->leave = true;
 		break;
-	case MSR_FS_BASE: c->r[SLOT_FSBASE] = v; break;
-	case MSR_GS_BASE: c->r[SLOT_GSBASE] = v; break;
-	case MSR_MISC_ENABLE: c->misc_enable = (old & ~1ull) | (v & 1) | (v & (1ull << 18)) | (v & (1ull << 22)); break;
-	default: break;
+	case MSR_FS_BASE:
+		c->r[SLOT_FSBASE] = v;
+		break;
+	case MSR_GS_BASE:
+		c->r[SLOT_GSBASE] = v;
+		break;
+	case MSR_MISC_ENABLE:
+		c->misc_enable = (old & ~1ull) | (v & 1) | (v & (1ull << 18)) | (v & (1ull << 22));
+		break;
+	default:
+		break;
 	}
 }
 
-/* Arms for a moment of the guest's time, which differs from the VM's clock by TSC_ADJUST. What is past is due now, however far
- * the two are apart. */
+/* Arms for a moment of the guest's time, which differs from the VM's clock by TSC_ADJUST. What is past is due now,
+ * however far the two are apart. */
 void cpu_deadline_set(struct cpu *c, uint64_t guest)
 {
 	uint64_t now = c->lapic->bus->now(c->vm), adjust = vcpu_of(c)->tsc_adjust;
@@ -139,12 +173,22 @@ static bool special_read(struct cpu *c, uint32_t index, uint64_t *v)
 	const struct engine_vcpu *vc = vcpu_of(c);
 
 	switch (index) {
-	case MSR_TSC: *v = sys_tsc(c); return true;
-	case MSR_TSC_ADJUST: *v = vc->tsc_adjust; return true;
-	case MSR_TSC_DEADLINE: *v = c->lapic->deadline; return vc->feat.tsc_deadline;
-	case MSR_APIC_BASE: *v = c->lapic->base; return true;
-	case MSR_X2APIC ... MSR_X2APIC_END: return lapic_msr_read(c->lapic, index, v);
-	default: return false;
+	case MSR_TSC:
+		*v = sys_tsc(c);
+		return true;
+	case MSR_TSC_ADJUST:
+		*v = vc->tsc_adjust;
+		return true;
+	case MSR_TSC_DEADLINE:
+		*v = c->lapic->deadline;
+		return vc->feat.tsc_deadline;
+	case MSR_APIC_BASE:
+		*v = c->lapic->base;
+		return true;
+	case MSR_X2APIC ... MSR_X2APIC_END:
+		return lapic_msr_read(c->lapic, index, v);
+	default:
+		return false;
 	}
 }
 
@@ -157,7 +201,8 @@ static bool special_write(struct cpu *c, uint32_t index, uint64_t v)
 	case MSR_TSC_ADJUST:
 		cpu_tsc_adjust_set(c, v);
 		return true;
-	case MSR_PRED_CMD: return !(v & ~1ull);
+	case MSR_PRED_CMD:
+		return !(v & ~1ull);
 	case MSR_TSC_DEADLINE:
 		if (!vcpu_of(c)->feat.tsc_deadline)
 			return false;
@@ -169,15 +214,17 @@ static bool special_write(struct cpu *c, uint32_t index, uint64_t v)
 		mmu_flush_all(c); /* the page may have moved */
 		c->leave = true;
 		return true;
-	case MSR_X2APIC ... MSR_X2APIC_END: return lapic_msr_write(c->lapic, index, v);
-	default: return false;
+	case MSR_X2APIC ... MSR_X2APIC_END:
+		return lapic_msr_write(c->lapic, index, v);
+	default:
+		return false;
 	}
 }
 
 static bool is_special(uint32_t index)
 {
-	return index == MSR_TSC || index == MSR_PRED_CMD || index == MSR_TSC_ADJUST || index == MSR_TSC_DEADLINE || index == MSR_APIC_BASE ||
-	       (index >= MSR_X2APIC && index <= MSR_X2APIC_END);
+	return index == MSR_TSC || index == MSR_PRED_CMD || index == MSR_TSC_ADJUST || index == MSR_TSC_DEADLINE ||
+	       index == MSR_APIC_BASE || (index >= MSR_X2APIC && index <= MSR_X2APIC_END);
 }
 
 /* Every kernel tries a few registers that are not there: that is news only for those who ask. */
@@ -255,7 +302,7 @@ void op_rdmsr(struct cpu *c, const struct insn *i)
 {
 	uint64_t v = 0;
 
-	need_cpl0(c);
+	cpu_need_cpl0(c);
 	c->stat.rdmsr++;
 	if (!cpu_msr_read(c, (uint32_t)c->r[RCX], &v))
 		cpu_gp0(c);
@@ -265,7 +312,7 @@ void op_rdmsr(struct cpu *c, const struct insn *i)
 
 void op_wrmsr(struct cpu *c, const struct insn *i)
 {
-	need_cpl0(c);
+	cpu_need_cpl0(c);
 	c->stat.wrmsr++;
 	if (!cpu_msr_write(c, (uint32_t)c->r[RCX], (uint32_t)c->r[RAX] | c->r[RDX] << 32))
 		cpu_gp0(c);
@@ -388,7 +435,7 @@ void op_xsetbv(struct cpu *c, const struct insn *i)
 
 	if (!(c->cr4 & CR4_OSXSAVE))
 		cpu_ud(c);
-	need_cpl0(c);
+	cpu_need_cpl0(c);
 	if ((uint32_t)c->r[RCX] || !(v & 1) || (v & ~vcpu_of(c)->feat.xcr0) || ((v & 4) && !(v & 2)))
 		cpu_gp0(c);
 	c->xcr0 = v;
@@ -440,7 +487,7 @@ void op_swapgs(struct cpu *c, const struct insn *i)
 {
 	uint64_t was = c->seg[SEG_GS].base;
 
-	need_cpl0(c);
+	cpu_need_cpl0(c);
 	c->seg[SEG_GS].base = c->r[SLOT_GSBASE] = c->kernel_gs_base;
 	c->kernel_gs_base = was;
 }

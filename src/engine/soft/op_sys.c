@@ -1,6 +1,7 @@
 /*
- * System instructions: segment loads, descriptor tables, control and debug registers, ports, cache and TLB control, HLT, and what
- * is always #UD here. Model-specific registers, CPUID and time are in op_msr.c, fast system calls in op_fast.c.
+ * System instructions: control and debug registers, ports, cache and TLB control, HLT, and what is always #UD here.
+ * Segments and descriptor tables are in op_seg.c, model-specific registers, CPUID and time in op_msr.c, fast system
+ * calls in op_fast.c.
  */
 #include "engine/soft/exec_table.h"
 #include "engine/soft/opnd.h"
@@ -15,330 +16,14 @@
 
 enum { PAUSES_A_YIELD = 32 };
 
-static void need_cpl0(struct cpu *c)
-{
-	if (c->cpl)
-		cpu_gp0(c);
-}
-
-static void need_prot(struct cpu *c)
-{
-	if (!(c->mode & MODE_PROT))
-		cpu_ud(c);
-}
-
-static void umip_check(struct cpu *c)
-{
-	if ((c->cr4 & CR4_UMIP) && c->cpl)
-		cpu_gp0(c);
-}
-
-/* ------ segment registers ------ */
-
-/* MOV and POP to SS hold interrupts and traps off for one instruction, so that the load of ESP can follow. */
-static void ss_loaded(struct cpu *c, unsigned seg)
-{
-	if (seg == SEG_SS)
-		c->shadow = vcpu_of(c)->ss_shadow = true;
-}
-
-void op_mov_sreg(struct cpu *c, const struct insn *i)
-{
-	if (i->opnd[0].kind != OPND_SREG) {
-		if (i->reg > SEG_GS)
-			cpu_ud(c);
-		opnd_set(c, i, 0, c->seg[i->reg].sel);
-		return;
-	}
-	if (i->reg > SEG_GS || i->reg == SEG_CS)
-		cpu_ud(c);
-	seg_load(c, i->reg, (uint16_t)opnd_get(c, i, 1));
-	ss_loaded(c, i->reg);
-}
-
-void op_pop_sreg(struct cpu *c, const struct insn *i)
-{
-	unsigned size = i->opsize;
-	uint64_t sp = c->r[RSP] + size, mask = stack_mask(c);
-	uint16_t sel = (uint16_t)stack_peek(c, c->r[RSP], 2); /* the rest of the slot is not read */
-
-	seg_load(c, i->reg, sel);
-	c->r[RSP] = mask == 0xffff ? (c->r[RSP] & ~mask) | (sp & mask) : sp & mask;
-	ss_loaded(c, i->reg);
-}
-
-static void load_far_pointer(struct cpu *c, const struct insn *i, unsigned seg)
-{
-	uint64_t lin = insn_lin(c, i, i->opsize + 2u, false), off = ld_size(c, lin, i->opsize);
-
-	seg_load(c, seg, ld16(c, lin + i->opsize));
-	reg_set(c, i, i->reg, i->opsize, off);
-}
-
-void op_les(struct cpu *c, const struct insn *i)
-{
-	load_far_pointer(c, i, SEG_ES);
-}
-
-void op_lds(struct cpu *c, const struct insn *i)
-{
-	load_far_pointer(c, i, SEG_DS);
-}
-
-void op_lss(struct cpu *c, const struct insn *i)
-{
-	load_far_pointer(c, i, SEG_SS);
-}
-
-void op_lfs(struct cpu *c, const struct insn *i)
-{
-	load_far_pointer(c, i, SEG_FS);
-}
-
-void op_lgs(struct cpu *c, const struct insn *i)
-{
-	load_far_pointer(c, i, SEG_GS);
-}
-
-/* ------ descriptor tables ------ */
-
-static void table_load(struct cpu *c, const struct insn *i, struct x86_table *t)
-{
-	unsigned size = c->mode & MODE_64 ? 8 : 4;
-	uint64_t lin, base;
-	uint16_t limit;
-
-	need_cpl0(c);
-	lin = insn_lin(c, i, size + 2, false);
-	limit = ld16(c, lin);
-	base = ld_size(c, lin + 2, size);
-	if (size == 8 && !mmu_canonical(c, base))
-		cpu_gp0(c);
-	if (size == 4 && i->opsize == 2)
-		base &= 0xffffff;
-	t->limit = limit;
-	t->base = base;
-}
-
-static void table_store(struct cpu *c, const struct insn *i, const struct x86_table *t)
-{
-	unsigned size = c->mode & MODE_64 ? 8 : 4;
-	uint64_t lin;
-
-	umip_check(c);
-	lin = insn_lin(c, i, size + 2, true);
-	mmu_probe_w(c, lin, size + 2);
-	st16(c, lin, t->limit);
-	st_size(c, lin + 2, size, t->base);
-}
-
-void op_lgdt(struct cpu *c, const struct insn *i)
-{
-	table_load(c, i, &c->gdt);
-}
-
-void op_lidt(struct cpu *c, const struct insn *i)
-{
-	table_load(c, i, &c->idt);
-}
-
-void op_sgdt(struct cpu *c, const struct insn *i)
-{
-	table_store(c, i, &c->gdt);
-}
-
-void op_sidt(struct cpu *c, const struct insn *i)
-{
-	table_store(c, i, &c->idt);
-}
-
-void op_sldt(struct cpu *c, const struct insn *i)
-{
-	need_prot(c);
-	umip_check(c);
-	opnd_set(c, i, 0, c->seg[SEG_LDTR].sel);
-}
-
-void op_str(struct cpu *c, const struct insn *i)
-{
-	need_prot(c);
-	umip_check(c);
-	opnd_set(c, i, 0, c->seg[SEG_TR].sel);
-}
-
-/* The upper half of a 16-byte system descriptor in long mode. */
-static uint64_t desc_base_high(struct cpu *c, uint16_t sel)
-{
-	uint64_t up;
-
-	if (!(c->efer & EFER_LMA))
-		return 0;
-	if ((sel & 0xfff8u) + 15 > c->gdt.limit)
-		cpu_raise_err(c, EXC_GP, sel & 0xfffc);
-	up = mmu_ld_sys(c, c->gdt.base + (sel & 0xfff8) + 8, 8);
-	if (up >> 40 & 0x1f)
-		cpu_raise_err(c, EXC_GP, sel & 0xfffc);
-	return up << 32;
-}
-
-/* LLDT, LTR: the system segment of a selector of one of the given types (bit set by type). */
-static void system_seg(struct cpu *c, uint16_t sel, uint32_t types, struct x86_segment *s, uint32_t *hi)
-{
-	uint32_t lo;
-
-	if (sel & 4)
-		cpu_raise_err(c, EXC_GP, sel & 0xfffc);
-	seg_read_desc(c, sel, EXC_GP, &lo, hi);
-	if ((*hi & 0x1000) || !(types >> (*hi >> 8 & 0xf) & 1))
-		cpu_raise_err(c, EXC_GP, sel & 0xfffc);
-	if (!(*hi & 0x8000))
-		cpu_raise_err(c, EXC_NP, sel & 0xfffc);
-	seg_unpack(s, sel, lo, *hi);
-	s->base |= desc_base_high(c, sel);
-	if (!mmu_canonical(c, s->base) && (c->efer & EFER_LMA))
-		cpu_raise_err(c, EXC_GP, sel & 0xfffc);
-}
-
-void op_lldt(struct cpu *c, const struct insn *i)
-{
-	struct x86_segment s;
-	uint16_t sel;
-	uint32_t hi;
-
-	need_prot(c);
-	need_cpl0(c);
-	sel = (uint16_t)opnd_get(c, i, 0);
-	if (!(sel & 0xfffc)) {
-		c->seg[SEG_LDTR] = (struct x86_segment){ .sel = sel, .unusable = true };
-		return;
-	}
-	system_seg(c, sel, BIT(2), &s, &hi);
-	c->seg[SEG_LDTR] = s;
-}
-
-void op_ltr(struct cpu *c, const struct insn *i)
-{
-	struct x86_segment s;
-	uint16_t sel;
-	uint32_t hi;
-
-	need_prot(c);
-	need_cpl0(c);
-	sel = (uint16_t)opnd_get(c, i, 0);
-	if (!(sel & 0xfffc))
-		cpu_gp0(c);
-	system_seg(c, sel, c->efer & EFER_LMA ? BIT(9) : BIT(1) | BIT(9), &s, &hi);
-	mmu_st_sys(c, c->gdt.base + (sel & 0xfff8) + 4, 4, hi | 0x200); /* busy */
-	s.attr |= 2;
-	c->seg[SEG_TR] = s;
-}
-
-/* ------ looking at descriptors: LAR, LSL, VERR, VERW, ARPL ------ */
-
-/* False: no descriptor, which these instructions tell by ZF. */
-static bool peek_desc(struct cpu *c, uint16_t sel, uint32_t *lo, uint32_t *hi)
-{
-	const struct x86_segment *ldt = &c->seg[SEG_LDTR];
-	uint32_t limit = sel & 4 ? ldt->limit : c->gdt.limit;
-
-	if (!(sel & 0xfffc) || ((sel & 4) && ldt->unusable) || (sel | 7u) > limit)
-		return false;
-	seg_read_desc(c, sel, EXC_GP, lo, hi);
-	return true;
-}
-
-static bool peek_privilege(const struct cpu *c, uint16_t sel, uint32_t hi)
-{
-	unsigned dpl = hi >> 13 & 3;
-
-	return (hi & 0x1c00) == 0x1c00 /* conforming code */ || (dpl >= c->cpl && dpl >= (sel & 3u));
-}
-
-static void set_zf(struct cpu *c, bool on)
-{
-	cpu_set_flags(c, on ? FL_ZF : 0, FL_ZF);
-}
-
-static bool peek_types(struct cpu *c, const struct insn *i, uint32_t legacy, uint32_t lma, uint32_t *lo, uint32_t *hi)
-{
-	uint16_t sel;
-
-	need_prot(c);
-	sel = (uint16_t)opnd_get(c, i, 1);
-	if (!peek_desc(c, sel, lo, hi))
-		return false;
-	if (!(*hi & 0x1000) && !((c->efer & EFER_LMA ? lma : legacy) >> (*hi >> 8 & 0xf) & 1))
-		return false;
-	return peek_privilege(c, sel, *hi);
-}
-
-void op_lar(struct cpu *c, const struct insn *i)
-{
-	uint32_t lo, hi;
-	bool ok = peek_types(c, i, 0x1a3e, 0x1a04, &lo, &hi);
-
-	if (ok)
-		reg_set(c, i, i->reg, i->opsize, hi & 0x00ffff00);
-	set_zf(c, ok);
-}
-
-void op_lsl(struct cpu *c, const struct insn *i)
-{
-	struct x86_segment s;
-	uint32_t lo, hi;
-	bool ok = peek_types(c, i, 0x0a0e, 0x0a04, &lo, &hi);
-
-	if (ok) {
-		seg_unpack(&s, 0, lo, hi);
-		reg_set(c, i, i->reg, i->opsize, s.limit);
-	}
-	set_zf(c, ok);
-}
-
-static bool verify(struct cpu *c, const struct insn *i, bool write)
-{
-	uint32_t lo, hi;
-	uint16_t sel;
-
-	need_prot(c);
-	sel = (uint16_t)opnd_get(c, i, 0);
-	if (!peek_desc(c, sel, &lo, &hi) || !(hi & 0x1000) || !peek_privilege(c, sel, hi))
-		return false;
-	if (hi & 0x800)
-		return !write && (hi & 0x200);
-	return !write || (hi & 0x200);
-}
-
-void op_verr(struct cpu *c, const struct insn *i)
-{
-	set_zf(c, verify(c, i, false));
-}
-
-void op_verw(struct cpu *c, const struct insn *i)
-{
-	set_zf(c, verify(c, i, true));
-}
-
-void op_arpl(struct cpu *c, const struct insn *i)
-{
-	uint16_t dst, src = (uint16_t)c->r[i->reg];
-	bool lower;
-
-	need_prot(c);
-	dst = (uint16_t)opnd_get(c, i, 0);
-	lower = (dst & 3) < (src & 3);
-	if (lower)
-		opnd_set(c, i, 0, (dst & ~3u) | (src & 3));
-	set_zf(c, lower);
-}
-
 /* ------ control registers ------ */
 
-/* PAE's four page-directory pointers are checked when CR3 is loaded. They are read again at each walk: a guest that changes them
- * loads CR3, as the manual demands. */
+/* PAE's four page-directory pointers are checked when CR3 is loaded. They are read again at each walk: a guest that
+ * changes them loads CR3, as the manual demands. */
 static void pdpte_check(struct cpu *c, uint64_t cr3)
 {
-	uint64_t reserved = (~mask64(c->cpuid ? vcpu_of(c)->feat.phys_bits : 36) & 0x7fffffffffffffffull) | BIT64(63) | 0x1e6;
+	uint64_t reserved =
+		(~mask64(c->cpuid ? vcpu_of(c)->feat.phys_bits : 36) & 0x7fffffffffffffffull) | BIT64(63) | 0x1e6;
 
 	for (unsigned n = 0; n < 4; n++) {
 		gpa_t at = (cr3 & 0xffffffe0) + n * 8;
@@ -432,28 +117,43 @@ static void cr4_write(struct cpu *c, uint64_t v)
 static uint64_t cr_read(struct cpu *c, unsigned n)
 {
 	switch (n) {
-	case 0: return c->cr0;
-	case 2: return c->cr2;
-	case 3: return c->cr3;
-	case 4: return c->cr4;
-	case 8: return c->lapic->tpr >> 4;
-	default: cpu_ud(c);
+	case 0:
+		return c->cr0;
+	case 2:
+		return c->cr2;
+	case 3:
+		return c->cr3;
+	case 4:
+		return c->cr4;
+	case 8:
+		return c->lapic->tpr >> 4;
+	default:
+		cpu_ud(c);
 	}
 }
 
 static void cr_write(struct cpu *c, unsigned n, uint64_t v)
 {
 	switch (n) {
-	case 0: cr0_write(c, v); break;
-	case 2: c->cr2 = v; break;
-	case 3: cr3_write(c, v); break;
-	case 4: cr4_write(c, v); break;
+	case 0:
+		cr0_write(c, v);
+		break;
+	case 2:
+		c->cr2 = v;
+		break;
+	case 3:
+		cr3_write(c, v);
+		break;
+	case 4:
+		cr4_write(c, v);
+		break;
 	case 8:
 		if (v > 15)
 			cpu_gp0(c);
 		lapic_write(c->lapic, 0x80, (uint32_t)v << 4);
 		break;
-	default: cpu_ud(c);
+	default:
+		cpu_ud(c);
 	}
 }
 
@@ -464,7 +164,7 @@ void op_mov_cr(struct cpu *c, const struct insn *i)
 
 	if (i->reg != 0 && i->reg != 2 && i->reg != 3 && i->reg != 4 && i->reg != 8)
 		cpu_ud(c);
-	need_cpl0(c);
+	cpu_need_cpl0(c);
 	c->stat.cr_access++;
 	if (load)
 		cr_write(c, i->reg, size == 8 ? c->r[i->rm] : (uint32_t)c->r[i->rm]);
@@ -474,14 +174,15 @@ void op_mov_cr(struct cpu *c, const struct insn *i)
 
 void op_clts(struct cpu *c, const struct insn *i)
 {
-	need_cpl0(c);
+	cpu_need_cpl0(c);
 	c->cr0 &= ~(uint64_t)CR0_TS;
 	c->leave = true;
 }
 
 void op_smsw(struct cpu *c, const struct insn *i)
 {
-	umip_check(c);
+	if ((c->cr4 & CR4_UMIP) && c->cpl)
+		cpu_gp0(c);
 	opnd_set(c, i, 0, c->cr0);
 }
 
@@ -489,7 +190,7 @@ void op_lmsw(struct cpu *c, const struct insn *i)
 {
 	uint64_t v;
 
-	need_cpl0(c);
+	cpu_need_cpl0(c);
 	v = opnd_get(c, i, 0) & 0xf;
 	cr0_write(c, (c->cr0 & ~0xeull) | v); /* PE can be set, not cleared */
 }
@@ -519,7 +220,7 @@ void op_mov_dr(struct cpu *c, const struct insn *i)
 
 	if (n > 7 || ((n == 4 || n == 5) && (c->cr4 & CR4_DE)))
 		cpu_ud(c);
-	need_cpl0(c);
+	cpu_need_cpl0(c);
 	if (c->dr7 & 0x2000) { /* general detect */
 		c->dr7 &= ~0x2000ull;
 		c->dr6 |= 0x2000;
@@ -587,7 +288,7 @@ void op_stac(struct cpu *c, const struct insn *i)
 
 void op_hlt(struct cpu *c, const struct insn *i)
 {
-	need_cpl0(c);
+	cpu_need_cpl0(c);
 	c->halted = true;
 	c->shadow = false;
 	c->leave = true;
@@ -691,7 +392,7 @@ void op_invlpg(struct cpu *c, const struct insn *i)
 {
 	uint64_t ea = insn_ea(c, i), lin;
 
-	need_cpl0(c);
+	cpu_need_cpl0(c);
 	c->stat.invlpg++;
 	if (c->mode & MODE_64)
 		lin = ea + (i->seg >= SEG_FS ? c->seg[i->seg].base : 0);
@@ -707,11 +408,12 @@ void op_invpcid(struct cpu *c, const struct insn *i)
 
 	if (!vcpu_of(c)->feat.invpcid || !(c->mode & MODE_PROT))
 		cpu_ud(c);
-	need_cpl0(c);
+	cpu_need_cpl0(c);
 	lin = insn_lin(c, i, 16, false);
 	pcid = ld64(c, lin);
 	at = ld64(c, lin + 8);
-	if (type > 3 || pcid >> 12 || (type < 2 && pcid && !(c->cr4 & CR4_PCIDE)) || (type == 0 && !mmu_canonical(c, at)))
+	if (type > 3 || pcid >> 12 || (type < 2 && pcid && !(c->cr4 & CR4_PCIDE)) ||
+	    (type == 0 && !mmu_canonical(c, at)))
 		cpu_gp0(c);
 	c->leave = true;
 	/* The TLB holds the current PCID only. */
@@ -727,12 +429,12 @@ void op_invpcid(struct cpu *c, const struct insn *i)
 
 void op_wbinvd(struct cpu *c, const struct insn *i)
 {
-	need_cpl0(c);
+	cpu_need_cpl0(c);
 }
 
 void op_invd(struct cpu *c, const struct insn *i)
 {
-	need_cpl0(c);
+	cpu_need_cpl0(c);
 }
 
 /* Caches are coherent here; only the address counts. */
@@ -773,10 +475,10 @@ void op_sfence(struct cpu *c, const struct insn *i)
 
 /* ------ not there ------ */
 
-#define NOT_THERE(name)                                                                                                \
-	void op_##name(struct cpu *c, const struct insn *i)                                                            \
-	{                                                                                                              \
-		cpu_ud(c);                                                                                             \
+#define NOT_THERE(name)                                     \
+	void op_##name(struct cpu *c, const struct insn *i) \
+	{                                                   \
+		cpu_ud(c);                                  \
 	}
 NOT_THERE(ud0)
 NOT_THERE(ud1)

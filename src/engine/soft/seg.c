@@ -1,4 +1,5 @@
-/* Segmentation and modes (SDM vol. 3, chapters 3 and 5). Segment caches hold what was loaded; checks happen at each access. */
+/* Segmentation and modes (SDM vol. 3, chapters 3 and 5). Segment caches hold what was loaded; checks happen at each
+ * access. */
 #include "engine/soft/seg_int.h"
 
 #include "base/bits.h"
@@ -176,9 +177,15 @@ void stack_push(struct cpu *c, uint64_t v, unsigned size)
 	uint64_t sp = (c->r[RSP] - size) & sp_mask(c), lin = seg_lin(c, SEG_SS, sp, size, true);
 
 	switch (size) {
-	case 2: st16(c, lin, (uint16_t)v); break;
-	case 4: st32(c, lin, (uint32_t)v); break;
-	default: st64(c, lin, v); break;
+	case 2:
+		st16(c, lin, (uint16_t)v);
+		break;
+	case 4:
+		st32(c, lin, (uint32_t)v);
+		break;
+	default:
+		st64(c, lin, v);
+		break;
 	}
 	sp_set(c, sp);
 }

@@ -1,14 +1,9 @@
-/*
- * The soft engine behind the engine seam: VM, vCPUs, and the run loop, which takes events between instructions, looks at the
- * clock when the budget of instructions is used up, and sleeps in HLT.
- */
+/* The soft engine behind the engine seam: VM, memory slots, vCPUs, interrupts from the machine. The run loop is in
+ * run.c. */
 #include "engine/soft/soft_int.h"
 
 #include "base/alloc.h"
 #include "base/bits.h"
-#include "engine/soft/flags.h"
-#include "engine/soft/soft_state.h"
-#include "engine/soft/sys.h"
 #include "engine/soft/thunk.h"
 #include "x86/msr.h"
 #include "x86/tsc.h"
@@ -17,25 +12,17 @@
 #include <limits.h>
 #include <linux/futex.h>
 #include <sched.h>
-#include <stdarg.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
-#include <time.h>
 #include <unistd.h>
 
-enum { BUDGET = 20000, SPIN_MAX_US = 20, SLEEP_MAX_S = 3600, PAGE = 4096, CODE_MIB = 32 };
+enum { PAGE = 4096, CODE_MIB = 32 };
 
 static struct soft_vm *soft(struct engine_vm *vm)
 {
 	return (struct soft_vm *)vm;
-}
-
-static void poll_clear(struct cpu *c, uint32_t bits)
-{
-	__atomic_fetch_and(&c->poll, ~bits, __ATOMIC_SEQ_CST);
 }
 
 /* ------ between threads ------ */
@@ -61,24 +48,11 @@ void host_leave(struct cpu *c)
 		mmu_serve_mail(c);
 }
 
-void cpu_fail(struct cpu *c, const char *fmt, ...)
-{
-	struct engine_vcpu *v = vcpu_of(c);
-	va_list ap;
-
-	va_start(ap, fmt);
-	vsnprintf(v->why, sizeof(v->why), fmt, ap);
-	va_end(ap);
-	longjmp(v->leave_run, 1);
-}
-
 /* ------ the local APIC's way back ------ */
 
 static uint64_t apic_now(void *self)
 {
-	const struct soft_vm *vm = self;
-
-	return (vm->paused_at ? vm->paused_at : __builtin_ia32_rdtsc()) + vm->clock_base;
+	return soft_clock(self);
 }
 
 static void apic_look(void *self, unsigned cpu)
@@ -91,16 +65,19 @@ static void apic_event(void *self, unsigned cpu, enum apic_delivery what, uint8_
 	struct engine_vcpu *v = ((struct soft_vm *)self)->vcpu[cpu];
 
 	switch (what) {
-	case APIC_NMI: cpu_post(&v->cpu, POLL_NMI); break;
+	case APIC_NMI:
+		cpu_post(&v->cpu, POLL_NMI);
+		break;
 	case APIC_INIT:
-		poll_clear(&v->cpu, POLL_SIPI);
+		cpu_unpost(&v->cpu, POLL_SIPI);
 		cpu_post(&v->cpu, POLL_INIT);
 		break;
 	case APIC_SIPI:
 		__atomic_store_n(&v->sipi_vector, vector, __ATOMIC_SEQ_CST);
 		cpu_post(&v->cpu, POLL_SIPI);
 		break;
-	default: break; /* there is no SMM */
+	default:
+		break; /* there is no SMM */
 	}
 }
 
@@ -129,7 +106,8 @@ static unsigned host_cpus(void)
 	return sched_getaffinity(0, sizeof(set), &set) == 0 ? (unsigned)CPU_COUNT(&set) : 1;
 }
 
-static int soft_vm_new(struct engine_vm **out, const struct engine_host *h, const struct engine_vm_opts *o, struct err *e)
+static int soft_vm_new(struct engine_vm **out, const struct engine_host *h, const struct engine_vm_opts *o,
+		       struct err *e)
 {
 	struct soft_vm *vm;
 	bool mitigations = false;
@@ -153,8 +131,12 @@ static int soft_vm_new(struct engine_vm **out, const struct engine_host *h, cons
 	vm->clock_base = -__builtin_ia32_rdtsc();
 	vm->arch_cap = mitigations ? 0 : ARCH_CAP_SAFE;
 	vm->yield_on_pause = o->exit_on_pause || o->ncpu > host_cpus();
-	vm->apics = (struct lapic_bus){ .tick = lapic_ratio(vm->tsc_khz), .self = vm, .now = apic_now, .look = apic_look,
-					.event = apic_event, .eoi = apic_eoi };
+	vm->apics = (struct lapic_bus){ .tick = lapic_ratio(vm->tsc_khz),
+					.self = vm,
+					.now = apic_now,
+					.look = apic_look,
+					.event = apic_event,
+					.eoi = apic_eoi };
 	*out = (struct engine_vm *)vm;
 	return 0;
 }
@@ -192,7 +174,9 @@ static bool slot_make(struct ram_slot *s, const struct mem_slot *m)
 
 	if (end <= at)
 		return false;
-	*s = (struct ram_slot){ .at = at, .size = end - at, .host = m->host + (at - m->at), .id = m->id, .rom = m->rom };
+	*s = (struct ram_slot){
+		.at = at, .size = end - at, .host = m->host + (at - m->at), .id = m->id, .rom = m->rom
+	};
 	return true;
 }
 
@@ -205,7 +189,8 @@ static int slot_add(struct ram_map *map, const struct mem_slot *m, struct err *e
 		return 0;
 	if (map->n == RAM_SLOTS_MAX)
 		return err_set(e, -ENOSPC, "more than %d pieces of RAM and ROM", RAM_SLOTS_MAX);
-	s.pages = mmap(NULL, pages_bytes(&s), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	s.pages =
+		mmap(NULL, pages_bytes(&s), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (s.pages == MAP_FAILED)
 		return err_sys(e, -errno, "code map of %llu MiB of RAM", (unsigned long long)(s.size >> 20));
 	while (n < map->n && map->slot[n].at < s.at)
@@ -346,8 +331,14 @@ static int soft_vcpu_new(struct engine_vm *evm, unsigned id, struct engine_vcpu 
 {
 	struct soft_vm *vm = soft(evm);
 	struct engine_vcpu *v = aligned_alloc(64, round_up(sizeof(*v), 64));
-	struct cpuid_opts o = { .vcpu = id, .ncpu = vm->opts.ncpu, .topo = { 1, 1, 1 }, .phys_bits = vm->opts.phys_bits,
-				.x2apic = vm->opts.x2apic, .tsc_deadline = true, .tsc_khz = vm->tsc_khz, .conf = vm->opts.conf };
+	struct cpuid_opts o = { .vcpu = id,
+				.ncpu = vm->opts.ncpu,
+				.topo = { 1, 1, 1 },
+				.phys_bits = vm->opts.phys_bits,
+				.x2apic = vm->opts.x2apic,
+				.tsc_deadline = true,
+				.tsc_khz = vm->tsc_khz,
+				.conf = vm->opts.conf };
 	int rc;
 
 	if (!v)
@@ -407,8 +398,9 @@ static void soft_kick(struct engine_vcpu *v)
 
 static void soft_event(struct engine_vcpu *v, enum vcpu_event ev, uint8_t arg)
 {
-	static const enum apic_delivery as[] = { [VCPU_INIT] = APIC_INIT, [VCPU_SIPI] = APIC_SIPI, [VCPU_NMI] = APIC_NMI,
-						 [VCPU_SMI] = APIC_SMI };
+	static const enum apic_delivery as[] = {
+		[VCPU_INIT] = APIC_INIT, [VCPU_SIPI] = APIC_SIPI, [VCPU_NMI] = APIC_NMI, [VCPU_SMI] = APIC_SMI
+	};
 
 	apic_event(v->cpu.vm, v->cpu.id, as[ev], arg);
 }
@@ -416,7 +408,7 @@ static void soft_event(struct engine_vcpu *v, enum vcpu_event ev, uint8_t arg)
 static void soft_reset(struct engine_vcpu *v, bool bsp)
 {
 	v->bsp = bsp;
-	poll_clear(&v->cpu, POLL_IRQ | POLL_NMI | POLL_INIT | POLL_SIPI | POLL_TIMER);
+	cpu_unpost(&v->cpu, POLL_IRQ | POLL_NMI | POLL_INIT | POLL_SIPI | POLL_TIMER);
 	cpu_reset(&v->cpu, true);
 }
 
@@ -485,306 +477,6 @@ static void soft_paused(struct engine_vm *evm, bool paused)
 	for (unsigned n = 0; n < SOFT_CPUS_MAX; n++)
 		if (vm->vcpu[n])
 			vm->vcpu[n]->cpu.tsc_offset = vm->clock_base + vm->vcpu[n]->tsc_adjust;
-}
-
-/* ------ the run loop: events ------ */
-
-static void clock_look(struct cpu *c)
-{
-	if (c->lapic->due)
-		lapic_tick(c->lapic, apic_now(c->vm));
-}
-
-static void start_up(struct engine_vcpu *v)
-{
-	struct cpu *c = &v->cpu;
-	uint8_t vector = __atomic_load_n(&v->sipi_vector, __ATOMIC_SEQ_CST);
-
-	if (!c->wait_sipi)
-		return;
-	c->wait_sipi = false;
-	c->seg[SEG_CS].sel = (uint16_t)(vector << 8);
-	c->seg[SEG_CS].base = (uint32_t)vector << 12;
-	c->rip = 0;
-	cpu_mode_changed(c);
-}
-
-/* Vector from the 8259 pair, or -1. Only the boot processor is wired to it. */
-static int extint_take(struct engine_vcpu *v)
-{
-	struct cpu *c = &v->cpu;
-	int vector;
-
-	if (!v->bsp || !__atomic_load_n(&c->vm->extint, __ATOMIC_SEQ_CST) || !lapic_takes_extint(c->lapic))
-		return -1;
-	host_enter(c);
-	vector = c->vm->host.intack(c->vm->host.self, c->id);
-	host_leave(c);
-	return vector;
-}
-
-/* Delivers an interrupt if there is one and it may come. */
-static void irq_look(struct engine_vcpu *v)
-{
-	struct cpu *c = &v->cpu;
-	int vector;
-
-	if (!(c->fl & FL_IF) || c->shadow || c->wait_sipi)
-		return;
-	vector = lapic_pending(c->lapic);
-	if (vector >= 0)
-		lapic_accept(c->lapic, (unsigned)vector);
-	else
-		vector = extint_take(v);
-	if (vector < 0) {
-		v->irq_held = false;
-		return;
-	}
-	c->stat.irqs++;
-	cpu_deliver_event(c, (unsigned)vector, EV_EXTERNAL, false, 0);
-}
-
-static void nmi_look(struct engine_vcpu *v)
-{
-	struct cpu *c = &v->cpu;
-
-	if (c->nmi_blocked || c->shadow || c->wait_sipi)
-		return;
-	c->nmi_pending = false;
-	c->nmi_blocked = true;
-	c->stat.nmis++;
-	cpu_deliver_event(c, EXC_NMI, EV_NMI, false, 0);
-}
-
-/* What other threads have set in c->poll. True: run returns RUN_KICKED. */
-static bool poll_serve(struct engine_vcpu *v)
-{
-	struct cpu *c = &v->cpu;
-	uint32_t p = __atomic_load_n(&c->poll, __ATOMIC_SEQ_CST);
-
-	if (p & POLL_KICK) {
-		poll_clear(c, POLL_KICK);
-		c->stat.kicks++;
-		return true;
-	}
-	if (p & POLL_MAIL)
-		mmu_serve_mail(c);
-	poll_clear(c, p & (POLL_MAIL | POLL_INIT | POLL_SIPI | POLL_NMI | POLL_IRQ | POLL_TIMER));
-	if (__atomic_load_n(&v->mail.posted, __ATOMIC_SEQ_CST) != v->mail.served)
-		mmu_serve_mail(c);
-	if (p & POLL_INIT) {
-		cpu_reset(c, false);
-		c->wait_sipi = !v->bsp;
-	}
-	if (p & POLL_SIPI)
-		start_up(v);
-	if (p & POLL_NMI)
-		c->nmi_pending = true;
-	if (p & POLL_IRQ)
-		v->irq_held = true;
-	if (p & POLL_TIMER)
-		clock_look(c);
-	return false;
-}
-
-/* ------ the run loop: sleep ------ */
-
-static uint64_t us_to_tsc(const struct soft_vm *vm, uint64_t us)
-{
-	return us * vm->tsc_khz / 1000;
-}
-
-static void futex_sleep(struct engine_vcpu *v, uint64_t due)
-{
-	struct cpu *c = &v->cpu;
-	struct timespec t, *limit = NULL;
-
-	if (due) {
-		uint64_t now = apic_now(c->vm), left = due > now ? due - now : 0, ns;
-
-		if (left > c->vm->tsc_khz * 1000 * SLEEP_MAX_S)
-			left = c->vm->tsc_khz * 1000 * SLEEP_MAX_S;
-		ns = (uint64_t)((unsigned __int128)left * 1000000 / c->vm->tsc_khz);
-		t = (struct timespec){ .tv_sec = (time_t)(ns / 1000000000), .tv_nsec = (long)(ns % 1000000000) };
-		limit = &t;
-	}
-	__atomic_store_n(&v->asleep, 1, __ATOMIC_SEQ_CST);
-	syscall(SYS_futex, &c->poll, FUTEX_WAIT_PRIVATE, 0, limit, NULL, 0);
-	__atomic_store_n(&v->asleep, 0, __ATOMIC_SEQ_CST);
-}
-
-/* Until something is posted or the timer is due. A short spin first if the last sleeps were short: to wake a thread is dear. */
-static void sleep_until_event(struct engine_vcpu *v)
-{
-	struct cpu *c = &v->cpu;
-	uint64_t start = __builtin_ia32_rdtsc(), due = c->wait_sipi ? 0 : c->lapic->due, slept;
-	uint64_t max = c->vm->yield_on_pause ? 0 : us_to_tsc(c->vm, SPIN_MAX_US);
-
-	host_enter(c);
-	while (!__atomic_load_n(&c->poll, __ATOMIC_SEQ_CST) && __builtin_ia32_rdtsc() - start < v->spin_tsc &&
-	       !(due && apic_now(c->vm) >= due))
-		__builtin_ia32_pause();
-	if (!__atomic_load_n(&c->poll, __ATOMIC_SEQ_CST) && !(due && apic_now(c->vm) >= due))
-		futex_sleep(v, due);
-	host_leave(c);
-	slept = __builtin_ia32_rdtsc() - start;
-	if (slept < 2 * max)
-		v->spin_tsc = v->spin_tsc * 2 + max / 16 > max ? max : v->spin_tsc * 2 + max / 16;
-	else
-		v->spin_tsc /= 2;
-}
-
-/* ------ the run loop: single steps ------ */
-
-static bool code_breakpoints(const struct cpu *c)
-{
-	if (LIKELY(!(c->dr7 & 0xff)))
-		return false;
-	for (unsigned n = 0; n < 4; n++)
-		if ((c->dr7 >> n * 2 & 3) && !(c->dr7 >> (16 + n * 4) & 3))
-			return true;
-	return false;
-}
-
-static bool must_step(const struct engine_vcpu *v)
-{
-	const struct cpu *c = &v->cpu;
-
-	return (c->fl & FL_TF) || c->shadow || v->debug_step || v->nbreak || v->watching || code_breakpoints(c);
-}
-
-static void db_raise(struct cpu *c, uint32_t bits)
-{
-	c->dr6 = (c->dr6 & ~0xfull) | bits;
-	cpu_raise(c, EXC_DB);
-}
-
-static void instruction_breakpoints(struct cpu *c)
-{
-	uint64_t lin = c->seg[SEG_CS].base + c->rip;
-	uint32_t hit = 0;
-
-	if (c->fl & FL_RF)
-		return;
-	for (unsigned n = 0; n < 4; n++)
-		if ((c->dr7 >> n * 2 & 3) && !(c->dr7 >> (16 + n * 4) & 3) && c->dr[n] == lin)
-			hit |= BIT(n);
-	if (hit)
-		db_raise(c, hit);
-}
-
-static bool plan_hit(const struct engine_vcpu *v)
-{
-	for (unsigned n = 0; n < v->nbreak; n++)
-		if (v->brk[n] == v->cpu.seg[SEG_CS].base + v->cpu.rip)
-			return true;
-	return false;
-}
-
-/* One instruction with everything that can be armed around it. True: RUN_DEBUG. */
-static bool step(struct engine_vcpu *v)
-{
-	struct cpu *c = &v->cpu;
-	bool tf = c->fl & FL_TF;
-	bool resume = v->debug_resume;
-
-	v->debug_resume = false;
-	if (!resume && plan_hit(v))
-		return true;
-	if (code_breakpoints(c))
-		instruction_breakpoints(c);
-	c->fl &= ~(uint32_t)FL_RF;
-	c->shadow = c->leave = v->ss_shadow = v->no_step_trap = false;
-	interp_step(c);
-	if (tf && !v->no_step_trap)
-		v->db_pending |= 0x4000;
-	/* A MOV SS keeps traps back until after the next instruction. */
-	if (v->db_pending && !v->ss_shadow) {
-		uint32_t bits = v->db_pending;
-
-		v->db_pending = 0;
-		db_raise(c, bits);
-	}
-	return v->debug_step && !c->shadow;
-}
-
-/* ------ the run loop ------ */
-
-static enum run_result loop_once(struct engine_vcpu *v, bool *again)
-{
-	struct cpu *c = &v->cpu;
-
-	*again = false;
-	if (v->shutdown)
-		return RUN_TRIPLE_FAULT;
-	if (__atomic_load_n(&c->poll, __ATOMIC_SEQ_CST) && poll_serve(v))
-		return RUN_KICKED;
-	*again = true;
-	if (c->halted || c->budget <= 0) {
-		clock_look(c);
-		if (c->budget <= 0) {
-			c->stat.insns += (uint64_t)(BUDGET - c->budget);
-			c->budget = BUDGET;
-		}
-	}
-	if (__atomic_load_n(&c->poll, __ATOMIC_SEQ_CST))
-		return RUN_KICKED; /* again: the clock or the mail had news */
-	if (c->nmi_pending)
-		nmi_look(v);
-	if (v->irq_held)
-		irq_look(v);
-	if (c->wait_sipi) {
-		sleep_until_event(v);
-	} else if (c->halted) {
-		if (!(c->fl & FL_IF) && !c->nmi_pending && !v->halt_told) {
-			v->halt_told = true;
-			*again = false;
-			return RUN_HALTED;
-		}
-		sleep_until_event(v);
-	} else if (UNLIKELY(must_step(v))) {
-		if (step(v)) {
-			*again = false;
-			return RUN_DEBUG;
-		}
-	} else {
-		c->leave = false;
-		interp_run(c);
-	}
-	return RUN_KICKED;
-}
-
-static enum run_result run_loop(struct engine_vcpu *v)
-{
-	struct cpu *c = &v->cpu;
-	enum run_result r;
-	bool again;
-
-	if (setjmp(c->unwind)) {
-		if (c->vm->parker == c->id + 1)
-			world_go(c);
-		if (!cpu_take_exception(c))
-			v->shutdown = true;
-	}
-	do
-		r = loop_once(v, &again);
-	while (again);
-	return r;
-}
-
-static enum run_result soft_run(struct engine_vcpu *v)
-{
-	enum run_result r;
-
-	thunk_thread_enter();
-	host_leave(&v->cpu);
-	if (setjmp(v->leave_run))
-		r = RUN_FAILED;
-	else
-		r = run_loop(v);
-	v->debug_resume |= r == RUN_DEBUG;
-	host_enter(&v->cpu);
-	return r;
 }
 
 const struct engine_ops engine_soft = {

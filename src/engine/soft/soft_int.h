@@ -1,11 +1,11 @@
 /*
  * The soft engine's VM and what its vCPUs show to other threads.
  *
- * A vCPU is either running (it may hold host pointers into guest memory, tags and decoded code) or stopped (outside run, in a
- * host callback, asleep in HLT). Whoever changes what a running vCPU may rely on posts mail, then waits until the mail is served
- * or the vCPU is seen stopped. On its way back to running a vCPU publishes that first and looks at its mail then, so one of the
- * two always sees the other (both sides have a full barrier between their store and their load).
- * Whoever waits while running serves its own mail meanwhile: two waiters cannot block each other.
+ * A vCPU is either running (it may hold host pointers into guest memory, tags and decoded code) or stopped (outside
+ * run, in a host callback, asleep in HLT). Whoever changes what a running vCPU may rely on posts mail, then waits until
+ * the mail is served or the vCPU is seen stopped. On its way back to running a vCPU publishes that first and looks at
+ * its mail then, so one of the two always sees the other (both sides have a full barrier between their store and their
+ * load). Whoever waits while running serves its own mail meanwhile: two waiters cannot block each other.
  */
 #ifndef ENGINE_SOFT_SOFT_INT_H
 #define ENGINE_SOFT_SOFT_INT_H
@@ -23,7 +23,7 @@ struct ram_slot {
 	uint64_t size;
 	uint8_t *host;
 	struct code_page *pages; /* one a page; zero pages of an anonymous mapping until something is marked */
-	uint64_t *dirty;         /* a bit a page, or NULL while nobody asks */
+	uint64_t *dirty;	 /* a bit a page, or NULL while nobody asks */
 	unsigned id;
 	bool rom;
 };
@@ -35,9 +35,9 @@ struct ram_map { /* sorted by address; replaced as a whole */
 };
 
 enum mail_flag {
-	MAIL_FLUSH = 1,    /* whole TLB */
+	MAIL_FLUSH = 1,	   /* whole TLB */
 	MAIL_CODE_ALL = 2, /* all decoded code */
-	MAIL_PARK = 4,     /* wait until vm->parker is nobody */
+	MAIL_PARK = 4,	   /* wait until vm->parker is nobody */
 };
 
 struct mailbox {
@@ -64,49 +64,49 @@ struct engine_vcpu {
 	struct cpu_feat feat;
 	struct cpuid_table table;
 	bool bsp;
-	bool halt_told;        /* RUN_HALTED was returned for this HLT */
-	bool irq_held;         /* an interrupt may wait behind IF=0 or a shadow */
-	bool watching;         /* DR7 has a data breakpoint: its pages get no tags */
+	bool halt_told; /* RUN_HALTED was returned for this HLT */
+	bool irq_held;	/* an interrupt may wait behind IF=0 or a shadow */
+	bool watching;	/* DR7 has a data breakpoint: its pages get no tags */
 	bool debug_step;
-	bool debug_resume;     /* the plan's breakpoint at RIP was reported already */
-	bool shutdown;         /* after a triple fault */
+	bool debug_resume; /* the plan's breakpoint at RIP was reported already */
+	bool shutdown;	   /* after a triple fault */
 	unsigned nbreak;
 	uint64_t brk[4];
-	uint32_t db_pending;   /* DR6 bits of traps due after this instruction */
-	bool ss_shadow;        /* cpu.shadow comes from a load of SS: traps wait too */
-	bool no_step_trap;     /* the instruction cleared TF on its way into a handler (INT, SYSCALL) */
-	bool delivering;       /* fault.c: between the choice of an event and its handler's first instruction */
+	uint32_t db_pending; /* DR6 bits of traps due after this instruction */
+	bool ss_shadow;	     /* cpu.shadow comes from a load of SS: traps wait too */
+	bool no_step_trap;   /* the instruction cleared TF on its way into a handler (INT, SYSCALL) */
+	bool delivering;     /* fault.c: between the choice of an event and its handler's first instruction */
 	uint8_t deliver_vector, deliver_src;
-	gpa_t page[TLBS][TLB_SIZE]; /* mmu.c: the physical page behind each TLB entry, and PAGE_SLOW_WRITES */
+	gpa_t page[TLBS][TLB_SIZE];	    /* mmu.c: the physical page behind each TLB entry, and PAGE_SLOW_WRITES */
 	uint64_t large_2m[64], large_1g[8]; /* mmu.c: a bit for each (hashed) region that has entries of large pages */
-	uint64_t spin_tsc;     /* adaptive spin before sleep */
+	uint64_t spin_tsc;		    /* adaptive spin before sleep */
 	uint32_t pause_count;
-	uint64_t tsc_adjust;   /* IA32_TSC_ADJUST; cpu.tsc_offset = vm->clock_base + this */
+	uint64_t tsc_adjust; /* IA32_TSC_ADJUST; cpu.tsc_offset = vm->clock_base + this */
 	char why[200];
-	jmp_buf leave_run;     /* engine failure: out of anything */
+	jmp_buf leave_run; /* engine failure: out of anything */
 	/* Below: other threads. */
 	struct mailbox mail __attribute__((aligned(64)));
-	uint32_t running;      /* 0: stopped */
-	uint32_t asleep;       /* in futex wait on cpu.poll */
+	uint32_t running; /* 0: stopped */
+	uint32_t asleep;  /* in futex wait on cpu.poll */
 	uint8_t sipi_vector;
 };
 
 struct soft_vm {
 	struct engine_host host;
 	struct engine_vm_opts opts;
-	struct ram_map *map;      /* running vCPUs read it; other threads with map_lock */
+	struct ram_map *map; /* running vCPUs read it; other threads with map_lock */
 	struct lock map_lock;
 	struct engine_vcpu *vcpu[SOFT_CPUS_MAX];
 	struct lapic_bus apics;
 	uint64_t tsc_khz;
-	uint64_t clock_base;      /* VM clock in TSC ticks = host TSC + this; stands still while paused */
-	uint64_t paused_at;       /* host TSC, 0: not paused */
-	uint32_t holders_lock;    /* codepage.c; spun on */
-	uint32_t parker;          /* 1 + vCPU that has stopped the world, 0: nobody */
-	bool extint;              /* INTR of the 8259 pair */
-	size_t code_bytes;        /* decoded code of a vCPU */
-	uint64_t arch_cap;        /* IA32_ARCH_CAPABILITIES */
-	bool yield_on_pause;      /* the host has fewer processors than the guest, or -P */
+	uint64_t clock_base;   /* VM clock in TSC ticks = host TSC + this; stands still while paused */
+	uint64_t paused_at;    /* host TSC, 0: not paused */
+	uint32_t holders_lock; /* codepage.c; spun on */
+	uint32_t parker;       /* 1 + vCPU that has stopped the world, 0: nobody */
+	bool extint;	       /* INTR of the 8259 pair */
+	size_t code_bytes;     /* decoded code of a vCPU */
+	uint64_t arch_cap;     /* IA32_ARCH_CAPABILITIES */
+	bool yield_on_pause;   /* the host has fewer processors than the guest, or -P */
 };
 
 static inline struct engine_vcpu *vcpu_of(struct cpu *c)
@@ -114,13 +114,44 @@ static inline struct engine_vcpu *vcpu_of(struct cpu *c)
 	return container_of(c, struct engine_vcpu, cpu);
 }
 
+static inline void cpu_unpost(struct cpu *c, uint32_t poll_bits)
+{
+	__atomic_fetch_and(&c->poll, ~poll_bits, __ATOMIC_SEQ_CST);
+}
+
+/* The VM's clock in TSC ticks; stands still while paused. */
+static inline uint64_t soft_clock(const struct soft_vm *vm)
+{
+	return (vm->paused_at ? vm->paused_at : __builtin_ia32_rdtsc()) + vm->clock_base;
+}
+
+/* #GP(0) above CPL 0; #UD outside protected mode. */
+static inline void cpu_need_cpl0(struct cpu *c)
+{
+	if (c->cpl)
+		cpu_gp0(c);
+}
+
+static inline void cpu_need_prot(struct cpu *c)
+{
+	if (!(c->mode & MODE_PROT))
+		cpu_ud(c);
+}
+
 /* ------ soft.c ------ */
 void cpu_post(struct cpu *c, uint32_t poll_bits); /* any thread: sets bits of c->poll and wakes */
 /* Brackets of anything that may block or run long: between them the vCPU counts as stopped. */
 void host_enter(struct cpu *c);
 void host_leave(struct cpu *c);
+
+/* ------ run.c ------ */
+enum run_result soft_run(struct engine_vcpu *v);
 /* The VM cannot go on: run returns RUN_FAILED with this text. */
 NORETURN void cpu_fail(struct cpu *c, const char *fmt, ...) PRINTF(2, 3);
+
+/* ------ soft_state.c ------ */
+int soft_get(struct engine_vcpu *v, unsigned groups, struct x86_state *s);
+int soft_set(struct engine_vcpu *v, unsigned groups, const struct x86_state *s);
 void cpu_reset(struct cpu *c, bool power_up);
 void cpu_features(struct engine_vcpu *v);
 
@@ -128,7 +159,7 @@ void cpu_features(struct engine_vcpu *v);
 void cpu_dr7_set(struct cpu *c, uint64_t v);
 
 /* ------ op_msr.c ------ */
-bool cpu_msr_read(struct cpu *c, uint32_t index, uint64_t *v);  /* false: #GP */
+bool cpu_msr_read(struct cpu *c, uint32_t index, uint64_t *v); /* false: #GP */
 bool cpu_msr_write(struct cpu *c, uint32_t index, uint64_t v);
 void cpu_tsc_adjust_set(struct cpu *c, uint64_t adjust);
 void cpu_deadline_set(struct cpu *c, uint64_t guest); /* IA32_TSC_DEADLINE */

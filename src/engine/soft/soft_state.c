@@ -1,4 +1,5 @@
-#include "engine/soft/soft_state.h"
+/* Between struct cpu and x86_state; reset; what the CPUID table means for the engine. */
+#include "engine/soft/soft_int.h"
 
 #include "base/bits.h"
 #include "engine/soft/flags.h"

@@ -1,6 +1,6 @@
 /*
- * What the exec functions need of the system side: ports, and changes of RFLAGS bits that mean something to the run loop.
- * c->rip must be valid: all of these may raise.
+ * What the exec functions need of the system side: ports, and changes of RFLAGS bits that mean something to the run
+ * loop. c->rip must be valid: all of these may raise.
  */
 #ifndef ENGINE_SOFT_SYS_H
 #define ENGINE_SOFT_SYS_H
@@ -9,12 +9,14 @@
 
 /* IOPL, and behind it the TSS's permission map; raises #GP(0). */
 void sys_io_check(struct cpu *c, uint16_t port, unsigned size);
-/* A port access of 1, 2 or 4 bytes, already checked. Other threads may change the TLB meanwhile: keep no host pointer. */
+/* A port access of 1, 2 or 4 bytes, already checked. Other threads may change the TLB meanwhile: keep no host pointer.
+ */
 uint64_t sys_in(struct cpu *c, uint16_t port, unsigned size);
 void sys_out(struct cpu *c, uint16_t port, unsigned size, uint64_t v);
 
-/* cpu_set_flags for any bits (POPF, IRET, STI, STAC): then TLB set and mode follow AC and VM, and c->leave is set when the run
- * loop has to look: TF came on, or IF came on while an interrupt waits. The caller has checked what may be changed. */
+/* cpu_set_flags for any bits (POPF, IRET, STI, STAC): then TLB set and mode follow AC and VM, and c->leave is set when
+ * the run loop has to look: TF came on, or IF came on while an interrupt waits. The caller has checked what may be
+ * changed. */
 void sys_set_flags(struct cpu *c, uint32_t v, uint32_t mask);
 
 /* Guest time stamp counter. */

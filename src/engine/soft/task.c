@@ -1,6 +1,7 @@
 /*
- * Hardware task switches (SDM vol. 3, chapter 8): 32-bit and 16-bit TSS, by JMP, CALL, IRET, a task gate or an event. The old
- * task is saved after all checks of the new TSS; what is wrong with the new task's segments is #TS in the new task.
+ * Hardware task switches (SDM vol. 3, chapter 8): 32-bit and 16-bit TSS, by JMP, CALL, IRET, a task gate or an event.
+ * The old task is saved after all checks of the new TSS; what is wrong with the new task's segments is #TS in the new
+ * task.
  */
 #include "engine/soft/flags.h"
 #include "engine/soft/seg_int.h"

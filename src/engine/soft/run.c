@@ -1,0 +1,329 @@
+/*
+ * The run loop: takes events between instructions, looks at the clock when the budget of instructions is used up, steps
+ * where something is armed (TF, DR7, a debugger's plan, a shadow), and sleeps in HLT.
+ */
+#include "engine/soft/soft_int.h"
+
+#include "base/bits.h"
+#include "engine/soft/thunk.h"
+
+#include <linux/futex.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { BUDGET = 20000, SPIN_MAX_US = 20, SLEEP_MAX_S = 3600 };
+
+/* ------ events ------ */
+
+static void clock_look(struct cpu *c)
+{
+	if (c->lapic->due)
+		lapic_tick(c->lapic, soft_clock(c->vm));
+}
+
+static void start_up(struct engine_vcpu *v)
+{
+	struct cpu *c = &v->cpu;
+	uint8_t vector = __atomic_load_n(&v->sipi_vector, __ATOMIC_SEQ_CST);
+
+	if (!c->wait_sipi)
+		return;
+	c->wait_sipi = false;
+	c->seg[SEG_CS].sel = (uint16_t)(vector << 8);
+	c->seg[SEG_CS].base = (uint32_t)vector << 12;
+	c->rip = 0;
+	cpu_mode_changed(c);
+}
+
+/* Vector from the 8259 pair, or -1. Only the boot processor is wired to it. */
+static int extint_take(struct engine_vcpu *v)
+{
+	struct cpu *c = &v->cpu;
+	int vector;
+
+	if (!v->bsp || !__atomic_load_n(&c->vm->extint, __ATOMIC_SEQ_CST) || !lapic_takes_extint(c->lapic))
+		return -1;
+	host_enter(c);
+	vector = c->vm->host.intack(c->vm->host.self, c->id);
+	host_leave(c);
+	return vector;
+}
+
+/* Delivers an interrupt if there is one and it may come. */
+static void irq_look(struct engine_vcpu *v)
+{
+	struct cpu *c = &v->cpu;
+	int vector;
+
+	if (!(c->fl & FL_IF) || c->shadow || c->wait_sipi)
+		return;
+	vector = lapic_pending(c->lapic);
+	if (vector >= 0)
+		lapic_accept(c->lapic, (unsigned)vector);
+	else
+		vector = extint_take(v);
+	if (vector < 0) {
+		v->irq_held = false;
+		return;
+	}
+	c->stat.irqs++;
+	cpu_deliver_event(c, (unsigned)vector, EV_EXTERNAL, false, 0);
+}
+
+static void nmi_look(struct engine_vcpu *v)
+{
+	struct cpu *c = &v->cpu;
+
+	if (c->nmi_blocked || c->shadow || c->wait_sipi)
+		return;
+	c->nmi_pending = false;
+	c->nmi_blocked = true;
+	c->stat.nmis++;
+	cpu_deliver_event(c, EXC_NMI, EV_NMI, false, 0);
+}
+
+/* What other threads have set in c->poll. True: run returns RUN_KICKED. */
+static bool poll_serve(struct engine_vcpu *v)
+{
+	struct cpu *c = &v->cpu;
+	uint32_t p = __atomic_load_n(&c->poll, __ATOMIC_SEQ_CST);
+
+	if (p & POLL_KICK) {
+		cpu_unpost(c, POLL_KICK);
+		c->stat.kicks++;
+		return true;
+	}
+	if (p & POLL_MAIL)
+		mmu_serve_mail(c);
+	cpu_unpost(c, p & (POLL_MAIL | POLL_INIT | POLL_SIPI | POLL_NMI | POLL_IRQ | POLL_TIMER));
+	if (__atomic_load_n(&v->mail.posted, __ATOMIC_SEQ_CST) != v->mail.served)
+		mmu_serve_mail(c);
+	if (p & POLL_INIT) {
+		cpu_reset(c, false);
+		c->wait_sipi = !v->bsp;
+	}
+	if (p & POLL_SIPI)
+		start_up(v);
+	if (p & POLL_NMI)
+		c->nmi_pending = true;
+	if (p & POLL_IRQ)
+		v->irq_held = true;
+	if (p & POLL_TIMER)
+		clock_look(c);
+	return false;
+}
+
+/* ------ sleep ------ */
+
+static uint64_t us_to_tsc(const struct soft_vm *vm, uint64_t us)
+{
+	return us * vm->tsc_khz / 1000;
+}
+
+static void futex_sleep(struct engine_vcpu *v, uint64_t due)
+{
+	struct cpu *c = &v->cpu;
+	struct timespec t, *limit = NULL;
+
+	if (due) {
+		uint64_t now = soft_clock(c->vm), left = due > now ? due - now : 0, ns;
+
+		if (left > c->vm->tsc_khz * 1000 * SLEEP_MAX_S)
+			left = c->vm->tsc_khz * 1000 * SLEEP_MAX_S;
+		ns = (uint64_t)((unsigned __int128)left * 1000000 / c->vm->tsc_khz);
+		t = (struct timespec){ .tv_sec = (time_t)(ns / 1000000000), .tv_nsec = (long)(ns % 1000000000) };
+		limit = &t;
+	}
+	__atomic_store_n(&v->asleep, 1, __ATOMIC_SEQ_CST);
+	syscall(SYS_futex, &c->poll, FUTEX_WAIT_PRIVATE, 0, limit, NULL, 0);
+	__atomic_store_n(&v->asleep, 0, __ATOMIC_SEQ_CST);
+}
+
+/* Until something is posted or the timer is due. A short spin first if the last sleeps were short: to wake a thread is
+ * dear. */
+static void sleep_until_event(struct engine_vcpu *v)
+{
+	struct cpu *c = &v->cpu;
+	uint64_t start = __builtin_ia32_rdtsc(), due = c->wait_sipi ? 0 : c->lapic->due, slept;
+	uint64_t max = c->vm->yield_on_pause ? 0 : us_to_tsc(c->vm, SPIN_MAX_US);
+
+	host_enter(c);
+	while (!__atomic_load_n(&c->poll, __ATOMIC_SEQ_CST) && __builtin_ia32_rdtsc() - start < v->spin_tsc &&
+	       !(due && soft_clock(c->vm) >= due))
+		__builtin_ia32_pause();
+	if (!__atomic_load_n(&c->poll, __ATOMIC_SEQ_CST) && !(due && soft_clock(c->vm) >= due))
+		futex_sleep(v, due);
+	host_leave(c);
+	slept = __builtin_ia32_rdtsc() - start;
+	if (slept < 2 * max)
+		v->spin_tsc = v->spin_tsc * 2 + max / 16 > max ? max : v->spin_tsc * 2 + max / 16;
+	else
+		v->spin_tsc /= 2;
+}
+
+/* ------ single steps ------ */
+
+static bool code_breakpoints(const struct cpu *c)
+{
+	if (LIKELY(!(c->dr7 & 0xff)))
+		return false;
+	for (unsigned n = 0; n < 4; n++)
+		if ((c->dr7 >> n * 2 & 3) && !(c->dr7 >> (16 + n * 4) & 3))
+			return true;
+	return false;
+}
+
+static bool must_step(const struct engine_vcpu *v)
+{
+	const struct cpu *c = &v->cpu;
+
+	return (c->fl & FL_TF) || c->shadow || v->debug_step || v->nbreak || v->watching || code_breakpoints(c);
+}
+
+static void db_raise(struct cpu *c, uint32_t bits)
+{
+	c->dr6 = (c->dr6 & ~0xfull) | bits;
+	cpu_raise(c, EXC_DB);
+}
+
+static void instruction_breakpoints(struct cpu *c)
+{
+	uint64_t lin = c->seg[SEG_CS].base + c->rip;
+	uint32_t hit = 0;
+
+	if (c->fl & FL_RF)
+		return;
+	for (unsigned n = 0; n < 4; n++)
+		if ((c->dr7 >> n * 2 & 3) && !(c->dr7 >> (16 + n * 4) & 3) && c->dr[n] == lin)
+			hit |= BIT(n);
+	if (hit)
+		db_raise(c, hit);
+}
+
+static bool plan_hit(const struct engine_vcpu *v)
+{
+	for (unsigned n = 0; n < v->nbreak; n++)
+		if (v->brk[n] == v->cpu.seg[SEG_CS].base + v->cpu.rip)
+			return true;
+	return false;
+}
+
+/* One instruction with everything that can be armed around it. True: RUN_DEBUG. */
+static bool step(struct engine_vcpu *v)
+{
+	struct cpu *c = &v->cpu;
+	bool tf = c->fl & FL_TF;
+	bool resume = v->debug_resume;
+
+	v->debug_resume = false;
+	if (!resume && plan_hit(v))
+		return true;
+	if (code_breakpoints(c))
+		instruction_breakpoints(c);
+	c->fl &= ~(uint32_t)FL_RF;
+	c->shadow = c->leave = v->ss_shadow = v->no_step_trap = false;
+	interp_step(c);
+	if (tf && !v->no_step_trap)
+		v->db_pending |= 0x4000;
+	/* A MOV SS keeps traps back until after the next instruction. */
+	if (v->db_pending && !v->ss_shadow) {
+		uint32_t bits = v->db_pending;
+
+		v->db_pending = 0;
+		db_raise(c, bits);
+	}
+	return v->debug_step && !c->shadow;
+}
+
+/* ------ the loop ------ */
+
+void cpu_fail(struct cpu *c, const char *fmt, ...)
+{
+	struct engine_vcpu *v = vcpu_of(c);
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(v->why, sizeof(v->why), fmt, ap);
+	va_end(ap);
+	longjmp(v->leave_run, 1);
+}
+
+static enum run_result loop_once(struct engine_vcpu *v, bool *again)
+{
+	struct cpu *c = &v->cpu;
+
+	*again = false;
+	if (v->shutdown)
+		return RUN_TRIPLE_FAULT;
+	if (__atomic_load_n(&c->poll, __ATOMIC_SEQ_CST) && poll_serve(v))
+		return RUN_KICKED;
+	*again = true;
+	if (c->halted || c->budget <= 0) {
+		clock_look(c);
+		if (c->budget <= 0) {
+			c->stat.insns += (uint64_t)(BUDGET - c->budget);
+			c->budget = BUDGET;
+		}
+	}
+	if (__atomic_load_n(&c->poll, __ATOMIC_SEQ_CST))
+		return RUN_KICKED; /* again: the clock or the mail had news */
+	if (c->nmi_pending)
+		nmi_look(v);
+	if (v->irq_held)
+		irq_look(v);
+	if (c->wait_sipi) {
+		sleep_until_event(v);
+	} else if (c->halted) {
+		if (!(c->fl & FL_IF) && !c->nmi_pending && !v->halt_told) {
+			v->halt_told = true;
+			*again = false;
+			return RUN_HALTED;
+		}
+		sleep_until_event(v);
+	} else if (UNLIKELY(must_step(v))) {
+		if (step(v)) {
+			*again = false;
+			return RUN_DEBUG;
+		}
+	} else {
+		c->leave = false;
+		interp_run(c);
+	}
+	return RUN_KICKED;
+}
+
+static enum run_result run_loop(struct engine_vcpu *v)
+{
+	struct cpu *c = &v->cpu;
+	enum run_result r;
+	bool again;
+
+	if (setjmp(c->unwind)) {
+		if (c->vm->parker == c->id + 1)
+			world_go(c);
+		if (!cpu_take_exception(c))
+			v->shutdown = true;
+	}
+	do
+		r = loop_once(v, &again);
+	while (again);
+	return r;
+}
+
+enum run_result soft_run(struct engine_vcpu *v)
+{
+	enum run_result r;
+
+	thunk_thread_enter();
+	host_leave(&v->cpu);
+	if (setjmp(v->leave_run))
+		r = RUN_FAILED;
+	else
+		r = run_loop(v);
+	v->debug_resume |= r == RUN_DEBUG;
+	host_enter(&v->cpu);
+	return r;
+}
