@@ -46,6 +46,10 @@ REC_INLINE uint64_t alu(struct cpu *c, enum rec_alu op, unsigned lg, uint64_t a,
 }
 
 #define WRITES(op) ((op) != A_CMP && (op) != A_TEST)
+#define CARRY_IN(op)                                                                                                   \
+	int carry = (op) == A_ADC || (op) == A_SBB ? rec_carry(c) : 0;                                                 \
+	if (UNLIKELY(carry < 0))                                                                                       \
+		return rec_flags(c, r)
 /* carry: a variable of who uses it. */
 #define IMM(bits) ((uint##bits##_t)(int64_t)r->imm)
 #define ALU_REG(op, bits, operand)                                                                                     \
@@ -67,6 +71,13 @@ REC_INLINE uint64_t alu(struct cpu *c, enum rec_alu op, unsigned lg, uint64_t a,
 	do {                                                                                                           \
 		uint##bits##_t a = RD##bits(r->dst), v = SHIFT(bits, a, count);                                        \
 		cc_set(c, CC(cc, SZ##bits), a, count, v);                                                              \
+		WR##bits(r->dst, v);                                                                                   \
+	} while (0)
+
+#define IMUL_BODY(bits, x, y)                                                                                          \
+	do {                                                                                                           \
+		uint##bits##_t a = (uint##bits##_t)(x), b = (uint##bits##_t)(y), v = (uint##bits##_t)((uint64_t)a * b); \
+		cc_set(c, CC(CC_MUL, SZ##bits), a, b, v);                                                              \
 		WR##bits(r->dst, v);                                                                                   \
 	} while (0)
 

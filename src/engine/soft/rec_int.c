@@ -6,11 +6,6 @@
 #include "engine/soft/host_op.h"
 
 /* ------ arithmetic and logic ------ */
-#define CARRY_IN(op)                                                                                                   \
-	int carry = (op) == A_ADC || (op) == A_SBB ? rec_carry(c) : 0;                                                 \
-	if (UNLIKELY(carry < 0))                                                                                       \
-		return rec_flags(c, r)
-
 #define ALU_LOAD(op, bits, ea)                                                                                         \
 	do {                                                                                                           \
 		uint64_t b;                                                                                            \
@@ -183,33 +178,27 @@ const rec_fn rec_shift[SHIFTS][SIZES][2] = {
 	[S_SHR] = SHIFT_ROWS(h_shr), [S_SAR] = SHIFT_ROWS(h_sar),
 };
 
-#define IMUL_BODY(bits, suffix, x, y)                                                                                  \
-	do {                                                                                                           \
-		uint##bits##_t a = (uint##bits##_t)(x), b = (uint##bits##_t)(y), v = (uint##bits##_t)((uint64_t)a * b); \
-		cc_set(c, CC(CC_MUL, SZ##bits), a, b, v);                                                              \
-		WR##bits(r->dst, v);                                                                                   \
-	} while (0)
-#define IMUL_HANDLERS(bits, suffix)                                                                                    \
+#define IMUL_HANDLERS(bits)                                                                                            \
 	HANDLER(h_imul_rr##bits)                                                                                       \
 	{                                                                                                              \
-		IMUL_BODY(bits, suffix, RD##bits(r->dst), RD##bits(r->src));                                           \
+		IMUL_BODY(bits, RD##bits(r->dst), RD##bits(r->src));                                                   \
 		NEXT;                                                                                                  \
 	}                                                                                                              \
 	HANDLER(h_imul_rm##bits)                                                                                       \
 	{                                                                                                              \
 		uint##bits##_t m;                                                                                      \
 		LOAD(bits, m, EA_BIS);                                                                                 \
-		IMUL_BODY(bits, suffix, RD##bits(r->dst), m);                                                          \
+		IMUL_BODY(bits, RD##bits(r->dst), m);                                                                  \
 		NEXT;                                                                                                  \
 	}                                                                                                              \
 	HANDLER(h_imul_ri##bits)                                                                                       \
 	{                                                                                                              \
-		IMUL_BODY(bits, suffix, RD##bits(r->src), (int64_t)r->imm);                                            \
+		IMUL_BODY(bits, RD##bits(r->src), (int64_t)r->imm);                                                    \
 		NEXT;                                                                                                  \
 	}
-IMUL_HANDLERS(16, "w")
-IMUL_HANDLERS(32, "l")
-IMUL_HANDLERS(64, "q")
+IMUL_HANDLERS(16)
+IMUL_HANDLERS(32)
+IMUL_HANDLERS(64)
 const rec_fn rec_imul[SIZES][3] = {
 	[SZ16] = { h_imul_rr16, h_imul_rm16, h_imul_ri16 },
 	[SZ32] = { h_imul_rr32, h_imul_rm32, h_imul_ri32 },

@@ -10,11 +10,12 @@
 	m(mov_rr64, second) m(mov_rr32, second) m(mov_rm64, second) m(mov_rm32, second) m(mov_mr64, second)            \
 	m(mov_bis64, second) m(add_rr64, second) m(add_ri64, second) m(add_ri32, second) m(sub_rr64, second)           \
 	m(lea64, second) m(lea_bd64, second) m(zero, second) m(mov_imm, second) m(movzx_bd8, second)                   \
-	m(shr_i64, second) m(push, second) m(pop, second) m(ea32, second)
+	m(shr_i64, second) m(push, second) m(pop, second) m(ea32, second) m(sub_ri64, second) m(imul_rr64, second)     \
+	m(mov_mi64, second) m(movsx32, second) m(cmp_rr64, second)
 #define SIMPLE(m)                                                                                                      \
 	m(mov_rr64) m(mov_rr32) m(mov_rm64) m(mov_rm32) m(mov_mr64) m(mov_mr32) m(mov_bis64) m(add_rr64) m(add_ri64)   \
 	m(add_ri32) m(sub_rr64) m(lea64) m(lea_bd64) m(zero) m(mov_imm) m(movzx_bd8) m(shr_i64) m(shl_i64) m(and_ri32) \
-	m(movsx32) m(push) m(pop)
+	m(movsx32) m(push) m(pop) m(sub_ri64) m(imul_rr64) m(cmp_rr64) m(mov_mi32) m(mov_mi64) m(mov_mr8) m(adc_rr64)
 #define ENDING(m)                                                                                                      \
 	m(call64) m(call_far64) m(jmp) m(jmp_far) m(ret64) m(cmpj_rr64_2) m(cmpj_rr64_3) m(cmpj_rr64_4)                \
 	m(cmpj_rr64_5) m(cmpj_rr64_6) m(cmpj_rr64_7) m(cmpj_rr32_4) m(cmpj_rr32_5) m(cmpj_ri64_4) m(cmpj_ri64_5)       \
@@ -34,6 +35,13 @@
 #define AT_add_ri64 &rec_alu[A_ADD][SZ64][F_RI]
 #define AT_add_ri32 &rec_alu[A_ADD][SZ32][F_RI]
 #define AT_sub_rr64 &rec_alu[A_SUB][SZ64][F_RR]
+#define AT_sub_ri64 &rec_alu[A_SUB][SZ64][F_RI]
+#define AT_cmp_rr64 &rec_alu[A_CMP][SZ64][F_RR]
+#define AT_adc_rr64 &rec_alu[A_ADC][SZ64][F_RR]
+#define AT_imul_rr64 &rec_imul[SZ64][0]
+#define AT_mov_mi32 &rec_mov[SZ32][F_MI_BD]
+#define AT_mov_mi64 &rec_mov[SZ64][F_MI_BD]
+#define AT_mov_mr8 &rec_mov[SZ8][F_MR_BD]
 #define AT_and_ri32 &rec_alu[A_AND][SZ32][F_RI]
 #define AT_lea64 &rec_lea[SZ64]
 #define AT_lea_bd64 &rec_lea_bd[SZ64]
@@ -102,6 +110,17 @@
 #define BODY_add_ri64 ALU_PLAIN(A_ADD, 64, IMM(64))
 #define BODY_add_ri32 ALU_PLAIN(A_ADD, 32, IMM(32))
 #define BODY_sub_rr64 ALU_PLAIN(A_SUB, 64, RD64(r->src))
+#define BODY_sub_ri64 ALU_PLAIN(A_SUB, 64, IMM(64))
+#define BODY_cmp_rr64 ALU_PLAIN(A_CMP, 64, RD64(r->src))
+#define BODY_adc_rr64                                                                                                  \
+	do {                                                                                                           \
+		CARRY_IN(A_ADC);                                                                                       \
+		ALU_REG(A_ADC, 64, RD64(r->src));                                                                      \
+	} while (0)
+#define BODY_imul_rr64 IMUL_BODY(64, RD64(r->dst), RD64(r->src))
+#define BODY_mov_mi32 STORE(32, EA_BD, (int64_t)r->imm)
+#define BODY_mov_mi64 STORE(64, EA_BD, (int64_t)r->imm)
+#define BODY_mov_mr8 STORE(8, EA_BD, RD8(r->src))
 #define BODY_and_ri32 ALU_PLAIN(A_AND, 32, IMM(32))
 #define BODY_lea64 WR64(r->dst, EA_BIS)
 #define BODY_lea_bd64 WR64(r->dst, EA_BD)
