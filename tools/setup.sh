@@ -8,7 +8,7 @@ for what in "$@"; do
              zlib1g-dev libjansson-dev libcmocka-dev libzydis-dev mandoc ;;
     test)  need clang clang-tidy clang-format llvm acpica-tools mandoc socat python3 file binutils ;;
     image) need mmdebstrap e2fsprogs fakeroot cpio ;;
-    guest) need openssh-client expect cpio kmod ;;
+    guest) need openssh-client expect cpio kmod iproute2 ;;
     *)     die "no list named $what" ;;
   esac
 done

@@ -23,7 +23,7 @@ def prepare():
     """Files for both sides in HOME/work, and the same as an archive on a disk."""
     global HOME
     files('source-zlib', 'source-bzip2')
-    subprocess.run(['bash', '-c', '. %s/tools/lib.sh; need openssl sqlite3 perl iperf3' % TOP], check=True)
+    subprocess.run(['bash', '-c', '. %s/tools/lib.sh; need openssl sqlite3 perl iperf3 bzip2' % TOP], check=True)
     os.makedirs(CACHE, exist_ok=True)
     HOME = tempfile.mkdtemp(prefix='programs.', dir=CACHE)
     atexit.register(shutil.rmtree, HOME, ignore_errors=True)
