@@ -1,7 +1,7 @@
 /*
- * The record interpreter against the exec functions: random programs, run in one go by interp_run() and one instruction at a time by
- * interp_step() from the same state, must leave the same registers, flags and memory. Then what records add: chaining over
- * pages, self-modifying code, instructions that straddle pages, dropped caches.
+ * The record interpreter against the exec functions: random programs, run in one go by interp_run() and one instruction
+ * at a time by interp_step() from the same state, must leave the same registers, flags and memory. Then what records
+ * add: chaining over pages, self-modifying code, instructions that straddle pages, dropped caches.
  */
 #include "engine/soft/flags.h"
 #include "engine/soft/soft_int.h"
@@ -38,8 +38,8 @@ static int setup(void **state)
 
 	m.ram = aligned_alloc(PAGE, RAM);
 	m.map.n = 1;
-	m.map.slot[0] = (struct ram_slot){ .size = RAM, .host = m.ram,
-					   .pages = xcalloc(RAM / PAGE, sizeof(struct code_page)) };
+	m.map.slot[0] =
+		(struct ram_slot){ .size = RAM, .host = m.ram, .pages = xcalloc(RAM / PAGE, sizeof(struct code_page)) };
 	m.vm.map = &m.map;
 	m.vm.host.mmio = no_mmio;
 	m.v = aligned_alloc(64, round_up(sizeof(*m.v), 64));
@@ -64,9 +64,12 @@ static void cpu_start(struct cpu *c, const uint64_t *regs)
 {
 	memset(c->r, 0, sizeof(c->r));
 	memcpy(c->r, regs, 16 * 8);
-	c->mode = mode == T64 ? MODE_64 | MODE_FLAT | MODE_PROT : mode == T32 ? MODE_32 | MODE_SS32 | MODE_FLAT | MODE_PROT : 0;
+	c->mode = mode == T64	? MODE_64 | MODE_FLAT | MODE_PROT
+		  : mode == T32 ? MODE_32 | MODE_SS32 | MODE_FLAT | MODE_PROT
+				: 0;
 	for (unsigned s = 0; s < 6; s++) {
-		c->seg[s] = (struct x86_segment){ .limit = mode == T16 ? 0xffff : 0xffffffff, .attr = s == SEG_CS ? 0x9b : 0x93 };
+		c->seg[s] = (struct x86_segment){ .limit = mode == T16 ? 0xffff : 0xffffffff,
+						  .attr = s == SEG_CS ? 0x9b : 0x93 };
 		if (mode == T16)
 			c->seg[s].base = s == SEG_CS ? CODE : DATA;
 		c->seg[s].sel = (uint16_t)(c->seg[s].base >> 4);
@@ -144,7 +147,8 @@ static void put_imm(unsigned size)
 		text.p[text.at++] = (uint8_t)rnd(256);
 }
 
-/* Registers that random code may change: not RSP, not RSI and RDI (data pointers), not R15 (loop counter), R13 and EBP (indices). */
+/* Registers that random code may change: not RSP, not RSI and RDI (data pointers), not R15 (loop counter), R13 and EBP
+ * (indices). */
 static unsigned any_reg(void)
 {
 	static const uint8_t ok[] = { 0, 1, 2, 3, 8, 9, 10, 11, 12, 14 };
@@ -153,7 +157,8 @@ static unsigned any_reg(void)
 }
 
 /* [prefixes] opcode(s) modrm ..., with an operand in a register or memory; reg is the other operand. */
-static void put_modrm(unsigned prefix, bool wide, bool byte, const uint8_t *op, unsigned nop, unsigned reg, bool mem_only)
+static void put_modrm(unsigned prefix, bool wide, bool byte, const uint8_t *op, unsigned nop, unsigned reg,
+		      bool mem_only)
 {
 	bool mem = mem_only || rnd(2);
 	unsigned rm = any_reg(), rex = 0x40, kind = rnd(3);
@@ -204,11 +209,15 @@ static void put_random(void)
 	if (byte && mode != T64)
 		reg = rnd(4);
 	switch (rnd(21)) {
-	case 0: case 1: case 2: case 3: /* arithmetic in both directions */
+	case 0:
+	case 1:
+	case 2:
+	case 3: /* arithmetic in both directions */
 		op[0] = (uint8_t)(rnd(8) << 3 | (rnd(2) ? 2 : 0) | !byte);
 		put_modrm(op16, wide, byte, op, 1, reg, false);
 		break;
-	case 4: case 5:
+	case 4:
+	case 5:
 		op[0] = byte ? 0x80 : 0x83;
 		put_modrm(op16, wide, byte, op, 1, rnd(8), false);
 		put_imm(1);
@@ -217,7 +226,8 @@ static void put_random(void)
 		op[0] = byte ? 0x84 : 0x85;
 		put_modrm(op16, wide, byte, op, 1, reg, false);
 		break;
-	case 7: case 8:
+	case 7:
+	case 8:
 		op[0] = (uint8_t)(0x88 | (rnd(2) ? 2 : 0) | !byte);
 		put_modrm(op16, wide, byte, op, 1, reg, false);
 		break;
@@ -297,9 +307,15 @@ static void put_random(void)
 	}
 	default: /* BSWAP, XCHG with the accumulator, CBW, CWD, IMUL by immediate */
 		switch (rnd(4)) {
-		case 0: put(2, 0x0f, 0xc8 | rnd(4)); break;
-		case 1: put(1, 0x90 | rnd(4)); break;
-		case 2: put(1, 0x98 | rnd(2)); break;
+		case 0:
+			put(2, 0x0f, 0xc8 | rnd(4));
+			break;
+		case 1:
+			put(1, 0x90 | rnd(4));
+			break;
+		case 2:
+			put(1, 0x98 | rnd(2));
+			break;
 		default:
 			op[0] = 0x6b;
 			put_modrm(op16, wide, false, op, 1, reg, false);
@@ -308,7 +324,8 @@ static void put_random(void)
 	}
 }
 
-/* A loop of random instructions, branches over a few of them, calls; an undefined opcode at the end. Starts at text.at. */
+/* A loop of random instructions, branches over a few of them, calls; an undefined opcode at the end. Starts at text.at.
+ */
 static void put_program(void)
 {
 	unsigned start, turns = 1 + rnd(4), n, fn;
@@ -427,10 +444,10 @@ static void code_put(uint32_t at, const void *bytes, unsigned len)
 	code_page_written(&m.vm, NULL, at, len); /* as a device does */
 	mmu_serve_mail(&m.v->cpu);
 }
-#define CODE_PUT(at, ...)                                                                                              \
-	do {                                                                                                           \
-		static const uint8_t bytes_[] = { __VA_ARGS__ };                                                       \
-		code_put(at, bytes_, sizeof(bytes_));                                                                  \
+#define CODE_PUT(at, ...)                                        \
+	do {                                                     \
+		static const uint8_t bytes_[] = { __VA_ARGS__ }; \
+		code_put(at, bytes_, sizeof(bytes_));            \
 	} while (0)
 #define UNDEFINED 0xff, 0xff
 
@@ -485,7 +502,7 @@ static void test_link_to_dropped(void **state)
 	uint64_t regs[16] = { 0 };
 
 	mode = T64;
-	CODE_PUT(CODE, 0xeb, 0x7e);                               /* jmp CODE + 0x80 */
+	CODE_PUT(CODE, 0xeb, 0x7e); /* jmp CODE + 0x80 */
 	CODE_PUT(CODE + 0x80, 0xb8, 1, 0, 0, 0, UNDEFINED);
 	for (unsigned n = 0; n < 3; n++)
 		run_at(CODE, regs);
@@ -505,7 +522,7 @@ static void test_nop_patched(void **state)
 	uint8_t stc = 0xf9;
 
 	mode = T64;
-	CODE_PUT(CODE, 0xf8, 0xeb, 0x7d);            /* clc; jmp CODE + 0x80 */
+	CODE_PUT(CODE, 0xf8, 0xeb, 0x7d); /* clc; jmp CODE + 0x80 */
 	CODE_PUT(CODE + 0x80, 0x90, 0x90, UNDEFINED);
 	for (unsigned n = 0; n < 3; n++)
 		run_at(CODE, regs);
@@ -527,7 +544,7 @@ static void test_arena_full(void **state)
 	mode = T64;
 	for (unsigned k = 0; k < n; k++)
 		memcpy(m.ram + CODE + 2 * k, "\xff\xc0", 2); /* inc eax */
-	memcpy(m.ram + end, "\xff\xc9\x0f\x85", 4);          /* dec ecx; jnz CODE */
+	memcpy(m.ram + end, "\xff\xc9\x0f\x85", 4);	     /* dec ecx; jnz CODE */
 	st_le32(m.ram + end + 4, -(2 * n + 8));
 	memcpy(m.ram + end + 8, "\xff\xff", 2);
 	code_drop_all(&m.v->cpu);
@@ -652,7 +669,7 @@ static void test_remap(void **state)
 	mode = T64;
 	paging_on(c);
 	CODE_PUT(CODE, 0xe8, 0xfb, 0x1f, 0, 0, UNDEFINED); /* call fn */
-	code_put(a, "\xb8\x01\x00\x00\x00\xc3", 6);         /* mov eax, 1; ret */
+	code_put(a, "\xb8\x01\x00\x00\x00\xc3", 6);	   /* mov eax, 1; ret */
 	code_put(b, "\xb8\x02\x00\x00\x00\xc3", 6);
 	for (unsigned n = 0; n < 6; n++) {
 		pte_set(c, fn, (n & 1 ? b : a) | 3);

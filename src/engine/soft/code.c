@@ -1,18 +1,18 @@
 /*
- * The block cache of a vCPU: decoded code, found by where it lies in guest physical memory (which, as long as no memory slot
- * changes, is the host address of its page), its offset and the code mode. One owner, no locks: what other vCPUs and devices
- * write comes as mail to code_drop().
+ * The block cache of a vCPU: decoded code, found by where it lies in guest physical memory (which, as long as no memory
+ * slot changes, is the host address of its page), its offset and the code mode. One owner, no locks: what other vCPUs
+ * and devices write comes as mail to code_drop().
  *
- * Memory. Blocks are cut from one arena, front to back, and never moved. A dropped block leaves the tables at once, but keeps
- * its memory, since the handler that is running may be one of its records: memory is used again only when the arena is full (or
- * everything was dropped) and a new block is wanted, which happens where no handler comes back to its record. Then all blocks
- * go. Pages of the arena become resident as they are used, and only LIMIT_MIN of it is used as long as that serves: the limit
- * doubles each time the arena fills up soon after the last time, up to what the configuration allows, and goes back, with the
- * memory, when it lasted long.
+ * Memory. Blocks are cut from one arena, front to back, and never moved. A dropped block leaves the tables at once, but
+ * keeps its memory, since the handler that is running may be one of its records: memory is used again only when the
+ * arena is full (or everything was dropped) and a new block is wanted, which happens where no handler comes back to its
+ * record. Then all blocks go. Pages of the arena become resident as they are used, and only LIMIT_MIN of it is used as
+ * long as that serves: the limit doubles each time the arena fills up soon after the last time, up to what the
+ * configuration allows, and goes back, with the memory, when it lasted long.
  *
- * Source bytes. The line of 64 bytes is marked in the code page before its bytes are read (mmu.h): whoever writes it later sees
- * the mark and tells us. A drop takes all blocks of the lines written; links, far targets and the jump cache may go on leading
- * to them, since their first record then leads on (h_dead).
+ * Source bytes. The line of 64 bytes is marked in the code page before its bytes are read (mmu.h): whoever writes it
+ * later sees the mark and tells us. A drop takes all blocks of the lines written; links, far targets and the jump cache
+ * may go on leading to them, since their first record then leads on (h_dead).
  */
 #include "engine/soft/rec.h"
 
@@ -25,15 +25,14 @@
 #include <string.h>
 #include <sys/mman.h>
 
-
 enum { HASH_BITS = 14, PAGE_HASH_BITS = 10, NOTED_BITS = 14, LINE = 64, PAGE = 4096 };
 enum { LIMIT_MIN = 8 << 20, SOON = 200000000, LONG = 20 * (uint64_t)SOON /* instructions */ };
 
 struct block { /* its records follow */
 	uint64_t key;
-	uint32_t chain;   /* next with this hash; offsets into the arena, 0 is none */
-	uint32_t on_page; /* next on its page */
-	uint32_t heir;    /* of a dropped one: the block that took its place */
+	uint32_t chain;	   /* next with this hash; offsets into the arena, 0 is none */
+	uint32_t on_page;  /* next on its page */
+	uint32_t heir;	   /* of a dropped one: the block that took its place */
 	uint16_t from, to; /* source bytes in the page, up to 4096; to is 0 when dropped */
 };
 
@@ -44,7 +43,7 @@ struct page { /* one with blocks */
 
 struct code_cache {
 	struct jump jump[1 << JUMP_BITS]; /* ORDER: rec_jump_at() */
-	struct noted { /* pages that the jump cache may know, by hash, while the epoch lasts */
+	struct noted {			  /* pages that the jump cache may know, by hash, while the epoch lasts */
 		uint64_t epoch;
 		uint64_t bits[(1 << NOTED_BITS) / 64];
 	} noted[2]; /* [1]: global pages */
@@ -370,7 +369,8 @@ static struct block *block_new(struct cpu *c, uint64_t lin, bool *global)
 	for (;;) {
 		host = mmu_fetch(c, lin, &at, global);
 		if (!host)
-			cpu_fail(c, "vCPU %u runs at %#llx, which is neither RAM nor ROM", c->id, (unsigned long long)lin);
+			cpu_fail(c, "vCPU %u runs at %#llx, which is neither RAM nor ROM", c->id,
+				 (unsigned long long)lin);
 		at = round_down(at, PAGE);
 		if (at == claimed)
 			break;

@@ -1,6 +1,6 @@
 /*
- * The interpreter: what the run loop calls, and the parts of record handlers that are not hot. rec.h explains records, code.c
- * where they live; rec_int.c, rec_mem.c and rec_flow.c have the hot handlers, rec_make.c chooses among them.
+ * The interpreter: what the run loop calls, and the parts of record handlers that are not hot. rec.h explains records,
+ * code.c where they live; rec_int.c, rec_mem.c and rec_flow.c have the hot handlers, rec_make.c chooses among them.
  */
 #include "engine/soft/rec.h"
 #include "engine/soft/soft_int.h"
@@ -164,7 +164,8 @@ static struct rec *h_generic(struct cpu *c, struct rec *r)
 }
 const rec_fn rec_generic = h_generic;
 
-/* An instruction that goes on in the next page: fetched from both each time, so nothing of the second page is remembered. */
+/* An instruction that goes on in the next page: fetched from both each time, so nothing of the second page is
+ * remembered. */
 static struct rec *h_cross(struct cpu *c, struct rec *r)
 {
 	c->rip = rec_pc(c, r->off);
@@ -196,7 +197,8 @@ struct rec *rec_slow(struct cpu *c, struct rec *r)
 	GO(next);
 }
 
-/* A record with two accesses whose pages share a TLB entry would miss for ever: the second miss of the same run goes slow. */
+/* A record with two accesses whose pages share a TLB entry would miss for ever: the second miss of the same run goes
+ * slow. */
 static bool missed_before(struct cpu *c)
 {
 	bool again = c->rip == c->miss_rip && c->budget == c->miss_budget;

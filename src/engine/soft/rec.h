@@ -3,21 +3,22 @@
  * operation, size and operand form; handlers call the next record's handler in tail position, so a block is a chain of
  * indirect jumps.
  *
- * Layout. Operands are byte offsets into c->r, where the 16 registers are followed by slots that make every operand look like a
- * register: SLOT_ZERO (no index), SLOT_PC (the guest's RIP of the page's first byte: IP-relative operands and branch targets
- * are relative to it, so that a block does not know its linear address), SLOT_FSBASE and SLOT_GSBASE, SLOT_EA. An address that
- * is more than base + index * scale + disp (segment bases and limits, 32- and 16-bit addresses) is computed and checked by a
- * record of its own, which leaves it in SLOT_EA: one set of handlers serves every mode.
+ * Layout. Operands are byte offsets into c->r, where the 16 registers are followed by slots that make every operand
+ * look like a register: SLOT_ZERO (no index), SLOT_PC (the guest's RIP of the page's first byte: IP-relative operands
+ * and branch targets are relative to it, so that a block does not know its linear address), SLOT_FSBASE and
+ * SLOT_GSBASE, SLOT_EA. An address that is more than base + index * scale + disp (segment bases and limits, 32- and
+ * 16-bit addresses) is computed and checked by a record of its own, which leaves it in SLOT_EA: one set of handlers
+ * serves every mode.
  *
- * Slow paths. A handler that misses the TLB has committed nothing yet; it hands over to rec_miss(), which fills the TLB and runs
- * the record again, or, for MMIO, page crossings, pages with code and everything else that is rare, lets the exec function do
- * the instruction. So handlers have no calls in them and need no stack frame.
+ * Slow paths. A handler that misses the TLB has committed nothing yet; it hands over to rec_miss(), which fills the TLB
+ * and runs the record again, or, for MMIO, page crossings, pages with code and everything else that is rare, lets the
+ * exec function do the instruction. So handlers have no calls in them and need no stack frame.
  *
- * A block may have several branches that leave it; it goes on behind a branch that is not taken. A branch inside the page is
- * linked to its target when it is first taken: blocks belong to physical pages, so it stays right as long as the block lives.
- * Each exit charges the budget with the instructions since the block's start and looks at c->poll: that is the longest time
- * an interrupt waits. A dropped block keeps its memory until the whole arena is emptied; its first record then leads to the
- * block that has taken its place, so nobody needs to know who is linked to it.
+ * A block may have several branches that leave it; it goes on behind a branch that is not taken. A branch inside the
+ * page is linked to its target when it is first taken: blocks belong to physical pages, so it stays right as long as
+ * the block lives. Each exit charges the budget with the instructions since the block's start and looks at c->poll:
+ * that is the longest time an interrupt waits. A dropped block keeps its memory until the whole arena is emptied; its
+ * first record then leads to the block that has taken its place, so nobody needs to know who is linked to it.
  */
 #ifndef ENGINE_SOFT_REC_H
 #define ENGINE_SOFT_REC_H
@@ -41,8 +42,9 @@ struct rec {
 			int32_t imm, disp;
 		};
 		uint64_t imm64;
-		struct rec *link; /* exits: the target's first record; until it is known that of their own block plus 1 */
-		exec_fn exec;     /* generic records */
+		struct rec
+			*link; /* exits: the target's first record; until it is known that of their own block plus 1 */
+		exec_fn exec;  /* generic records */
 		void (*code)(struct cpu *c, void *mem); /* of a thunk */
 	};
 	union {
@@ -55,7 +57,8 @@ struct rec {
 		struct {
 			uint8_t scale /* 1 2 4 8 */, len;
 		};
-		uint16_t n; /* exits, generic records: instructions from the start of the block up to and with this one */
+		uint16_t n; /* exits, generic records: instructions from the start of the block up to and with this one
+			     */
 	};
 	uint16_t off; /* of the instruction in its page */
 };
@@ -80,16 +83,16 @@ enum { REC_INSN_SLOTS = (sizeof(struct insn) + sizeof(struct rec) - 1) / sizeof(
 #if defined(REC_LOOP)
 #define GO(next) return (next)
 #elif defined(__clang__)
-#define GO(next)                                                                                                       \
-	do {                                                                                                           \
-		struct rec *next_ = (next);                                                                            \
-		__attribute__((musttail)) return next_->fn(c, next_);                                                  \
+#define GO(next)                                                      \
+	do {                                                          \
+		struct rec *next_ = (next);                           \
+		__attribute__((musttail)) return next_->fn(c, next_); \
 	} while (0)
 #else
-#define GO(next)                                                                                                       \
-	do {                                                                                                           \
-		struct rec *next_ = (next);                                                                            \
-		return next_->fn(c, next_);                                                                            \
+#define GO(next)                            \
+	do {                                \
+		struct rec *next_ = (next); \
+		return next_->fn(c, next_); \
 	} while (0)
 #endif
 #define NEXT GO(r + 1)
@@ -97,10 +100,10 @@ enum { REC_INSN_SLOTS = (sizeof(struct insn) + sizeof(struct rec) - 1) / sizeof(
 #if defined(REC_LOOP)
 #define RUN(next) return (next)
 #else
-#define RUN(next)                                                                                                      \
-	do {                                                                                                           \
-		struct rec *next_ = (next);                                                                            \
-		return next_->fn(c, next_);                                                                            \
+#define RUN(next)                           \
+	do {                                \
+		struct rec *next_ = (next); \
+		return next_->fn(c, next_); \
 	} while (0)
 #endif
 
@@ -109,7 +112,7 @@ enum { REC_INSN_SLOTS = (sizeof(struct insn) + sizeof(struct rec) - 1) / sizeof(
 #define REC_COLD __attribute__((noinline, cold))
 
 /* ------ operands ------ */
-#define SLOT(n) ((uint8_t)((n) * 8))
+#define SLOT(n) ((uint8_t)((n)*8))
 #define RD8(at) (*(uint8_t *)((char *)c->r + (at)))
 #define RD16(at) (*(uint16_t *)((char *)c->r + (at)))
 #define RD32(at) (*(uint32_t *)((char *)c->r + (at)))
@@ -142,30 +145,30 @@ REC_INLINE void rec_wr16(struct cpu *c, unsigned at, uint16_t v)
 enum { MISS_WRITE = 0x100 };
 struct rec *rec_miss(struct cpu *c, struct rec *r, uint64_t lin, unsigned size_and_write);
 
-#define LOAD(bits, var, lin)                                                                                           \
-	do {                                                                                                           \
-		uint64_t lin_ = (lin);                                                                                 \
-		const struct tlb_entry *e_ = tlb_at(c->tlb, lin_);                                                     \
-		if (UNLIKELY(lin_ + e_->rtag > 4096 - (bits) / 8))                                                     \
-			return rec_miss(c, r, lin_, (bits) / 8);                                                       \
-		var = *(const volatile uint##bits##_t *)(lin_ + e_->add);                                              \
+#define LOAD(bits, var, lin)                                              \
+	do {                                                              \
+		uint64_t lin_ = (lin);                                    \
+		const struct tlb_entry *e_ = tlb_at(c->tlb, lin_);        \
+		if (UNLIKELY(lin_ + e_->rtag > 4096 - (bits) / 8))        \
+			return rec_miss(c, r, lin_, (bits) / 8);          \
+		var = *(const volatile uint##bits##_t *)(lin_ + e_->add); \
 	} while (0)
 
 /* Leaves the host address in p. */
-#define WRITABLE(bits, p, lin)                                                                                         \
-	do {                                                                                                           \
-		uint64_t lin_ = (lin);                                                                                 \
-		const struct tlb_entry *e_ = tlb_at(c->tlb, lin_);                                                     \
-		if (UNLIKELY(lin_ + e_->wtag > 4096 - (bits) / 8))                                                     \
-			return rec_miss(c, r, lin_, (bits) / 8 | MISS_WRITE);                                          \
-		p = (void *)(lin_ + e_->add);                                                                          \
+#define WRITABLE(bits, p, lin)                                                \
+	do {                                                                  \
+		uint64_t lin_ = (lin);                                        \
+		const struct tlb_entry *e_ = tlb_at(c->tlb, lin_);            \
+		if (UNLIKELY(lin_ + e_->wtag > 4096 - (bits) / 8))            \
+			return rec_miss(c, r, lin_, (bits) / 8 | MISS_WRITE); \
+		p = (void *)(lin_ + e_->add);                                 \
 	} while (0)
 
-#define STORE(bits, lin, v)                                                                                            \
-	do {                                                                                                           \
-		void *w_;                                                                                              \
-		WRITABLE(bits, w_, lin);                                                                               \
-		*(volatile uint##bits##_t *)w_ = (uint##bits##_t)(v);                                                  \
+#define STORE(bits, lin, v)                                           \
+	do {                                                          \
+		void *w_;                                             \
+		WRITABLE(bits, w_, lin);                              \
+		*(volatile uint##bits##_t *)w_ = (uint##bits##_t)(v); \
 	} while (0)
 
 /* ------ leaving a block ------ */
@@ -181,19 +184,19 @@ struct rec *rec_enter(struct cpu *c);
 /* Does the instruction of a record by its exec function. */
 struct rec *rec_slow(struct cpu *c, struct rec *r);
 
-#define REC_UNLINKED(link) ((uintptr_t)(link) & 1)
-#define TAKE(x)                                                                                                        \
-	do {                                                                                                           \
-		struct rec *x_ = (x), *link_ = x_->link;                                                               \
-		c->budget -= x_->n;                                                                                    \
-		if (UNLIKELY(REC_UNLINKED(link_) || rec_stop(c)))                                                                \
-			return rec_exit(c, x_);                                                                        \
-		GO(link_);                                                                                             \
+#define REC_UNLINKED(link) ((uintptr_t)(link)&1)
+#define TAKE(x)                                                   \
+	do {                                                      \
+		struct rec *x_ = (x), *link_ = x_->link;          \
+		c->budget -= x_->n;                               \
+		if (UNLIKELY(REC_UNLINKED(link_) || rec_stop(c))) \
+			return rec_exit(c, x_);                   \
+		GO(link_);                                        \
 	} while (0)
 
 /*
- * Unconditional exits of 64-bit code to another page remember their target in the slot behind them, as long as the same page is
- * at the same place: pc is SLOT_PC at the exit, bit 0 the kind of the target's page for fetch_epoch.
+ * Unconditional exits of 64-bit code to another page remember their target in the slot behind them, as long as the same
+ * page is at the same place: pc is SLOT_PC at the exit, bit 0 the kind of the target's page for fetch_epoch.
  */
 struct rec_far {
 	struct rec *to;
@@ -201,15 +204,15 @@ struct rec_far {
 };
 _Static_assert(sizeof(struct rec_far) == sizeof(struct rec), "it takes the place of a record");
 struct rec *rec_exit_far(struct cpu *c, struct rec *x);
-#define TAKE_FAR(x)                                                                                                    \
-	do {                                                                                                           \
-		struct rec *x_ = (x);                                                                                  \
-		struct rec_far *f_ = (struct rec_far *)(x_ + 1);                                                       \
-		c->budget -= x_->n;                                                                                    \
-		if (UNLIKELY((f_->pc ^ c->r[SLOT_PC]) > 1 || f_->epoch != c->fetch_epoch[f_->pc & 1] || rec_stop(c)))  \
-			return rec_exit_far(c, x_);                                                                    \
-		c->r[SLOT_PC] += (uint64_t)((int64_t)x_->target & ~4095ll);                                            \
-		GO(f_->to);                                                                                            \
+#define TAKE_FAR(x)                                                                                                   \
+	do {                                                                                                          \
+		struct rec *x_ = (x);                                                                                 \
+		struct rec_far *f_ = (struct rec_far *)(x_ + 1);                                                      \
+		c->budget -= x_->n;                                                                                   \
+		if (UNLIKELY((f_->pc ^ c->r[SLOT_PC]) > 1 || f_->epoch != c->fetch_epoch[f_->pc & 1] || rec_stop(c))) \
+			return rec_exit_far(c, x_);                                                                   \
+		c->r[SLOT_PC] += (uint64_t)((int64_t)x_->target & ~4095ll);                                           \
+		GO(f_->to);                                                                                           \
 	} while (0)
 
 /* RIP of a byte offset from SLOT_PC. */
@@ -225,7 +228,7 @@ enum { JUMP_BITS = 12 };
 struct jump {
 	uint64_t rip;
 	struct rec *rec;
-	uint64_t epoch;  /* of c->fetch_epoch[global] */
+	uint64_t epoch; /* of c->fetch_epoch[global] */
 	uint32_t mode, global;
 };
 
@@ -236,23 +239,23 @@ REC_INLINE struct jump *rec_jump_at(struct cpu *c, uint64_t rip)
 }
 
 /* To a RIP that was computed. Charged already. */
-#define GO_RIP(value)                                                                                                  \
-	do {                                                                                                           \
-		uint64_t rip_ = (value);                                                                               \
-		struct jump *j_ = rec_jump_at(c, rip_);                                                                \
-		if (UNLIKELY(j_->rip != rip_ || j_->mode != c->mode || j_->epoch != c->fetch_epoch[j_->global] ||     \
-			     rec_stop(c))) {                                                                           \
-			c->rip = rip_;                                                                                 \
-			return rec_enter(c);                                                                           \
-		}                                                                                                      \
-		c->r[SLOT_PC] = rip_ & ~4095ull;                                                                       \
-		GO(j_->rec);                                                                                           \
+#define GO_RIP(value)                                                                                             \
+	do {                                                                                                      \
+		uint64_t rip_ = (value);                                                                          \
+		struct jump *j_ = rec_jump_at(c, rip_);                                                           \
+		if (UNLIKELY(j_->rip != rip_ || j_->mode != c->mode || j_->epoch != c->fetch_epoch[j_->global] || \
+			     rec_stop(c))) {                                                                      \
+			c->rip = rip_;                                                                            \
+			return rec_enter(c);                                                                      \
+		}                                                                                                 \
+		c->r[SLOT_PC] = rip_ & ~4095ull;                                                                  \
+		GO(j_->rec);                                                                                      \
 	} while (0)
 
 /* ------ conditions ------ */
 /*
- * What is cheap to tell from the last operation; FLAGS_NEEDED otherwise. The handler then returns rec_flags(), which makes bits
- * of the flags and runs the record again.
+ * What is cheap to tell from the last operation; FLAGS_NEEDED otherwise. The handler then returns rec_flags(), which
+ * makes bits of the flags and runs the record again.
  */
 enum { FLAGS_NEEDED = -1 };
 struct rec *rec_flags(struct cpu *c, struct rec *r);
@@ -263,15 +266,23 @@ REC_INLINE int rec_carry(const struct cpu *c)
 	unsigned top = (8u << (c->cc_op & 3)) - 1;
 
 	switch (c->cc_op >> 2) {
-	case CC_FLAGS: return v & FL_CF;
-	case CC_ADD: return v < a;
-	case CC_SUB: return a < b;
-	case CC_LOGIC: return 0;
-	case CC_ADC: return ((a & b) | ((a | b) & ~v)) >> top & 1;
-	case CC_SBB: return ((~a & b) | ((~a | b) & v)) >> top & 1;
+	case CC_FLAGS:
+		return v & FL_CF;
+	case CC_ADD:
+		return v < a;
+	case CC_SUB:
+		return a < b;
+	case CC_LOGIC:
+		return 0;
+	case CC_ADC:
+		return ((a & b) | ((a | b) & ~v)) >> top & 1;
+	case CC_SBB:
+		return ((~a & b) | ((~a | b) & v)) >> top & 1;
 	case CC_INC:
-	case CC_DEC: return (int)b;
-	default: return FLAGS_NEEDED;
+	case CC_DEC:
+		return (int)b;
+	default:
+		return FLAGS_NEEDED;
 	}
 }
 
@@ -287,9 +298,14 @@ REC_INLINE int rec_cond(const struct cpu *c, unsigned cond)
 
 		if (op == CC_MUL)
 			return FLAGS_NEEDED;
-		is = cond >> 1 == 0 ? f & FL_OF : cond >> 1 == 1 ? f & FL_CF : cond >> 1 == 2 ? f & FL_ZF :
-		     cond >> 1 == 3 ? f & (FL_CF | FL_ZF) : cond >> 1 == 4 ? f & FL_SF : cond >> 1 == 5 ? f & FL_PF :
-		     cond >> 1 == 6 ? less : less || f & FL_ZF;
+		is = cond >> 1 == 0   ? f & FL_OF
+		     : cond >> 1 == 1 ? f & FL_CF
+		     : cond >> 1 == 2 ? f & FL_ZF
+		     : cond >> 1 == 3 ? f & (FL_CF | FL_ZF)
+		     : cond >> 1 == 4 ? f & FL_SF
+		     : cond >> 1 == 5 ? f & FL_PF
+		     : cond >> 1 == 6 ? less
+				      : less || f & FL_ZF;
 	} else if (cond >> 1 == 2) {
 		is = c->cc_r == 0;
 	} else if (cond >> 1 == 4) {
@@ -297,7 +313,10 @@ REC_INLINE int rec_cond(const struct cpu *c, unsigned cond)
 	} else if (cond >> 1 == 0 || cond >> 1 == 5) {
 		return FLAGS_NEEDED;
 	} else if (LIKELY(op == CC_SUB)) {
-		is = cond >> 1 == 1 ? c->cc_a < c->cc_b : cond >> 1 == 3 ? c->cc_a <= c->cc_b : cond >> 1 == 6 ? a < b : a <= b;
+		is = cond >> 1 == 1   ? c->cc_a < c->cc_b
+		     : cond >> 1 == 3 ? c->cc_a <= c->cc_b
+		     : cond >> 1 == 6 ? a < b
+				      : a <= b;
 	} else if (op == CC_LOGIC) {
 		is = cond >> 1 == 1 ? false : cond >> 1 == 3 ? v == 0 : cond >> 1 == 6 ? v < 0 : v <= 0;
 	} else if (op == CC_ADD && cond >> 1 == 1) {
@@ -318,21 +337,22 @@ enum rec_shift { S_ROL, S_ROR, S_SHL, S_SHR, S_SAR, SHIFTS };
 enum rec_muldiv { M_MUL, M_IMUL, M_DIV, M_IDIV, MULDIVS };
 
 extern const rec_fn rec_alu[ALUS][SIZES][FORMS];
-extern const rec_fn rec_zero;                    /* XOR r,r of 32 or 64 bits */
+extern const rec_fn rec_zero; /* XOR r,r of 32 or 64 bits */
 extern const rec_fn rec_mov[SIZES][FORMS];
-extern const rec_fn rec_movzx[2][SIZES][3];      /* from 8, 16 bits; to; register, memory, memory without index */
-extern const rec_fn rec_movsx[3][SIZES][3];      /* from 8, 16, 32 bits */
+extern const rec_fn rec_movzx[2][SIZES][3];	 /* from 8, 16 bits; to; register, memory, memory without index */
+extern const rec_fn rec_movsx[3][SIZES][3];	 /* from 8, 16, 32 bits */
 extern const rec_fn rec_shift[SHIFTS][SIZES][2]; /* by immediate, by CL */
 extern const rec_fn rec_incdec[2][SIZES], rec_neg[SIZES], rec_not[SIZES];
-extern const rec_fn rec_imul[SIZES][3];          /* r,r  r,m  r,r,imm; not 8 bits */
-extern const rec_fn rec_muldiv[MULDIVS][SIZES];  /* one operand; 32 and 64 bits */
+extern const rec_fn rec_imul[SIZES][3];		/* r,r  r,m  r,r,imm; not 8 bits */
+extern const rec_fn rec_muldiv[MULDIVS][SIZES]; /* one operand; 32 and 64 bits */
 extern const rec_fn rec_bsf[SIZES], rec_bsr[SIZES];
-extern const rec_fn rec_lea[SIZES], rec_lea_bd[SIZES], rec_bswap[SIZES], rec_xchg[SIZES], rec_cdq[SIZES], rec_cbw[SIZES];
+extern const rec_fn rec_lea[SIZES], rec_lea_bd[SIZES], rec_bswap[SIZES], rec_xchg[SIZES], rec_cdq[SIZES],
+	rec_cbw[SIZES];
 enum rec_bit { B_BT, B_BTS, B_BTR, B_BTC, BITS };
-extern const rec_fn rec_bit[BITS][SIZES][2];     /* register by register, by immediate */
+extern const rec_fn rec_bit[BITS][SIZES][2]; /* register by register, by immediate */
 extern const rec_fn rec_cmov[16][SIZES], rec_setcc[16];
 extern const rec_fn rec_mov_imm, rec_ea64, rec_ea32, rec_ea_seg;
-extern const rec_fn rec_load_rmw[SIZES];         /* into SLOT_TMP; the store that follows cannot miss */
+extern const rec_fn rec_load_rmw[SIZES]; /* into SLOT_TMP; the store that follows cannot miss */
 enum rec_atomic { AT_ADD, AT_OR, AT_AND, AT_SUB, AT_XOR, AT_XADD, AT_XCHG, AT_CMPXCHG, ATOMICS };
 extern const rec_fn rec_atomic[ATOMICS][SIZES][2]; /* LOCK; register, immediate source */
 
@@ -351,9 +371,9 @@ extern const struct rec_stack_fns rec_stack[2]; /* 32-bit stack and code in flat
 struct rec_vec_move {
 	rec_fn load, store, load_aligned, store_aligned, reg;
 };
-extern const struct rec_vec_move rec_vec_move[2][4];      /* 4, 8, 16, 32 bytes */
+extern const struct rec_vec_move rec_vec_move[2][4]; /* 4, 8, 16, 32 bytes */
 extern const rec_fn rec_vec_from_gpr[2][2], rec_vec_to_gpr[2][2], rec_vec_merge[2], rec_vec_zero[2], rec_vzeroupper;
-extern const rec_fn rec_thunk[2][2][3];                   /* VEX; floating point; no memory, load, store */
+extern const rec_fn rec_thunk[2][2][3]; /* VEX; floating point; no memory, load, store */
 
 /* ------ interp.c ------ */
 extern const rec_fn rec_generic, rec_cross, rec_dead;
@@ -373,12 +393,12 @@ static inline bool code_is_flat(uint32_t mode)
 enum { REC_BLOCK_INSNS = 48, REC_BLOCK_BYTES = REC_BLOCK_INSNS * (int)sizeof(struct rec) * (REC_INSN_SLOTS + 2) };
 struct maker { /* a block in the making */
 	uint32_t mode;
-	struct rec *first;  /* record of the block */
-	struct rec *at;     /* next free record; there is room for REC_BLOCK_BYTES */
-	struct rec *flags;  /* the last record if the next conditional branch may be fused into it, and what it is */
+	struct rec *first; /* record of the block */
+	struct rec *at;	   /* next free record; there is room for REC_BLOCK_BYTES */
+	struct rec *flags; /* the last record if the next conditional branch may be fused into it, and what it is */
 	uint8_t alu, lg, form;
-	unsigned n;         /* instructions so far */
-	bool ended;         /* nothing behind can be reached */
+	unsigned n; /* instructions so far */
+	bool ended; /* nothing behind can be reached */
 };
 /* Appends the instruction at offset off of its page. */
 void rec_make(struct maker *m, const struct insn *i, unsigned off);
@@ -390,14 +410,15 @@ void rec_make_end(struct maker *m, unsigned off); /* to the instruction at off *
 void rec_pair_up(struct rec *first, const struct rec *end);
 
 /* ------ code.c ------ */
-/* First record of the block for c->rip, or NULL: the run loop is wanted, or one instruction must be stepped (*step). Sets
- * SLOT_PC; may raise. */
+/* First record of the block for c->rip, or NULL: the run loop is wanted, or one instruction must be stepped (*step).
+ * Sets SLOT_PC; may raise. */
 struct rec *code_find(struct cpu *c, bool *step);
-unsigned code_generation(const struct cpu *c); /* changes when records may have lost their memory */
+unsigned code_generation(const struct cpu *c);	   /* changes when records may have lost their memory */
 bool code_same_page(struct rec *a, struct rec *b); /* of two first records: their source is in one physical page */
 /* A dropped block passes those who are linked to it on to its heir, if it has one. */
 struct rec *code_heir(struct cpu *c, struct rec *dead);
-unsigned code_start(struct rec *first); /* offset of the block in its page: the first record may be that of a later instruction */
+unsigned code_start(
+	struct rec *first); /* offset of the block in its page: the first record may be that of a later instruction */
 void code_inherit(struct cpu *c, struct rec *dead, struct rec *heir);
 
 #endif

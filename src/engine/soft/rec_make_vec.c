@@ -27,7 +27,11 @@ static bool make_move(struct maker *m, const struct insn *i, unsigned off, unsig
 		r->src = store ? i->reg : i->rm;
 		return true;
 	}
-	r = rec_emit_mem(m, i, off, store ? aligned ? f->store_aligned : f->store : aligned ? f->load_aligned : f->load, n, store);
+	r = rec_emit_mem(m, i, off,
+			 store	   ? aligned ? f->store_aligned : f->store
+			 : aligned ? f->load_aligned
+				   : f->load,
+			 n, store);
 	if (r)
 		r->dst = r->src = i->reg;
 	return r;
@@ -68,27 +72,33 @@ static bool make_direct(struct maker *m, const struct insn *i, unsigned off)
 	bool wide_move = i->pp <= PP_66;
 
 	switch (op) {
-	case 0x10: case 0x11: /* MOVUPS, MOVUPD, MOVSS, MOVSD */
+	case 0x10:
+	case 0x11: /* MOVUPS, MOVUPD, MOVSS, MOVSD */
 		return wide_move ? make_move(m, i, off, full, op & 1, false)
 				 : make_scalar(m, i, off, i->pp == PP_F3 ? 4 : 8, op & 1);
-	case 0x28: case 0x29: /* MOVAPS, MOVAPD */
+	case 0x28:
+	case 0x29: /* MOVAPS, MOVAPD */
 		return wide_move && make_move(m, i, off, full, op & 1, true);
 	case 0x2b: /* MOVNTPS, MOVNTPD */
 		return wide_move && make_move(m, i, off, full, true, true);
 	case 0xe7: /* MOVNTDQ */
 		return i->pp == PP_66 && make_move(m, i, off, full, true, true);
-	case 0x6f: case 0x7f: /* MOVDQA, MOVDQU */
+	case 0x6f:
+	case 0x7f: /* MOVDQA, MOVDQU */
 		return (i->pp == PP_66 || i->pp == PP_F3) && make_move(m, i, off, full, op & 0x10, i->pp == PP_66);
 	case 0xf0: /* LDDQU */
 		return i->pp == PP_F2 && make_move(m, i, off, full, false, false);
 	case 0x6e: /* MOVD, MOVQ */
 		return i->pp == PP_66 && make_gpr(m, i, off, false);
 	case 0x7e:
-		return i->pp == PP_66 ? make_gpr(m, i, off, true) : i->pp == PP_F3 && make_move(m, i, off, 8, false, false);
+		return i->pp == PP_66 ? make_gpr(m, i, off, true)
+				      : i->pp == PP_F3 && make_move(m, i, off, 8, false, false);
 	case 0xd6: /* MOVQ */
 		return i->pp == PP_66 && make_move(m, i, off, 8, true, false);
-	case 0x57: case 0xef: /* XORPS, XORPD, PXOR of a register with itself */
-		if (in_mem(i) || i->rm != (is_vex(i) ? i->vvvv : i->reg) || (op == 0xef ? i->pp != PP_66 : i->pp > PP_66))
+	case 0x57:
+	case 0xef: /* XORPS, XORPD, PXOR of a register with itself */
+		if (in_mem(i) || i->rm != (is_vex(i) ? i->vvvv : i->reg) ||
+		    (op == 0xef ? i->pp != PP_66 : i->pp > PP_66))
 			return false;
 		rec_emit(m, rec_vec_zero[is_vex(i)], off, i->len)->dst = i->reg;
 		return true;

@@ -1,27 +1,30 @@
 /*
- * Pairs of records done by one handler. In code that is larger than the host's branch predictor the price of an instruction is
- * its mispredicted jump to the next handler, so fewer jumps is what helps. The second record stays as it is: what misses in it
- * goes on there.
+ * Pairs of records done by one handler. In code that is larger than the host's branch predictor the price of an
+ * instruction is its mispredicted jump to the next handler, so fewer jumps is what helps. The second record stays as it
+ * is: what misses in it goes on there.
  */
 #include "engine/soft/rec_body.h"
 
 /* ------ what may stand first, and second ------ */
-#define FIRSTS(m, second)                                                                                              \
-	m(mov_rr64, second) m(mov_rr32, second) m(mov_rm64, second) m(mov_rm32, second) m(mov_mr64, second)            \
-	m(mov_bis64, second) m(add_rr64, second) m(add_ri64, second) m(add_ri32, second) m(sub_rr64, second)           \
-	m(lea64, second) m(lea_bd64, second) m(zero, second) m(mov_imm, second) m(movzx_bd8, second)                   \
-	m(shr_i64, second) m(push, second) m(pop, second) m(ea32, second) m(sub_ri64, second) m(imul_rr64, second)     \
-	m(mov_mi64, second) m(movsx32, second) m(cmp_rr64, second)
-#define SIMPLE(m)                                                                                                      \
-	m(mov_rr64) m(mov_rr32) m(mov_rm64) m(mov_rm32) m(mov_mr64) m(mov_mr32) m(mov_bis64) m(add_rr64) m(add_ri64)   \
-	m(add_ri32) m(sub_rr64) m(lea64) m(lea_bd64) m(zero) m(mov_imm) m(movzx_bd8) m(shr_i64) m(shl_i64) m(and_ri32) \
-	m(movsx32) m(push) m(pop) m(sub_ri64) m(imul_rr64) m(cmp_rr64) m(mov_mi32) m(mov_mi64) m(mov_mr8) m(adc_rr64)
+#define FIRSTS(m, second)                                                                                             \
+	m(mov_rr64, second) m(mov_rr32, second) m(mov_rm64, second) m(mov_rm32, second) m(mov_mr64, second)           \
+		m(mov_bis64, second) m(add_rr64, second) m(add_ri64, second) m(add_ri32, second) m(sub_rr64, second)  \
+			m(lea64, second) m(lea_bd64, second) m(zero, second) m(mov_imm, second) m(movzx_bd8, second)  \
+				m(shr_i64, second) m(push, second) m(pop, second) m(ea32, second) m(sub_ri64, second) \
+					m(imul_rr64, second) m(mov_mi64, second) m(movsx32, second)                   \
+						m(cmp_rr64, second)
+#define SIMPLE(m)                                                                                                    \
+	m(mov_rr64) m(mov_rr32) m(mov_rm64) m(mov_rm32) m(mov_mr64) m(mov_mr32) m(mov_bis64) m(add_rr64) m(add_ri64) \
+		m(add_ri32) m(sub_rr64) m(lea64) m(lea_bd64) m(zero) m(mov_imm) m(movzx_bd8) m(shr_i64) m(shl_i64)   \
+			m(and_ri32) m(movsx32) m(push) m(pop) m(sub_ri64) m(imul_rr64) m(cmp_rr64) m(mov_mi32)       \
+				m(mov_mi64) m(mov_mr8) m(adc_rr64)
 #define ENDING(m)                                                                                                      \
-	m(call64) m(call_far64) m(jmp) m(jmp_far) m(ret64) m(cmpj_rr64_2) m(cmpj_rr64_3) m(cmpj_rr64_4)                \
-	m(cmpj_rr64_5) m(cmpj_rr64_6) m(cmpj_rr64_7) m(cmpj_rr32_4) m(cmpj_rr32_5) m(cmpj_ri64_4) m(cmpj_ri64_5)       \
-	m(cmpj_ri64_6) m(cmpj_ri64_7) m(cmpj_ri32_4) m(cmpj_ri32_5) m(cmpj_ri32_6) m(cmpj_ri32_7) m(cmpj_ri8_4)        \
-	m(cmpj_ri8_5) m(testj_ri64_4) m(testj_ri64_5) m(testj_ri32_4) m(testj_ri32_5) m(testj_ri8_4) m(testj_ri8_5)    \
-	m(cmpj_mi8_4) m(cmpj_mi8_5) m(testj_mi8_4) m(testj_mi8_5)
+	m(call64) m(call_far64) m(jmp) m(jmp_far) m(ret64) m(cmpj_rr64_2) m(cmpj_rr64_3) m(cmpj_rr64_4) m(cmpj_rr64_5) \
+		m(cmpj_rr64_6) m(cmpj_rr64_7) m(cmpj_rr32_4) m(cmpj_rr32_5) m(cmpj_ri64_4) m(cmpj_ri64_5)              \
+			m(cmpj_ri64_6) m(cmpj_ri64_7) m(cmpj_ri32_4) m(cmpj_ri32_5) m(cmpj_ri32_6) m(cmpj_ri32_7)      \
+				m(cmpj_ri8_4) m(cmpj_ri8_5) m(testj_ri64_4) m(testj_ri64_5) m(testj_ri32_4)            \
+					m(testj_ri32_5) m(testj_ri8_4) m(testj_ri8_5) m(cmpj_mi8_4) m(cmpj_mi8_5)      \
+						m(testj_mi8_4) m(testj_mi8_5)
 
 /* Where the single handler is, and its body. */
 #define AT_mov_rr64 &rec_mov[SZ64][F_RR]
@@ -88,16 +91,16 @@
 #define AT_testj_mi8_4 &rec_test_jcc[4][SZ8][F_MI_BD]
 #define AT_testj_mi8_5 &rec_test_jcc[5][SZ8][F_MI_BD]
 
-#define LOAD_BODY(bits, ea)                                                                                            \
-	do {                                                                                                           \
-		uint##bits##_t v;                                                                                      \
-		LOAD(bits, v, ea);                                                                                     \
-		RD64(r->dst) = v;                                                                                      \
+#define LOAD_BODY(bits, ea)        \
+	do {                       \
+		uint##bits##_t v;  \
+		LOAD(bits, v, ea); \
+		RD64(r->dst) = v;  \
 	} while (0)
-#define ALU_PLAIN(op, bits, operand)                                                                                   \
-	do {                                                                                                           \
-		const int carry = 0;                                                                                   \
-		ALU_REG(op, bits, operand);                                                                            \
+#define ALU_PLAIN(op, bits, operand)        \
+	do {                                \
+		const int carry = 0;        \
+		ALU_REG(op, bits, operand); \
 	} while (0)
 #define BODY_mov_rr64 WR64(r->dst, RD64(r->src))
 #define BODY_mov_rr32 WR32(r->dst, RD32(r->src))
@@ -112,10 +115,10 @@
 #define BODY_sub_rr64 ALU_PLAIN(A_SUB, 64, RD64(r->src))
 #define BODY_sub_ri64 ALU_PLAIN(A_SUB, 64, IMM(64))
 #define BODY_cmp_rr64 ALU_PLAIN(A_CMP, 64, RD64(r->src))
-#define BODY_adc_rr64                                                                                                  \
-	do {                                                                                                           \
-		CARRY_IN(A_ADC);                                                                                       \
-		ALU_REG(A_ADC, 64, RD64(r->src));                                                                      \
+#define BODY_adc_rr64                             \
+	do {                                      \
+		CARRY_IN(A_ADC);                  \
+		ALU_REG(A_ADC, 64, RD64(r->src)); \
 	} while (0)
 #define BODY_imul_rr64 IMUL_BODY(64, RD64(r->dst), RD64(r->src))
 #define BODY_mov_mi32 STORE(32, EA_BD, (int64_t)r->imm)
@@ -138,21 +141,21 @@
 #define BODY_jmp TAKE(r)
 #define BODY_jmp_far TAKE_FAR(r)
 #define BODY_ret64 RET_BODY(64)
-#define JUMP_RR(BODY, cond, bits)                                                                                      \
-	do {                                                                                                           \
-		uint##bits##_t a = RD##bits(r->dst), b = RD##bits(r->src);                                             \
-		BODY(cond, bits);                                                                                      \
+#define JUMP_RR(BODY, cond, bits)                                          \
+	do {                                                               \
+		uint##bits##_t a = RD##bits(r->dst), b = RD##bits(r->src); \
+		BODY(cond, bits);                                          \
 	} while (0)
-#define JUMP_RI(BODY, cond, bits)                                                                                      \
-	do {                                                                                                           \
-		uint##bits##_t a = RD##bits(r->dst), b = IMM(bits);                                                    \
-		BODY(cond, bits);                                                                                      \
+#define JUMP_RI(BODY, cond, bits)                                   \
+	do {                                                        \
+		uint##bits##_t a = RD##bits(r->dst), b = IMM(bits); \
+		BODY(cond, bits);                                   \
 	} while (0)
-#define JUMP_MI(BODY, cond, bits)                                                                                      \
-	do {                                                                                                           \
-		uint##bits##_t a, b = IMM(bits);                                                                       \
-		LOAD(bits, a, EA_BD);                                                                                  \
-		BODY(cond, bits);                                                                                      \
+#define JUMP_MI(BODY, cond, bits)                \
+	do {                                     \
+		uint##bits##_t a, b = IMM(bits); \
+		LOAD(bits, a, EA_BD);            \
+		BODY(cond, bits);                \
 	} while (0)
 #define BODY_cmpj_rr64_2 JUMP_RR(CMP_BODY, 2, 64)
 #define BODY_cmpj_rr64_3 JUMP_RR(CMP_BODY, 3, 64)
@@ -184,20 +187,20 @@
 #define BODY_testj_mi8_5 JUMP_MI(TEST_BODY, 5, 8)
 
 /* ------ handlers ------ */
-#define PAIR_SIMPLE(first, second)                                                                                     \
-	HANDLER(h_##first##__##second)                                                                                 \
-	{                                                                                                              \
-		BODY_##first;                                                                                          \
-		r++;                                                                                                   \
-		BODY_##second;                                                                                         \
-		NEXT;                                                                                                  \
+#define PAIR_SIMPLE(first, second)     \
+	HANDLER(h_##first##__##second) \
+	{                              \
+		BODY_##first;          \
+		r++;                   \
+		BODY_##second;         \
+		NEXT;                  \
 	}
-#define PAIR_ENDING(first, second)                                                                                     \
-	HANDLER(h_##first##__##second)                                                                                 \
-	{                                                                                                              \
-		BODY_##first;                                                                                          \
-		r++;                                                                                                   \
-		BODY_##second;                                                                                         \
+#define PAIR_ENDING(first, second)     \
+	HANDLER(h_##first##__##second) \
+	{                              \
+		BODY_##first;          \
+		r++;                   \
+		BODY_##second;         \
 	}
 #define DEFINE_SIMPLE(second) FIRSTS(PAIR_SIMPLE, second)
 #define DEFINE_ENDING(second) FIRSTS(PAIR_ENDING, second)
