@@ -410,5 +410,6 @@ int drv_used(struct drv *d, unsigned i, uint32_t *len, int ms)
 		if (id >= 0 || now_ms() >= until)
 			return id;
 		rig_turn(d->r, 5);
+		rig_run_for(d->r, 200000); /* a driver that waits lets time pass */
 	}
 }

@@ -238,6 +238,37 @@ static void depth(void **state)
 	rig_free(r);
 }
 
+/* A driver that does not wait for its requests gets an interrupt for a batch of them; one that waits gets each at once. */
+static void interrupts_follow_the_driver(void **state)
+{
+	struct rig *r = start("", true);
+	struct io io[64];
+	unsigned before, alone, deep;
+	uint32_t len;
+
+	assert_true(drv_start(d, DRV_EVENT | DRV_MSIX, ALL_BLK, 1, 0));
+	for (unsigned i = 0; i < 64; i++)
+		io[i] = io_new(512);
+	before = rig_irqs(r);
+	for (unsigned i = 0; i < 63; i++) { /* the 64th would be the probe */
+		assert_true(io_add(&io[i], 0, i, 512, 1) >= 0);
+		drv_kick(d, 0);
+		assert_true(drv_used(d, 0, &len, 3000) >= 0);
+	}
+	alone = rig_irqs(r) - before;
+	before = rig_irqs(r);
+	for (unsigned i = 0; i < 32; i++) {
+		assert_true(io_add(&io[i], 0, i, 512, 1) >= 0);
+		drv_kick(d, 0);
+	}
+	for (unsigned i = 0; i < 32; i++)
+		assert_true(drv_used(d, 0, &len, 3000) >= 0);
+	deep = rig_irqs(r) - before;
+	assert_true(alone >= 60);
+	assert_true(deep <= 8);
+	rig_free(r);
+}
+
 static void errors(void **state)
 {
 	struct rig *r = start(",ro", true);
@@ -396,6 +427,7 @@ int main(void)
 		T(small_and_odd_rings),
 		T(engines),
 		T(depth),
+		T(interrupts_follow_the_driver),
 		T(errors),
 		T(identity_and_ranges),
 		T(saved_and_loaded),
