@@ -35,11 +35,11 @@ static inline int auto_steal_fd(int *fd)
 	return v;
 }
 
-#define auto_steal(p)                                                                                                  \
-	({                                                                                                             \
-		__typeof__(p) steal_ = (p);                                                                            \
-		(p) = NULL;                                                                                            \
-		steal_;                                                                                                \
+#define auto_steal(p)                       \
+	({                                  \
+		__typeof__(p) steal_ = (p); \
+		(p) = NULL;                 \
+		steal_;                     \
 	})
 
 #endif

@@ -41,24 +41,24 @@ static inline bool range_in(uint64_t at, uint64_t len, uint64_t size)
 }
 
 /* Little-endian fields at any alignment; the host is x86. */
-#define BITS_LOADSTORE(bits)                                                                                           \
-	static inline uint##bits##_t ld_le##bits(const void *p)                                                        \
-	{                                                                                                              \
-		uint##bits##_t v;                                                                                      \
-		memcpy(&v, p, sizeof(v));                                                                              \
-		return v;                                                                                              \
-	}                                                                                                              \
-	static inline void st_le##bits(void *p, uint##bits##_t v)                                                      \
-	{                                                                                                              \
-		memcpy(p, &v, sizeof(v));                                                                              \
-	}                                                                                                              \
-	static inline uint##bits##_t ld_be##bits(const void *p)                                                        \
-	{                                                                                                              \
-		return __builtin_bswap##bits(ld_le##bits(p));                                                          \
-	}                                                                                                              \
-	static inline void st_be##bits(void *p, uint##bits##_t v)                                                      \
-	{                                                                                                              \
-		st_le##bits(p, __builtin_bswap##bits(v));                                                              \
+#define BITS_LOADSTORE(bits)                                      \
+	static inline uint##bits##_t ld_le##bits(const void *p)   \
+	{                                                         \
+		uint##bits##_t v;                                 \
+		memcpy(&v, p, sizeof(v));                         \
+		return v;                                         \
+	}                                                         \
+	static inline void st_le##bits(void *p, uint##bits##_t v) \
+	{                                                         \
+		memcpy(p, &v, sizeof(v));                         \
+	}                                                         \
+	static inline uint##bits##_t ld_be##bits(const void *p)   \
+	{                                                         \
+		return __builtin_bswap##bits(ld_le##bits(p));     \
+	}                                                         \
+	static inline void st_be##bits(void *p, uint##bits##_t v) \
+	{                                                         \
+		st_le##bits(p, __builtin_bswap##bits(v));         \
 	}
 BITS_LOADSTORE(16)
 BITS_LOADSTORE(32)

@@ -47,8 +47,8 @@ static inline void list_remove(struct list *n)
 #define list_entry(ptr, type, member) container_of(ptr, type, member)
 #define list_for_each(pos, head) for (struct list *pos = (head)->next; pos != (head); pos = pos->next)
 /* pos may be removed in the body. */
-#define list_for_each_safe(pos, head)                                                                                  \
-	for (struct list *pos = (head)->next, *pos##_next = pos->next; pos != (head);                                  \
+#define list_for_each_safe(pos, head)                                                 \
+	for (struct list *pos = (head)->next, *pos##_next = pos->next; pos != (head); \
 	     pos = pos##_next, pos##_next = pos->next)
 
 #endif

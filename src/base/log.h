@@ -25,11 +25,11 @@ struct log_rate {
 	uint32_t seen, dropped;
 };
 bool log_rate_ok(struct log_rate *r);
-#define log_guest(...)                                                                                                 \
-	do {                                                                                                           \
-		static struct log_rate log_rate_;                                                                      \
-		if (log_rate_ok(&log_rate_))                                                                           \
-			log_line(LOG_WARN, __VA_ARGS__);                                                               \
+#define log_guest(...)                                   \
+	do {                                             \
+		static struct log_rate log_rate_;        \
+		if (log_rate_ok(&log_rate_))             \
+			log_line(LOG_WARN, __VA_ARGS__); \
 	} while (0)
 
 #endif

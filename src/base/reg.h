@@ -12,11 +12,11 @@
 #else
 #define REG_PLAIN
 #endif
-#define REG_ADD(set, obj)                                                                                              \
+#define REG_ADD(set, obj) \
 	static const void *const reg_##set##_##obj __attribute__((section("reg_" #set), used)) REG_PLAIN = &(obj)
 #define REG_DECLARE(set) extern const void *const __start_reg_##set[], *const __stop_reg_##set[]
-#define REG_FOREACH(set, type, var)                                                                                    \
-	for (const void *const *var##_p = __start_reg_##set; var##_p < __stop_reg_##set; var##_p++)                    \
+#define REG_FOREACH(set, type, var)                                                                 \
+	for (const void *const *var##_p = __start_reg_##set; var##_p < __stop_reg_##set; var##_p++) \
 		for (type *var = (type *)*var##_p; var; var = NULL)
 
 #endif

@@ -65,7 +65,6 @@ bool lock_mine(const struct lock *l)
 #endif
 }
 
-
 int thread_start(pthread_t *out, const char *name, void *(*fn)(void *), void *arg)
 {
 	sigset_t all, old;

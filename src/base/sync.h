@@ -9,7 +9,18 @@
 
 #include <pthread.h>
 
-enum lock_rank { RANK_VM = 1, RANK_BUS, RANK_DEVICE, RANK_BACK, RANK_MEM, RANK_ROUTE, RANK_IRQ, RANK_ENGINE, RANK_LOOP, RANK_LOG };
+enum lock_rank {
+	RANK_VM = 1,
+	RANK_BUS,
+	RANK_DEVICE,
+	RANK_BACK,
+	RANK_MEM,
+	RANK_ROUTE,
+	RANK_IRQ,
+	RANK_ENGINE,
+	RANK_LOOP,
+	RANK_LOG
+};
 
 struct lock {
 	pthread_mutex_t mutex;

@@ -189,13 +189,16 @@ static int dispatch(struct boot *b, const struct image *img, enum boot_entry ent
 }
 
 /*
- * What kernels expect of a BIOS though none was asked to start them (Xen): the BIOS data area says how much base memory there is,
- * without an EBDA, and every interrupt of real mode ends in a routine that sets the carry flag: no such service.
+ * What kernels expect of a BIOS though none was asked to start them (Xen): the BIOS data area says how much base memory
+ * there is, without an EBDA, and every interrupt of real mode ends in a routine that sets the carry flag: no such
+ * service.
  */
 static void put_bios_remains(const struct boot *b)
 {
 	enum { STUB = 0x500, BASE_KIB = 0x413 };
-	static const uint8_t stub[] = { 0x55, 0x89, 0xe5, 0x80, 0x4e, 0x06, 0x01, 0x5d, 0xcf }; /* orb $1, 6(%bp); iret */
+	static const uint8_t stub[] = {
+		0x55, 0x89, 0xe5, 0x80, 0x4e, 0x06, 0x01, 0x5d, 0xcf
+	}; /* orb $1, 6(%bp); iret */
 	uint8_t vectors[256 * 4], kib[2];
 
 	for (unsigned n = 0; n < 256; n++)

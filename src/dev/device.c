@@ -8,8 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-struct device *device_new(const struct device_class *cls, const char *name, const struct conf *node, const struct dev_env *env,
-			  struct err *e)
+struct device *device_new(const struct device_class *cls, const char *name, const struct conf *node,
+			  const struct dev_env *env, struct err *e)
 {
 	struct device *d = xcalloc(1, cls->size);
 

@@ -1,11 +1,11 @@
 /*
  * What every device is: a const class, and instances made from the configuration.
  *
- * Life: device_new parses keys into fields (no host effect) -> realize takes host resources and maps regions -> reset sets
- * what the guest sees -> the VM runs -> unrealize undoes realize, also a half-done one. A restore is new, realize, reset,
- * visit (load), restored: there is no second wiring.
- * Locks: state belongs to d->lock (rank device). The core holds it around reset, visit, restored, region callbacks and
- * timers that name it; realize and unrealize run without it, on the main thread, before vCPUs run or after they ended.
+ * Life: device_new parses keys into fields (no host effect) -> realize takes host resources and maps regions -> reset
+ * sets what the guest sees -> the VM runs -> unrealize undoes realize, also a half-done one. A restore is new, realize,
+ * reset, visit (load), restored: there is no second wiring. Locks: state belongs to d->lock (rank device). The core
+ * holds it around reset, visit, restored, region callbacks and timers that name it; realize and unrealize run without
+ * it, on the main thread, before vCPUs run or after they ended.
  */
 #ifndef DEV_DEVICE_H
 #define DEV_DEVICE_H
@@ -30,12 +30,13 @@ struct dev_env {
 	const char *vm_name;
 	struct aspace *mem, *io;
 	struct loop *loop;
-	const struct irq_line *gsi; /* GSI_LINES; 0 to 15 are the ISA lines, fanned to 8259 and I/O APIC (IRQ 0: pin 2) */
-	void (*msi)(void *host, const struct msi *m);                  /* any thread */
+	const struct irq_line
+		*gsi; /* GSI_LINES; 0 to 15 are the ISA lines, fanned to 8259 and I/O APIC (IRQ 0: pin 2) */
+	void (*msi)(void *host, const struct msi *m);		       /* any thread */
 	void (*request)(void *host, enum vm_request r, unsigned arg);  /* any thread: asked, not done here */
 	void (*event)(void *host, const char *name, const char *text); /* to control clients; any thread */
 	void *host;
-	struct pci_host *pci; /* where PCI devices plug in; see dev/pci/pci.h */
+	struct pci_host *pci;	 /* where PCI devices plug in; see dev/pci/pci.h */
 	const struct conf *conf; /* the frozen root, for the few keys that several devices share */
 };
 
@@ -47,18 +48,19 @@ struct dev_stat {
 
 struct device_class {
 	const char *name, *alias, *about; /* name as in -s; aliases are accepted by -s only */
-	size_t size;                      /* of the instance, which starts with struct device */
-	const struct prop *props;         /* may be NULL */
-	/* Legacy -s grammar: turns the text after "NAME," into keys below node; NULL: the generic comma list (bhyve.md 2.3). */
+	size_t size;			  /* of the instance, which starts with struct device */
+	const struct prop *props;	  /* may be NULL */
+	/* Legacy -s grammar: turns the text after "NAME," into keys below node; NULL: the generic comma list
+	 * (bhyve.md 2.3). */
 	int (*legacy)(struct conf *node, const char *opts, struct err *e);
 	int (*realize)(struct device *d, struct err *e);
 	void (*reset)(struct device *d, enum reset_kind k); /* cannot fail */
-	void (*pause)(struct device *d);                    /* take no new work, drain; called unlocked; may be NULL */
+	void (*pause)(struct device *d);		    /* take no new work, drain; called unlocked; may be NULL */
 	void (*resume)(struct device *d);
 	void (*visit)(struct device *d, struct snap *s);
-	int (*restored)(struct device *d, struct err *e);   /* cross-field checks, raise lines again; may be NULL */
-	void (*acpi)(struct device *d, struct aml *out);    /* its part of the DSDT; may be NULL */
-	void (*unrealize)(struct device *d);                /* may be NULL */
+	int (*restored)(struct device *d, struct err *e); /* cross-field checks, raise lines again; may be NULL */
+	void (*acpi)(struct device *d, struct aml *out);  /* its part of the DSDT; may be NULL */
+	void (*unrealize)(struct device *d);		  /* may be NULL */
 };
 
 enum { DEV_STATS = 12 };
@@ -71,7 +73,7 @@ struct device {
 	struct lock lock;
 	bool realized;
 	struct dev_stat stats[DEV_STATS]; /* filled in realize, in order; ends at the first NULL name */
-	struct list link;                 /* the board's list of devices */
+	struct list link;		  /* the board's list of devices */
 };
 
 /* Allocates and parses. name is the printed name. NULL with e set on a bad key. */
@@ -82,7 +84,7 @@ void device_reset(struct device *d, enum reset_kind k);
 void device_pause(struct device *d);
 void device_resume(struct device *d);
 int device_visit(struct device *d, struct snap *s, struct err *e); /* save or load, by kind of s; load runs restored */
-void device_free(struct device *d);                                /* unrealizes */
+void device_free(struct device *d);				   /* unrealizes */
 void device_stat(struct device *d, const char *name, const uint64_t *value);
 /* Tells control clients; any thread. */
 void device_event(struct device *d, const char *name, const char *fmt, ...) PRINTF(3, 4);

@@ -1,8 +1,8 @@
 /*
- * The seam between a machine and what runs its CPUs. The interpreter (soft), a scripted fake, and later KVM and the translator
- * implement one vtable; devices never see it. Data moves through callbacks, so every engine runs the same dispatch; `run`
- * returns only when the VM layer must decide, always at an instruction boundary with no half-done I/O; get and set only then.
- * The local APIC belongs to the vCPU on every engine; I/O APIC, 8259 and 8254 are the board's.
+ * The seam between a machine and what runs its CPUs. The interpreter (soft), a scripted fake, and later KVM and the
+ * translator implement one vtable; devices never see it. Data moves through callbacks, so every engine runs the same
+ * dispatch; `run` returns only when the VM layer must decide, always at an instruction boundary with no half-done I/O;
+ * get and set only then. The local APIC belongs to the vCPU on every engine; I/O APIC, 8259 and 8254 are the board's.
  */
 #ifndef ENGINE_ENGINE_H
 #define ENGINE_ENGINE_H
@@ -19,11 +19,12 @@ struct snap;
 struct loop;
 
 enum run_result {
-	RUN_KICKED,       /* engine_ops.kick was called */
-	RUN_HALTED,       /* HLT with interrupts off: only NMI or INIT can wake it. Told once; run again waits for them in here */
-	RUN_DEBUG,        /* a plan of engine_ops.debug hit */
+	RUN_KICKED, /* engine_ops.kick was called */
+	RUN_HALTED, /* HLT with interrupts off: only NMI or INIT can wake it. Told once; run again waits for them in
+		       here */
+	RUN_DEBUG,  /* a plan of engine_ops.debug hit */
 	RUN_TRIPLE_FAULT,
-	RUN_FAILED,       /* the engine itself cannot go on; err text by engine_ops.why */
+	RUN_FAILED, /* the engine itself cannot go on; err text by engine_ops.why */
 };
 
 /* Callbacks run on the vCPU's thread with no engine lock held. */
@@ -31,7 +32,8 @@ struct engine_host {
 	void *self;
 	void (*io)(void *self, unsigned vcpu, uint16_t port, void *data, unsigned size, bool write); /* size 1, 2, 4 */
 	void (*mmio)(void *self, unsigned vcpu, gpa_t at, void *data, unsigned size, bool write);    /* 1 to 8 bytes */
-	bool (*msr)(void *self, unsigned vcpu, uint32_t index, uint64_t *val, bool write); /* not in the table; false: #GP */
+	bool (*msr)(void *self, unsigned vcpu, uint32_t index, uint64_t *val,
+		    bool write);		  /* not in the table; false: #GP */
 	int (*intack)(void *self, unsigned vcpu); /* ExtINT accepted: vector from the 8259s, or -1 */
 	void (*eoi)(void *self, unsigned vector); /* of a level-triggered interrupt: to the I/O APIC */
 };
@@ -41,10 +43,10 @@ struct engine_vm_opts {
 	struct loop *loop;
 	unsigned ncpu;
 	uint8_t phys_bits;
-	bool x2apic;             /* guest starts with x2APIC available */
-	bool exit_on_pause;      /* -P */
-	bool unknown_msr_ok;     /* -w: unknown MSRs read 0 and ignore writes; asked through host->msr all the same */
-	bool verbose_msr;        /* x86.verbosemsr: a line for each access to an unknown MSR (else only with -v) */
+	bool x2apic;	     /* guest starts with x2APIC available */
+	bool exit_on_pause;  /* -P */
+	bool unknown_msr_ok; /* -w: unknown MSRs read 0 and ignore writes; asked through host->msr all the same */
+	bool verbose_msr;    /* x86.verbosemsr: a line for each access to an unknown MSR (else only with -v) */
 	const struct cpu_topology *topo;
 };
 
@@ -76,29 +78,35 @@ struct engine_ops {
 	const char *name, *about;
 	unsigned caps; /* hints, never requirements */
 	int (*probe)(struct err *e);
-	int (*vm_new)(struct engine_vm **out, const struct engine_host *h, const struct engine_vm_opts *o, struct err *e);
+	int (*vm_new)(struct engine_vm **out, const struct engine_host *h, const struct engine_vm_opts *o,
+		      struct err *e);
 	void (*vm_free)(struct engine_vm *vm);
-	/* Returns when no vCPU can use the old view. May be called inside a host callback: a vCPU that is in a callback, waits
-	 * for a lock or is halted counts as stopped, and looks again on its way back. */
+	/* Returns when no vCPU can use the old view. May be called inside a host callback: a vCPU that is in a
+	 * callback, waits for a lock or is halted counts as stopped, and looks again on its way back. */
 	int (*slot)(struct engine_vm *vm, const struct mem_slot *s, struct err *e);
 	int (*dirty)(struct engine_vm *vm, unsigned slot, uint64_t *bitmap, size_t nwords); /* takes and rearms */
-	void (*wrote)(struct engine_vm *vm, gpa_t at, uint64_t len);  /* a device wrote RAM: dirty, drop code. Any thread */
-	void (*msi)(struct engine_vm *vm, const struct msi *m);       /* all interrupts but ExtINT and NMI end here. Any thread */
-	void (*extint)(struct engine_vm *vm, bool level);             /* INTR output of the 8259 pair. Any thread */
-	void (*nmi)(struct engine_vm *vm);                            /* LINT1 of all vCPUs, as the MADT says. Any thread */
+	void (*wrote)(struct engine_vm *vm, gpa_t at,
+		      uint64_t len); /* a device wrote RAM: dirty, drop code. Any thread */
+	void (*msi)(struct engine_vm *vm,
+		    const struct msi *m);		  /* all interrupts but ExtINT and NMI end here. Any thread */
+	void (*extint)(struct engine_vm *vm, bool level); /* INTR output of the 8259 pair. Any thread */
+	void (*nmi)(struct engine_vm *vm);		  /* LINT1 of all vCPUs, as the MADT says. Any thread */
 	int (*vcpu_new)(struct engine_vm *vm, unsigned id, struct engine_vcpu **out, struct err *e);
 	void (*vcpu_free)(struct engine_vcpu *v);
 	enum run_result (*run)(struct engine_vcpu *v); /* on its own thread; an AP that waits for SIPI waits in here */
-	void (*kick)(struct engine_vcpu *v);           /* makes run return RUN_KICKED soon; any thread, signal-safe, never lost */
-	void (*event)(struct engine_vcpu *v, enum vcpu_event ev, uint8_t arg); /* any thread */
+	void (*kick)(struct engine_vcpu *v); /* makes run return RUN_KICKED soon; any thread, signal-safe, never lost */
+	void (*event)(struct engine_vcpu *v, enum vcpu_event ev, uint8_t arg);	 /* any thread */
 	int (*get)(struct engine_vcpu *v, unsigned groups, struct x86_state *s); /* not while run is in progress */
 	int (*set)(struct engine_vcpu *v, unsigned groups, const struct x86_state *s);
-	void (*reset)(struct engine_vcpu *v, bool bsp); /* power-up state, local APIC included; not while run is in progress */
+	void (*reset)(struct engine_vcpu *v,
+		      bool bsp); /* power-up state, local APIC included; not while run is in progress */
 	int (*cpuid)(struct engine_vcpu *v, const struct cpuid_table *t, struct err *e); /* before the first run */
 	int (*debug)(struct engine_vcpu *v, const struct debug_plan *p, struct err *e);
-	unsigned (*stats)(struct engine_vcpu *v, struct vcpu_stat *out, unsigned max); /* any thread; returns how many */
+	unsigned (*stats)(struct engine_vcpu *v, struct vcpu_stat *out,
+			  unsigned max);	   /* any thread; returns how many */
 	const char *(*why)(struct engine_vcpu *v); /* after RUN_FAILED: text for people */
-	void (*paused)(struct engine_vm *vm, bool paused); /* guest TSC and LAPIC timers stop with the VM clock; all vCPUs out of run */
+	void (*paused)(struct engine_vm *vm,
+		       bool paused); /* guest TSC and LAPIC timers stop with the VM clock; all vCPUs out of run */
 };
 
 /* engine=auto|kvm|soft. NULL with one line that names cause and remedy. */

@@ -4,7 +4,8 @@
 
 #include "base/types.h"
 
-/* set: any thread; a device lock may be held. Level is the electrical meaning "asserted". Setting the same level is free. */
+/* set: any thread; a device lock may be held. Level is the electrical meaning "asserted". Setting the same level is
+ * free. */
 struct irq_line {
 	void (*set)(void *self, unsigned n, bool level);
 	void *self;

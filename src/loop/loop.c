@@ -1,8 +1,8 @@
 /*
  * The event loop. One epoll descriptor; an eventfd wakes it for jobs and for timers that other threads armed.
  *
- * A callback runs with its owner's lock. The loop takes that lock first and only then looks whether the job, timer or watch is
- * still wanted, so that an owner who holds the lock and stops one can be sure that it does not run any more.
+ * A callback runs with its owner's lock. The loop takes that lock first and only then looks whether the job, timer or
+ * watch is still wanted, so that an owner who holds the lock and stops one can be sure that it does not run any more.
  */
 #include "loop/loop_int.h"
 
@@ -163,7 +163,8 @@ void loop_cancel(struct loop *l, struct job *j)
 	lock_drop(&l->lock);
 }
 
-/* Runs what was posted before this turn; jobs that jobs post wait for the next one, so that descriptors are not starved. */
+/* Runs what was posted before this turn; jobs that jobs post wait for the next one, so that descriptors are not
+ * starved. */
 static void jobs_run(struct loop *l)
 {
 	struct job mark = { .posted = true };
@@ -224,7 +225,8 @@ static int loop_wait(struct loop *l, int timeout_ms)
 	}
 	n = epoll_pwait2(l->epfd, l->batch, BATCH, tsp, NULL);
 	if (n < 0 && errno == ENOSYS) /* before Linux 5.11: whole milliseconds, rounded up */
-		n = epoll_wait(l->epfd, l->batch, BATCH, tsp ? (int)(ts.tv_sec * 1000 + (ts.tv_nsec + 999999) / 1000000) : -1);
+		n = epoll_wait(l->epfd, l->batch, BATCH,
+			       tsp ? (int)(ts.tv_sec * 1000 + (ts.tv_nsec + 999999) / 1000000) : -1);
 	__atomic_store_n(&l->sleep_until, 0, __ATOMIC_SEQ_CST);
 	return n < 0 ? 0 : n;
 }

@@ -15,15 +15,16 @@ struct loop *loop_new(struct err *e);
 void loop_free(struct loop *l);
 /* Runs until loop_stop. On the thread that becomes the loop thread. */
 void loop_run(struct loop *l);
-/* The calling thread becomes the loop thread; loop_run and loop_turn do it too. Needed where other threads start earlier. */
+/* The calling thread becomes the loop thread; loop_run and loop_turn do it too. Needed where other threads start
+ * earlier. */
 void loop_claim(struct loop *l);
 void loop_stop(struct loop *l); /* any thread, signal-safe */
 /* One turn: waits at most timeout_ms (-1: no limit), runs what is due. For tests and for start-up. */
 void loop_turn(struct loop *l, int timeout_ms);
 bool loop_on_thread(const struct loop *l);
 
-/* File descriptors. Embedded in the owner; fn runs with held (may be NULL) taken; fn may unwatch and free the watch, but the
- * lock must outlive the call. events: EPOLLIN | EPOLLOUT, level triggered. */
+/* File descriptors. Embedded in the owner; fn runs with held (may be NULL) taken; fn may unwatch and free the watch,
+ * but the lock must outlive the call. events: EPOLLIN | EPOLLOUT, level triggered. */
 struct watch {
 	void (*fn)(struct watch *w, unsigned events);
 	struct lock *held;
@@ -53,12 +54,12 @@ void loop_cancel(struct loop *l, struct job *j);
 void work_submit(struct loop *l, struct job *blocking, struct job *done);
 
 enum clk {
-	CLK_VM,   /* ns since the VM first ran; stops while paused */
+	CLK_VM,	  /* ns since the VM first ran; stops while paused */
 	CLK_HOST, /* CLOCK_MONOTONIC */
 	CLK_WALL, /* CLOCK_REALTIME */
 };
 uint64_t clk_now(struct loop *l, enum clk c); /* any thread */
-void clk_pause(struct loop *l, bool paused);   /* CLK_VM */
+void clk_pause(struct loop *l, bool paused);  /* CLK_VM */
 /* Tests turn the clocks by hand: after this CLK_VM and CLK_HOST move only by clk_step, which also fires what is due. */
 void clk_manual(struct loop *l);
 void clk_step(struct loop *l, uint64_t ns);
@@ -74,6 +75,6 @@ struct timer {
 };
 void timer_init(struct timer *t, struct loop *l, enum clk c, void (*fn)(struct timer *t), struct lock *held);
 void timer_arm(struct timer *t, uint64_t deadline_ns); /* absolute on its clock; any thread; rearms */
-void timer_stop(struct timer *t);                       /* any thread; with held taken it is exact */
+void timer_stop(struct timer *t);		       /* any thread; with held taken it is exact */
 
 #endif

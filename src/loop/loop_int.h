@@ -16,7 +16,7 @@ struct heap {
 struct pool;
 
 struct loop {
-	struct lock lock; /* jobs, timers, the batch */
+	struct lock lock;    /* jobs, timers, the batch */
 	pthread_cond_t idle; /* a watch callback ended */
 	pthread_t thread;
 	bool has_thread;
@@ -33,7 +33,7 @@ struct loop {
 	uint64_t manual_ns;
 	uint64_t vm_offset;  /* CLK_VM = CLK_HOST - vm_offset while it runs; atomic */
 	uint64_t vm_stopped; /* its value while paused; atomic */
-	bool vm_paused;      /* atomic */
+	bool vm_paused;	     /* atomic */
 	struct pool *pool;
 };
 

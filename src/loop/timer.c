@@ -1,4 +1,5 @@
-/* Clocks, and timers in one binary heap for each clock. A thread that arms a timer earlier than the loop's present sleep wakes it. */
+/* Clocks, and timers in one binary heap for each clock. A thread that arms a timer earlier than the loop's present
+ * sleep wakes it. */
 #include "loop/loop_int.h"
 
 #include "base/alloc.h"
@@ -21,7 +22,7 @@ uint64_t clk_now(struct loop *l, enum clk c)
 	uint64_t host;
 
 	if (c == CLK_WALL)
-		return host_ns(CLOCK_REALTIME) ;
+		return host_ns(CLOCK_REALTIME);
 	host = l->manual ? __atomic_load_n(&l->manual_ns, __ATOMIC_RELAXED) : host_ns(CLOCK_MONOTONIC);
 	if (c == CLK_HOST)
 		return host;

@@ -61,7 +61,8 @@ void aspace_end(struct aspace *as)
 int region_map(struct region *r, struct aspace *as, gpa_t at, int prio, struct err *e)
 {
 	if (!range_in(at, r->size, as->size))
-		return err_set(e, -EINVAL, "%s: %#" PRIx64 " bytes at %#" PRIx64 " leave the %s space", r->name, r->size, at, as->name);
+		return err_set(e, -EINVAL, "%s: %#" PRIx64 " bytes at %#" PRIx64 " leave the %s space", r->name,
+			       r->size, at, as->name);
 	lock_take(&as->lock);
 	if (r->as)
 		list_remove(&r->link);
@@ -259,8 +260,8 @@ void aspace_dump(struct aspace *as, void (*line)(void *self, const char *text), 
 	for (unsigned i = 0; i < v->n; i++) {
 		const struct flat *f = &v->flat[i];
 
-		snprintf(text, sizeof(text), "%016" PRIx64 "-%016" PRIx64 " %s %s+%#" PRIx64, f->at, f->at + (f->size - 1),
-			 kinds[f->r->kind], f->r->name, f->off);
+		snprintf(text, sizeof(text), "%016" PRIx64 "-%016" PRIx64 " %s %s+%#" PRIx64, f->at,
+			 f->at + (f->size - 1), kinds[f->r->kind], f->r->name, f->off);
 		line(self, text);
 	}
 	view_put(v);

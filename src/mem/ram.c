@@ -1,7 +1,7 @@
 /*
- * Regions and the memory behind them. RAM is private anonymous memory; a memfd only where another process must map it, since
- * huge pages for shared memory are off on most hosts. Transparent huge pages are asked for where the host offers them on
- * request: a first touch of 2 MiB then costs one fault for 512.
+ * Regions and the memory behind them. RAM is private anonymous memory; a memfd only where another process must map it,
+ * since huge pages for shared memory are off on most hosts. Transparent huge pages are asked for where the host offers
+ * them on request: a first touch of 2 MiB then costs one fault for 512.
  */
 #include "mem/region.h"
 
@@ -25,7 +25,8 @@ static void region_base(struct region *r, const char *name, enum region_kind kin
 	r->fd = -1;
 }
 
-void region_io(struct region *r, const char *name, uint64_t size, const struct region_ops *ops, void *self, struct lock *held)
+void region_io(struct region *r, const char *name, uint64_t size, const struct region_ops *ops, void *self,
+	       struct lock *held)
 {
 	region_base(r, name, REGION_IO, size);
 	r->ops = ops;
@@ -33,7 +34,8 @@ void region_io(struct region *r, const char *name, uint64_t size, const struct r
 	r->held = held;
 }
 
-/* Maps size bytes at an address that is a multiple of the huge page size, so that huge pages can be used from the start. */
+/* Maps size bytes at an address that is a multiple of the huge page size, so that huge pages can be used from the
+ * start. */
 static void *map_aligned(uint64_t size, int flags, int fd)
 {
 	uint64_t span = size + HUGE_SIZE;
@@ -71,7 +73,8 @@ int region_ram(struct region *r, const char *name, uint64_t size, unsigned flags
 	if (!(flags & REGION_IN_CORE))
 		madvise(p, size, MADV_DONTDUMP);
 	if ((flags & REGION_WIRED) && mlock(p, size) < 0)
-		return err_sys(e, -errno, "memory %s: locking %" PRIu64 " bytes (memory.wired) failed; see `ulimit -l`", name, size);
+		return err_sys(e, -errno, "memory %s: locking %" PRIu64 " bytes (memory.wired) failed; see `ulimit -l`",
+			       name, size);
 	return 0;
 }
 

@@ -1,7 +1,8 @@
 /*
  * Address spaces and what lies in them. There are two: memory (guest physical) and I/O ports.
- * A region is embedded in its owner and mapped at one address of one space; where regions overlap the higher priority wins.
- * The flat view is immutable and swapped whole, so a look-up takes no long lock; a region may be moved while vCPUs run.
+ * A region is embedded in its owner and mapped at one address of one space; where regions overlap the higher priority
+ * wins. The flat view is immutable and swapped whole, so a look-up takes no long lock; a region may be moved while
+ * vCPUs run.
  */
 #ifndef MEM_REGION_H
 #define MEM_REGION_H
@@ -16,8 +17,8 @@ struct region_ops {
 	/* On a vCPU thread (or the loop), with the region's lock held. off is inside the region, off + size too. */
 	uint64_t (*read)(void *self, gpa_t off, unsigned size);
 	void (*write)(void *self, gpa_t off, unsigned size, uint64_t val);
-	uint8_t min, max; /* access sizes the device wants, powers of two up to 8; 0: 1 and 8. The core splits wider ones
-			   * and, below min, reads wider and cuts out (writes below min are dropped) */
+	uint8_t min, max; /* access sizes the device wants, powers of two up to 8; 0: 1 and 8. The core splits wider
+			   * ones and, below min, reads wider and cuts out (writes below min are dropped) */
 };
 
 enum region_kind { REGION_IO, REGION_RAM, REGION_ROM };
@@ -31,7 +32,7 @@ struct region {
 	void *self;
 	struct lock *held;
 	uint8_t *host; /* RAM and ROM: its bytes */
-	int fd;        /* REGION_SHARED: the memfd, else -1 */
+	int fd;	       /* REGION_SHARED: the memfd, else -1 */
 	unsigned flags;
 	/* where it is mapped; the core's */
 	struct aspace *as;
@@ -57,7 +58,8 @@ void region_unmap(struct region *r);
 
 enum mem_result { MEM_OK, MEM_UNMAPPED, MEM_DENIED };
 
-/* Told of RAM and ROM ranges of the flat view, in order: removals before additions. Under the space's lock, from any thread. */
+/* Told of RAM and ROM ranges of the flat view, in order: removals before additions. Under the space's lock, from any
+ * thread. */
 struct mem_range {
 	gpa_t at;
 	uint64_t size;
@@ -77,16 +79,19 @@ void aspace_listen(struct aspace *as, struct mem_listener *l); /* told at once o
 void aspace_begin(struct aspace *as);
 void aspace_end(struct aspace *as);
 
-/* A vCPU's access that is not plain RAM: 1 to 8 bytes, any alignment; splits over regions. Reads of nothing give all ones,
- * writes vanish; returns MEM_UNMAPPED if any part hit nothing. */
+/* A vCPU's access that is not plain RAM: 1 to 8 bytes, any alignment; splits over regions. Reads of nothing give all
+ * ones, writes vanish; returns MEM_UNMAPPED if any part hit nothing. */
 enum mem_result aspace_io(struct aspace *as, gpa_t at, void *data, unsigned size, bool write);
-/* Copies to and from RAM (and from ROM); MEM_UNMAPPED where a byte is neither, MEM_DENIED for writes to ROM. Any thread. */
+/* Copies to and from RAM (and from ROM); MEM_UNMAPPED where a byte is neither, MEM_DENIED for writes to ROM. Any
+ * thread. */
 enum mem_result aspace_read(struct aspace *as, gpa_t at, void *buf, size_t len);
 enum mem_result aspace_write(struct aspace *as, gpa_t at, const void *buf, size_t len);
 /* The host bytes of [at, at + len) if they are one piece of RAM (ROM: only when !write), else NULL. RAM is never freed
- * while the VM lives, so the pointer stays good; *piece (may be NULL) gets how many bytes from `at` on are contiguous. */
+ * while the VM lives, so the pointer stays good; *piece (may be NULL) gets how many bytes from `at` on are contiguous.
+ */
 void *aspace_host(struct aspace *as, gpa_t at, size_t len, bool write, size_t *piece);
-/* Called for each range that a device wrote behind the CPU's back (DMA): the engine drops code and marks pages dirty. */
+/* Called for each range that a device wrote behind the CPU's back (DMA): the engine drops code and marks pages dirty.
+ */
 void aspace_on_wrote(struct aspace *as, void (*fn)(void *self, gpa_t at, uint64_t len), void *self);
 void aspace_wrote(struct aspace *as, gpa_t at, uint64_t len);
 

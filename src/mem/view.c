@@ -63,7 +63,7 @@ static struct region *top_region(struct aspace *as, gpa_t at, gpa_t last)
 {
 	struct region *best = NULL;
 
-	list_for_each(p, &as->regions) {
+	list_for_each (p, &as->regions) {
 		struct region *r = list_entry(p, struct region, link);
 
 		if (r->at <= at && last <= r->at + (r->size - 1) && (!best || r->prio >= best->prio))
@@ -78,10 +78,10 @@ static struct view *view_build(struct aspace *as)
 	unsigned nregions = 0, n = 0;
 	struct view *v;
 
-	list_for_each(p, &as->regions)
+	list_for_each (p, &as->regions)
 		nregions++;
 	cut = xcalloc(2 * nregions + 1, sizeof(*cut));
-	list_for_each(p, &as->regions) {
+	list_for_each (p, &as->regions) {
 		struct region *r = list_entry(p, struct region, link);
 
 		cut[n++] = r->at;
@@ -113,7 +113,9 @@ static bool flat_ram(const struct flat *f, struct mem_range *out)
 {
 	if (f->r->kind == REGION_IO)
 		return false;
-	*out = (struct mem_range){ .at = f->at, .size = f->size, .host = f->r->host + f->off, .rom = f->r->kind == REGION_ROM };
+	*out = (struct mem_range){
+		.at = f->at, .size = f->size, .host = f->r->host + f->off, .rom = f->r->kind == REGION_ROM
+	};
 	return true;
 }
 
@@ -122,7 +124,8 @@ static bool view_has(const struct view *v, const struct mem_range *m)
 	const struct flat *f = view_find(v, m->at);
 	struct mem_range have;
 
-	return f && flat_ram(f, &have) && have.at == m->at && have.size == m->size && have.host == m->host && have.rom == m->rom;
+	return f && flat_ram(f, &have) && have.at == m->at && have.size == m->size && have.host == m->host &&
+	       have.rom == m->rom;
 }
 
 /* Tells l of the RAM of `from` that `to` does not have: add or del, as asked. */
@@ -144,12 +147,12 @@ void aspace_update(struct aspace *as)
 {
 	struct view *old = as->view, *v = view_build(as);
 
-	list_for_each(p, &as->listeners)
+	list_for_each (p, &as->listeners)
 		view_tell(list_entry(p, struct mem_listener, link), old, v, false);
 	spin_take(as);
 	as->view = v;
 	spin_drop(as);
-	list_for_each(p, &as->listeners)
+	list_for_each (p, &as->listeners)
 		view_tell(list_entry(p, struct mem_listener, link), v, old, true);
 	view_put(old);
 }

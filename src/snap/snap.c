@@ -1,6 +1,6 @@
 /*
- * Records in memory: "name version { key value ... }", nested. A loader looks for each key inside the record that is open, so
- * the order of keys may change and keys may be added; a key that is missing, or has another size, is an error.
+ * Records in memory: "name version { key value ... }", nested. A loader looks for each key inside the record that is
+ * open, so the order of keys may change and keys may be added; a key that is missing, or has another size, is an error.
  */
 #include "snap/snap.h"
 
@@ -191,17 +191,17 @@ void snap_bool(struct snap *s, const char *key, bool *v)
 }
 
 /* Load into a copy first: a value out of bounds must not reach the owner's state. */
-#define SNAP_BELOW(bits)                                                                                               \
-	void snap_u##bits##_below(struct snap *s, const char *key, uint##bits##_t *v, uint##bits##_t limit)            \
-	{                                                                                                              \
-		uint##bits##_t got = *v;                                                                               \
-                                                                                                                       \
-		snap_u##bits(s, key, &got);                                                                            \
-		if (s->loading && !s->err.code && got >= limit)                                                        \
-			snap_fail(s, "field \"%s\" is %" PRIu64 ", expected below %" PRIu64, key, (uint64_t)got,       \
-				  (uint64_t)limit);                                                                    \
-		else                                                                                                   \
-			*v = got;                                                                                      \
+#define SNAP_BELOW(bits)                                                                                         \
+	void snap_u##bits##_below(struct snap *s, const char *key, uint##bits##_t *v, uint##bits##_t limit)      \
+	{                                                                                                        \
+		uint##bits##_t got = *v;                                                                         \
+                                                                                                                 \
+		snap_u##bits(s, key, &got);                                                                      \
+		if (s->loading && !s->err.code && got >= limit)                                                  \
+			snap_fail(s, "field \"%s\" is %" PRIu64 ", expected below %" PRIu64, key, (uint64_t)got, \
+				  (uint64_t)limit);                                                              \
+		else                                                                                             \
+			*v = got;                                                                                \
 	}
 SNAP_BELOW(8)
 SNAP_BELOW(16)

@@ -1,7 +1,7 @@
 /*
  * One visitor for save and load: the owner of a state calls the same function for both, with names and limits.
- * The error is sticky, so visitors need no branches. In this version records live in memory (tests swap devices with it);
- * the file format comes with snapshots.
+ * The error is sticky, so visitors need no branches. In this version records live in memory (tests swap devices with
+ * it); the file format comes with snapshots.
  */
 #ifndef SNAP_SNAP_H
 #define SNAP_SNAP_H

@@ -238,7 +238,8 @@ static void depth(void **state)
 	rig_free(r);
 }
 
-/* A driver that does not wait for its requests gets an interrupt for a batch of them; one that waits gets each at once. */
+/* A driver that does not wait for its requests gets an interrupt for a batch of them; one that waits gets each at once.
+ */
 static void interrupts_follow_the_driver(void **state)
 {
 	struct rig *r = start("", true);

@@ -14,8 +14,9 @@
 #include <time.h>
 
 /* ORDER: the comment at ARENA. */
-static const uint8_t arena_rights[ARENA_SIZE / PAGE] = { [1] = ARENA_RW, [2] = ARENA_RW, [3] = ARENA_RO, [4] = ARENA_RW,
-							 [CODE_AT / PAGE] = ARENA_CODE };
+static const uint8_t arena_rights[ARENA_SIZE / PAGE] = {
+	[1] = ARENA_RW, [2] = ARENA_RW, [3] = ARENA_RO, [4] = ARENA_RW, [CODE_AT / PAGE] = ARENA_CODE
+};
 
 enum arena_right arena_right(unsigned page)
 {
@@ -85,7 +86,7 @@ static uint32_t memory_compare(void)
 
 /* ------ comparison ------ */
 static const char *const reg_names[16] = { "rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
-					   "r8",  "r9",  "r10", "r11", "r12", "r13", "r14", "r15" };
+					   "r8",  "r9",	 "r10", "r11", "r12", "r13", "r14", "r15" };
 enum { FL_COMPARED = FL_ARITH | FL_DF | FL_ID };
 
 /* What the host cannot show: the RPL of null selectors, cleared on the way to the signal handler; after a transfer to
@@ -140,15 +141,16 @@ static void print_difference(const struct diff_result *a, const struct diff_resu
 			       (unsigned long long)b->r[n]);
 	for (unsigned n = 0; n < 6; n++)
 		if (a->sel[n] != b->sel[n])
-			printf("    %cs: host %x, engine %x\n", "ecsdfg"[n], a->sel[n], b->sel[n]);
+			printf("    %cs: host %x, engine %x\n", "ecsdfg"[n], a -> sel[n], b -> sel[n]);
 	if (a->rip != b->rip)
 		printf("    rip: host %llx, engine %llx\n", (unsigned long long)a->rip, (unsigned long long)b->rip);
 	if ((a->fl ^ b->fl) & FL_COMPARED)
 		printf("    flags: host %05x, engine %05x\n", a->fl & FL_COMPARED, b->fl & FL_COMPARED);
-	if (a->vector != b->vector || (a->vector != NO_EXCEPTION && a->error != b->error) || (a->vector == EXC_PF && a->cr2 != b->cr2))
-		printf("    exception: host %d error %x cr2 %llx, engine %d error %x cr2 %llx\n", a->vector == 0xff ? -1 : a->vector,
-		       a->error, (unsigned long long)a->cr2, b->vector == 0xff ? -1 : b->vector, b->error,
-		       (unsigned long long)b->cr2);
+	if (a->vector != b->vector || (a->vector != NO_EXCEPTION && a->error != b->error) ||
+	    (a->vector == EXC_PF && a->cr2 != b->cr2))
+		printf("    exception: host %d error %x cr2 %llx, engine %d error %x cr2 %llx\n",
+		       a->vector == 0xff ? -1 : a->vector, a->error, (unsigned long long)a->cr2,
+		       b->vector == 0xff ? -1 : b->vector, b->error, (unsigned long long)b->cr2);
 	if (mem < ARENA_SIZE)
 		printf("    memory at %x: host %02x, engine %02x\n", ARENA + mem, native[mem], model[mem]);
 }
@@ -197,8 +199,8 @@ static void cover_print(void)
 	printf("%-12s %4s %-14s %10s %10s\n", "mnemonic", "code", "form", "cases", "raised");
 	for (unsigned n = 0; n < COVERS; n++)
 		if (covers[n].n)
-			printf("%-12s %4u %-14s %10llu %10llu\n", covers[n].name, (unsigned)covers[n].mode * 8, covers[n].how,
-			       (unsigned long long)covers[n].n, (unsigned long long)covers[n].raised);
+			printf("%-12s %4u %-14s %10llu %10llu\n", covers[n].name, (unsigned)covers[n].mode * 8,
+			       covers[n].how, (unsigned long long)covers[n].n, (unsigned long long)covers[n].raised);
 }
 
 /* ------ running ------ */
@@ -277,24 +279,39 @@ static int run_all(const struct options *o)
 int main(int argc, char **argv)
 {
 	static const struct option longs[] = {
-		{ "seed", required_argument, NULL, 's' },   { "cases", required_argument, NULL, 'n' },
+		{ "seed", required_argument, NULL, 's' },    { "cases", required_argument, NULL, 'n' },
 		{ "seconds", required_argument, NULL, 't' }, { "mode", required_argument, NULL, 'm' },
-		{ "only", required_argument, NULL, 'o' },   { "keep-going", no_argument, NULL, 'k' },
-		{ "table", no_argument, NULL, 'c' },        { 0 },
+		{ "only", required_argument, NULL, 'o' },    { "keep-going", no_argument, NULL, 'k' },
+		{ "table", no_argument, NULL, 'c' },	     { 0 },
 	};
 	struct options o = { .seed = 1, .cases = 100000 };
 	int c;
 
 	while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1) {
 		switch (c) {
-		case 's': o.seed = strtoull(optarg, NULL, 0); break;
-		case 'n': o.cases = strtoull(optarg, NULL, 0); break;
-		case 't': o.seconds = strtoull(optarg, NULL, 0); break;
-		case 'm': o.mode = (unsigned)atoi(optarg); break;
-		case 'o': o.only = optarg; break;
-		case 'k': o.keep_going = true; break;
-		case 'c': o.table = true; break;
-		default: return 2;
+		case 's':
+			o.seed = strtoull(optarg, NULL, 0);
+			break;
+		case 'n':
+			o.cases = strtoull(optarg, NULL, 0);
+			break;
+		case 't':
+			o.seconds = strtoull(optarg, NULL, 0);
+			break;
+		case 'm':
+			o.mode = (unsigned)atoi(optarg);
+			break;
+		case 'o':
+			o.only = optarg;
+			break;
+		case 'k':
+			o.keep_going = true;
+			break;
+		case 'c':
+			o.table = true;
+			break;
+		default:
+			return 2;
 		}
 	}
 	setvbuf(stdout, NULL, _IOLBF, 0);

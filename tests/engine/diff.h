@@ -1,11 +1,12 @@
 /*
- * The differential tester: one random instruction at a time, on the host CPU and on the engine, from the same state; registers,
- * flags, memory and exceptions must agree in every bit. The arena lies at the same linear addresses on both sides.
+ * The differential tester: one random instruction at a time, on the host CPU and on the engine, from the same state;
+ * registers, flags, memory and exceptions must agree in every bit. The arena lies at the same linear addresses on both
+ * sides.
  *
  *   diff_gen.c     makes cases from a table of forms
- *   diff_native.c  runs one on the host: state goes in and out by signal frames, so every register and RIP is the case's
- *   diff_model.c   runs one on a struct cpu with page tables for the arena; engines are rows of a table
- *   diff.c         compares, counts, prints
+ *   diff_native.c  runs one on the host: state goes in and out by signal frames, so every register and RIP is the
+ * case's diff_model.c   runs one on a struct cpu with page tables for the arena; engines are rows of a table diff.c
+ * compares, counts, prints
  */
 #ifndef TESTS_ENGINE_DIFF_H
 #define TESTS_ENGINE_DIFF_H
@@ -17,9 +18,12 @@
 
 /* The arena: what is absent or read-only makes faults. ORDER: arena_rights in diff.c. */
 enum {
-	ARENA = 0x70000000, ARENA_SIZE = 0x10000, PAGE = 4096,
-	DATA_LOW = PAGE, DATA_HIGH = 5 * PAGE, /* present; page 3 is read-only */
-	CODE_AT = 0x8000,                      /* the code page, filled with INT3 around the instruction */
+	ARENA = 0x70000000,
+	ARENA_SIZE = 0x10000,
+	PAGE = 4096,
+	DATA_LOW = PAGE,
+	DATA_HIGH = 5 * PAGE, /* present; page 3 is read-only */
+	CODE_AT = 0x8000,     /* the code page, filled with INT3 around the instruction */
 };
 enum arena_right { ARENA_NONE, ARENA_RW, ARENA_RO, ARENA_CODE };
 enum arena_right arena_right(unsigned page);
@@ -27,17 +31,18 @@ enum arena_right arena_right(unsigned page);
 struct diff_case {
 	const struct form *form;
 	enum code_size mode;
-	unsigned len;      /* of code */
+	unsigned len; /* of code */
 	uint8_t code[24];
-	uint32_t off;      /* of the instruction in the arena */
+	uint32_t off; /* of the instruction in the arena */
 	uint64_t r[16];
 	uint32_t fl;
 	struct x86_segment seg[6]; /* by enum x86_seg; as the native selectors are */
 	/* Memory is made so first, in this order. */
 	uint32_t fill_at, fill_len, copy_to, copy_from, copy_len, put_at, put_len;
 	uint8_t fill_byte, put[48];
-	bool put_whole; /* or not at all: what would be there else may set TF or AC, which the tester does not survive */
-	char how[48]; /* what was chosen: for the coverage table */
+	bool put_whole; /* or not at all: what would be there else may set TF or AC, which the tester does not survive
+			 */
+	char how[48];	/* what was chosen: for the coverage table */
 };
 
 enum { NO_EXCEPTION = 0xff };
@@ -68,7 +73,7 @@ bool gen_case(struct diff_case *k, const char *only);
 const char *form_name(const struct form *f);
 
 /* ------ diff_native.c ------ */
-uint8_t *native_init(void); /* the arena */
+uint8_t *native_init(void);	       /* the arena */
 bool native_mode(enum code_size mode); /* false: the host has no such code segment for us */
 void native_segments(struct diff_case *k);
 uint64_t native_descriptor(uint16_t sel); /* as in the host's tables, those that the cases use */

@@ -1,6 +1,7 @@
 /*
- * Random cases: an instruction from the table of forms below, with prefixes, operands and addresses at random, and registers
- * chosen so that memory operands land in the arena: mostly inside, often over a page boundary, in read-only or absent pages.
+ * Random cases: an instruction from the table of forms below, with prefixes, operands and addresses at random, and
+ * registers chosen so that memory operands land in the arena: mostly inside, often over a page boundary, in read-only
+ * or absent pages.
  */
 #include "diff.h"
 
@@ -17,14 +18,34 @@ const char *form_name(const struct form *f)
 /* ------ values ------ */
 static uint64_t any_value(void)
 {
-	static const uint64_t edge[] = { 0, 1, 2, 0x7f, 0x80, 0xff, 0x7fff, 0x8000, 0xffff, 0x7fffffff, 0x80000000, 0xffffffff,
-					 0x7fffffffffffffff, 0x8000000000000000, ~0ull, 0x100, 0x10000, 0x100000000 };
+	static const uint64_t edge[] = { 0,
+					 1,
+					 2,
+					 0x7f,
+					 0x80,
+					 0xff,
+					 0x7fff,
+					 0x8000,
+					 0xffff,
+					 0x7fffffff,
+					 0x80000000,
+					 0xffffffff,
+					 0x7fffffffffffffff,
+					 0x8000000000000000,
+					 ~0ull,
+					 0x100,
+					 0x10000,
+					 0x100000000 };
 
 	switch (rnd_below(4)) {
-	case 0: return edge[rnd_below(ARRAY_LEN(edge))];
-	case 1: return rnd() >> rnd_below(64);
-	case 2: return (uint64_t)((int64_t)rnd() >> rnd_below(64));
-	default: return rnd();
+	case 0:
+		return edge[rnd_below(ARRAY_LEN(edge))];
+	case 1:
+		return rnd() >> rnd_below(64);
+	case 2:
+		return (uint64_t)((int64_t)rnd() >> rnd_below(64));
+	default:
+		return rnd();
 	}
 }
 
@@ -34,11 +55,16 @@ static uint32_t any_place(void)
 	uint32_t near = rnd_below(48);
 
 	switch (rnd_below(12)) {
-	case 0: return 2 * PAGE - 24 + near;
-	case 1: return 3 * PAGE - 24 + near;
-	case 2: return rnd_one_in(2) ? 4 * PAGE - 24 + near : DATA_HIGH - 24 + near;
-	case 3: return rnd_one_in(2) ? DATA_LOW - 24 + near : 3 * PAGE + rnd_below(PAGE);
-	default: return DATA_LOW + 512 + rnd_below(2 * PAGE - 1024);
+	case 0:
+		return 2 * PAGE - 24 + near;
+	case 1:
+		return 3 * PAGE - 24 + near;
+	case 2:
+		return rnd_one_in(2) ? 4 * PAGE - 24 + near : DATA_HIGH - 24 + near;
+	case 3:
+		return rnd_one_in(2) ? DATA_LOW - 24 + near : 3 * PAGE + rnd_below(PAGE);
+	default:
+		return DATA_LOW + 512 + rnd_below(2 * PAGE - 1024);
 	}
 }
 
@@ -91,7 +117,7 @@ static void reg_low(struct gen *g, unsigned reg, uint64_t v)
 
 static void mem16(struct gen *g)
 {
-	static const uint8_t reg[8][2] = { { RBX, RSI }, { RBX, RDI }, { RBP, RSI }, { RBP, RDI },
+	static const uint8_t reg[8][2] = { { RBX, RSI },  { RBX, RDI },	 { RBP, RSI },	{ RBP, RDI },
 					   { RSI, 0xff }, { RDI, 0xff }, { RBP, 0xff }, { RBX, 0xff } };
 	unsigned mod = rnd_below(3), rm = rnd_below(8);
 	uint64_t to = place_addr(g, g->place);
@@ -468,12 +494,12 @@ static void memory_values(struct gen *g)
 	else if (f & F_BRANCH)
 		branch_registers(g);
 	else if ((k->put_whole = f & F_POPF))
-		put_value(k, stack_place(k),
-			  rnd() & (FL_ARITH | FL_DF | FL_IF | FL_IOPL | FL_ID | FL_VIF | FL_VIP), 8);
+		put_value(k, stack_place(k), rnd() & (FL_ARITH | FL_DF | FL_IF | FL_IOPL | FL_ID | FL_VIF | FL_VIP), 8);
 	else if ((f & F_CAS) && g->is_mem && rnd_one_in(2))
 		put_value(k, g->place, k->r[RAX], g->opsize);
 	else if ((f & F_CAS2) && rnd_one_in(2))
-		put_value(k, g->place, g->opsize == 8 ? k->r[RAX] : k->r[RDX] << 32 | (uint32_t)k->r[RAX], g->opsize == 8 ? 16 : 8);
+		put_value(k, g->place, g->opsize == 8 ? k->r[RAX] : k->r[RDX] << 32 | (uint32_t)k->r[RAX],
+			  g->opsize == 8 ? 16 : 8);
 	else if (g->is_mem && rnd_one_in(2))
 		put_value(k, g->place, any_value(), 8);
 }
@@ -547,6 +573,8 @@ bool gen_case(struct diff_case *k, const char *only)
 			k->r[n] = n < 8 ? (uint32_t)k->r[n] : 0;
 	}
 	snprintf(k->how, sizeof(k->how), "%u%s%s%s", g.opsize, g.is_mem ? " mem" : "", g.imm_size ? " imm" : "",
-		 g.rep ? " rep" : g.lock ? " lock" : "");
+		 g.rep	  ? " rep"
+		 : g.lock ? " lock"
+			  : "");
 	return true;
 }

@@ -1,6 +1,6 @@
 /*
- * One instruction on a struct cpu: a VM with one slot of RAM (the arena) and one with the page tables, which give the arena the
- * rights that the host's mapping has. User mode, as the tester itself.
+ * One instruction on a struct cpu: a VM with one slot of RAM (the arena) and one with the page tables, which give the
+ * arena the rights that the host's mapping has. User mode, as the tester itself.
  */
 #include "diff.h"
 
@@ -12,7 +12,14 @@
 #include <string.h>
 
 /* Page tables and, for the supervisor above the arena, descriptor tables. */
-enum { TABLES = 0x10000, TABLE_PAGES = 6, GDT_PAGE = 4, LDT_PAGE = 5, GDT_AT = ARENA + ARENA_SIZE, LDT_AT = GDT_AT + PAGE };
+enum {
+	TABLES = 0x10000,
+	TABLE_PAGES = 6,
+	GDT_PAGE = 4,
+	LDT_PAGE = 5,
+	GDT_AT = ARENA + ARENA_SIZE,
+	LDT_AT = GDT_AT + PAGE
+};
 
 static struct engine_vcpu *v;
 static struct soft_vm vm;
@@ -124,7 +131,8 @@ static bool is_int3_fault(const struct cpu *c, const struct diff_case *k)
 {
 	uint64_t off = c->rip + c->seg[SEG_CS].base - ARENA;
 
-	return c->exc_vector == EXC_GP && (c->exc_error & ~1u) == (EXC_BP << 3 | 2) && off != k->off && off < ARENA_SIZE;
+	return c->exc_vector == EXC_GP && (c->exc_error & ~1u) == (EXC_BP << 3 | 2) && off != k->off &&
+	       off < ARENA_SIZE;
 }
 
 const struct diff_engine diff_engines[] = { { "exec", run_exec }, { "records", run_records } };

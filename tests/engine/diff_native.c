@@ -1,9 +1,9 @@
 /*
- * One instruction on the host. An INT3 in the tester leads to the signal handler, which puts the case's registers, flags, code
- * segment and RIP into the frame: the return from the signal starts the instruction. INT3 lies all around it, so wherever it
- * goes the next signal comes at once, with all registers in its frame; the handler then puts the tester's own back.
- * Faults come the same way, with vector, error code and CR2. 32-bit code runs in the kernel's compatibility segment, 16-bit
- * code in a segment of the local descriptor table.
+ * One instruction on the host. An INT3 in the tester leads to the signal handler, which puts the case's registers,
+ * flags, code segment and RIP into the frame: the return from the signal starts the instruction. INT3 lies all around
+ * it, so wherever it goes the next signal comes at once, with all registers in its frame; the handler then puts the
+ * tester's own back. Faults come the same way, with vector, error code and CR2. 32-bit code runs in the kernel's
+ * compatibility segment, 16-bit code in a segment of the local descriptor table.
  */
 #include "diff.h"
 
@@ -273,14 +273,21 @@ uint16_t any_selector(void)
 	unsigned index = rnd_below(LOCALS);
 
 	switch (rnd_below(12)) {
-	case 0: return (uint16_t)rnd_below(4);                                /* null */
-	case 1: return (uint16_t)(rnd_below(7) << 3 | rnd_below(4));          /* the kernel's too */
-	case 2: return (uint16_t)(index << 3 | 4 | rnd_below(4));             /* any RPL */
-	case 3: return (uint16_t)((LOCALS + rnd_below(100)) << 3 | 7);        /* beyond the limit */
+	case 0:
+		return (uint16_t)rnd_below(4); /* null */
+	case 1:
+		return (uint16_t)(rnd_below(7) << 3 | rnd_below(4)); /* the kernel's too */
+	case 2:
+		return (uint16_t)(index << 3 | 4 | rnd_below(4)); /* any RPL */
+	case 3:
+		return (uint16_t)((LOCALS + rnd_below(100)) << 3 | 7); /* beyond the limit */
 	case 4:
-	case 5: return users[rnd_below(ARRAY_LEN(users))];
-	case 6: return rnd_one_in(2) ? SEL_LDT(LOCAL_CODE16) : SEL_LDT(LOCAL_CODE32);
-	default: return SEL_LDT(index);
+	case 5:
+		return users[rnd_below(ARRAY_LEN(users))];
+	case 6:
+		return rnd_one_in(2) ? SEL_LDT(LOCAL_CODE16) : SEL_LDT(LOCAL_CODE32);
+	default:
+		return SEL_LDT(index);
 	}
 }
 

@@ -1,6 +1,6 @@
 /*
- * What comparing single instructions with the host cannot show of strings, flags and locked operations: ports, traps and
- * interrupts inside a repetition, faults in supervisor mode, privilege of POPF, and two CPUs on one word.
+ * What comparing single instructions with the host cannot show of strings, flags and locked operations: ports, traps
+ * and interrupts inside a repetition, faults in supervisor mode, privilege of POPF, and two CPUs on one word.
  */
 #include "machine.h"
 
@@ -59,7 +59,8 @@ static void outs_sends_elements_in_order(void **state)
 	run(&s);
 	assert_int_equal(m.nlog, 3);
 	for (unsigned n = 0; n < 3; n++)
-		assert_true(m.log[n].port && m.log[n].write && m.log[n].size == 2 && m.log[n].at == 0x1f0 && m.log[n].value == n + 1);
+		assert_true(m.log[n].port && m.log[n].write && m.log[n].size == 2 && m.log[n].at == 0x1f0 &&
+			    m.log[n].value == n + 1);
 	assert_int_equal(s.reg[RSI], 0x20006);
 	assert_int_equal(s.reg[RCX], 0);
 }
@@ -151,7 +152,8 @@ static void interrupt_gets_into_a_repetition(void **state)
 	pthread_t t;
 
 	start(LONG64, &s);
-	MACHINE_CODE(&m, M_CODE, 0xf3, 0x48, 0xad, 0xf4); /* rep lodsq: over and over one page, by a segment wrap of nothing */
+	MACHINE_CODE(&m, M_CODE, 0xf3, 0x48, 0xad,
+		     0xf4); /* rep lodsq: over and over one page, by a segment wrap of nothing */
 	st_le64(m.ram + M_PML4 + 0x1000, (M_PML4 + 0x2000) | 7);
 	for (unsigned n = 1; n < 512; n++) /* the whole GiB is the first 2 MiB */
 		st_le64(m.ram + M_PML4 + 0x2000 + n * 8, 0x87);
@@ -177,7 +179,7 @@ static void movs_over_its_own_page(void **state)
 
 	start(LONG64, &s);
 	MACHINE_CODE(&m, M_CODE, 0xf3, 0xa4, 0x90, 0x90, 0x90, 0xf4); /* rep movsb; nop; nop; nop; hlt */
-	MACHINE_CODE(&m, 0x20000, 0xb0, 0x77, 0x90);                  /* mov al,77h; nop */
+	MACHINE_CODE(&m, 0x20000, 0xb0, 0x77, 0x90);		      /* mov al,77h; nop */
 	s.reg[RSI] = 0x20000;
 	s.reg[RDI] = M_CODE + 2;
 	s.reg[RCX] = 3;
@@ -287,11 +289,13 @@ static void both(const uint8_t *code, size_t n, uint64_t at)
 
 static void locked_operations_lose_nothing(void **state)
 {
-	static const uint8_t inc[] = { 0xf0, 0x48, 0xff, 0x03, 0xff, 0xc9, 0x75, 0xf8, 0xf4 }; /* lock inc qword [rbx] */
+	static const uint8_t inc[] = {
+		0xf0, 0x48, 0xff, 0x03, 0xff, 0xc9, 0x75, 0xf8, 0xf4
+	}; /* lock inc qword [rbx] */
 	static const uint8_t xadd[] = { 0xb8, 2, 0, 0, 0, 0xf0, 0x48, 0x0f, 0xc1, 0x03, 0xff, 0xc9, 0x75, 0xf2, 0xf4 };
 	/* 1: mov rax,[rbx]; 2: lea rdx,[rax+3]; lock cmpxchg [rbx],rdx; jnz 2 */
-	static const uint8_t cas[] = { 0x48, 0x8b, 0x03, 0x48, 0x8d, 0x50, 0x03, 0xf0, 0x48, 0x0f, 0xb1, 0x13, 0x75, 0xf5,
-				       0xff, 0xc9, 0x75, 0xee, 0xf4 };
+	static const uint8_t cas[] = { 0x48, 0x8b, 0x03, 0x48, 0x8d, 0x50, 0x03, 0xf0, 0x48, 0x0f,
+				       0xb1, 0x13, 0x75, 0xf5, 0xff, 0xc9, 0x75, 0xee, 0xf4 };
 
 	st_le64(m.ram + COUNTER, 0);
 	both(inc, sizeof(inc), COUNTER);

@@ -41,7 +41,8 @@ static void heard_add(struct mem_listener *l, const struct mem_range *r)
 	struct heard *h = container_of(l, struct heard, l);
 	size_t n = strlen(h->log);
 
-	snprintf(h->log + n, sizeof(h->log) - n, "+%llx-%llx ", (unsigned long long)r->at, (unsigned long long)(r->at + r->size));
+	snprintf(h->log + n, sizeof(h->log) - n, "+%llx-%llx ", (unsigned long long)r->at,
+		 (unsigned long long)(r->at + r->size));
 }
 
 static void heard_del(struct mem_listener *l, const struct mem_range *r)
@@ -49,7 +50,8 @@ static void heard_del(struct mem_listener *l, const struct mem_range *r)
 	struct heard *h = container_of(l, struct heard, l);
 	size_t n = strlen(h->log);
 
-	snprintf(h->log + n, sizeof(h->log) - n, "-%llx-%llx ", (unsigned long long)r->at, (unsigned long long)(r->at + r->size));
+	snprintf(h->log + n, sizeof(h->log) - n, "-%llx-%llx ", (unsigned long long)r->at,
+		 (unsigned long long)(r->at + r->size));
 }
 
 static void accesses_are_cut_to_what_the_device_wants(void **state)

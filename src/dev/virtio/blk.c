@@ -80,7 +80,7 @@ struct vblk {
 	bool starved, paused;
 	struct timer hold; /* armed: an interrupt is held back */
 	unsigned held, probe;
-	bool deep;         /* the driver goes on without waiting for us */
+	bool deep; /* the driver goes on without waiting for us */
 	char id[ID_LEN];
 	struct config config;
 	uint64_t reads, writes, flushes, others, read_bytes, written_bytes, errors;
@@ -113,9 +113,10 @@ static void req_done(struct blk_req *br, int res)
 }
 
 /*
- * What the page cache has is done inside the kick, so a driver that keeps 32 requests in flight would get an interrupt for each.
- * Whether it does cannot be seen then: nothing is ever in flight. So now and then the interrupt of one request is held back for a
- * moment; a driver that kicks again meanwhile does not wait for it, and from then on gets one for a batch, until it waits again.
+ * What the page cache has is done inside the kick, so a driver that keeps 32 requests in flight would get an interrupt
+ * for each. Whether it does cannot be seen then: nothing is ever in flight. So now and then the interrupt of one
+ * request is held back for a moment; a driver that kicks again meanwhile does not wait for it, and from then on gets
+ * one for a batch, until it waits again.
  */
 static bool hold_interrupt(struct vblk *b)
 {

@@ -4,16 +4,17 @@
  * Who owns it: one struct cpu per vCPU, touched only by its thread, except the fields marked "any thread".
  *
  * Two ways to execute an instruction, one meaning:
- * - exec functions (op_int.c, op_str.c, op_flow.c, op_sys.c, thunk.c): `void op_xxx(struct cpu *c, const struct insn *i)`,
- *   found in exec_table[] by enum x86_op. They are the meaning: every mode, every check.
- * - records (interp.c): decoded, specialised, threaded handlers for what is hot. They must agree with the exec functions, which
- *   a differential test checks. What has no fast record runs its exec function from a generic record.
+ * - exec functions (op_int.c, op_str.c, op_flow.c, op_sys.c, thunk.c): `void op_xxx(struct cpu *c, const struct insn
+ * *i)`, found in exec_table[] by enum x86_op. They are the meaning: every mode, every check.
+ * - records (interp.c): decoded, specialised, threaded handlers for what is hot. They must agree with the exec
+ * functions, which a differential test checks. What has no fast record runs its exec function from a generic record.
  *
- * Contract of an exec function: on entry c->rip is the address of the instruction and c->rip_next the address behind it (both
- * as the guest's RIP/EIP/IP, truncated to the code size). It may raise (cpu_raise does not return: longjmp to the run loop);
- * nothing guest-visible is committed before the last access that can fault. It leaves the flow by changing c->rip_next.
- * Afterwards the caller sets c->rip = c->rip_next. If the instruction changed what a fetch or a translation means, or opened
- * an interrupt window, it sets c->leave (the interpreter returns to the run loop before the next instruction).
+ * Contract of an exec function: on entry c->rip is the address of the instruction and c->rip_next the address behind it
+ * (both as the guest's RIP/EIP/IP, truncated to the code size). It may raise (cpu_raise does not return: longjmp to the
+ * run loop); nothing guest-visible is committed before the last access that can fault. It leaves the flow by changing
+ * c->rip_next. Afterwards the caller sets c->rip = c->rip_next. If the instruction changed what a fetch or a
+ * translation means, or opened an interrupt window, it sets c->leave (the interpreter returns to the run loop before
+ * the next instruction).
  *
  * Flags: the arithmetic ones are lazy (cc_*, see flags.h); c->fl holds the others. Read with cpu_flags(c), write with
  * cpu_set_flags(c, v, mask).
@@ -34,46 +35,60 @@ struct soft_vm;
 struct lapic;
 struct cpu;
 
-/* Slots of c->r behind the 16 registers: operands of records that are not registers. ORDER: records hold slot * 8 in a byte. */
+/* Slots of c->r behind the 16 registers: operands of records that are not registers. ORDER: records hold slot * 8 in a
+ * byte. */
 enum { SLOT_ZERO = 16, SLOT_PC = 17, SLOT_EA = 18, SLOT_TMP = 19, SLOT_FSBASE = 20, SLOT_GSBASE = 21, SLOTS = 24 };
 
-enum cc_op { /* times 4 plus log2(size); ORDER: flags.c */
-	CC_FLAGS,  /* cc_r holds the six flags as in RFLAGS */
-	CC_MUL,    /* ORDER: up to here ZF and SF are not those of cc_r */
-	CC_ADD, CC_ADC, CC_SUB, CC_SBB, CC_LOGIC, CC_INC, CC_DEC,
-	CC_SHL, CC_SHR, CC_SAR,
-	CC_OPS
+enum cc_op {	       /* times 4 plus log2(size); ORDER: flags.c */
+	     CC_FLAGS, /* cc_r holds the six flags as in RFLAGS */
+	     CC_MUL,   /* ORDER: up to here ZF and SF are not those of cc_r */
+	     CC_ADD,
+	     CC_ADC,
+	     CC_SUB,
+	     CC_SBB,
+	     CC_LOGIC,
+	     CC_INC,
+	     CC_DEC,
+	     CC_SHL,
+	     CC_SHR,
+	     CC_SAR,
+	     CC_OPS
 };
-#define CC(op, size_log2) ((op) * 4 + (size_log2))
+#define CC(op, size_log2) ((op)*4 + (size_log2))
 
 /* Software TLB: see mmu.h. */
 enum { TLB_BITS = 12, TLB_SIZE = 1 << TLB_BITS };
 struct tlb_entry {
 	uint64_t rtag, wtag, xtag; /* minus the page's linear address if that access is allowed, else the empty tag */
-	uint64_t add;              /* host address = linear address + add */
+	uint64_t add;		   /* host address = linear address + add */
 };
 enum tlb_kind { TLB_USER, TLB_KERN, TLB_KERN_AC, TLBS };
 struct tlb {
 	struct tlb_entry e[TLB_SIZE];
 	uint16_t filled[2][TLB_SIZE]; /* indices with entries: [1] are global pages */
 	uint16_t nfilled[2];
-	uint8_t in_list[TLB_SIZE];    /* 0: not; else 1 + which list */
+	uint8_t in_list[TLB_SIZE]; /* 0: not; else 1 + which list */
 };
 
 /* Code-mode bits: with the physical address they are the key of a block. */
 enum {
-	MODE_64 = 1, MODE_32 = 2, /* neither: 16-bit code */
-	MODE_SS32 = 4,            /* stack size 32 (64 in MODE_64) */
-	MODE_FLAT = 8,            /* CS, DS, ES, SS base 0 and limit 4 GiB, readable and writable: no segment checks (always in 64) */
-	MODE_USER = 16,           /* CPL 3 */
-	MODE_PROT = 32,           /* protected mode, not virtual-8086 */
+	MODE_64 = 1,
+	MODE_32 = 2,   /* neither: 16-bit code */
+	MODE_SS32 = 4, /* stack size 32 (64 in MODE_64) */
+	MODE_FLAT =
+		8, /* CS, DS, ES, SS base 0 and limit 4 GiB, readable and writable: no segment checks (always in 64) */
+	MODE_USER = 16, /* CPL 3 */
+	MODE_PROT = 32, /* protected mode, not virtual-8086 */
 };
 
-enum poll_bit { /* any thread sets, the owner clears: c->poll */
-	POLL_IRQ = 1,      /* the local APIC or ExtINT may have something */
-	POLL_NMI = 2, POLL_INIT = 4, POLL_SIPI = 8, POLL_KICK = 16,
-	POLL_MAIL = 32,    /* requests of other vCPUs or of slot(): see mail below */
-	POLL_TIMER = 64,
+enum poll_bit {		      /* any thread sets, the owner clears: c->poll */
+		POLL_IRQ = 1, /* the local APIC or ExtINT may have something */
+		POLL_NMI = 2,
+		POLL_INIT = 4,
+		POLL_SIPI = 8,
+		POLL_KICK = 16,
+		POLL_MAIL = 32, /* requests of other vCPUs or of slot(): see mail below */
+		POLL_TIMER = 64,
 };
 
 enum { XMM_BYTES = 64 };
@@ -83,71 +98,89 @@ struct cpu {
 	uint64_t r[SLOTS];
 	uint64_t cc_a, cc_b, cc_r; /* operands and result of the last flag-setting operation, see flags.h */
 	uint32_t cc_op;
-	uint32_t poll;             /* any thread: atomic or of POLL_*; never zero while one waits to be seen */
-	int64_t budget;            /* instructions until the run loop looks at clocks */
-	struct tlb *tlb;           /* the set for explicit accesses at this CPL and AC */
-	uint32_t mode;             /* MODE_* */
-	bool leave;                /* back to the run loop before the next instruction */
-	bool shadow;               /* interrupts held off for one instruction (STI, MOV SS, POP SS) */
+	uint32_t poll;	 /* any thread: atomic or of POLL_*; never zero while one waits to be seen */
+	int64_t budget;	 /* instructions until the run loop looks at clocks */
+	struct tlb *tlb; /* the set for explicit accesses at this CPL and AC */
+	uint32_t mode;	 /* MODE_* */
+	bool leave;	 /* back to the run loop before the next instruction */
+	bool shadow;	 /* interrupts held off for one instruction (STI, MOV SS, POP SS) */
 	bool halted, wait_sipi;
 	uint8_t cpl;
 	/* --- warm: exec functions --- */
 	uint64_t rip, rip_next;
-	uint32_t fl;               /* RFLAGS without the arithmetic flags; bit 1 is set */
+	uint32_t fl; /* RFLAGS without the arithmetic flags; bit 1 is set */
 	uint32_t mxcsr;
 	struct x86_segment seg[X86_SEGS];
 	struct x86_table gdt, idt;
 	uint64_t cr0, cr2, cr3, cr4, efer, xcr0, xss;
 	uint64_t dr[4], dr6, dr7;
 	uint64_t kernel_gs_base, star, lstar, cstar, fmask, sysenter_cs, sysenter_esp, sysenter_eip, tsc_aux, pat;
-	uint64_t tsc_offset;       /* guest TSC = host TSC + this (scaling is not needed: the guest is told the host's rate) */
+	uint64_t
+		tsc_offset; /* guest TSC = host TSC + this (scaling is not needed: the guest is told the host's rate) */
 	uint64_t misc_enable, mtrr_def, mtrr_fix[11], mtrr_var[16], spec_ctrl, mcg_status;
 	bool nmi_blocked, nmi_pending;
 	/* vector and x87 state: thunk.c. Registers are kept as the host stores them. */
 	uint8_t vec[32][XMM_BYTES] __attribute__((aligned(64)));
-	uint8_t fx[512] __attribute__((aligned(64))); /* FXSAVE image; XMM part unused: vec is the truth; MXCSR: mxcsr */
+	uint8_t fx[512]
+		__attribute__((aligned(64))); /* FXSAVE image; XMM part unused: vec is the truth; MXCSR: mxcsr */
 	/* --- an exception on its way (fault.c) --- */
 	jmp_buf unwind;
 	uint8_t exc_vector;
 	bool exc_has_error;
 	uint32_t exc_error;
 	uint64_t exc_cr2;
-	uint8_t exc_kind;          /* enum exc_kind */
+	uint8_t exc_kind; /* enum exc_kind */
 	/* --- code cache of this vCPU (interp.c, code.c) --- */
 	struct code_cache *code;
-	uint64_t fetch_epoch[2];   /* [0] moves when any translation may have changed, [1] when global ones too */
+	uint64_t fetch_epoch[2]; /* [0] moves when any translation may have changed, [1] when global ones too */
 	/* --- the rest --- */
-	struct tlb *tlbs[TLBS];    /* by enum tlb_kind */
+	struct tlb *tlbs[TLBS]; /* by enum tlb_kind */
 	struct soft_vm *vm;
 	struct lapic *lapic;
 	unsigned id;
 	const struct cpuid_table *cpuid;
-	uint32_t isa, isa_known;   /* isa.h: optional instructions that CPUID shows, looked up at first use */
-	uint64_t mail_epoch;       /* mmu.c: last revocations seen */
-	uint64_t miss_rip;         /* interp.c: the last record that missed the TLB, and the budget then */
+	uint32_t isa, isa_known; /* isa.h: optional instructions that CPUID shows, looked up at first use */
+	uint64_t mail_epoch;	 /* mmu.c: last revocations seen */
+	uint64_t miss_rip;	 /* interp.c: the last record that missed the TLB, and the budget then */
 	int64_t miss_budget;
 	struct cpu_stats {
-		uint64_t insns, exits_io, exits_mmio, irqs, nmis, exceptions, page_faults, tlb_misses, hlts, pauses, cr_access, rdmsr,
-			wrmsr, cpuid, blocks_made, blocks_dropped, code_flushes, kicks, invlpg, cr3_loads, ipis;
-	} stat;                    /* owner writes, any thread reads a stale value */
+		uint64_t insns, exits_io, exits_mmio, irqs, nmis, exceptions, page_faults, tlb_misses, hlts, pauses,
+			cr_access, rdmsr, wrmsr, cpuid, blocks_made, blocks_dropped, code_flushes, kicks, invlpg,
+			cr3_loads, ipis;
+	} stat; /* owner writes, any thread reads a stale value */
 };
 
 /* ------ raising (fault.c) ------ */
 enum exc_kind { EXC_FAULT, EXC_TRAP, EXC_ABORT };
-NORETURN void cpu_raise(struct cpu *c, unsigned vector);                      /* no error code */
-NORETURN void cpu_raise_err(struct cpu *c, unsigned vector, uint32_t error);  /* #TS #NP #SS #GP #AC #DF */
+NORETURN void cpu_raise(struct cpu *c, unsigned vector);		     /* no error code */
+NORETURN void cpu_raise_err(struct cpu *c, unsigned vector, uint32_t error); /* #TS #NP #SS #GP #AC #DF */
 NORETURN void cpu_raise_pf(struct cpu *c, uint64_t cr2, uint32_t error);
-static inline NORETURN void cpu_gp0(struct cpu *c) { cpu_raise_err(c, EXC_GP, 0); }
-static inline NORETURN void cpu_ud(struct cpu *c) { cpu_raise(c, EXC_UD); }
-/* Delivers an event through the IDT (IVT in real mode). May raise: the run loop turns that into #DF or a triple fault. */
-enum ev_source { EV_EXCEPTION, EV_SOFT /* INT n, INT3, INTO: DPL is checked, rip_next is pushed */, EV_EXTERNAL, EV_NMI, EV_ICEBP };
+static inline NORETURN void cpu_gp0(struct cpu *c)
+{
+	cpu_raise_err(c, EXC_GP, 0);
+}
+static inline NORETURN void cpu_ud(struct cpu *c)
+{
+	cpu_raise(c, EXC_UD);
+}
+/* Delivers an event through the IDT (IVT in real mode). May raise: the run loop turns that into #DF or a triple fault.
+ */
+enum ev_source {
+	EV_EXCEPTION,
+	EV_SOFT /* INT n, INT3, INTO: DPL is checked, rip_next is pushed */,
+	EV_EXTERNAL,
+	EV_NMI,
+	EV_ICEBP
+};
 void cpu_deliver(struct cpu *c, unsigned vector, enum ev_source src, bool has_error, uint32_t error);
 
-/* ------ mode (op_sys.c): call after anything that CS, CR0, CR4, EFER, CPL, RFLAGS.VM/AC feed into c->mode and c->tlb ------ */
+/* ------ mode (op_sys.c): call after anything that CS, CR0, CR4, EFER, CPL, RFLAGS.VM/AC feed into c->mode and c->tlb
+ * ------ */
 void cpu_mode_changed(struct cpu *c);
 
 /* ------ interpreter (interp.c): what the run loop calls ------ */
-/* Executes from c->rip until c->poll, c->leave or an empty budget stops it at an instruction boundary; c->rip is valid then. */
+/* Executes from c->rip until c->poll, c->leave or an empty budget stops it at an instruction boundary; c->rip is valid
+ * then. */
 void interp_run(struct cpu *c);
 /* Exactly one instruction, from its exec function (TF, DR7, shadows, comparisons in tests). */
 void interp_step(struct cpu *c);

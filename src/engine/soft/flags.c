@@ -1,6 +1,7 @@
 /*
  * Lazy arithmetic flags: from the operands and the result of the last operation to the bits, on demand.
- * SDM vol. 1, section 3.4.3.1. Carries and overflows come from the bitwise majority formulas, which hold with any carry in.
+ * SDM vol. 1, section 3.4.3.1. Carries and overflows come from the bitwise majority formulas, which hold with any carry
+ * in.
  */
 #include "engine/soft/flags.h"
 #include "engine/soft/host_op.h"
@@ -24,25 +25,25 @@ static inline uint32_t sum_flags(uint64_t a, uint64_t b, uint64_t r, uint64_t ca
 }
 
 /* Undefined ones are those of the host: it does the operation once more. */
-#define HOST_OP(insn, suffix, bits, operand)                                                                           \
-	case bits: {                                                                                                   \
-		uint##bits##_t v = (uint##bits##_t)c->cc_a;                                                            \
-		__asm__(insn suffix " %2, %1" HOST_FLAGS_OUT : "=&a"(ax), "+r"(v) : operand : "cc");                 \
-		break;                                                                                                 \
+#define HOST_OP(insn, suffix, bits, operand)                                                         \
+	case bits: {                                                                                 \
+		uint##bits##_t v = (uint##bits##_t)c->cc_a;                                          \
+		__asm__(insn suffix " %2, %1" HOST_FLAGS_OUT : "=&a"(ax), "+r"(v) : operand : "cc"); \
+		break;                                                                               \
 	}
 #define HOST_SHIFT(insn, suffix, bits) HOST_OP(insn, suffix, bits, "c"((uint8_t)c->cc_b))
-#define HOST_SHIFT_FLAGS(insn)                                                                                         \
-	static uint32_t insn##_flags(const struct cpu *c)                                                              \
-	{                                                                                                              \
-		uint16_t ax = 0;                                                                                       \
-                                                                                                                       \
-		switch (8u << (c->cc_op & 3)) {                                                                        \
-			HOST_SHIFT(#insn, "b", 8)                                                                      \
-			HOST_SHIFT(#insn, "w", 16)                                                                     \
-			HOST_SHIFT(#insn, "l", 32)                                                                     \
-			HOST_SHIFT(#insn, "q", 64)                                                                     \
-		}                                                                                                      \
-		return host_fl(ax);                                                                                    \
+#define HOST_SHIFT_FLAGS(insn)                            \
+	static uint32_t insn##_flags(const struct cpu *c) \
+	{                                                 \
+		uint16_t ax = 0;                          \
+                                                          \
+		switch (8u << (c->cc_op & 3)) {           \
+			HOST_SHIFT(#insn, "b", 8)         \
+			HOST_SHIFT(#insn, "w", 16)        \
+			HOST_SHIFT(#insn, "l", 32)        \
+			HOST_SHIFT(#insn, "q", 64)        \
+		}                                         \
+		return host_fl(ax);                       \
 	}
 HOST_SHIFT_FLAGS(shl)
 HOST_SHIFT_FLAGS(shr)
@@ -78,10 +79,14 @@ uint32_t cc_flags(const struct cpu *c)
 		return szp_flags(r, top) | ((a ^ 1 ^ r) & FL_AF) | (b & FL_CF) | ((~a & r) >> top & 1 ? FL_OF : 0);
 	case CC_DEC:
 		return szp_flags(r, top) | ((a ^ 1 ^ r) & FL_AF) | (b & FL_CF) | ((a & ~r) >> top & 1 ? FL_OF : 0);
-	case CC_SHL: return shl_flags(c);
-	case CC_SHR: return shr_flags(c);
-	case CC_SAR: return sar_flags(c);
-	case CC_MUL: return imul_flags(c);
+	case CC_SHL:
+		return shl_flags(c);
+	case CC_SHR:
+		return shr_flags(c);
+	case CC_SAR:
+		return sar_flags(c);
+	case CC_MUL:
+		return imul_flags(c);
 	default:
 		return r & FL_ARITH;
 	}
@@ -92,14 +97,30 @@ static bool flags_cond(uint32_t f, unsigned cond)
 	bool sf_ne_of = !(f & FL_SF) != !(f & FL_OF), v;
 
 	switch (cond >> 1) {
-	case 0: v = f & FL_OF; break;
-	case 1: v = f & FL_CF; break;
-	case 2: v = f & FL_ZF; break;
-	case 3: v = f & (FL_CF | FL_ZF); break;
-	case 4: v = f & FL_SF; break;
-	case 5: v = f & FL_PF; break;
-	case 6: v = sf_ne_of; break;
-	default: v = sf_ne_of || (f & FL_ZF); break;
+	case 0:
+		v = f & FL_OF;
+		break;
+	case 1:
+		v = f & FL_CF;
+		break;
+	case 2:
+		v = f & FL_ZF;
+		break;
+	case 3:
+		v = f & (FL_CF | FL_ZF);
+		break;
+	case 4:
+		v = f & FL_SF;
+		break;
+	case 5:
+		v = f & FL_PF;
+		break;
+	case 6:
+		v = sf_ne_of;
+		break;
+	default:
+		v = sf_ne_of || (f & FL_ZF);
+		break;
 	}
 	return v != (cond & 1);
 }
@@ -111,12 +132,23 @@ static bool sub_cond(const struct cpu *c, unsigned cond, bool *v)
 	int64_t a = (int64_t)(c->cc_a << up), b = (int64_t)(c->cc_b << up);
 
 	switch (cond >> 1) {
-	case 1: *v = (uint64_t)a < (uint64_t)b; break;
-	case 2: *v = a == b; break;
-	case 3: *v = (uint64_t)a <= (uint64_t)b; break;
-	case 6: *v = a < b; break;
-	case 7: *v = a <= b; break;
-	default: return false;
+	case 1:
+		*v = (uint64_t)a < (uint64_t)b;
+		break;
+	case 2:
+		*v = a == b;
+		break;
+	case 3:
+		*v = (uint64_t)a <= (uint64_t)b;
+		break;
+	case 6:
+		*v = a < b;
+		break;
+	case 7:
+		*v = a <= b;
+		break;
+	default:
+		return false;
 	}
 	*v = *v != (cond & 1);
 	return true;

@@ -4,7 +4,16 @@
 
 #include "engine/soft/cpu.h"
 
-enum isa { ISA_MOVBE = 1, ISA_POPCNT = 2, ISA_CRC32 = 4, ISA_BMI1 = 8, ISA_BMI2 = 16, ISA_ADX = 32, ISA_CX16 = 64, ISA_LZCNT = 128 };
+enum isa {
+	ISA_MOVBE = 1,
+	ISA_POPCNT = 2,
+	ISA_CRC32 = 4,
+	ISA_BMI1 = 8,
+	ISA_BMI2 = 16,
+	ISA_ADX = 32,
+	ISA_CX16 = 64,
+	ISA_LZCNT = 128
+};
 
 bool isa_has_slow(struct cpu *c, enum isa what);
 

@@ -1,9 +1,10 @@
 /*
  * Guest linear memory through the software TLB. c->rip must be valid when a function here is called (they raise #PF).
- * A direct-mapped entry per linear page number; one add and one compare check the page, the canonical form, the permission and
- * the page crossing: offset = address + tag is at most 4096 - size only on a hit. An empty tag is 0, but -4096 at index 0.
- * Entries exist only for RAM and ROM; MMIO, crossing and misses go to the slow functions in mmu.c.
- * Guest memory is shared with other threads: an access is one host load or store of its size (x86 order is the guest's order).
+ * A direct-mapped entry per linear page number; one add and one compare check the page, the canonical form, the
+ * permission and the page crossing: offset = address + tag is at most 4096 - size only on a hit. An empty tag is 0, but
+ * -4096 at index 0. Entries exist only for RAM and ROM; MMIO, crossing and misses go to the slow functions in mmu.c.
+ * Guest memory is shared with other threads: an access is one host load or store of its size (x86 order is the guest's
+ * order).
  */
 #ifndef ENGINE_SOFT_MMU_H
 #define ENGINE_SOFT_MMU_H
@@ -42,33 +43,36 @@ uint64_t mmu_ld(struct cpu *c, uint64_t lin, unsigned size);
 void mmu_st(struct cpu *c, uint64_t lin, unsigned size, uint64_t v);
 void mmu_ld_block(struct cpu *c, uint64_t lin, void *buf, unsigned size);
 void mmu_st_block(struct cpu *c, uint64_t lin, const void *buf, unsigned size);
-/* Raises unless size bytes can be written (read too): for read-modify-write and for instructions that must not half-commit. */
+/* Raises unless size bytes can be written (read too): for read-modify-write and for instructions that must not
+ * half-commit. */
 void mmu_probe_w(struct cpu *c, uint64_t lin, unsigned size);
 void mmu_probe_r(struct cpu *c, uint64_t lin, unsigned size);
-/* Host pointer for a (locked) read-modify-write of plain RAM, both permissions checked, after the code-page protocol has been
- * told (mmu_rmw_done must follow). NULL: MMIO or page crossing; the caller then uses mmu_rmw_slow. */
+/* Host pointer for a (locked) read-modify-write of plain RAM, both permissions checked, after the code-page protocol
+ * has been told (mmu_rmw_done must follow). NULL: MMIO or page crossing; the caller then uses mmu_rmw_slow. */
 void *mmu_rmw(struct cpu *c, uint64_t lin, unsigned size);
 void mmu_rmw_done(struct cpu *c, uint64_t lin, void *host, unsigned size);
-/* Any read-modify-write that mmu_rmw refused: stops the other vCPUs if locked, then calls fn(old) -> new on the value. */
-uint64_t mmu_rmw_slow(struct cpu *c, uint64_t lin, unsigned size, bool locked, uint64_t (*fn)(void *self, uint64_t old), void *self);
+/* Any read-modify-write that mmu_rmw refused: stops the other vCPUs if locked, then calls fn(old) -> new on the value.
+ */
+uint64_t mmu_rmw_slow(struct cpu *c, uint64_t lin, unsigned size, bool locked, uint64_t (*fn)(void *self, uint64_t old),
+		      void *self);
 /* As supervisor whatever the CPL is (descriptor tables, TSS, IDT). */
 uint64_t mmu_ld_sys(struct cpu *c, uint64_t lin, unsigned size);
 void mmu_st_sys(struct cpu *c, uint64_t lin, unsigned size, uint64_t v);
 
-#define MMU_ACCESSORS(bits)                                                                                            \
-	static inline uint##bits##_t ld##bits(struct cpu *c, uint64_t lin)                                             \
-	{                                                                                                              \
-		const void *p = tlb_read(c, lin, bits / 8);                                                            \
-		return LIKELY(p != NULL) ? *(const volatile uint##bits##_t *)p                                         \
-					 : (uint##bits##_t)mmu_ld(c, lin, bits / 8);                                   \
-	}                                                                                                              \
-	static inline void st##bits(struct cpu *c, uint64_t lin, uint##bits##_t v)                                     \
-	{                                                                                                              \
-		void *p = tlb_write(c, lin, bits / 8);                                                                 \
-		if (LIKELY(p != NULL))                                                                                 \
-			*(volatile uint##bits##_t *)p = v;                                                             \
-		else                                                                                                   \
-			mmu_st(c, lin, bits / 8, v);                                                                   \
+#define MMU_ACCESSORS(bits)                                                          \
+	static inline uint##bits##_t ld##bits(struct cpu *c, uint64_t lin)           \
+	{                                                                            \
+		const void *p = tlb_read(c, lin, bits / 8);                          \
+		return LIKELY(p != NULL) ? *(const volatile uint##bits##_t *)p       \
+					 : (uint##bits##_t)mmu_ld(c, lin, bits / 8); \
+	}                                                                            \
+	static inline void st##bits(struct cpu *c, uint64_t lin, uint##bits##_t v)   \
+	{                                                                            \
+		void *p = tlb_write(c, lin, bits / 8);                               \
+		if (LIKELY(p != NULL))                                               \
+			*(volatile uint##bits##_t *)p = v;                           \
+		else                                                                 \
+			mmu_st(c, lin, bits / 8, v);                                 \
 	}
 MMU_ACCESSORS(8)
 MMU_ACCESSORS(16)
@@ -76,8 +80,8 @@ MMU_ACCESSORS(32)
 MMU_ACCESSORS(64)
 #undef MMU_ACCESSORS
 
-/* Fetch: physical address and host pointer of the page that holds a linear code address; raises #PF with the I bit. NULL: the
- * page is not RAM or ROM (the interpreter then raises #PF never; it stops the VM with a clear text). */
+/* Fetch: physical address and host pointer of the page that holds a linear code address; raises #PF with the I bit.
+ * NULL: the page is not RAM or ROM (the interpreter then raises #PF never; it stops the VM with a clear text). */
 const uint8_t *mmu_fetch(struct cpu *c, uint64_t lin, gpa_t *page, bool *global);
 
 /* Flushes of this vCPU's own TLB. */
@@ -86,22 +90,26 @@ void mmu_flush_nonglobal(struct cpu *c);
 void mmu_flush_page(struct cpu *c, uint64_t lin); /* all entries of a large page too */
 
 /* ------ code pages (code.c), section 7 of the study ------
- * Per guest physical page: which vCPUs hold decoded code of it, which may hold write tags for it, and which 64-byte lines hold
- * code. A page with code has no write tag anywhere; a store to it takes the slow path: store, fence, look at the lines. */
+ * Per guest physical page: which vCPUs hold decoded code of it, which may hold write tags for it, and which 64-byte
+ * lines hold code. A page with code has no write tag anywhere; a store to it takes the slow path: store, fence, look at
+ * the lines. */
 struct code_page {
 	uint32_t holders, writers; /* a bit per vCPU; atomic */
-	uint64_t lines;            /* atomic; set before the bytes are read */
-	uint32_t heat;             /* stores that took the slow path lately: a hot page is given up as code (codepage.c) */
+	uint64_t lines;		   /* atomic; set before the bytes are read */
+	uint32_t heat; /* stores that took the slow path lately: a hot page is given up as code (codepage.c) */
 };
 struct code_page *code_page_of(struct soft_vm *vm, gpa_t at); /* NULL: not RAM */
-/* Before decoding from a page: marks it, revokes write tags of all vCPUs and waits until they are gone (serving own mail). */
+/* Before decoding from a page: marks it, revokes write tags of all vCPUs and waits until they are gone (serving own
+ * mail). */
 void code_page_claim(struct cpu *c, gpa_t page);
 /* After a store to RAM that took the slow path, or a DMA write (c NULL): tells every holder whose lines were hit. */
 void code_page_written(struct soft_vm *vm, struct cpu *c, gpa_t at, uint64_t len);
-/* interp.c: drops this vCPU's blocks that touch [at, at + len) of one page; sets c->leave if the running block may be one. */
+/* interp.c: drops this vCPU's blocks that touch [at, at + len) of one page; sets c->leave if the running block may be
+ * one. */
 void code_drop(struct cpu *c, gpa_t at, uint64_t len);
 void code_drop_all(struct cpu *c);
-/* Does the interpreter remember a translation of that page (of that kind) since fetch_epoch moved last? May say yes wrongly. */
+/* Does the interpreter remember a translation of that page (of that kind) since fetch_epoch moved last? May say yes
+ * wrongly. */
 bool code_noted(const struct cpu *c, uint64_t lin, bool global);
 struct code_cache *code_cache_new(struct cpu *c, size_t bytes);
 void code_cache_free(struct code_cache *k);

@@ -1,6 +1,6 @@
 /*
- * XCHG, XADD, CMPXCHG, CMPXCHG8B, CMPXCHG16B. XCHG with memory is always locked; compare-and-exchange always writes, so that
- * read-only memory faults whatever the comparison says.
+ * XCHG, XADD, CMPXCHG, CMPXCHG8B, CMPXCHG16B. XCHG with memory is always locked; compare-and-exchange always writes, so
+ * that read-only memory faults whatever the comparison says.
  */
 #include "engine/soft/exec_table.h"
 #include "engine/soft/isa.h"

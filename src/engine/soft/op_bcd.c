@@ -1,6 +1,7 @@
 /*
- * Decimal adjustments and SALC: not in 64-bit code, so the host's instruction cannot be had in the engine. What the manual leaves
- * undefined is as Intel processors were seen to do it (tests/engine/diff.c compares them in compatibility mode).
+ * Decimal adjustments and SALC: not in 64-bit code, so the host's instruction cannot be had in the engine. What the
+ * manual leaves undefined is as Intel processors were seen to do it (tests/engine/diff.c compares them in compatibility
+ * mode).
  */
 #include "engine/soft/exec_table.h"
 #include "engine/soft/opnd.h"

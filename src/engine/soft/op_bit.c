@@ -1,6 +1,6 @@
 /*
- * Bit tests, scans, counts, BMI, CRC32, carry chains of ADX. Undefined flags come from the host's own instruction; of BT and its
- * family they stay as they are (the manual leaves them undefined, processors do not touch them).
+ * Bit tests, scans, counts, BMI, CRC32, carry chains of ADX. Undefined flags come from the host's own instruction; of
+ * BT and its family they stay as they are (the manual leaves them undefined, processors do not touch them).
  */
 #include "engine/soft/exec_table.h"
 #include "engine/soft/host_op.h"
@@ -74,21 +74,27 @@ void op_btc(struct cpu *c, const struct insn *i)
 }
 
 /* ------ scans and counts: destination, source; flags from the host ------ */
-#define HOST_SCAN(insn, mod)                                                                                           \
+#define HOST_SCAN(insn, mod) \
 	asm(HOST_FLAGS_IN insn " %" mod "[s], %" mod "[d]" HOST_FLAGS_OUT : "+a"(ax), [d] "+r"(d) : [s] "r"(s) : "cc")
-#define SCAN(name)                                                                                                     \
-	static uint64_t host_##name(struct cpu *c, uint64_t s, unsigned size)                                          \
-	{                                                                                                              \
-		uint16_t ax = host_ax(cc_flags(c));                                                                    \
-		uint64_t d = 0;                                                                                        \
-                                                                                                                       \
-		switch (size) {                                                                                        \
-		case 2: HOST_SCAN(#name "w", "w"); break;                                                              \
-		case 4: HOST_SCAN(#name "l", "k"); break;                                                              \
-		default: HOST_SCAN(#name "q", "q"); break;                                                             \
-		}                                                                                                      \
-		cc_set_flags(c, host_fl(ax));                                                                          \
-		return d;                                                                                              \
+#define SCAN(name)                                                            \
+	static uint64_t host_##name(struct cpu *c, uint64_t s, unsigned size) \
+	{                                                                     \
+		uint16_t ax = host_ax(cc_flags(c));                           \
+		uint64_t d = 0;                                               \
+                                                                              \
+		switch (size) {                                               \
+		case 2:                                                       \
+			HOST_SCAN(#name "w", "w");                            \
+			break;                                                \
+		case 4:                                                       \
+			HOST_SCAN(#name "l", "k");                            \
+			break;                                                \
+		default:                                                      \
+			HOST_SCAN(#name "q", "q");                            \
+			break;                                                \
+		}                                                             \
+		cc_set_flags(c, host_fl(ax));                                 \
+		return d;                                                     \
 	}
 SCAN(bsf)
 SCAN(bsr)
@@ -113,7 +119,8 @@ void op_bsr(struct cpu *c, const struct insn *i)
 		opnd_set(c, i, 0, d);
 }
 
-/* Without the feature the F3 prefix means nothing: the host then executes BSF and BSR here too, which CPUID has told the guest. */
+/* Without the feature the F3 prefix means nothing: the host then executes BSF and BSR here too, which CPUID has told
+ * the guest. */
 void op_tzcnt(struct cpu *c, const struct insn *i)
 {
 	if (!isa_has(c, ISA_BMI1))
@@ -145,21 +152,21 @@ static void bmi_need(struct cpu *c, enum isa what)
 }
 
 #define HOST_BMI(text, mod) asm(text(mod) HOST_FLAGS_OUT : "=&a"(ax), [d] "=&r"(d) : [x] "r"(x), [y] "r"(y) : "cc")
-#define BMI(name, isa, text, n)                                                                                        \
-	void op_##name(struct cpu *c, const struct insn *i)                                                            \
-	{                                                                                                              \
-		uint64_t x, y, d;                                                                                      \
-		uint16_t ax;                                                                                           \
-                                                                                                                       \
-		bmi_need(c, isa);                                                                                      \
-		x = opnd_get(c, i, 1);                                                                                 \
-		y = (n) == 3 ? opnd_get(c, i, 2) : 0;                                                                  \
-		if (i->opnd[0].size == 8)                                                                              \
-			HOST_BMI(text, "q");                                                                           \
-		else                                                                                                   \
-			HOST_BMI(text, "k");                                                                           \
-		opnd_set(c, i, 0, d);                                                                                  \
-		cc_set_flags(c, host_fl(ax));                                                                          \
+#define BMI(name, isa, text, n)                             \
+	void op_##name(struct cpu *c, const struct insn *i) \
+	{                                                   \
+		uint64_t x, y, d;                           \
+		uint16_t ax;                                \
+                                                            \
+		bmi_need(c, isa);                           \
+		x = opnd_get(c, i, 1);                      \
+		y = (n) == 3 ? opnd_get(c, i, 2) : 0;       \
+		if (i->opnd[0].size == 8)                   \
+			HOST_BMI(text, "q");                \
+		else                                        \
+			HOST_BMI(text, "k");                \
+		opnd_set(c, i, 0, d);                       \
+		cc_set_flags(c, host_fl(ax));               \
 	}
 #define TEXT_ANDN(m) "andn %" m "[y], %" m "[x], %" m "[d]"
 #define TEXT_BZHI(m) "bzhi %" m "[y], %" m "[x], %" m "[d]"

@@ -2,8 +2,8 @@
  * Near flow and the stack: jumps, calls, returns, loops, PUSH, POP, PUSHA, POPA, ENTER, LEAVE, PUSHF, POPF, BOUND.
  * Far transfers, interrupts and segment loads are op_sys.c's.
  *
- * A near branch in 64-bit code is 64 bits wide whatever the prefixes say (as Intel processors do). RSP and the target are
- * committed after the last access and check.
+ * A near branch in 64-bit code is 64 bits wide whatever the prefixes say (as Intel processors do). RSP and the target
+ * are committed after the last access and check.
  */
 #include "engine/soft/exec_table.h"
 #include "engine/soft/opnd.h"
@@ -125,7 +125,8 @@ void op_push(struct cpu *c, const struct insn *i)
 	stack_push(c, size_trunc(opnd_get(c, i, 0), i->opsize), i->opsize);
 }
 
-/* A segment register: recent processors write 2 bytes and leave the rest of a 4-byte slot alone, but fill an 8-byte one. */
+/* A segment register: recent processors write 2 bytes and leave the rest of a 4-byte slot alone, but fill an 8-byte
+ * one. */
 void op_push_sreg(struct cpu *c, const struct insn *i)
 {
 	uint64_t sp = c->r[RSP] - i->opsize;

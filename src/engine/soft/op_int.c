@@ -1,6 +1,7 @@
 /*
  * Moves, arithmetic, logic and flag instructions on general registers: their meaning (SDM vol. 2).
- * Each exec function is one line of meaning over the operand helpers; the shared bodies are inlined with the operation constant.
+ * Each exec function is one line of meaning over the operand helpers; the shared bodies are inlined with the operation
+ * constant.
  */
 #include "engine/soft/exec_table.h"
 #include "engine/soft/isa.h"
@@ -21,13 +22,27 @@ static ALWAYS_INLINE uint64_t alu_compute(void *self, uint64_t old)
 	uint64_t r;
 
 	switch (a->op) {
-	case ALU_ADD: r = old + a->src; break;
-	case ALU_ADC: r = old + a->src + a->carry; break;
-	case ALU_SUB: r = old - a->src; break;
-	case ALU_SBB: r = old - a->src - a->carry; break;
-	case ALU_AND: r = old & a->src; break;
-	case ALU_OR: r = old | a->src; break;
-	default: r = old ^ a->src; break;
+	case ALU_ADD:
+		r = old + a->src;
+		break;
+	case ALU_ADC:
+		r = old + a->src + a->carry;
+		break;
+	case ALU_SUB:
+		r = old - a->src;
+		break;
+	case ALU_SBB:
+		r = old - a->src - a->carry;
+		break;
+	case ALU_AND:
+		r = old & a->src;
+		break;
+	case ALU_OR:
+		r = old | a->src;
+		break;
+	default:
+		r = old ^ a->src;
+		break;
 	}
 	return a->res = size_trunc(r, a->size);
 }

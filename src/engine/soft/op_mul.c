@@ -1,6 +1,6 @@
 /*
- * MUL, IMUL, DIV, IDIV. Results and flags, the undefined ones too, come from the host's own instruction, so that comparing
- * with the host or with translated code is exact. A division that would fault is found before it runs: #DE.
+ * MUL, IMUL, DIV, IDIV. Results and flags, the undefined ones too, come from the host's own instruction, so that
+ * comparing with the host or with translated code is exact. A division that would fault is found before it runs: #DE.
  */
 #include "engine/soft/exec_table.h"
 #include "engine/soft/host_op.h"
@@ -29,27 +29,33 @@ static void acc_set(struct cpu *c, unsigned size, struct wide w)
 }
 
 /* mul, imul: lo times v. div, idiv: hi:lo by v; lo is the quotient then, hi the remainder. */
-#define HOST_WIDE_ASM(insn)                                                                                            \
-	asm(HOST_FLAGS_IN "mov %[lo], %%rax; " insn "; mov %%rax, %[lo]" HOST_FLAGS_OUT                                \
-	    : "+a"(ax), [lo] "+r"(w->lo), "+d"(w->hi)                                                                  \
-	    : [v] "r"(v)                                                                                               \
+#define HOST_WIDE_ASM(insn)                                                             \
+	asm(HOST_FLAGS_IN "mov %[lo], %%rax; " insn "; mov %%rax, %[lo]" HOST_FLAGS_OUT \
+	    : "+a"(ax), [lo] "+r"(w->lo), "+d"(w->hi)                                   \
+	    : [v] "r"(v)                                                                \
 	    : "cc")
-#define HOST_WIDE(name)                                                                                                \
-	static uint32_t host_##name(struct wide *w, uint64_t v, unsigned size, uint32_t flags)                         \
-	{                                                                                                              \
-		uint16_t ax = host_ax(flags);                                                                          \
-                                                                                                                       \
-		switch (size) {                                                                                        \
-		case 1:                                                                                                \
-			w->lo |= w->hi << 8;                                                                           \
-			HOST_WIDE_ASM(#name "b %b[v]");                                                                \
-			*w = (struct wide){ (uint8_t)w->lo, w->lo >> 8 & 0xff };                                       \
-			break;                                                                                         \
-		case 2: HOST_WIDE_ASM(#name "w %w[v]"); break;                                                         \
-		case 4: HOST_WIDE_ASM(#name "l %k[v]"); break;                                                         \
-		default: HOST_WIDE_ASM(#name "q %q[v]"); break;                                                        \
-		}                                                                                                      \
-		return host_fl(ax);                                                                                    \
+#define HOST_WIDE(name)                                                                        \
+	static uint32_t host_##name(struct wide *w, uint64_t v, unsigned size, uint32_t flags) \
+	{                                                                                      \
+		uint16_t ax = host_ax(flags);                                                  \
+                                                                                               \
+		switch (size) {                                                                \
+		case 1:                                                                        \
+			w->lo |= w->hi << 8;                                                   \
+			HOST_WIDE_ASM(#name "b %b[v]");                                        \
+			*w = (struct wide){ (uint8_t)w->lo, w->lo >> 8 & 0xff };               \
+			break;                                                                 \
+		case 2:                                                                        \
+			HOST_WIDE_ASM(#name "w %w[v]");                                        \
+			break;                                                                 \
+		case 4:                                                                        \
+			HOST_WIDE_ASM(#name "l %k[v]");                                        \
+			break;                                                                 \
+		default:                                                                       \
+			HOST_WIDE_ASM(#name "q %q[v]");                                        \
+			break;                                                                 \
+		}                                                                              \
+		return host_fl(ax);                                                            \
 	}
 HOST_WIDE(mul)
 HOST_WIDE(imul)
@@ -110,8 +116,7 @@ void op_mul(struct cpu *c, const struct insn *i)
 	cc_set_flags(c, fl);
 }
 
-#define HOST_IMUL2(insn)                                                                                               \
-	asm(insn HOST_FLAGS_OUT : "=a"(ax), [a] "+r"(*a) : [b] "r"(b) : "cc")
+#define HOST_IMUL2(insn) asm(insn HOST_FLAGS_OUT : "=a"(ax), [a] "+r"(*a) : [b] "r"(b) : "cc")
 
 /* *a times b, truncated: the two- and three-operand forms. */
 static uint32_t host_imul2(uint64_t *a, uint64_t b, unsigned size)
@@ -119,9 +124,15 @@ static uint32_t host_imul2(uint64_t *a, uint64_t b, unsigned size)
 	uint16_t ax;
 
 	switch (size) {
-	case 2: HOST_IMUL2("imulw %w[b], %w[a]"); break;
-	case 4: HOST_IMUL2("imull %k[b], %k[a]"); break;
-	default: HOST_IMUL2("imulq %q[b], %q[a]"); break;
+	case 2:
+		HOST_IMUL2("imulw %w[b], %w[a]");
+		break;
+	case 4:
+		HOST_IMUL2("imull %k[b], %k[a]");
+		break;
+	default:
+		HOST_IMUL2("imulq %q[b], %q[a]");
+		break;
 	}
 	return host_fl(ax);
 }

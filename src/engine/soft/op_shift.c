@@ -1,6 +1,7 @@
 /*
- * Shifts, rotates and double shifts. The host's own instruction gives result and flags (OF of long counts, AF, and everything
- * of a 16-bit double shift by more than 16 are undefined by the manual). A masked count of zero leaves the flags alone.
+ * Shifts, rotates and double shifts. The host's own instruction gives result and flags (OF of long counts, AF, and
+ * everything of a 16-bit double shift by more than 16 are undefined by the manual). A masked count of zero leaves the
+ * flags alone.
  */
 #include "engine/soft/exec_table.h"
 #include "engine/soft/host_op.h"
@@ -15,26 +16,34 @@ struct shift_arg {
 	uint8_t count;
 };
 
-#define HOST_SHIFT(insn, mod)                                                                                          \
+#define HOST_SHIFT(insn, mod) \
 	asm(HOST_FLAGS_IN insn " %%cl, %" mod "[v]" HOST_FLAGS_OUT : "+a"(ax), [v] "+r"(v) : "c"(a->count) : "cc")
-#define SHIFT(name, by)                                                                                                    \
-	static ALWAYS_INLINE uint64_t shift_##name(void *self, uint64_t v)                                             \
-	{                                                                                                              \
-		struct shift_arg *a = self;                                                                            \
-		uint16_t ax = host_ax(a->fl);                                                                          \
-                                                                                                                       \
-		switch (a->size) {                                                                                     \
-		case 1: HOST_SHIFT(#name "b", "b"); break;                                                             \
-		case 2: HOST_SHIFT(#name "w", "w"); break;                                                             \
-		case 4: HOST_SHIFT(#name "l", "k"); break;                                                             \
-		default: HOST_SHIFT(#name "q", "q"); break;                                                            \
-		}                                                                                                      \
-		a->fl = host_fl(ax);                                                                                   \
-		return v;                                                                                              \
-	}                                                                                                              \
-	void op_##name(struct cpu *c, const struct insn *i)                                                            \
-	{                                                                                                              \
-		by(c, i, shift_##name);                                                                                \
+#define SHIFT(name, by)                                                    \
+	static ALWAYS_INLINE uint64_t shift_##name(void *self, uint64_t v) \
+	{                                                                  \
+		struct shift_arg *a = self;                                \
+		uint16_t ax = host_ax(a->fl);                              \
+                                                                           \
+		switch (a->size) {                                         \
+		case 1:                                                    \
+			HOST_SHIFT(#name "b", "b");                        \
+			break;                                             \
+		case 2:                                                    \
+			HOST_SHIFT(#name "w", "w");                        \
+			break;                                             \
+		case 4:                                                    \
+			HOST_SHIFT(#name "l", "k");                        \
+			break;                                             \
+		default:                                                   \
+			HOST_SHIFT(#name "q", "q");                        \
+			break;                                             \
+		}                                                          \
+		a->fl = host_fl(ax);                                       \
+		return v;                                                  \
+	}                                                                  \
+	void op_##name(struct cpu *c, const struct insn *i)                \
+	{                                                                  \
+		by(c, i, shift_##name);                                    \
 	}
 
 static ALWAYS_INLINE void shift_by(struct cpu *c, const struct insn *i, modify_fn fn)
@@ -77,28 +86,34 @@ SHIFT(ror, rotate_by)
 SHIFT(rcl, shift_by)
 SHIFT(rcr, shift_by)
 
-#define HOST_DOUBLE(insn, mod)                                                                                         \
-	asm(HOST_FLAGS_IN insn " %%cl, %" mod "[s], %" mod "[v]" HOST_FLAGS_OUT                                        \
-	    : "+a"(ax), [v] "+r"(v)                                                                                    \
-	    : [s] "r"(a->src), "c"(a->count)                                                                           \
+#define HOST_DOUBLE(insn, mod)                                                  \
+	asm(HOST_FLAGS_IN insn " %%cl, %" mod "[s], %" mod "[v]" HOST_FLAGS_OUT \
+	    : "+a"(ax), [v] "+r"(v)                                             \
+	    : [s] "r"(a->src), "c"(a->count)                                    \
 	    : "cc")
-#define DOUBLE(name)                                                                                                   \
-	static ALWAYS_INLINE uint64_t shift_##name(void *self, uint64_t v)                                             \
-	{                                                                                                              \
-		struct shift_arg *a = self;                                                                            \
-		uint16_t ax = host_ax(a->fl);                                                                          \
-                                                                                                                       \
-		switch (a->size) {                                                                                     \
-		case 2: HOST_DOUBLE(#name "w", "w"); break;                                                            \
-		case 4: HOST_DOUBLE(#name "l", "k"); break;                                                            \
-		default: HOST_DOUBLE(#name "q", "q"); break;                                                           \
-		}                                                                                                      \
-		a->fl = host_fl(ax);                                                                                   \
-		return v;                                                                                              \
-	}                                                                                                              \
-	void op_##name(struct cpu *c, const struct insn *i)                                                            \
-	{                                                                                                              \
-		double_shift(c, i, shift_##name);                                                                      \
+#define DOUBLE(name)                                                       \
+	static ALWAYS_INLINE uint64_t shift_##name(void *self, uint64_t v) \
+	{                                                                  \
+		struct shift_arg *a = self;                                \
+		uint16_t ax = host_ax(a->fl);                              \
+                                                                           \
+		switch (a->size) {                                         \
+		case 2:                                                    \
+			HOST_DOUBLE(#name "w", "w");                       \
+			break;                                             \
+		case 4:                                                    \
+			HOST_DOUBLE(#name "l", "k");                       \
+			break;                                             \
+		default:                                                   \
+			HOST_DOUBLE(#name "q", "q");                       \
+			break;                                             \
+		}                                                          \
+		a->fl = host_fl(ax);                                       \
+		return v;                                                  \
+	}                                                                  \
+	void op_##name(struct cpu *c, const struct insn *i)                \
+	{                                                                  \
+		double_shift(c, i, shift_##name);                          \
 	}
 
 static ALWAYS_INLINE void double_shift(struct cpu *c, const struct insn *i, modify_fn fn)

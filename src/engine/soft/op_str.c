@@ -1,12 +1,12 @@
 /*
  * String instructions: MOVS, CMPS, STOS, LODS, SCAS, INS, OUTS, alone and repeated (SDM vol. 1, section 7.3.9).
  *
- * A repeated one works in chunks: as many elements as lie in one page on each side, inside the segment limit and before the
- * index register wraps. A chunk runs on host pointers with the host's own string instruction, so its elements are accessed in
- * the order and with the overlaps of the guest's. What has no host pointer (a TLB miss, an element over two pages, MMIO) goes
- * element by element. Registers are exact after each chunk, so a fault leaves what the processor would; flags are set at the
- * end only (a faulting CMPS or SCAS keeps the old ones). Between chunks a waiting request or an empty budget makes the
- * instruction stop: RIP stays on it, and it goes on from its registers.
+ * A repeated one works in chunks: as many elements as lie in one page on each side, inside the segment limit and before
+ * the index register wraps. A chunk runs on host pointers with the host's own string instruction, so its elements are
+ * accessed in the order and with the overlaps of the guest's. What has no host pointer (a TLB miss, an element over two
+ * pages, MMIO) goes element by element. Registers are exact after each chunk, so a fault leaves what the processor
+ * would; flags are set at the end only (a faulting CMPS or SCAS keeps the old ones). Between chunks a waiting request
+ * or an empty budget makes the instruction stop: RIP stays on it, and it goes on from its registers.
  *
  * A store may drop the decoded code of the instruction itself: what is needed of struct insn is copied first.
  */
@@ -46,15 +46,16 @@ static ALWAYS_INLINE struct str str_begin(struct cpu *c, const struct insn *i)
 	return s;
 }
 
-/* A repeated MOVS or STOS with 32-bit addresses clears the upper halves of its index registers first, even if the count is zero;
- * of the others only the counter's. */
+/* A repeated MOVS or STOS with 32-bit addresses clears the upper halves of its index registers first, even if the count
+ * is zero; of the others only the counter's. */
 static ALWAYS_INLINE void str_widen(struct cpu *c, const struct str *s, unsigned reg)
 {
 	if (s->rep)
 		reg_set_wide(c, reg, s->addrsize, c->r[reg]);
 }
 
-/* How many elements from offset off on lie before the end of the offsets and of the segment; the first one was checked. */
+/* How many elements from offset off on lie before the end of the offsets and of the segment; the first one was checked.
+ */
 static uint64_t span_room(const struct cpu *c, const struct str *s, const struct x86_segment *g, uint64_t off)
 {
 	bool checked = !(c->mode & (MODE_64 | MODE_FLAT)), expand_down = (g->attr & 0xc) == 4;
@@ -139,16 +140,24 @@ static ALWAYS_INLINE bool str_ends(struct cpu *c, const struct str *s, uint64_t 
 }
 
 /* ------ the host's string instructions; the direction flag is clear on entry and on return ------ */
-#define HOST_REP(insn, ...) asm volatile("rep " insn : __VA_ARGS__ : "memory")
+#define HOST_REP(insn, ...) asm volatile("rep " insn:__VA_ARGS__ : "memory")
 #define HOST_REP_BACK(insn, ...) asm volatile("std; rep " insn "; cld" : __VA_ARGS__ : "memory", "cc")
 
 static void host_movs(void *dst, const void *src, uint64_t n, unsigned size)
 {
 	switch (size) {
-	case 1: HOST_REP("movsb", "+D"(dst), "+S"(src), "+c"(n) :); break;
-	case 2: HOST_REP("movsw", "+D"(dst), "+S"(src), "+c"(n) :); break;
-	case 4: HOST_REP("movsl", "+D"(dst), "+S"(src), "+c"(n) :); break;
-	default: HOST_REP("movsq", "+D"(dst), "+S"(src), "+c"(n) :); break;
+	case 1:
+		HOST_REP("movsb", "+D"(dst), "+S"(src), "+c"(n) :);
+		break;
+	case 2:
+		HOST_REP("movsw", "+D"(dst), "+S"(src), "+c"(n) :);
+		break;
+	case 4:
+		HOST_REP("movsl", "+D"(dst), "+S"(src), "+c"(n) :);
+		break;
+	default:
+		HOST_REP("movsq", "+D"(dst), "+S"(src), "+c"(n) :);
+		break;
 	}
 }
 
@@ -156,20 +165,36 @@ static void host_movs(void *dst, const void *src, uint64_t n, unsigned size)
 static void host_movs_back(void *dst, const void *src, uint64_t n, unsigned size)
 {
 	switch (size) {
-	case 1: HOST_REP_BACK("movsb", "+D"(dst), "+S"(src), "+c"(n) :); break;
-	case 2: HOST_REP_BACK("movsw", "+D"(dst), "+S"(src), "+c"(n) :); break;
-	case 4: HOST_REP_BACK("movsl", "+D"(dst), "+S"(src), "+c"(n) :); break;
-	default: HOST_REP_BACK("movsq", "+D"(dst), "+S"(src), "+c"(n) :); break;
+	case 1:
+		HOST_REP_BACK("movsb", "+D"(dst), "+S"(src), "+c"(n) :);
+		break;
+	case 2:
+		HOST_REP_BACK("movsw", "+D"(dst), "+S"(src), "+c"(n) :);
+		break;
+	case 4:
+		HOST_REP_BACK("movsl", "+D"(dst), "+S"(src), "+c"(n) :);
+		break;
+	default:
+		HOST_REP_BACK("movsq", "+D"(dst), "+S"(src), "+c"(n) :);
+		break;
 	}
 }
 
 static void host_stos(void *dst, uint64_t v, uint64_t n, unsigned size)
 {
 	switch (size) {
-	case 1: HOST_REP("stosb", "+D"(dst), "+c"(n) : "a"(v)); break;
-	case 2: HOST_REP("stosw", "+D"(dst), "+c"(n) : "a"(v)); break;
-	case 4: HOST_REP("stosl", "+D"(dst), "+c"(n) : "a"(v)); break;
-	default: HOST_REP("stosq", "+D"(dst), "+c"(n) : "a"(v)); break;
+	case 1:
+		HOST_REP("stosb", "+D"(dst), "+c"(n) : "a"(v));
+		break;
+	case 2:
+		HOST_REP("stosw", "+D"(dst), "+c"(n) : "a"(v));
+		break;
+	case 4:
+		HOST_REP("stosl", "+D"(dst), "+c"(n) : "a"(v));
+		break;
+	default:
+		HOST_REP("stosq", "+D"(dst), "+c"(n) : "a"(v));
+		break;
 	}
 }
 
@@ -192,7 +217,8 @@ static bool movs_chunk(struct cpu *c, const struct str *s, uint64_t src, uint64_
 	if (!to) {
 		if (bytes < CHUNK_LONG || s->step < 0)
 			return false;
-		/* A miss, or a page with code: once for the chunk. It may take the TLB entry of from, which stays where it is. */
+		/* A miss, or a page with code: once for the chunk. It may take the TLB entry of from, which stays where
+		 * it is. */
 		to = mmu_rmw(c, dst_low, bytes);
 		claimed = to != NULL;
 	}

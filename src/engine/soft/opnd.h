@@ -1,9 +1,9 @@
 /*
  * Operands of exec functions: registers and memory as struct insn names them.
  *
- * Values are held zero-extended in a uint64_t. opnd_modify() is the one read-modify-write: it calls a pure function old -> new,
- * plainly for an ordinary instruction and in a compare-exchange loop on the host's memory for a LOCKed one (and XCHG), and
- * returns the old value. Nothing of the CPU may be changed before it returns: it may raise.
+ * Values are held zero-extended in a uint64_t. opnd_modify() is the one read-modify-write: it calls a pure function old
+ * -> new, plainly for an ordinary instruction and in a compare-exchange loop on the host's memory for a LOCKed one (and
+ * XCHG), and returns the old value. Nothing of the CPU may be changed before it returns: it may raise.
  */
 #ifndef ENGINE_SOFT_OPND_H
 #define ENGINE_SOFT_OPND_H
@@ -58,10 +58,18 @@ static inline uint64_t reg_get(struct cpu *c, const struct insn *i, unsigned reg
 static inline void reg_set(struct cpu *c, const struct insn *i, unsigned reg, unsigned size, uint64_t v)
 {
 	switch (size) {
-	case 1: *reg_byte(c, i, reg) = (uint8_t)v; break;
-	case 2: c->r[reg] = (c->r[reg] & ~0xffffull) | (uint16_t)v; break;
-	case 4: c->r[reg] = (uint32_t)v; break;
-	default: c->r[reg] = v; break;
+	case 1:
+		*reg_byte(c, i, reg) = (uint8_t)v;
+		break;
+	case 2:
+		c->r[reg] = (c->r[reg] & ~0xffffull) | (uint16_t)v;
+		break;
+	case 4:
+		c->r[reg] = (uint32_t)v;
+		break;
+	default:
+		c->r[reg] = v;
+		break;
 	}
 }
 
@@ -75,20 +83,32 @@ static inline void reg_set_wide(struct cpu *c, unsigned reg, unsigned size, uint
 static inline uint64_t ld_size(struct cpu *c, uint64_t lin, unsigned size)
 {
 	switch (size) {
-	case 1: return ld8(c, lin);
-	case 2: return ld16(c, lin);
-	case 4: return ld32(c, lin);
-	default: return ld64(c, lin);
+	case 1:
+		return ld8(c, lin);
+	case 2:
+		return ld16(c, lin);
+	case 4:
+		return ld32(c, lin);
+	default:
+		return ld64(c, lin);
 	}
 }
 
 static inline void st_size(struct cpu *c, uint64_t lin, unsigned size, uint64_t v)
 {
 	switch (size) {
-	case 1: st8(c, lin, (uint8_t)v); break;
-	case 2: st16(c, lin, (uint16_t)v); break;
-	case 4: st32(c, lin, (uint32_t)v); break;
-	default: st64(c, lin, v); break;
+	case 1:
+		st8(c, lin, (uint8_t)v);
+		break;
+	case 2:
+		st16(c, lin, (uint16_t)v);
+		break;
+	case 4:
+		st32(c, lin, (uint32_t)v);
+		break;
+	default:
+		st64(c, lin, v);
+		break;
 	}
 }
 
@@ -96,39 +116,55 @@ static inline void st_size(struct cpu *c, uint64_t lin, unsigned size, uint64_t 
 static inline uint64_t host_ld(const void *p, unsigned size)
 {
 	switch (size) {
-	case 1: return __atomic_load_n((const uint8_t *)p, __ATOMIC_RELAXED);
-	case 2: return __atomic_load_n((const uint16_t *)p, __ATOMIC_RELAXED);
-	case 4: return __atomic_load_n((const uint32_t *)p, __ATOMIC_RELAXED);
-	default: return __atomic_load_n((const uint64_t *)p, __ATOMIC_RELAXED);
+	case 1:
+		return __atomic_load_n((const uint8_t *)p, __ATOMIC_RELAXED);
+	case 2:
+		return __atomic_load_n((const uint16_t *)p, __ATOMIC_RELAXED);
+	case 4:
+		return __atomic_load_n((const uint32_t *)p, __ATOMIC_RELAXED);
+	default:
+		return __atomic_load_n((const uint64_t *)p, __ATOMIC_RELAXED);
 	}
 }
 
 static inline void host_st(void *p, unsigned size, uint64_t v)
 {
 	switch (size) {
-	case 1: *(volatile uint8_t *)p = (uint8_t)v; break;
-	case 2: *(volatile uint16_t *)p = (uint16_t)v; break;
-	case 4: *(volatile uint32_t *)p = (uint32_t)v; break;
-	default: *(volatile uint64_t *)p = v; break;
+	case 1:
+		*(volatile uint8_t *)p = (uint8_t)v;
+		break;
+	case 2:
+		*(volatile uint16_t *)p = (uint16_t)v;
+		break;
+	case 4:
+		*(volatile uint32_t *)p = (uint32_t)v;
+		break;
+	default:
+		*(volatile uint64_t *)p = v;
+		break;
 	}
 }
 
 /* True if *p was *old and is new now; else *old is what it was. */
 static inline bool host_cas(void *p, unsigned size, uint64_t *old, uint64_t new)
 {
-#define CAS(bits)                                                                                                      \
-	{                                                                                                              \
-		uint##bits##_t o = (uint##bits##_t)*old;                                                               \
-		bool ok = __atomic_compare_exchange_n((uint##bits##_t *)p, &o, (uint##bits##_t)new, false,             \
-						      __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);                             \
-		*old = o;                                                                                              \
-		return ok;                                                                                             \
+#define CAS(bits)                                                                                           \
+	{                                                                                                   \
+		uint##bits##_t o = (uint##bits##_t) * old;                                                  \
+		bool ok = __atomic_compare_exchange_n((uint##bits##_t *)p, &o, (uint##bits##_t) new, false, \
+						      __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);                  \
+		*old = o;                                                                                   \
+		return ok;                                                                                  \
 	}
 	switch (size) {
-	case 1: CAS(8)
-	case 2: CAS(16)
-	case 4: CAS(32)
-	default: CAS(64)
+	case 1:
+		CAS(8)
+	case 2:
+		CAS(16)
+	case 4:
+		CAS(32)
+	default:
+		CAS(64)
 	}
 #undef CAS
 }
@@ -143,9 +179,12 @@ static inline bool opnd_is_mem(const struct insn *i, unsigned n)
 {
 	switch (i->opnd[n].kind) {
 	case OPND_MEM:
-	case OPND_MOFFS: return true;
-	case OPND_RM: return i->flags & INSN_MEM;
-	default: return false;
+	case OPND_MOFFS:
+		return true;
+	case OPND_RM:
+		return i->flags & INSN_MEM;
+	default:
+		return false;
 	}
 }
 
@@ -163,10 +202,14 @@ static inline uint64_t opnd_get(struct cpu *c, const struct insn *i, unsigned n)
 		return ld_size(c, opnd_lin(c, i, size, false), size);
 	switch (i->opnd[n].kind) {
 	case OPND_IMM:
-	case OPND_REL: return i->imm;
-	case OPND_ONE: return 1;
-	case OPND_SREG: return c->seg[i->opnd[n].reg].sel;
-	default: return reg_get(c, i, opnd_reg(i, n), size);
+	case OPND_REL:
+		return i->imm;
+	case OPND_ONE:
+		return 1;
+	case OPND_SREG:
+		return c->seg[i->opnd[n].reg].sel;
+	default:
+		return reg_get(c, i, opnd_reg(i, n), size);
 	}
 }
 

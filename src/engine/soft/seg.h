@@ -5,8 +5,8 @@
 #include "engine/soft/cpu.h"
 #include "engine/soft/mmu.h"
 
-/* The linear address of size bytes at seg:off, checked for the access; raises #GP(0), or #SS(0) for SS. In 64-bit mode: the
- * canonical check, FS and GS bases. Inline for 64-bit and flat code. */
+/* The linear address of size bytes at seg:off, checked for the access; raises #GP(0), or #SS(0) for SS. In 64-bit mode:
+ * the canonical check, FS and GS bases. Inline for 64-bit and flat code. */
 uint64_t seg_lin_slow(struct cpu *c, unsigned seg, uint64_t off, unsigned size, bool write);
 static inline uint64_t seg_lin(struct cpu *c, unsigned seg, uint64_t off, unsigned size, bool write)
 {
@@ -39,7 +39,8 @@ static inline uint64_t insn_lin(struct cpu *c, const struct insn *i, unsigned si
 	return seg_lin(c, i->seg, insn_ea(c, i), size, write);
 }
 
-/* Loads a segment register as MOV/POP/LDS do (not CS): null, limit, DPL, type, present checks; sets the accessed bit. */
+/* Loads a segment register as MOV/POP/LDS do (not CS): null, limit, DPL, type, present checks; sets the accessed bit.
+ */
 void seg_load(struct cpu *c, unsigned seg, uint16_t sel);
 /* Real and virtual-8086 mode: base = sel << 4; limit and attributes as the mode says. */
 void seg_load_real(struct cpu *c, unsigned seg, uint16_t sel);
@@ -47,7 +48,8 @@ void seg_load_real(struct cpu *c, unsigned seg, uint16_t sel);
 void seg_read_desc(struct cpu *c, uint16_t sel, unsigned vector, uint32_t *lo, uint32_t *hi);
 void seg_unpack(struct x86_segment *s, uint16_t sel, uint32_t lo, uint32_t hi);
 
-/* Stack: push and pop at the stack size of the mode, operand size in bytes (2, 4, 8). push commits RSP after the store. */
+/* Stack: push and pop at the stack size of the mode, operand size in bytes (2, 4, 8). push commits RSP after the store.
+ */
 void stack_push(struct cpu *c, uint64_t v, unsigned size);
 uint64_t stack_pop(struct cpu *c, unsigned size);
 
