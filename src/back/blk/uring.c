@@ -20,6 +20,8 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+enum { BIG = 128 << 10 };
+
 struct blk_uring {
 	struct io_uring ring;
 	struct blk *blk;
@@ -106,6 +108,8 @@ static void uring_submit(struct blk *b, struct blk_req *r)
 		io_uring_prep_fsync(sqe, b->fd, IORING_FSYNC_DATASYNC);
 		break;
 	}
+	if (r->len >= BIG) /* copying it takes longer than a wake-up: on another core, while the guest goes on */
+		sqe->flags |= IOSQE_ASYNC;
 	io_uring_sqe_set_data(sqe, r);
 	b->uring->queued++;
 }
