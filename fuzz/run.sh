@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# run.sh [SECONDS] : the differential tester against this host's CPU, with a new seed in each round,;
+# run.sh [SECONDS] : the differential tester against this host's CPU, with a new seed in each round;
 # without SECONDS until stopped. A failing round prints its seed and stays in fuzz/failed/.
 . "$(dirname "$0")/../tools/lib.sh"
 end=$(( $(date +%s) + ${1:-31536000} ))
