@@ -66,6 +66,16 @@ struct debug_plan {
 	uint64_t brk[4];
 };
 
+/* A guest's write that ends in an eventfd instead of a callback, so that the vCPU does not leave the guest for it. */
+struct doorbell {
+	bool port; /* an I/O port, else a guest physical address */
+	gpa_t at;
+	unsigned size; /* of the write: 1, 2, 4, 8; 0: any (memory only) */
+	bool match;    /* only writes of val */
+	uint64_t val;
+	int fd;
+};
+
 enum { ENGINE_DOORBELL = 1, ENGINE_IRQFD = 2, ENGINE_DIRTY_LOG = 4, ENGINE_STEP = 8 };
 
 /* Counters of a vCPU; names are shown by `stats` and, where bhyve has one, by bhyvectl --get-stats (bhyve.md 7.1). */
@@ -91,6 +101,19 @@ struct engine_ops {
 		    const struct msi *m);		  /* all interrupts but ExtINT and NMI end here. Any thread */
 	void (*extint)(struct engine_vm *vm, bool level); /* INTR output of the 8259 pair. Any thread */
 	void (*nmi)(struct engine_vm *vm);		  /* LINT1 of all vCPUs, as the MADT says. Any thread */
+	/* The rest of this block may be NULL. */
+	/* With ENGINE_DOORBELL. Any thread, also inside a host callback; off: the same values as when it was put on. */
+	int (*doorbell)(struct engine_vm *vm, const struct doorbell *b, bool on, struct err *e);
+	/* With ENGINE_IRQFD: a write to fd sends m; n is the caller's number for it, below 1024; m NULL: no longer. */
+	int (*irqfd)(struct engine_vm *vm, unsigned n, const struct msi *m, int fd, struct err *e);
+	/* What pin n (below 32) of the I/O APIC sends when it is level-triggered, NULL: nothing. For engines that must
+	 * know beforehand whose EOI host->eoi waits for. Any thread, a device lock may be held. */
+	void (*level_pin)(struct engine_vm *vm, unsigned n, const struct msi *m);
+	/* Rates that CPUID tells; NULL: the host's TSC and the software APIC's share of it. */
+	void (*rates)(struct engine_vm *vm, uint64_t *tsc_khz, uint64_t *apic_hz);
+	/* The CPU that guests can get, for cpuid_opts.hw; NULL: what x86/cpuid.c knows to be emulated. */
+	int (*cpu)(struct engine_vm *vm, struct cpuid_table *t, struct err *e);
+
 	int (*vcpu_new)(struct engine_vm *vm, unsigned id, struct engine_vcpu **out, struct err *e);
 	void (*vcpu_free)(struct engine_vcpu *v);
 	enum run_result (*run)(struct engine_vcpu *v); /* on its own thread; an AP that waits for SIPI waits in here */
@@ -105,12 +128,12 @@ struct engine_ops {
 	unsigned (*stats)(struct engine_vcpu *v, struct vcpu_stat *out,
 			  unsigned max);	   /* any thread; returns how many */
 	const char *(*why)(struct engine_vcpu *v); /* after RUN_FAILED: text for people */
-	void (*paused)(struct engine_vm *vm,
-		       bool paused); /* guest TSC and LAPIC timers stop with the VM clock; all vCPUs out of run */
+	/* Guest TSC and LAPIC timers stop with the VM clock. All vCPUs out of run; before devices go on. */
+	void (*paused)(struct engine_vm *vm, bool paused);
 };
 
 /* engine=auto|kvm|soft. NULL with one line that names cause and remedy. */
 const struct engine_ops *engine_choose(const struct conf *root, struct err *e);
-extern const struct engine_ops engine_soft;
+extern const struct engine_ops engine_soft, engine_kvm;
 
 #endif

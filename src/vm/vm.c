@@ -229,9 +229,9 @@ int vm_resume(struct vm *vm, struct err *e)
 {
 	if (!vm->paused)
 		return 0;
-	pc_resume(vm->pc);
-	vm->ops->paused(vm->evm, false);
+	vm->ops->paused(vm->evm, false); /* no device may interrupt while APICs are set anew */
 	clk_pause(vm->loop, false);
+	pc_resume(vm->pc);
 	vm->paused = false;
 	vm_release(vm);
 	vm_event(vm, "resumed", NULL);
