@@ -368,6 +368,31 @@ static void iretq_to_non_canonical(void **state)
 	assert_int_equal(stack64(1), M_CODE + (unsigned)(bad_iret_end - bad_iret_start) - 2);
 }
 
+/* As processors do it: SS before RSP, and of its slot two bytes only. */
+static void iretq_reads_ss_first(void **state)
+{
+	static const uint64_t frame[] = { 0xa000, M_CS, 2, M_STACK, M_DS };
+
+	for (unsigned left = 25; left <= 34; left += 9) { /* bytes of the frame that are mapped */
+		start(LONG64);
+		st_le64(m.ram + M_PML4 + 0x2000 + 8, 0); /* nothing at 2 MiB */
+		MACHINE_CODE(&m, M_CODE, 0x48, 0xcf);
+		MACHINE_CODE(&m, 0xa000, 0xf4);
+		st_le16(m.ram + M_TSS + 0x24 + 8, 0x7400); /* IST2 */
+		m.ram[M_IDT + EXC_PF * 16 + 4] = 2;
+		machine_put(&m, 0x200000 - left, frame, sizeof(frame));
+		engine_soft.get(m.cpu[0], X86_REGS, &s);
+		s.reg[RSP] = 0x200000 - left;
+		engine_soft.set(m.cpu[0], X86_REGS, &s);
+		if (left == 34) {
+			run_to_halt_at(0xa001);
+			continue;
+		}
+		assert_int_equal(run_to_handler(), EXC_PF);
+		assert_int_equal(s.cr2, 0x200000 - left + 32);
+	}
+}
+
 CODE(bad_wrmsr, 64, "mov $0xc0000102, %ecx; mov $0x8000, %edx; xor %eax, %eax; wrmsr");
 CODE(unknown_msr, 64, "mov $0x12345, %ecx; rdmsr");
 CODE(bad_cr0, 64, "mov %cr0, %rax; and $~1, %rax; mov %rax, %cr0");
@@ -558,6 +583,7 @@ int main(void)
 		T(compatibility_mode),
 		T(ist_switches_the_stack),
 		T(iretq_to_non_canonical),
+		T(iretq_reads_ss_first),
 		T(values_that_are_refused),
 		T(cpuid_follows_cr4),
 		T(instruction_breakpoint_and_rf),

@@ -319,8 +319,8 @@ static void return_to(struct cpu *c, const struct x86_segment *cs, uint64_t rip,
 
 	if (pops_stack) {
 		bool to64 = long_mode(c) && (cs->attr & ATTR_L);
+		uint16_t sel = (uint16_t)stack_peek(c, sp_at + size, 2); /* before RSP, and two bytes only */
 		uint64_t sp = stack_peek(c, sp_at, size);
-		uint16_t sel = (uint16_t)stack_peek(c, sp_at + size, size);
 		struct x86_segment ss;
 
 		return_ss(c, sel, rpl, to64, &ss);
