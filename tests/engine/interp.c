@@ -482,6 +482,24 @@ static void test_smc_loop(void **state)
 	assert_true(m.v->cpu.stat.blocks_made - made <= 3 * 3000);
 }
 
+/* A block outlives its page's translation in the TLB. */
+static void test_block_without_translation(void **state)
+{
+	uint64_t regs[16] = { 0 };
+	uint64_t made;
+
+	mode = T64;
+	CODE_PUT(CODE, 0xb8, 1, 0, 0, 0, UNDEFINED);
+	run_at(CODE, regs);
+	made = m.v->cpu.stat.blocks_made;
+	for (unsigned n = 0; n < 3; n++) {
+		mmu_flush_all(&m.v->cpu);
+		run_at(CODE, regs);
+		assert_int_equal(by_run.r[RAX], 1);
+	}
+	assert_int_equal(m.v->cpu.stat.blocks_made, made);
+}
+
 /* What a device writes is seen at the next block. */
 static void test_device_write(void **state)
 {
@@ -695,19 +713,13 @@ static void test_remap(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_programs_64),
-		cmocka_unit_test(test_programs_32),
-		cmocka_unit_test(test_programs_16),
-		cmocka_unit_test(test_smc_next),
-		cmocka_unit_test(test_smc_loop),
-		cmocka_unit_test(test_device_write),
-		cmocka_unit_test(test_link_to_dropped),
-		cmocka_unit_test(test_nop_patched),
-		cmocka_unit_test(test_arena_full),
-		cmocka_unit_test(test_too_long),
-		cmocka_unit_test(test_stop),
-		cmocka_unit_test(test_second_page),
-		cmocka_unit_test(test_remap),
+		cmocka_unit_test(test_programs_64),  cmocka_unit_test(test_programs_32),
+		cmocka_unit_test(test_programs_16),  cmocka_unit_test(test_smc_next),
+		cmocka_unit_test(test_smc_loop),     cmocka_unit_test(test_block_without_translation),
+		cmocka_unit_test(test_device_write), cmocka_unit_test(test_link_to_dropped),
+		cmocka_unit_test(test_nop_patched),  cmocka_unit_test(test_arena_full),
+		cmocka_unit_test(test_too_long),     cmocka_unit_test(test_stop),
+		cmocka_unit_test(test_second_page),  cmocka_unit_test(test_remap),
 	};
 
 	return cmocka_run_group_tests(tests, setup, NULL);

@@ -360,10 +360,14 @@ static struct block *block_make(struct cpu *c, const uint8_t *host, gpa_t at, un
 }
 
 /* ------ finding ------ */
-/* Claims the page of lin and makes its block there. The claim may serve mail, which may change any translation. */
-static struct block *block_new(struct cpu *c, uint64_t lin, bool *global)
+/*
+ * The block at lin through a walk: a translation that the TLB has lost says nothing about the block. If there is none,
+ * claims the page and makes it. The claim may serve mail, which may change any translation.
+ */
+static struct block *block_need(struct cpu *c, uint64_t lin, bool *global)
 {
 	const uint8_t *host;
+	struct block *b;
 	gpa_t at, claimed = 1;
 
 	for (;;) {
@@ -371,6 +375,9 @@ static struct block *block_new(struct cpu *c, uint64_t lin, bool *global)
 		if (!host)
 			cpu_fail(c, "vCPU %u runs at %#llx, which is neither RAM nor ROM", c->id,
 				 (unsigned long long)lin);
+		b = block_get(c->code, key_of(host, lin & (PAGE - 1), c->mode));
+		if (b)
+			return b;
 		at = round_down(at, PAGE);
 		if (at == claimed)
 			break;
@@ -448,7 +455,7 @@ struct rec *code_find(struct cpu *c, bool *step)
 		b = block_get(k, key_of((const uint8_t *)(round_down(lin, PAGE) + e->add), lin & (PAGE - 1), c->mode));
 	}
 	if (!b) {
-		b = block_new(c, lin, &global);
+		b = block_need(c, lin, &global);
 		if (c->leave)
 			return NULL;
 	}
