@@ -1,6 +1,7 @@
 /*
- * The DSDT. Its names are bhyve's, since guests remember device paths: \_SB.PCxx for each bus, under PC00 the bridge
- * ISA with the links LNKA to LNKH, HPET; \_SB.GENC for the VM generation page.
+ * The DSDT. Its names are bhyve's, since guests remember device paths: \_SB.PCxx for each root bus, under PC00 the
+ * bridge ISA with the links LNKA to LNKH, HPET; \_SB.GENC for the VM generation page. Our own: Sxx for a PCI-PCI bridge
+ * (slot and function, in hexadecimal slot * 8 + function).
  */
 #include "board/acpi_int.h"
 
@@ -99,7 +100,7 @@ static void root_resources(struct pc *pc, struct aml *a, unsigned bus, const str
 
 	aml_name(a, "_CRS");
 	aml_crs(a);
-	aml_crs_bus(a, bus, bus);
+	aml_crs_bus(a, bus, pci_host_last_bus(pc->pci, bus));
 	if (bus == 0) {
 		aml_crs_io(a, mm->pci_addr, mm->pci_addr, 1, 8);
 		aml_crs_io_window(a, 0, mm->pci_addr - 1);
@@ -116,15 +117,37 @@ static void root_resources(struct pc *pc, struct aml *a, unsigned bus, const str
 
 /* Other devices of the bus that have something to say. */
 struct bus_walk {
+	struct pc *pc;
 	struct aml *a;
 	unsigned bus;
 };
+
+static void device_part(void *self, struct pci_dev *p);
+
+/* The routing of the bus behind it: what the swizzle gives, told for guests that do not know it. */
+static void bridge(struct pc *pc, struct aml *a, const struct pci_dev *p)
+{
+	struct bus_walk w = { pc, a, pci_bridge_bus(p) };
+	char name[8];
+
+	snprintf(name, sizeof(name), "S%02X", p->slot << 3 | p->func);
+	aml_device(a, name);
+	aml_name(a, "_ADR");
+	aml_int(a, (uint64_t)p->slot << 16 | p->func);
+	routing(pc, a, w.bus);
+	pci_host_each(pc->pci, device_part, &w);
+	aml_end(a);
+}
 
 static void device_part(void *self, struct pci_dev *p)
 {
 	struct bus_walk *w = self;
 
-	if (p->bus == w->bus && p->dev.cls->acpi)
+	if (p->bus != w->bus)
+		return;
+	if (pci_bridge_bus(p))
+		bridge(w->pc, w->a, p);
+	else if (p->dev.cls->acpi)
 		p->dev.cls->acpi(&p->dev, w->a);
 }
 
@@ -145,7 +168,7 @@ static void hpet_device(struct pc *pc, struct aml *a)
 static void root_bus(struct pc *pc, struct aml *a, unsigned bus)
 {
 	struct pci_window io, mem32, mem64;
-	struct bus_walk w = { a, bus };
+	struct bus_walk w = { pc, a, bus };
 	struct pci_dev *lpc = pc_lpc(pc);
 	char name[8];
 

@@ -1,7 +1,8 @@
 /*
  * MP table (Intel MultiProcessor Specification 1.4) for guests that know no ACPI, with bhyve's contents (bhyve.md 5.8)
  * but for two untruths that guests complain of: the version of the local APICs, and an 8259 output at pin 0 of the I/O
- * APIC. Its room ends where SMBIOS begins, which is checked.
+ * APIC. A bus behind a PCI-PCI bridge has the number that it starts with; the ISA bus comes after the last. The room of
+ * the table ends where SMBIOS begins, which is checked.
  */
 #include "board/pc.h"
 
@@ -16,8 +17,6 @@
 enum {
 	FLOATING = 16,
 	HEADER = 44,
-	BUS_PCI = 0,
-	BUS_ISA = 1,
 	INT_INT = 0,
 	INT_NMI = 1,
 	INT_EXTINT = 3,
@@ -35,6 +34,7 @@ struct mptable {
 	uint8_t *buf;
 	size_t size, len;
 	uint16_t entries;
+	unsigned isa; /* number of the ISA bus */
 	bool full;
 };
 
@@ -110,17 +110,17 @@ static void isa_interrupts(struct mptable *m)
 	for (unsigned pin = 1; pin < 16; pin++) {
 		unsigned irq = pin == mm->pit_pin ? mm->pit_irq : pin;
 
-		interrupt(m, INT_INT, pin == mm->sci_irq ? LEVEL_LOW : CONFORMS, BUS_ISA, irq, pin);
+		interrupt(m, INT_INT, pin == mm->sci_irq ? LEVEL_LOW : CONFORMS, m->isa, irq, pin);
 	}
 }
 
 static void pci_interrupts(struct mptable *m)
 {
-	for (unsigned i = 0; i < SLOTS * PINS; i++) {
-		unsigned pin, pirq;
+	for (unsigned i = 0; i < m->isa * SLOTS * PINS; i++) {
+		unsigned b = i / (SLOTS * PINS), slot = i / PINS % SLOTS, n = i % PINS, pin, pirq;
 
-		if (pci_host_route(m->pc->pci, 0, i / PINS, i % PINS + 1, &pin, &pirq))
-			interrupt(m, INT_INT, LEVEL_LOW, BUS_PCI, (i / PINS) << 2 | (i % PINS), pin);
+		if (pci_host_route(m->pc->pci, b, slot, n + 1, &pin, &pirq))
+			interrupt(m, INT_INT, LEVEL_LOW, b, slot << 2 | n, pin);
 	}
 }
 
@@ -129,7 +129,7 @@ static void local_interrupt(struct mptable *m, unsigned kind, unsigned lint)
 	put(m, 4, 1);
 	put(m, kind, 1);
 	put(m, CONFORMS, 2);
-	put(m, BUS_ISA, 1);
+	put(m, m->isa, 1);
 	put(m, 0, 1);
 	put(m, 0xff, 1); /* all */
 	put(m, lint, 1);
@@ -155,7 +155,7 @@ static void header(struct mptable *m)
 	f[10] = checksum(f, FLOATING);
 }
 
-static bool other_buses(struct pc *pc)
+static bool other_roots(struct pc *pc)
 {
 	struct pci_window io, mem32, mem64;
 
@@ -171,7 +171,7 @@ int mptable_build(struct pc *pc, struct err *e)
 	struct mptable m = { .pc = pc, .size = mm->mptable_end - mm->mptable, .len = FLOATING + HEADER };
 	AUTO_FREE uint8_t *buf = xcalloc(1, m.size);
 
-	if (other_buses(pc))
+	if (other_roots(pc))
 		return err_set(e, -EINVAL,
 			       "MPtable is incompatible with multiple PCI hierarchies.\n"
 			       "MPtable generation can be disabled by passing the -Y option to bhyve(8).");
@@ -179,8 +179,11 @@ int mptable_build(struct pc *pc, struct err *e)
 		return err_set(e, -ENOSPC, "memory.size: too small for the MP table below 1 MiB (x86.mptable)");
 	m.buf = buf;
 	processors(&m);
-	bus(&m, BUS_PCI, "PCI   ");
-	bus(&m, BUS_ISA, "ISA   ");
+	m.isa = pci_host_last_bus(pc->pci, 0) + 1;
+	for (unsigned i = 0; i < m.isa; i++)
+		if (pci_host_bus_used(pc->pci, i))
+			bus(&m, i, "PCI   ");
+	bus(&m, m.isa, "ISA   ");
 	ioapic(&m);
 	isa_interrupts(&m);
 	pci_interrupts(&m);

@@ -112,6 +112,26 @@ static const char *const large[] = {
 };
 static const char *const bare[] = { "memory.size", "128M", "pci.0.0.0.device", "hostbridge", NULL };
 
+static const char *const bridged[] = {
+	"memory.size",
+	"512M",
+	"pci.0.0.0.device",
+	"hostbridge",
+	"pci.0.3.0.device",
+	"pci-bridge",
+	"pci.0.3.0.bus",
+	"1",
+	"pci.1.4.0.device",
+	"pci-bridge",
+	"pci.1.4.0.bus",
+	"2",
+	"pci.2.5.0.device",
+	"virtio-rnd",
+	"pci.0.31.0.device",
+	"lpc",
+	NULL,
+};
+
 /* ------ ACPI ------ */
 
 static gpa_t find_rsdp(struct rig *r)
@@ -269,6 +289,21 @@ static void acpi_plain(void **state)
 	with_tables(plain, 2, 6, check_plain);
 }
 
+/* 2:5 INTA is INTB of 1:4 and with that INTB of 0:3: pin 16 for all of them. */
+static void check_bridged(const char *dir)
+{
+	evaluates(dir, "\\_SB.PC00._CRS", "0D 00 02 0C 00 00 00 00 00 02 00 00 00 03 00");
+	evaluates(dir, "\\_SB.PC00.S18._ADR", "0000000000030000");
+	evaluates(dir, "\\_SB.PC00.S18._PRT", "000000000004FFFF");
+	evaluates(dir, "\\_SB.PC00.S18.S20._PRT", "000000000005FFFF");
+	evaluates(dir, "\\_SB.PC00.S18.S20.APRT", "0000000000000010");
+}
+
+static void acpi_bridged(void **state)
+{
+	with_tables(bridged, 1, 6, check_bridged);
+}
+
 static void acpi_large(void **state)
 {
 	with_tables(large, 16, 6, NULL);
@@ -417,6 +452,32 @@ static void mptable_entries(void **state)
 	rig_free(r);
 }
 
+/* Every bus behind bridges is told; the ISA bus has a number that none of them has. */
+static void mptable_bridged(void **state)
+{
+	static const uint8_t size[] = { 20, 8, 8, 8, 8 };
+	struct rig *r = rig_new(bridged);
+	unsigned pci = 0, isa = 0, routed = 0;
+	const uint8_t *h, *p;
+
+	rig_build(r, 1);
+	assert_int_equal(mptable_build(r->pc, &r->e), 0);
+	h = at(r, 0xf0010, 44);
+	p = h + 44;
+	for (unsigned i = 0; i < ld_le16(h + 34); i++, p += size[*p]) {
+		if (p[0] == 1 && memcmp(p + 2, "PCI   ", 6) == 0)
+			assert_int_equal(p[1], pci++);
+		else if (p[0] == 1)
+			isa = p[1];
+		else if (p[0] == 3 && p[4] == 2)
+			routed += p[5] == (5 << 2) && p[7] == 16;
+	}
+	assert_int_equal(pci, 3);
+	assert_int_equal(isa, 3);
+	assert_int_equal(routed, 1);
+	rig_free(r);
+}
+
 static void mptable_refused(void **state)
 {
 	struct rig *r = rig_new(large);
@@ -480,10 +541,10 @@ static void memory_bad(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(acpi_plain),	   cmocka_unit_test(acpi_large),	cmocka_unit_test(acpi_bare),
-		cmocka_unit_test(acpi_x2apic),	   cmocka_unit_test(smbios_structures), cmocka_unit_test(smbios_bad),
-		cmocka_unit_test(mptable_entries), cmocka_unit_test(mptable_refused),	cmocka_unit_test(e820_shape),
-		cmocka_unit_test(memory_bad),
+		cmocka_unit_test(acpi_plain),	     cmocka_unit_test(acpi_large),   cmocka_unit_test(acpi_bare),
+		cmocka_unit_test(acpi_x2apic),	     cmocka_unit_test(acpi_bridged), cmocka_unit_test(mptable_bridged),
+		cmocka_unit_test(smbios_structures), cmocka_unit_test(smbios_bad),   cmocka_unit_test(mptable_entries),
+		cmocka_unit_test(mptable_refused),   cmocka_unit_test(e820_shape),   cmocka_unit_test(memory_bad),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -310,7 +310,38 @@ def mptable_only(where):
         g.check('grep -q IO-APIC /proc/interrupts')
 
 
+# --- buses ---
+
+BRIDGES = ['-s', '3,pci-bridge,bus=1', '-s', '1:4:0,pci-bridge,bus=2']
+
+
+def behind(where, kind, append='', bus='02', kernel='cloud', status=1):
+    """A disk behind two bridges: found, read, written, its interrupts seen; the kernel does not complain of a bus."""
+    path = blob(where + '/disk', 8 * MIB)
+    disk = ['-s', '2:5:0,virtio-blk,' + path]
+    with shell(where, [*BRIDGES, *disk], ['virtio_blk'], kernel=kernel, append=append, status=status) as g:
+        where_is = g.check('readlink -f /sys/block/vda/device').strip()
+        if not re.search(r'/0000:00:03\.0/0000:01:04\.0/0000:%s:05\.0/' % bus, where_is):
+            g.fail('the disk is at ' + where_is)
+        same(g, 'the disk', g.check('md5sum < /dev/vda', 120).split()[0], md5(path))
+        g.check('dd if=/dev/urandom of=/dev/vda bs=64k count=16 conv=fsync,notrunc')
+        same(g, 'the disk as written', g.check('sync; md5sum < /dev/vda', 120).split()[0], md5(path))
+        lines = [x for x in g.check('cat /proc/interrupts').split('\n') if 'virtio' in x]
+        if not lines or not all(re.search(kind, x) for x in lines):
+            g.fail('interrupts of the disk are not %s: %r' % (kind, lines))
+        bad = g.sh(r"dmesg | grep -iE 'pci.*(can.t (assign|claim)|no space|conflict|invalid)|ACPI.*(error|warning)'")
+        if not bad[0]:
+            g.fail('complaints: ' + bad[1])
+
+
+def bridge_msix(where): behind(where, 'PCI-MSI')
+def bridge_intx(where): behind(where, 'IO-APIC', 'pci=nomsi')
+def bridge_8259(where): behind(where, 'XT-PIC', 'pci=nomsi noapic')
+def bridge_renumbered(where): behind(where, 'PCI-MSI', 'pci=assign-busses,realloc')
+def bridge_mptable(where): behind(where, 'IO-APIC', 'pci=nomsi acpi=off', kernel='generic', status=2)
+
+
 if __name__ == '__main__':
     run(blk_options, blk_threads, blk_legacy, console_ports, console_legacy, net_tap, net_tap_legacy, com2_pty, com2_tcp, com2_unix,
         com2_file, uart_pty, uart_tcp, uart_unix, irq_msix, irq_single_msi, irq_single_msi_legacy, irq_ioapic, irq_8259,
-        irq_8259_nolapic, x2apic, mptable, mptable_only)
+        irq_8259_nolapic, x2apic, mptable, mptable_only, bridge_msix, bridge_intx, bridge_8259, bridge_renumbered, bridge_mptable)

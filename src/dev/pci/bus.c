@@ -1,7 +1,8 @@
 /*
- * The PCI host: every bus that is used is a root bus of its own; there are no bridges between them (bhyve.md 4.1).
- * Configuration space is reached through mechanism #1 (ports CF8, CFC) and through ECAM. Reset control (CF9) lies
- * between the bytes of CF8 and is done here.
+ * The PCI host: every bus that is used is a root bus of its own (bhyve.md 4.1) unless a pci-bridge names it; a root
+ * bus has its number in the configuration, the others those the guest gives them (bridge.c). Configuration space is
+ * reached through mechanism #1 (ports CF8, CFC) and through ECAM. Reset control (CF9) lies between the bytes of CF8 and
+ * is done here.
  */
 #include "dev/pci/pci_int.h"
 
@@ -55,6 +56,17 @@ bool pci_host_bus_used(struct pci_host *h, unsigned bus)
 	return bus < PCI_BUSES && h->bus[bus];
 }
 
+/* By the numbers that the guest sees. */
+static struct pci_dev *cfg_dev(struct pci_host *h, unsigned n, unsigned slot, unsigned func)
+{
+	struct pci_bus *b = h->bus[n] && !h->bus[n]->bridge ? h->bus[n] : NULL;
+
+	for (unsigned root = 0; !b && h->bridges && root < PCI_BUSES; root++)
+		if (h->bus[root] && !h->bus[root]->bridge)
+			b = pci_bridge_route(h, root, n);
+	return b ? b->slot[slot].fn[func] : NULL;
+}
+
 /* No extended capabilities: their list is one empty word. */
 static uint32_t ext_read(unsigned off, unsigned size)
 {
@@ -82,11 +94,13 @@ static void dev_write(struct pci_dev *p, unsigned off, unsigned size, uint32_t v
 	lock_take(&p->dev.lock);
 	pci_cfg_write(p, off, size, val);
 	lock_drop(&p->dev.lock);
+	if (pci_is_bridge(p))
+		pci_bridge_written(p, off, size);
 }
 
 static struct pci_dev *ecam_dev(struct pci_host *h, gpa_t off)
 {
-	return pci_host_find(h, (unsigned)(off >> 20), (off >> 15) & 31, (off >> 12) & 7);
+	return cfg_dev(h, (unsigned)(off >> 20) & 0xff, (off >> 15) & 31, (off >> 12) & 7);
 }
 
 static uint64_t ecam_read(void *self, gpa_t off, unsigned size)
@@ -104,7 +118,7 @@ static struct pci_dev *addr_dev(struct pci_host *h, uint32_t addr)
 {
 	if (!(addr & CFG_ENABLE))
 		return NULL;
-	return pci_host_find(h, addr >> 16 & 0xff, addr >> 11 & 31, addr >> 8 & 7);
+	return cfg_dev(h, addr >> 16 & 0xff, addr >> 11 & 31, addr >> 8 & 7);
 }
 
 static uint64_t data_read(void *self, gpa_t off, unsigned size)
@@ -162,6 +176,7 @@ struct pci_host *pci_host_new(const struct dev_env *env, const struct pci_layout
 	h->mem32_next = lay->mem32_base;
 	h->mem64_next = lay->mem64_base;
 	lock_init(&h->lock, RANK_BUS, "pci");
+	lock_init(&h->fwd_lock, RANK_ROUTE, "pci windows");
 	pci_router_init(h);
 	region_io(&h->ports_addr, "pci address", 4, &addr_ops, h, &h->lock);
 	region_io(&h->ports_data, "pci data", 4, &data_ops, h, &h->lock);
@@ -183,10 +198,17 @@ void pci_host_each(struct pci_host *h, void (*fn)(void *self, struct pci_dev *p)
 				fn(self, h->bus[b]->slot[i / PCI_FUNCS].fn[i % PCI_FUNCS]);
 }
 
-static void free_one(void *self, struct pci_dev *p)
+/* The last bus first: a bridge outlives what is behind it. */
+static void devices_free(struct pci_host *h)
 {
-	((struct pci_host *)self)->bus[p->bus]->slot[p->slot].fn[p->func] = NULL;
-	pci_dev_free(p);
+	for (unsigned b = PCI_BUSES; b-- > 0;)
+		for (unsigned i = 0; h->bus[b] && i < PCI_SLOTS * PCI_FUNCS; i++) {
+			struct pci_dev **p = &h->bus[b]->slot[i / PCI_FUNCS].fn[i % PCI_FUNCS];
+
+			if (*p)
+				pci_dev_free(*p);
+			*p = NULL;
+		}
 }
 
 void pci_host_free(struct pci_host *h)
@@ -196,10 +218,11 @@ void pci_host_free(struct pci_host *h)
 	region_unmap(&h->ports_addr);
 	region_unmap(&h->ports_data);
 	region_unmap(&h->ecam);
-	pci_host_each(h, free_one, h);
+	devices_free(h);
 	for (unsigned b = 0; b < PCI_BUSES; b++)
 		free(h->bus[b]);
 	pci_router_destroy(h);
+	lock_destroy(&h->fwd_lock);
 	lock_destroy(&h->lock);
 	free(h);
 }
@@ -260,12 +283,19 @@ static int bus_build(struct pci_host *h, const struct conf *bus, unsigned b, str
 {
 	int rc = 0;
 
-	h->bus[b] = xcalloc(1, sizeof(*h->bus[b]));
+	if (!h->bus[b]) /* else a bridge claimed it */
+		h->bus[b] = xcalloc(1, sizeof(*h->bus[b]));
 	for (unsigned s = 0; s < PCI_SLOTS && rc == 0; s++)
 		rc = slot_build(h, bus, b, s, e);
-	if (rc == 0)
-		pci_assign_bus(h, b);
 	return rc;
+}
+
+static int bridges_check(struct pci_host *h, struct err *e)
+{
+	for (unsigned b = 0; b < PCI_BUSES; b++)
+		if (h->bus[b] && h->bus[b]->bridge && pci_bridge_check(h->bus[b]->bridge, e) < 0)
+			return -EINVAL;
+	return 0;
 }
 
 /* Header type bit 7 of each function of a slot that has more than one. */
@@ -297,8 +327,11 @@ int pci_host_build(struct pci_host *h, struct err *e)
 		if (bus && !conf_is_leaf(bus))
 			rc = bus_build(h, bus, b, e);
 	}
-	if (rc < 0)
-		return rc;
+	if (rc < 0 || bridges_check(h, e) < 0)
+		return -EINVAL;
+	for (unsigned b = 0; b < PCI_BUSES; b++)
+		if (h->bus[b] && !h->bus[b]->bridge)
+			pci_assign_root(h, b);
 	pci_router_route_all(h);
 	for (unsigned b = 0; b < PCI_BUSES; b++)
 		for (unsigned s = 0; h->bus[b] && s < PCI_SLOTS; s++)
@@ -310,7 +343,7 @@ int pci_host_build(struct pci_host *h, struct err *e)
 bool pci_host_windows(struct pci_host *h, unsigned bus, struct pci_window *io, struct pci_window *mem32,
 		      struct pci_window *mem64)
 {
-	if (!pci_host_bus_used(h, bus))
+	if (!pci_host_bus_used(h, bus) || h->bus[bus]->bridge)
 		return false;
 	*io = h->bus[bus]->io;
 	*mem32 = h->bus[bus]->mem32;

@@ -73,7 +73,8 @@ static bool bar_decodes(const struct pci_dev *p, unsigned i)
 		return false;
 	if (i == PCI_BAR_ROM && !(p->cfg[PCI_CFG_ROM] & ROM_ENABLE))
 		return false;
-	return cmd & (b->desc.kind == BAR_IO ? PCI_CMD_IO : PCI_CMD_MEM);
+	return (cmd & (b->desc.kind == BAR_IO ? PCI_CMD_IO : PCI_CMD_MEM)) &&
+	       pci_bridge_passes(p, b->desc.kind == BAR_IO, b->addr, b->desc.size);
 }
 
 /* Makes the mapping agree with the registers. */
@@ -260,7 +261,7 @@ void pci_cfg_write(struct pci_dev *p, unsigned off, unsigned size, uint32_t val)
 
 bool pci_bus_master(const struct pci_dev *p)
 {
-	return p->cfg[PCI_CFG_COMMAND] & PCI_CMD_MASTER;
+	return (p->cfg[PCI_CFG_COMMAND] & PCI_CMD_MASTER) && pci_bridge_upstream(p);
 }
 
 /* ------ DMA ------ */
@@ -365,7 +366,7 @@ void pci_dev_free(struct pci_dev *p)
 /* Decoding as at power-up: off with firmware, else what the BARs need. */
 static uint16_t command_first(const struct pci_dev *p)
 {
-	uint16_t cmd = PCI_CMD_MASTER;
+	uint16_t cmd = PCI_CMD_MASTER | (pci_is_bridge(p) ? PCI_CMD_IO | PCI_CMD_MEM : 0);
 
 	if (!p->host->lay.enable_bars)
 		return 0;
@@ -379,6 +380,8 @@ void pci_dev_built(struct pci_dev *p)
 {
 	st_le16(&p->cfg[PCI_CFG_COMMAND], command_first(p));
 	memcpy(p->first, p->cfg, sizeof(p->first));
+	if (pci_is_bridge(p))
+		pci_bridge_sync(p);
 	bars_map(p);
 }
 
@@ -391,6 +394,8 @@ static void core_reset(struct pci_dev *p)
 			bar_store(p, i);
 	}
 	pci_msix_reset(p);
+	if (pci_is_bridge(p))
+		pci_bridge_sync(p);
 	bars_map(p);
 	pci_intx_update(p);
 }
@@ -401,6 +406,38 @@ void pci_dev_reset(struct pci_dev *p, enum reset_kind k)
 	core_reset(p);
 	lock_drop(&p->dev.lock);
 	device_reset(&p->dev, k);
+}
+
+/* The firmware's work is undone too. */
+static void core_unassign(struct pci_dev *p)
+{
+	st_le16(&p->cfg[PCI_CFG_COMMAND], 0);
+	p->cfg[PCI_CFG_INT_LINE] = 0;
+	for (unsigned i = 0; i < PCI_BARS; i++) {
+		p->bar[i].addr = 0;
+		if (p->bar[i].desc.kind != BAR_NONE)
+			bar_store(p, i);
+	}
+	if (pci_is_bridge(p)) {
+		pci_bridge_clear(p);
+		pci_bridge_sync(p);
+	}
+	bars_map(p);
+}
+
+void pci_dev_bus_reset(struct pci_dev *p)
+{
+	pci_dev_reset(p, RESET_WARM);
+	lock_take(&p->dev.lock);
+	core_unassign(p);
+	lock_drop(&p->dev.lock);
+}
+
+void pci_dev_remap(struct pci_dev *p)
+{
+	lock_take(&p->dev.lock);
+	bars_map(p);
+	lock_drop(&p->dev.lock);
 }
 
 /* A loaded image of config space: the header and the BARs keep the shape of this device. */
@@ -442,6 +479,8 @@ static void core_visit(struct pci_dev *p, struct snap *s)
 	if (!snap_loading(s) || snap_error(s, NULL))
 		return;
 	cfg_adopt(p, img);
+	if (pci_is_bridge(p))
+		pci_bridge_sync(p);
 	bars_map(p);
 }
 

@@ -157,12 +157,15 @@ const struct pci_class *pci_class_find(const char *name, bool aliases);
 const char *pci_class_real_name(const struct pci_class *c); /* the name that goes into the configuration */
 bool pci_class_unbuilt(const char *name);
 
-/* The windows used by a bus, for _CRS. False: no such bus. */
+/* The windows used by a bus, for _CRS. False: no such bus, or one behind a bridge. */
 struct pci_window {
 	uint64_t base, limit; /* inclusive; limit < base: empty */
 };
 bool pci_host_windows(struct pci_host *h, unsigned bus, struct pci_window *io, struct pci_window *mem32,
 		      struct pci_window *mem64);
+/* The highest number among a bus and those behind its bridges; the bus behind a bridge, 0: p is none. */
+unsigned pci_host_last_bus(struct pci_host *h, unsigned bus);
+unsigned pci_bridge_bus(const struct pci_dev *p);
 /* INTx routing: for _PRT, MP table. pin 1..4 of a slot; false: not used. */
 bool pci_host_route(struct pci_host *h, unsigned bus, unsigned slot, unsigned pin, unsigned *ioapic_pin,
 		    unsigned *pirq);

@@ -1,7 +1,8 @@
 /*
  * INTx (bhyve.md 5.5). Every pin of a slot that is used goes to one I/O APIC pin and to one of eight PIRQs; each PIRQ
  * to the ISA IRQ its register in the LPC bridge names, at the 8259s alone. Both paths are driven at the same time; the
- * guest uses one.
+ * guest uses one. Behind a bridge a pin is one of the bridge's own slot, swizzled (PCI-to-PCI Bridge Architecture 1.2,
+ * 9.1).
  *
  *   function --INTA..D--> slot pin --+--> I/O APIC pin 16..31          (level: any function that asserts)
  *                                    +--> PIRQ A..H --reg--> ISA IRQ    (level: any PIRQ on it)
@@ -17,6 +18,21 @@ enum {
 	PIRQ_WEIGHT = 2,
 	SCI_WEIGHT = 1
 }; /* the SCI's IRQ is taken after the free ones, before one is shared by two PIRQs */
+
+/* The pin one bus further up that a pin behind a bridge is wired to. */
+static void swizzle(const struct pci_dev *bridge, unsigned *bus, unsigned *slot, unsigned *pin)
+{
+	*pin = (*pin - 1 + *slot) % PCI_PINS + 1;
+	*slot = bridge->slot;
+	*bus = bridge->bus;
+}
+
+static struct pci_pin *root_pin(struct pci_host *h, unsigned bus, unsigned slot, unsigned pin)
+{
+	while (h->bus[bus]->bridge)
+		swizzle(h->bus[bus]->bridge, &bus, &slot, &pin);
+	return &h->bus[bus]->slot[slot].pin[pin - 1];
+}
 
 /* ------ levels ------ */
 
@@ -66,7 +82,7 @@ static void update_locked(struct pci_dev *p)
 
 	if (!p->intx_pin)
 		return;
-	pin = &p->host->bus[p->bus]->slot[p->slot].pin[p->intx_pin - 1];
+	pin = root_pin(p->host, p->bus, p->slot, p->intx_pin);
 	p->cfg[PCI_CFG_STATUS] =
 		(uint8_t)((p->cfg[PCI_CFG_STATUS] & ~PCI_STS_INTX) | (p->intx_level ? PCI_STS_INTX : 0));
 	out = p->intx_level && !cmd_off && !pci_msi_on(p) && pin->ioapic_pin;
@@ -111,8 +127,13 @@ uint8_t pci_router_pin(struct pci_host *h, unsigned bus, unsigned slot)
 	for (unsigned i = 1; i < PCI_PINS; i++)
 		if (pin[i].users < pin[best].users)
 			best = i;
-	pin[best].users++;
-	return (uint8_t)(best + 1);
+	best++;
+	for (unsigned b = bus, s = slot, n = best;; swizzle(h->bus[b]->bridge, &b, &s, &n)) {
+		h->bus[b]->slot[s].pin[n - 1].users++;
+		if (!h->bus[b]->bridge)
+			break;
+	}
+	return (uint8_t)best;
 }
 
 void pci_host_reserve_isa_irq(struct pci_host *h, unsigned irq)
@@ -158,16 +179,22 @@ static void slot_route(struct pci_host *h, unsigned n, struct pci_slot *s)
 	for (unsigned i = 0; i < PCI_PINS; i++)
 		if (s->pin[i].users)
 			pin_route(h, n, i + 1, &s->pin[i]);
-	for (unsigned f = 0; f < PCI_FUNCS; f++)
-		if (s->fn[f] && s->fn[f]->intx_pin)
-			s->fn[f]->cfg[PCI_CFG_INT_LINE] = h->router.reg[s->pin[s->fn[f]->intx_pin - 1].pirq] & PIRQ_IRQ;
+}
+
+static void line_set(void *self, struct pci_dev *p)
+{
+	struct pci_host *h = self;
+
+	if (p->intx_pin)
+		p->cfg[PCI_CFG_INT_LINE] = h->router.reg[root_pin(h, p->bus, p->slot, p->intx_pin)->pirq] & PIRQ_IRQ;
 }
 
 void pci_router_route_all(struct pci_host *h)
 {
 	for (unsigned b = 0; b < PCI_BUSES; b++)
-		for (unsigned s = 0; h->bus[b] && s < PCI_SLOTS; s++)
+		for (unsigned s = 0; h->bus[b] && !h->bus[b]->bridge && s < PCI_SLOTS; s++)
 			slot_route(h, s, &h->bus[b]->slot[s]);
+	pci_host_each(h, line_set, h);
 	for (unsigned i = 0; i < PCI_PIRQS; i++)
 		h->router.reg_first[i] = h->router.reg[i];
 }
@@ -178,9 +205,9 @@ bool pci_host_route(struct pci_host *h, unsigned bus, unsigned slot, unsigned pi
 
 	if (bus >= PCI_BUSES || !h->bus[bus] || slot >= PCI_SLOTS || pin < 1 || pin > PCI_PINS)
 		return false;
-	p = &h->bus[bus]->slot[slot].pin[pin - 1];
-	if (!p->users)
+	if (!h->bus[bus]->slot[slot].pin[pin - 1].users)
 		return false;
+	p = root_pin(h, bus, slot, pin);
 	*ioapic_pin = p->ioapic_pin;
 	*pirq = p->pirq;
 	return true;
