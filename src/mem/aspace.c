@@ -20,6 +20,7 @@ struct aspace *aspace_new(const char *name, uint64_t size, bool ports)
 	lock_init(&as->lock, RANK_MEM, name);
 	list_init(&as->regions);
 	list_init(&as->listeners);
+	list_init(&as->bells);
 	as->view = xcalloc(1, sizeof(*as->view));
 	as->view->refs = 1;
 	return as;
@@ -86,6 +87,35 @@ void region_unmap(struct region *r)
 	r->as = NULL;
 	changed(as);
 	lock_drop(&as->lock);
+}
+
+void region_bell_add(struct region *r, struct region_bell *b)
+{
+	struct aspace *as = r->as;
+
+	b->r = r;
+	b->as = NULL;
+	if (as)
+		lock_take(&as->lock);
+	list_append(&r->bells, &b->link);
+	if (as && !as->changed) /* else at the end of the batch, when the view is right */
+		bells_on(as, as->view, r);
+	if (as)
+		lock_drop(&as->lock);
+}
+
+void region_bell_del(struct region_bell *b)
+{
+	struct aspace *as = b->r->as;
+
+	if (!as)
+		as = b->as; /* unmapped in a batch that has not ended: listeners still know of it */
+	if (as)
+		lock_take(&as->lock);
+	list_remove(&b->link);
+	bell_off(b);
+	if (as)
+		lock_drop(&as->lock);
 }
 
 /* ------ dispatch ------ */

@@ -24,6 +24,7 @@ struct aspace {
 	bool ports;
 	struct lock lock; /* regions, listeners, swapping */
 	struct list regions, listeners;
+	struct list bells; /* region_bell.told */
 	unsigned batch;
 	bool changed;
 	uint32_t view_spin; /* atomic: held for the few instructions between loading `view` and taking a reference */
@@ -35,6 +36,10 @@ struct aspace {
 struct view *view_get(struct aspace *as);
 void view_put(struct view *v);
 const struct flat *view_find(const struct view *v, gpa_t at);
+/* With as->lock held: tells of the bells of r that v shows and that listeners do not know yet; of b's end, if they do.
+ */
+void bells_on(struct aspace *as, const struct view *v, struct region *r);
+void bell_off(struct region_bell *b);
 /* With as->lock held: builds the view of the regions, swaps it in and tells the listeners. */
 void aspace_update(struct aspace *as);
 

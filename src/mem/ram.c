@@ -23,6 +23,7 @@ static void region_base(struct region *r, const char *name, enum region_kind kin
 	r->kind = kind;
 	r->size = size;
 	r->fd = -1;
+	list_init(&r->bells);
 }
 
 void region_io(struct region *r, const char *name, uint64_t size, const struct region_ops *ops, void *self,

@@ -21,6 +21,24 @@ struct region_ops {
 			   * ones and, below min, reads wider and cuts out (writes below min are dropped) */
 };
 
+/*
+ * A bell: a write into a region that may end in an eventfd instead of region_ops.write, where a listener of the space
+ * arranges that. It is a hint: without such a listener, and for writes that do not match, write is called as ever.
+ */
+struct region_bell {
+	gpa_t off;     /* in the region */
+	unsigned size; /* of the write: 1, 2, 4, 8; 0: any */
+	bool match;    /* only writes of val */
+	uint64_t val;
+	int fd;
+	/* the core's */
+	struct region *r;
+	struct list link;  /* the region's */
+	struct aspace *as; /* whose listeners know of it, and where; NULL: none do */
+	gpa_t at;
+	struct list told;
+};
+
 enum region_kind { REGION_IO, REGION_RAM, REGION_ROM };
 enum { REGION_SHARED = 1, /* memfd: another process may map it */ REGION_WIRED = 2, REGION_IN_CORE = 4 };
 
@@ -39,6 +57,7 @@ struct region {
 	gpa_t at;
 	int prio;
 	struct list link;
+	struct list bells;
 };
 
 void region_io(struct region *r, const char *name, uint64_t size, const struct region_ops *ops, void *self,
@@ -54,12 +73,17 @@ void region_ram_free(struct region *r);
 int region_map(struct region *r, struct aspace *as, gpa_t at, int prio, struct err *e);
 void region_unmap(struct region *r);
 
+/* One thread at a time for a region, its mapping included: with r->held taken. Listeners have been told when they
+ * return; fd stays the caller's. */
+void region_bell_add(struct region *r, struct region_bell *b);
+void region_bell_del(struct region_bell *b);
+
 /* ------ spaces ------ */
 
 enum mem_result { MEM_OK, MEM_UNMAPPED, MEM_DENIED };
 
-/* Told of RAM and ROM ranges of the flat view, in order: removals before additions. Under the space's lock, from any
- * thread. */
+/* Told of RAM and ROM ranges of the flat view, and of bells whose bytes it shows, in order: removals before additions.
+ * Under the space's lock, from any thread. Each of the three may be NULL. */
 struct mem_range {
 	gpa_t at;
 	uint64_t size;
@@ -69,6 +93,7 @@ struct mem_range {
 struct mem_listener {
 	void (*add)(struct mem_listener *l, const struct mem_range *r);
 	void (*del)(struct mem_listener *l, const struct mem_range *r);
+	void (*bell)(struct mem_listener *l, gpa_t at, const struct region_bell *b, bool on);
 	struct list link;
 };
 

@@ -136,10 +136,64 @@ static void view_tell(struct mem_listener *l, const struct view *from, const str
 
 		if (!flat_ram(&from->flat[i], &m) || (to && view_has(to, &m)))
 			continue;
-		if (add)
+		if (add && l->add)
 			l->add(l, &m);
-		else
+		else if (!add && l->del)
 			l->del(l, &m);
+	}
+}
+
+/* ------ bells ------ */
+
+static void bell_tell(const struct region_bell *b, bool on)
+{
+	list_for_each (p, &b->as->listeners) {
+		struct mem_listener *l = list_entry(p, struct mem_listener, link);
+
+		if (l->bell)
+			l->bell(l, b->at, b, on);
+	}
+}
+
+/* Does v show all bytes of a write to b, at the given address? */
+static bool bell_shown(const struct view *v, const struct region *r, const struct region_bell *b, gpa_t at)
+{
+	const struct flat *f = view_find(v, at);
+
+	return f && f->r == r && f->off + (at - f->at) == b->off && at - f->at + (b->size ? b->size : 1) <= f->size;
+}
+
+void bells_on(struct aspace *as, const struct view *v, struct region *r)
+{
+	list_for_each (p, &r->bells) {
+		struct region_bell *b = list_entry(p, struct region_bell, link);
+
+		if (b->as || !bell_shown(v, r, b, r->at + b->off))
+			continue;
+		b->as = as;
+		b->at = r->at + b->off;
+		list_append(&as->bells, &b->told);
+		bell_tell(b, true);
+	}
+}
+
+void bell_off(struct region_bell *b)
+{
+	if (!b->as)
+		return;
+	bell_tell(b, false);
+	list_remove(&b->told);
+	b->as = NULL;
+}
+
+/* Ends those that v does not show any more where they were told. */
+static void bells_off(struct aspace *as, const struct view *v)
+{
+	list_for_each_safe (p, &as->bells) {
+		struct region_bell *b = list_entry(p, struct region_bell, told);
+
+		if (!bell_shown(v, b->r, b, b->at))
+			bell_off(b);
 	}
 }
 
@@ -147,6 +201,7 @@ void aspace_update(struct aspace *as)
 {
 	struct view *old = as->view, *v = view_build(as);
 
+	bells_off(as, v);
 	list_for_each (p, &as->listeners)
 		view_tell(list_entry(p, struct mem_listener, link), old, v, false);
 	spin_take(as);
@@ -154,6 +209,8 @@ void aspace_update(struct aspace *as)
 	spin_drop(as);
 	list_for_each (p, &as->listeners)
 		view_tell(list_entry(p, struct mem_listener, link), v, old, true);
+	list_for_each (p, &as->regions)
+		bells_on(as, v, list_entry(p, struct region, link));
 	view_put(old);
 }
 
@@ -162,5 +219,11 @@ void aspace_listen(struct aspace *as, struct mem_listener *l)
 	lock_take(&as->lock);
 	list_append(&as->listeners, &l->link);
 	view_tell(l, as->view, NULL, true);
+	list_for_each (p, &as->bells) {
+		struct region_bell *b = list_entry(p, struct region_bell, told);
+
+		if (l->bell)
+			l->bell(l, b->at, b, true);
+	}
 	lock_drop(&as->lock);
 }

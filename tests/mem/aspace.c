@@ -54,6 +54,25 @@ static void heard_del(struct mem_listener *l, const struct mem_range *r)
 		 (unsigned long long)(r->at + r->size));
 }
 
+static void heard_bell(struct mem_listener *l, gpa_t at, const struct region_bell *b, bool on)
+{
+	struct heard *h = container_of(l, struct heard, l);
+	size_t n = strlen(h->log);
+
+	snprintf(h->log + n, sizeof(h->log) - n, "%s%llx.%u:%d ", on ? "on" : "off", (unsigned long long)at, b->size,
+		 b->fd);
+}
+
+/* What was told since the last look. */
+static const char *heard_new(struct heard *h)
+{
+	static char text[sizeof(h->log)];
+
+	memcpy(text, h->log, sizeof(text));
+	h->log[0] = 0;
+	return text;
+}
+
 static void accesses_are_cut_to_what_the_device_wants(void **state)
 {
 	struct aspace *as = aspace_new("mem", 1ull << 40, false);
@@ -161,6 +180,94 @@ static void a_region_that_leaves_the_space_is_refused(void **state)
 	aspace_free(as);
 }
 
+static void bells_follow_their_region(void **state)
+{
+	struct aspace *as = aspace_new("port", 0x10000, true);
+	struct heard h = { .l = { .bell = heard_bell } }, late = { .l = { .bell = heard_bell } };
+	struct region_bell a = { .off = 16, .size = 2, .fd = 5 }, b = { .off = 0x20, .fd = 6 };
+	struct region r;
+	struct dev d = { 0 };
+
+	aspace_listen(as, &h.l);
+	region_io(&r, "r", 64, &any_ops, &d, NULL);
+	region_bell_add(&r, &a);
+	assert_string_equal(heard_new(&h), "");
+	region_map(&r, as, 0x1000, 0, NULL);
+	assert_string_equal(heard_new(&h), "on1010.2:5 ");
+	region_bell_add(&r, &b);
+	assert_string_equal(heard_new(&h), "on1020.0:6 ");
+	aspace_listen(as, &late.l);
+	assert_string_equal(heard_new(&late), "on1010.2:5 on1020.0:6 ");
+	region_map(&r, as, 0x1010, 0, NULL); /* moved onto itself: all go before any comes */
+	assert_string_equal(heard_new(&h), "off1010.2:5 off1020.0:6 on1020.2:5 on1030.0:6 ");
+	region_bell_del(&a);
+	assert_string_equal(heard_new(&h), "off1020.2:5 ");
+	region_unmap(&r);
+	assert_string_equal(heard_new(&h), "off1030.0:6 ");
+	region_bell_del(&b);
+	assert_string_equal(heard_new(&h), "");
+	aspace_free(as);
+}
+
+/* A bell takes a write away from the region's device, so it must not ring where another region answers. */
+static void bells_end_where_they_are_covered(void **state)
+{
+	struct aspace *as = aspace_new("mem", 1ull << 40, false);
+	struct heard h = { .l = { .add = heard_add, .del = heard_del, .bell = heard_bell } };
+	struct region_bell b = { .off = 0x100, .size = 4, .fd = 7 };
+	struct region r, cover, ram;
+	struct dev d = { 0 };
+	uint64_t v = 1;
+
+	region_io(&r, "r", 0x1000, &any_ops, &d, NULL);
+	region_io(&cover, "cover", 0x10, &any_ops, &d, NULL);
+	region_host(&ram, "ram", REGION_RAM, &v, 8);
+	region_bell_add(&r, &b);
+	region_map(&r, as, 0x4000, 0, NULL);
+	aspace_listen(as, &h.l);
+	assert_string_equal(heard_new(&h), "on4100.4:7 ");
+	region_map(&cover, as, 0x4104, 1, NULL); /* beside it: the view is cut, the bell stays */
+	assert_string_equal(heard_new(&h), "");
+	region_map(&cover, as, 0x4102, 1, NULL); /* half of it */
+	assert_string_equal(heard_new(&h), "off4100.4:7 ");
+	region_map(&cover, as, 0x4102, -1, NULL); /* below it */
+	assert_string_equal(heard_new(&h), "on4100.4:7 ");
+	region_map(&ram, as, 0x4100, 2, NULL);
+	assert_string_equal(heard_new(&h), "off4100.4:7 +4100-4108 ");
+	region_unmap(&ram);
+	assert_string_equal(heard_new(&h), "-4100-4108 on4100.4:7 ");
+	assert_int_equal(aspace_io(as, 0x4100, &v, 4, true), MEM_OK); /* an engine that does not know it */
+	assert_string_equal(d.log, "w100.4=1 ");
+	aspace_free(as);
+}
+
+static void bells_in_a_batch(void **state)
+{
+	struct aspace *as = aspace_new("mem", 1ull << 40, false);
+	struct heard h = { .l = { .bell = heard_bell } };
+	struct region_bell a = { .off = 0, .size = 4, .fd = 7 }, b = { .off = 4, .size = 4, .fd = 8 };
+	struct region r;
+	struct dev d = { 0 };
+
+	aspace_listen(as, &h.l);
+	region_io(&r, "r", 0x1000, &any_ops, &d, NULL);
+	aspace_begin(as);
+	region_map(&r, as, 0x4000, 0, NULL);
+	region_bell_add(&r, &a);
+	assert_string_equal(heard_new(&h), "");
+	aspace_end(as);
+	assert_string_equal(heard_new(&h), "on4000.4:7 ");
+	region_bell_add(&r, &b);
+	heard_new(&h);
+	aspace_begin(as);
+	region_unmap(&r);
+	region_bell_del(&a); /* its descriptor may be closed now: this cannot wait */
+	assert_string_equal(heard_new(&h), "off4000.4:7 ");
+	aspace_end(as);
+	assert_string_equal(heard_new(&h), "off4004.4:8 ");
+	aspace_free(as);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -169,6 +276,9 @@ int main(void)
 		cmocka_unit_test(a_region_of_higher_priority_hides_ram_until_it_goes),
 		cmocka_unit_test(copies_stop_at_the_end_of_ram_and_at_rom),
 		cmocka_unit_test(a_region_that_leaves_the_space_is_refused),
+		cmocka_unit_test(bells_follow_their_region),
+		cmocka_unit_test(bells_end_where_they_are_covered),
+		cmocka_unit_test(bells_in_a_batch),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
