@@ -13,25 +13,23 @@ static void *table_entry(void *self, gpa_t at, bool write)
 	return aspace_host(self, at, 8, false, NULL);
 }
 
-static bool code_address(struct vcpu *v, const struct x86_state *s, gpa_t *out)
+bool vcpu_code_read(struct vcpu *v, const struct x86_state *s, uint64_t rip, void *buf, size_t n)
 {
 	struct paging p = { s->cr0, s->cr3, s->cr4, s->efer, vm_phys_bits(), true };
 	struct page_tables t = { .entry = table_entry, .self = v->vm->pc->mem };
 	struct page_walk w;
 
-	if (!page_walk(&p, &t, s->seg[SEG_CS].base + s->rip, PAGE_FETCH | PAGE_PEEK, &w))
+	if (!page_walk(&p, &t, s->seg[SEG_CS].base + rip, PAGE_FETCH | PAGE_PEEK, &w))
 		return false;
-	*out = w.at;
-	return true;
+	return aspace_read(v->vm->pc->mem, w.at, buf, n) == MEM_OK;
 }
 
 static void dump_code(struct vcpu *v, const struct x86_state *s)
 {
 	char text[3 * 16 + 1] = "";
 	uint8_t bytes[16];
-	gpa_t at;
 
-	if (!code_address(v, s, &at) || aspace_read(v->vm->pc->mem, at, bytes, sizeof(bytes)) != MEM_OK)
+	if (!vcpu_code_read(v, s, s->rip, bytes, sizeof(bytes)))
 		return;
 	for (unsigned i = 0; i < sizeof(bytes); i++)
 		snprintf(text + 3 * i, sizeof(text) - 3 * i, " %02x", bytes[i]);

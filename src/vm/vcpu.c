@@ -157,6 +157,7 @@ static void *vcpu_main(void *arg)
 		switch (v->vm->ops->run(v->ev)) {
 		case RUN_KICKED:
 		case RUN_DEBUG: /* nobody plans any */
+			vcpu_unhandled_end(v);
 			break;
 		case RUN_HALTED:
 			loop_post(v->vm->loop, &v->vm->halt_job);

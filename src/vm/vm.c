@@ -15,24 +15,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { STATUS_ABORT = 134 };
-
 /* ------ from the engine to the board ------ */
-
-static void strict_io(struct vm *vm, uint16_t port, unsigned size, bool write)
-{
-	char letter = size == 1 ? 'b' : size == 2 ? 'w' : 'l';
-
-	vm_finish(vm, END_ERROR, STATUS_ABORT, "Unhandled %s%c 0x%04x (x86.strictio)", write ? "out" : "in", letter,
-		  port);
-}
 
 static void host_io(void *self, unsigned vcpu, uint16_t port, void *data, unsigned size, bool write)
 {
 	struct vm *vm = self;
 
 	if (!pc_io(vm->pc, port, data, size, write) && vm->strict_io)
-		strict_io(vm, port, size, write);
+		vcpu_unhandled(&vm->cpu[vcpu], port, size, write);
 }
 
 static void host_mmio(void *self, unsigned vcpu, gpa_t at, void *data, unsigned size, bool write)

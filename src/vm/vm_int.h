@@ -18,6 +18,12 @@ struct vcpu {
 	/* Under vm->gate: */
 	bool out;	/* not inside engine_ops.run, and will not enter it while someone holds */
 	unsigned holds; /* who wants this vCPU out, beside vm->holds */
+	/* The vCPU's thread: an access that x86.strictio does not allow; size 0: none. */
+	struct {
+		uint16_t port;
+		uint8_t size;
+		bool write;
+	} unhandled;
 };
 
 enum { VM_SLOTS = 64, VM_EARLY = 16 };
@@ -88,5 +94,11 @@ int vcpu_boot(struct vcpu *v, const struct boot_cpu *c, struct err *e);
 /* ------ dump.c ------ */
 /* Registers and instruction bytes to the log. The vCPU is out of the engine. */
 void vcpu_dump(struct vcpu *v);
+/* Bytes of code at an offset of CS; within a page. */
+bool vcpu_code_read(struct vcpu *v, const struct x86_state *s, uint64_t rip, void *buf, size_t n);
+
+/* ------ strict.c ------ */
+void vcpu_unhandled(struct vcpu *v, uint16_t port, unsigned size, bool write); /* inside the host callback */
+void vcpu_unhandled_end(struct vcpu *v);				       /* out of the engine */
 
 #endif

@@ -53,7 +53,7 @@ static struct rig *rig_new(const char *const *keys)
 
 static int rig_build(struct rig *r, unsigned ncpu)
 {
-	struct pc_host h = { r, no_msi, no_line, no_request, no_event };
+	struct pc_host h = { .self = r, .msi = no_msi, .extint = no_line, .request = no_request, .event = no_event };
 	struct pc_opts o = { .conf = r->conf, .loop = r->loop, .name = "tables", .ncpu = ncpu, .topo = { ncpu, 1, 1 } };
 	int rc;
 
@@ -524,7 +524,9 @@ static void memory_bad(void **state)
 
 	for (unsigned i = 0; i < ARRAY_LEN(bad); i++) {
 		struct rig *r = rig_new(bare);
-		struct pc_host h = { r, no_msi, no_line, no_request, no_event };
+		struct pc_host h = {
+			.self = r, .msi = no_msi, .extint = no_line, .request = no_request, .event = no_event
+		};
 		struct pc_opts o = {
 			.conf = r->conf, .loop = r->loop, .name = "tables", .ncpu = 1, .topo = { 1, 1, 1 }
 		};

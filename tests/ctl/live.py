@@ -83,6 +83,12 @@ class Live(unittest.TestCase):
             self.end(self.start(code, *args), status)
             self.assertFalse(os.path.exists(f"{self.rundir}/vm"))
 
+    def test_strictio_names_the_instruction(self):
+        for code, text in ((b"\x90\x66\xba\x34\x12\xed", "inl 0x1234 at 0x100015"),
+                           (b"\x66\xba\x34\x12\x66\xef\xf4", "outw 0x1234 at 0x100014"),
+                           (b"\xe4\xec\xf4", "inb 0x00ec at 0x100010")):
+            self.assertEqual(self.end(self.start(code + tiny.LOOP, "-e"), 134)[1], f"lhyve: Unhandled {text}\n")
+
     def test_console_and_own_end(self):
         p = self.start(tiny.serial("hello\n") + tiny.POWEROFF, "-l", "com1,stdio")
         self.assertEqual(self.end(p, 1)[0], "hello\n")

@@ -328,6 +328,19 @@ static void strict_io(void **state)
 	ends(nowhere, END_ERROR, 134);
 }
 
+static void strict_io_text(void **state)
+{
+	struct vm *vm;
+	struct err e = { 0 };
+
+	conf_set(conf, "x86.strictio", "true", NULL);
+	vm = build(nowhere);
+	vm_run(vm, NULL, &e);
+	if (strncmp(e.msg, "Unhandled inw 0x1234 at 0x", 26) != 0)
+		fail_msg("%s", e.msg);
+	vm_free(vm);
+}
+
 static void failure_text(void **state)
 {
 	struct vm *vm = build(broken);
@@ -555,6 +568,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(every_end, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_device, setup, teardown),
 		cmocka_unit_test_setup_teardown(strict_io, setup, teardown),
+		cmocka_unit_test_setup_teardown(strict_io_text, setup, teardown),
 		cmocka_unit_test_setup_teardown(failure_text, setup, teardown),
 		cmocka_unit_test_setup_teardown(all_halted, setup, teardown),
 		cmocka_unit_test_setup_teardown(one_runs_on, setup, teardown),

@@ -348,6 +348,8 @@ static void io(struct cpu *c, uint16_t port, unsigned size, void *data, bool wri
 	host_enter(c);
 	c->vm->host.io(c->vm->host.self, c->id, port, data, size, write);
 	host_leave(c);
+	if (__atomic_load_n(&c->poll, __ATOMIC_RELAXED) & POLL_KICK) /* often by this very access: stop behind it */
+		c->leave = true;
 }
 
 uint64_t sys_in(struct cpu *c, uint16_t port, unsigned size)
