@@ -58,9 +58,11 @@ struct pc *pc_new(const struct pc_opts *o, const struct pc_host *h, struct err *
 		.loop = o->loop,
 		.gsi = pc->gsi,
 		.msi = h->msi,
+		.level_pin = h->level_pin,
 		.request = h->request,
 		.event = h->event,
 		.host = h->self,
+		.doorbells = o->doorbells,
 		.conf = o->conf,
 	};
 	return pc;

@@ -17,7 +17,8 @@
 struct pc_host {
 	void *self;
 	void (*msi)(void *self, const struct msi *m);
-	void (*extint)(void *self, unsigned unused, bool level); /* fits irq_line.set */
+	void (*level_pin)(void *self, unsigned n, const struct msi *m); /* dev_env.level_pin; may be NULL */
+	void (*extint)(void *self, unsigned unused, bool level);	/* fits irq_line.set */
 	void (*request)(void *self, enum vm_request r, unsigned arg);
 	void (*event)(void *self, const char *name, const char *text);
 };
@@ -28,6 +29,7 @@ struct pc_opts {
 	const char *name;
 	unsigned ncpu;
 	struct cpu_topology topo;
+	bool doorbells; /* dev_env.doorbells */
 };
 
 struct pc {

@@ -32,10 +32,12 @@ struct dev_env {
 	struct loop *loop;
 	const struct irq_line
 		*gsi; /* GSI_LINES; 0 to 15 are the ISA lines, fanned to 8259 and I/O APIC (IRQ 0: pin 2) */
-	void (*msi)(void *host, const struct msi *m);		       /* any thread */
-	void (*request)(void *host, enum vm_request r, unsigned arg);  /* any thread: asked, not done here */
-	void (*event)(void *host, const char *name, const char *text); /* to control clients; any thread */
+	void (*msi)(void *host, const struct msi *m);			/* any thread */
+	void (*level_pin)(void *host, unsigned n, const struct msi *m); /* of the I/O APIC; NULL: nobody asks */
+	void (*request)(void *host, enum vm_request r, unsigned arg);	/* any thread: asked, not done here */
+	void (*event)(void *host, const char *name, const char *text);	/* to control clients; any thread */
 	void *host;
+	bool doorbells;		 /* listeners of mem and io may turn region_bells into eventfds */
 	struct pci_host *pci;	 /* where PCI devices plug in; see dev/pci/pci.h */
 	const struct conf *conf; /* the frozen root, for the few keys that several devices share */
 };

@@ -210,6 +210,75 @@ static void ioapic_levels(void **state)
 	assert_int_equal(ioapic_get(r, 0x38), 0xa051);
 }
 
+/* What an engine hears of level-triggered pins; data 0: not one. */
+static struct {
+	unsigned n, pin;
+	struct msi m;
+} told;
+
+static void level_hear(void *host, unsigned pin, const struct msi *m)
+{
+	told.n++;
+	told.pin = pin;
+	told.m = m ? *m : (struct msi){ 0 };
+}
+
+static void expect_told(unsigned n, unsigned pin, uint64_t addr, uint32_t data)
+{
+	assert_int_equal(told.n, n);
+	assert_int_equal(told.pin, pin);
+	assert_int_equal(told.m.addr, addr);
+	assert_int_equal(told.m.data, data);
+}
+
+static void ioapic_level_pins(void **state)
+{
+	AUTO_RIG struct rig *r = rig_new_keys(no_keys);
+
+	r->env.level_pin = level_hear;
+	memset(&told, 0, sizeof(told));
+	rig_chip(r, &isa_ioapic_class, NULL);
+	ioapic_reg(r, 0x38, 0x1a051); /* level, masked */
+	assert_int_equal(told.n, 0);
+	ioapic_reg(r, 0x39, 0x01000000);
+	ioapic_reg(r, 0x38, 0xa051);
+	expect_told(1, 20, 0xfee01000, 0xc051);
+	ioapic_reg(r, 0x38, 0x1a051); /* as drivers do at each interrupt */
+	ioapic_reg(r, 0x38, 0xa051);
+	ioapic_reg(r, 0x38, 0x8051); /* polarity is none of the message */
+	assert_int_equal(told.n, 1);
+	ioapic_reg(r, 0x39, 0x02000000);
+	expect_told(2, 20, 0xfee02000, 0xc051);
+	ioapic_reg(r, 0x40, 0x0061); /* pin 24, edge */
+	assert_int_equal(told.n, 2);
+	ioapic_reg(r, 0x40, 0x8061);
+	expect_told(3, 24, 0xfee00000, 0xc061);
+	ioapic_reg(r, 0x38, 0x10051); /* edge, masked: not yet */
+	assert_int_equal(told.n, 3);
+	ioapic_reg(r, 0x38, 0x00051);
+	expect_told(4, 20, 0, 0);
+	ioapic_reg(r, 0x40, 0x8761); /* ExtINT is not sent */
+	expect_told(5, 24, 0, 0);
+	ioapic_reg(r, 0x38, 0x8051);
+	device_reset(r->chip[0].dev, RESET_WARM);
+	expect_told(7, 20, 0, 0);
+}
+
+/* Masked in its handler: the EOI is still to come, on the engine that the state moves to. */
+static void ioapic_level_restored(void **state)
+{
+	AUTO_RIG struct rig *r = rig_new_keys(no_keys);
+
+	r->env.level_pin = level_hear;
+	rig_chip(r, &isa_ioapic_class, NULL);
+	ioapic_set_pin(ioapic(r), 20, true);
+	ioapic_reg(r, 0x38, 0x8051);
+	ioapic_reg(r, 0x38, 0x18051);
+	memset(&told, 0, sizeof(told));
+	rig_swap(r);
+	expect_told(1, 20, 0xfee00000, 0xc051);
+}
+
 /* ------ ACPI ------ */
 
 static void acpi_registers(void **state)
@@ -379,7 +448,8 @@ int main(void)
 		cmocka_unit_test(pic_priorities_and_eoi), cmocka_unit_test(pic_slave_and_masks),
 		cmocka_unit_test(pic_level_inputs),	  cmocka_unit_test(pic_aeoi_rotation_poll),
 		cmocka_unit_test(pic_special_mask),	  cmocka_unit_test(ioapic_edges),
-		cmocka_unit_test(ioapic_levels),	  cmocka_unit_test(acpi_registers),
+		cmocka_unit_test(ioapic_levels),	  cmocka_unit_test(ioapic_level_pins),
+		cmocka_unit_test(ioapic_level_restored),  cmocka_unit_test(acpi_registers),
 		cmocka_unit_test(ps2_controller),	  cmocka_unit_test(ps2_keys),
 		cmocka_unit_test(ps2_mouse_wheel),	  cmocka_unit_test(small_ports),
 	};

@@ -36,19 +36,40 @@ static uint32_t level(const struct ioapic *a)
 	return a->in[0] | a->in[1];
 }
 
-static void send(struct ioapic *a, unsigned pin)
+/* False: an entry of a kind that is never sent. */
+static bool message(uint64_t e, struct msi *m)
 {
-	uint64_t e = a->rte[pin];
 	unsigned mode = (unsigned)(e >> 8) & 7;
-	struct msi m = {
+
+	*m = (struct msi){
 		.addr = MSI_BASE | (e >> 56) << 12 | (e >> 49 & 0x7f) << 5 | (e & RTE_LOGICAL ? MSI_DM : 0) |
 			(mode == MODE_LOWEST ? MSI_RH : 0),
 		.data = (uint32_t)(e & (RTE_VECTOR | RTE_MODE | RTE_LEVEL)) | (e & RTE_LEVEL ? MSI_ASSERT : 0),
 	};
 
-	if (mode == MODE_EXTINT || mode == MODE_INIT)
+	return mode != MODE_EXTINT && mode != MODE_INIT;
+}
+
+static void send(struct ioapic *a, unsigned pin)
+{
+	struct msi m;
+
+	if (message(a->rte[pin], &m))
+		a->deliver(a->self, &m);
+}
+
+/* With the entry e in effect, if that is news. */
+static void level_tell(struct ioapic *a, unsigned pin, uint64_t e)
+{
+	bool was = a->level_told & BIT(pin), is;
+	struct msi m, *told = &a->level_msi[pin];
+
+	is = message(e, &m) && e & RTE_LEVEL;
+	if (!a->level_pin || (is == was && (!is || (m.addr == told->addr && m.data == told->data))))
 		return;
-	a->deliver(a->self, &m);
+	*told = m;
+	a->level_told = (a->level_told & ~BIT(pin)) | (is ? BIT(pin) : 0);
+	a->level_pin(a->self, pin, is ? &m : NULL);
 }
 
 /* A level pin that is high and not in service yet. */
@@ -112,6 +133,8 @@ static void rte_write(struct ioapic *a, unsigned pin, bool high, uint32_t val)
 	if (!(e & RTE_LEVEL))
 		e &= ~RTE_IRR;
 	a->rte[pin] = e;
+	if (!(e & RTE_MASKED))
+		level_tell(a, pin, e);
 	level_check(a, pin);
 }
 
@@ -181,8 +204,10 @@ void ioapic_reset(struct ioapic *a)
 {
 	lock_take(&a->lock);
 	a->id = a->select = 0;
-	for (unsigned i = 0; i < IOAPIC_PINS; i++)
+	for (unsigned i = 0; i < IOAPIC_PINS; i++) {
 		a->rte[i] = RTE_MASKED;
+		level_tell(a, i, RTE_MASKED);
+	}
 	lock_drop(&a->lock);
 }
 
@@ -199,11 +224,14 @@ void ioapic_visit(struct ioapic *a, struct snap *s)
 	lock_drop(&a->lock);
 }
 
-/* Level pins that nobody has in service ask again; a second message for one that is requested already does no harm. */
+/* Level pins that nobody has in service ask again; a second message for one that is requested already does no harm.
+ * Masked pins are told too: one that was masked in its handler still waits for an EOI. */
 void ioapic_restored(struct ioapic *a)
 {
 	lock_take(&a->lock);
-	for (unsigned i = 0; i < IOAPIC_PINS; i++)
+	for (unsigned i = 0; i < IOAPIC_PINS; i++) {
+		level_tell(a, i, a->rte[i]);
 		level_check(a, i);
+	}
 	lock_drop(&a->lock);
 }

@@ -22,9 +22,15 @@ struct ioapic {
 	struct lock lock;
 	void (*deliver)(void *self, const struct msi *m); /* with the chip's lock held */
 	void *self;
+	/* What a level-triggered pin sends from now on; NULL: the pin is not one. Told only when it changes, and not
+	 * while the pin is masked: drivers mask and unmask at each interrupt. With the chip's lock held; may be NULL.
+	 */
+	void (*level_pin)(void *self, unsigned pin, const struct msi *m);
 	uint32_t id, select;
 	uint64_t rte[IOAPIC_PINS];
 	uint32_t in[2]; /* pins as driven: by lines, by the PCI router */
+	uint32_t level_told;
+	struct msi level_msi[IOAPIC_PINS]; /* as told */
 };
 
 void ioapic_init(struct ioapic *a, void (*deliver)(void *self, const struct msi *m), void *self);

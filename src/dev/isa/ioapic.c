@@ -18,6 +18,7 @@ static int isa_ioapic_realize(struct device *d, struct err *e)
 	struct isa_ioapic *a = (struct isa_ioapic *)d;
 
 	ioapic_init(&a->chip, d->env->msi, d->env->host);
+	a->chip.level_pin = d->env->level_pin;
 	region_io(&a->mmio, "ioapic", IOAPIC_SIZE, &mmio_ops, a, NULL);
 	return region_map(&a->mmio, d->env->mem, 0xfec00000, 0, e);
 }
