@@ -512,6 +512,8 @@ static void registers(struct gen *g)
 	for (unsigned n = 0; n < 16; n++)
 		k->r[n] = k->mode == CODE64 ? any_value() : (uint32_t)any_value();
 	k->fl |= (uint32_t)rnd() & FL_ARITH;
+	if (rnd_one_in(8))
+		k->fl |= FL_AC;
 	if (f & F_CL && rnd_one_in(2))
 		k->r[RCX] = rnd_below(70);
 	if ((f & F_REL8) && rnd_one_in(2))

@@ -77,7 +77,7 @@ uint8_t *model_init(void)
 		c->tlbs[k] = calloc(1, sizeof(struct tlb));
 	mmu_tlb_init(c);
 	c->code = code_cache_new(c, MIB(1));
-	c->cr0 = CR0_PE | CR0_PG | CR0_WP | CR0_NE;
+	c->cr0 = CR0_PE | CR0_PG | CR0_WP | CR0_NE | CR0_AM;
 	c->cr3 = TABLES;
 	c->cr4 = CR4_PAE;
 	c->efer = EFER_LME | EFER_LMA | EFER_NXE;

@@ -393,6 +393,60 @@ static void iretq_reads_ss_first(void **state)
 	}
 }
 
+static void to_ring3(uint64_t rbx, uint32_t flags)
+{
+	engine_soft.get(m.cpu[0], X86_REGS | X86_SREGS, &s);
+	s.reg[RBX] = rbx;
+	s.rflags |= flags;
+	s.cr4 |= CR4_OSFXSR;
+	s.seg[SEG_CS].sel = M_UCS;
+	s.seg[SEG_CS].attr |= 3 << ATTR_DPL_SHIFT;
+	s.seg[SEG_SS].sel = M_UDS;
+	s.seg[SEG_SS].attr |= 3 << ATTR_DPL_SHIFT;
+	engine_soft.set(m.cpu[0], X86_REGS | X86_SREGS, &s);
+}
+
+/* SDM vol. 3, 6.15, interrupt 17, and table 6-7: at CPL 3 only, before the page is looked at; not for 16 bytes. Behind
+ * each instruction is a CLI, whose #GP says that it was done. */
+static void alignment_check(void **state)
+{
+	static const struct {
+		uint8_t len, code[7];
+		uint8_t vector, masked;
+	} cases[] = {
+		{ 3, { 0x8b, 0x43, 0x02 }, EXC_AC, EXC_GP },		    /* mov eax,[rbx+2] */
+		{ 4, { 0x66, 0x89, 0x43, 0x01 }, EXC_AC, EXC_GP },	    /* mov [rbx+1],ax */
+		{ 4, { 0x48, 0x01, 0x43, 0x04 }, EXC_AC, EXC_GP },	    /* add [rbx+4],rax */
+		{ 5, { 0xf0, 0x48, 0x01, 0x43, 0x04 }, EXC_AC, EXC_GP },    /* lock add */
+		{ 6, { 0x87, 0x83, 0xfe, 0xff, 0x1f, 0 }, EXC_AC, EXC_PF }, /* xchg [rbx+1ffffeh],eax: into nothing */
+		{ 6, { 0xff, 0xb3, 0x01, 0, 0x20, 0 }, EXC_AC, EXC_PF },    /* push [rbx+200001h] */
+		{ 3, { 0xdb, 0x6b, 0x04 }, EXC_AC, EXC_GP },		    /* fld tbyte [rbx+4]: wants 8 */
+		{ 3, { 0xd9, 0x73, 0x02 }, EXC_AC, EXC_GP },		    /* fnstenv [rbx+2]: wants 4 */
+		{ 3, { 0xd9, 0x73, 0x04 }, EXC_GP, EXC_GP },
+		{ 3, { 0x8a, 0x43, 0x01 }, EXC_GP, EXC_GP },	   /* mov al,[rbx+1] */
+		{ 4, { 0x0f, 0x10, 0x43, 0x04 }, EXC_GP, EXC_GP }, /* movups xmm0,[rbx+4] */
+		{ 3, { 0x8b, 0x43, 0x04 }, EXC_GP, EXC_GP },
+	};
+
+	for (unsigned n = 0; n < 2 * ARRAY_LEN(cases); n++) {
+		bool am = n % 2;
+		unsigned vector;
+
+		start(LONG64);
+		st_le64(m.ram + M_PML4 + 0x2000 + 16, 0); /* nothing at 4 MiB */
+		machine_put(&m, M_CODE, (const uint8_t[8]){ 0xfa, 0xfa, 0xfa, 0xfa, 0xfa, 0xfa, 0xfa, 0xfa }, 8);
+		machine_put(&m, M_CODE, cases[n / 2].code, cases[n / 2].len);
+		to_ring3(0x200000, FL_AC);
+		s.cr0 |= am ? CR0_AM : 0;
+		engine_soft.set(m.cpu[0], X86_SREGS, &s);
+		vector = run_to_handler();
+		if (vector != (am ? cases[n / 2].vector : cases[n / 2].masked))
+			fail_msg("case %u, AM %d: vector %u", n / 2, am, vector);
+		if (vector == EXC_AC)
+			assert_int_equal(stack64(0), 0);
+	}
+}
+
 CODE(bad_wrmsr, 64, "mov $0xc0000102, %ecx; mov $0x8000, %edx; xor %eax, %eax; wrmsr");
 CODE(unknown_msr, 64, "mov $0x12345, %ecx; rdmsr");
 CODE(bad_cr0, 64, "mov %cr0, %rax; and $~1, %rax; mov %rax, %cr0");
@@ -584,6 +638,7 @@ int main(void)
 		T(ist_switches_the_stack),
 		T(iretq_to_non_canonical),
 		T(iretq_reads_ss_first),
+		T(alignment_check),
 		T(values_that_are_refused),
 		T(cpuid_follows_cr4),
 		T(instruction_breakpoint_and_rf),

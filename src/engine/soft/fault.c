@@ -63,6 +63,8 @@ void new_stack_push(struct cpu *c, struct new_stack *s, uint64_t v, unsigned siz
 			cpu_raise_err(c, EXC_SS, 0);
 		lin = (uint32_t)(s->ss.base + sp);
 	}
+	if (s->kind == TLB_USER)
+		mmu_align(c, lin, size - 1);
 	mmu_st_as(c, s->kind, lin, size, v);
 	s->sp = s->mask == 0xffff ? (s->sp & ~0xffffull) | sp : sp;
 }

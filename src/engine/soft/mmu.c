@@ -393,8 +393,11 @@ void mmu_revoke_writes(struct cpu *c, gpa_t page)
 	__atomic_fetch_and(&s->pages[(page - s->at) / PAGE].writers, ~BIT(c->id), __ATOMIC_SEQ_CST);
 }
 
+struct tlb tlb_strict;
+
 void mmu_tlb_init(struct cpu *c)
 {
+	entry_clear(&tlb_strict, 0);
 	for (unsigned k = 0; k < TLBS; k++) {
 		memset(c->tlbs[k], 0, sizeof(struct tlb));
 		entry_clear(c->tlbs[k], 0);
@@ -405,7 +408,21 @@ void mmu_tlb_init(struct cpu *c)
 
 static enum tlb_kind kind_now(const struct cpu *c)
 {
-	return c->tlb == c->tlbs[TLB_USER] ? TLB_USER : c->tlb == c->tlbs[TLB_KERN] ? TLB_KERN : TLB_KERN_AC;
+	return c->tlb == c->tlbs[TLB_KERN] ? TLB_KERN : c->tlb == c->tlbs[TLB_KERN_AC] ? TLB_KERN_AC : TLB_USER;
+}
+
+void mmu_misaligned(struct cpu *c, uint64_t lin)
+{
+	if ((c->efer & EFER_LMA) && !mmu_canonical(c, lin))
+		cpu_gp0(c);
+	cpu_raise_err(c, EXC_AC, 0);
+}
+
+/* Natural alignment; the check comes before that of the page. */
+static void align_check(struct cpu *c, uint64_t lin, unsigned size)
+{
+	if (size <= 8)
+		mmu_align(c, lin, size - 1);
 }
 
 static void watch_check(struct cpu *c, uint64_t lin, unsigned size, bool write)
@@ -529,12 +546,14 @@ uint64_t mmu_ld(struct cpu *c, uint64_t lin, unsigned size)
 {
 	uint64_t v = 0;
 
+	align_check(c, lin, size);
 	load(c, kind_now(c), lin, &v, size);
 	return v;
 }
 
 void mmu_st(struct cpu *c, uint64_t lin, unsigned size, uint64_t v)
 {
+	align_check(c, lin, size);
 	store(c, kind_now(c), lin, &v, size);
 }
 
@@ -568,7 +587,7 @@ void mmu_st_sys(struct cpu *c, uint64_t lin, unsigned size, uint64_t v)
 	mmu_st_as(c, TLB_KERN, lin, size, v);
 }
 
-void mmu_probe_w(struct cpu *c, uint64_t lin, unsigned size)
+void mmu_probe_block(struct cpu *c, uint64_t lin, unsigned size)
 {
 	struct span sp;
 
@@ -576,10 +595,17 @@ void mmu_probe_w(struct cpu *c, uint64_t lin, unsigned size)
 		span_touch(c, kind_now(c), lin, size, PAGE_WRITE, &sp);
 }
 
+void mmu_probe_w(struct cpu *c, uint64_t lin, unsigned size)
+{
+	align_check(c, lin, size);
+	mmu_probe_block(c, lin, size);
+}
+
 void mmu_probe_r(struct cpu *c, uint64_t lin, unsigned size)
 {
 	struct span sp;
 
+	align_check(c, lin, size);
 	if (!tlb_read(c, lin, size))
 		span_touch(c, kind_now(c), lin, size, 0, &sp);
 }
@@ -594,6 +620,7 @@ void *mmu_rmw(struct cpu *c, uint64_t lin, unsigned size)
 
 	if (LIKELY(p != NULL))
 		return p;
+	align_check(c, lin, size);
 	span_touch(c, kind_now(c), lin, size, PAGE_WRITE, &sp);
 	s = ram_at(c, sp.at[0]);
 	return s && !s->rom && !sp.len[1] ? s->host + (sp.at[0] - s->at) : NULL;

@@ -38,6 +38,19 @@ static inline void *tlb_write(struct cpu *c, uint64_t lin, unsigned size)
 	return LIKELY(lin + e->wtag <= 4096 - size) ? (void *)(lin + e->add) : NULL;
 }
 
+/*
+ * Alignment checks (CR0.AM, EFLAGS.AC, CPL 3; SDM vol. 3, 6.15): while they are on, c->tlb is this set, which stays
+ * empty. So all accesses come to the slow functions, and those of 2, 4 and 8 bytes are checked there. The block forms
+ * do not check: who uses them knows what its operand wants, and calls mmu_align().
+ */
+extern struct tlb tlb_strict;
+NORETURN void mmu_misaligned(struct cpu *c, uint64_t lin);
+static inline void mmu_align(struct cpu *c, uint64_t lin, unsigned mask)
+{
+	if (UNLIKELY(c->tlb == &tlb_strict) && (lin & mask))
+		mmu_misaligned(c, lin);
+}
+
 /* Slow paths: walk, fill, MMIO, crossing, code pages; raise. size 1, 2, 4, 8 (and any up to 64 for the block forms). */
 uint64_t mmu_ld(struct cpu *c, uint64_t lin, unsigned size);
 void mmu_st(struct cpu *c, uint64_t lin, unsigned size, uint64_t v);
@@ -47,6 +60,7 @@ void mmu_st_block(struct cpu *c, uint64_t lin, const void *buf, unsigned size);
  * half-commit. */
 void mmu_probe_w(struct cpu *c, uint64_t lin, unsigned size);
 void mmu_probe_r(struct cpu *c, uint64_t lin, unsigned size);
+void mmu_probe_block(struct cpu *c, uint64_t lin, unsigned size); /* as mmu_probe_w */
 /* Host pointer for a (locked) read-modify-write of plain RAM, both permissions checked, after the code-page protocol
  * has been told (mmu_rmw_done must follow). NULL: MMIO or page crossing; the caller then uses mmu_rmw_slow. */
 void *mmu_rmw(struct cpu *c, uint64_t lin, unsigned size);

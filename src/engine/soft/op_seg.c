@@ -104,7 +104,8 @@ static void table_store(struct cpu *c, const struct insn *i, const struct x86_ta
 
 	umip_check(c);
 	lin = insn_lin(c, i, size + 2, true);
-	mmu_probe_w(c, lin, size + 2);
+	mmu_probe_w(c, lin, 2);
+	mmu_probe_w(c, lin + 2, size);
 	st16(c, lin, t->limit);
 	st_size(c, lin + 2, size, t->base);
 }

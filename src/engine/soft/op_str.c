@@ -106,7 +106,8 @@ static inline uint64_t str_chunk(const struct cpu *c, const struct str *s, uint6
 {
 	if (n > s->count)
 		n = s->count;
-	return n && UNLIKELY((c->fl & FL_TF) || (c->dr7 & 0xff)) ? 1 : n; /* a trap may be due after each element */
+	/* A trap may be due after each element, or a check of its alignment before. */
+	return n && UNLIKELY((c->fl & FL_TF) || (c->dr7 & 0xff) || c->tlb == &tlb_strict) ? 1 : n;
 }
 
 /* Linear address of the lowest byte of a chunk. */

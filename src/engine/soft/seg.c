@@ -231,7 +231,10 @@ void cpu_mode_changed(struct cpu *c)
 	if (m != c->mode)
 		c->leave = true;
 	c->mode = m;
-	c->tlb = c->tlbs[c->cpl == 3 ? TLB_USER : c->fl & FL_AC ? TLB_KERN_AC : TLB_KERN];
+	if (c->cpl == 3)
+		c->tlb = UNLIKELY((c->fl & FL_AC) && (c->cr0 & CR0_AM)) ? &tlb_strict : c->tlbs[TLB_USER];
+	else
+		c->tlb = c->tlbs[c->fl & FL_AC ? TLB_KERN_AC : TLB_KERN];
 	c->r[SLOT_FSBASE] = c->seg[SEG_FS].base;
 	c->r[SLOT_GSBASE] = c->seg[SEG_GS].base;
 }

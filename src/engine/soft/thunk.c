@@ -221,6 +221,11 @@ static void thunk_describe(struct thunk *t, const struct insn *i)
 	if (t->size >= 16 && (row->kind == VK_AVX ? row->flags & VEC_ALIGNED : !(row->flags & VEC_UNALIGNED)) &&
 	    row->kind != VK_X87)
 		t->align = t->size - 1;
+	/* 16 bytes and more are not checked for #AC, nor are the operands of F16C. */
+	if (t->size == 10)
+		t->ac = 7;
+	else if (t->size && t->size <= 8 && row->feat != FEAT_F16C)
+		t->ac = t->size - 1;
 	t->run = choose_run(t, i);
 }
 
@@ -343,6 +348,7 @@ static __attribute__((noinline)) void load_slow(struct cpu *c, const struct thun
 {
 	uint8_t buf[32] __attribute__((aligned(32)));
 
+	mmu_align(c, lin, t->ac);
 	mmu_ld_block(c, lin, buf, t->size);
 	t->code(c, buf);
 }
@@ -351,6 +357,7 @@ static __attribute__((noinline)) void store_slow(struct cpu *c, const struct thu
 {
 	uint8_t buf[32] __attribute__((aligned(32)));
 
+	mmu_align(c, lin, t->ac);
 	t->code(c, buf);
 	mmu_st_block(c, lin, buf, t->size);
 }
@@ -468,7 +475,7 @@ static void fp_store(struct cpu *c, const struct thunk *t, const struct insn *i)
 	uint8_t buf[32] __attribute__((aligned(32)));
 	uint64_t lin = operand_lin(c, t, i, true);
 
-	mmu_probe_w(c, lin, t->size);
+	mmu_probe_block(c, lin, t->size);
 	fp_call(c, t, buf);
 	mmu_st_block(c, lin, buf, t->size);
 }
@@ -480,6 +487,7 @@ static void fp_load(struct cpu *c, const struct thunk *t, const struct insn *i)
 	void *p = tlb_read(c, lin, t->size);
 
 	if (UNLIKELY(p == NULL)) {
+		mmu_align(c, lin, t->ac);
 		mmu_ld_block(c, lin, buf, t->size);
 		p = buf;
 	}

@@ -26,6 +26,7 @@ struct thunk {
 	const struct vec_row *row;
 	uint8_t size;	     /* of the memory operand; 0: none */
 	uint8_t align;	     /* mask that its address must be clear of, else #GP(0) */
+	uint8_t ac;	     /* mask for alignment checks */
 	bool store;	     /* the memory operand is written */
 	bool mmx;	     /* touches MMX registers */
 	uint8_t mmx_written; /* bit per MMX register */

@@ -1,7 +1,8 @@
 /*
  * Vector instructions whose memory accesses are element by element: masked moves and gathers. Elements that are masked
  * off are not touched at all. Loads commit nothing before the last element is there, so a fault restarts the whole
- * instruction; masked stores are probed first. VZEROUPPER and VZEROALL, which only touch the image, are here too.
+ * instruction; masked stores are probed first. Alignment is not checked, but MASKMOVDQU and MASKMOVQ want 8 bytes.
+ * VZEROUPPER and VZEROALL, which only touch the image, are here too.
  */
 #include "engine/soft/exec_table.h"
 #include "engine/soft/mmu.h"
@@ -50,21 +51,27 @@ static bool mask_set(const uint8_t *mask, unsigned n, unsigned size)
 	return mask[n * size + size - 1] & 0x80;
 }
 
-static uint64_t elem_ld(struct cpu *c, const struct insn *i, uint64_t off, unsigned size)
+static uint64_t elem_lin(struct cpu *c, const struct insn *i, uint64_t off, unsigned size, bool write)
 {
 	uint64_t at = i->addrsize == 8 ? off : i->addrsize == 4 ? (uint32_t)off : (uint16_t)off;
-	uint64_t lin = seg_lin(c, i->seg, at, size, false);
 
-	return size == 4 ? ld32(c, lin) : ld64(c, lin);
+	return seg_lin(c, i->seg, at, size, write);
+}
+
+static uint64_t elem_ld(struct cpu *c, const struct insn *i, uint64_t off, unsigned size)
+{
+	uint64_t v = 0;
+
+	mmu_ld_block(c, elem_lin(c, i, off, size, false), &v, size);
+	return v;
 }
 
 static void elem_st(struct cpu *c, const struct insn *i, uint64_t off, const uint8_t *v, unsigned size, bool probe)
 {
-	uint64_t at = i->addrsize == 8 ? off : i->addrsize == 4 ? (uint32_t)off : (uint16_t)off;
-	uint64_t lin = seg_lin(c, i->seg, at, size, true);
+	uint64_t lin = elem_lin(c, i, off, size, true);
 
 	if (probe)
-		mmu_probe_w(c, lin, size);
+		mmu_probe_block(c, lin, size);
 	else
 		mmu_st_block(c, lin, v, size);
 }
@@ -125,6 +132,7 @@ void op_vgather(struct cpu *c, const struct insn *i)
 /* Bytes of v whose mask byte has bit 7 set go to seg:rDI. */
 static void maskmov(struct cpu *c, const struct insn *i, const uint8_t *v, const uint8_t *mask, unsigned n)
 {
+	mmu_align(c, elem_lin(c, i, c->r[RDI], 1, true), 7);
 	for (unsigned probe = 2; probe-- > 0;)
 		for (unsigned k = 0; k < n; k++)
 			if (mask[k] & 0x80)

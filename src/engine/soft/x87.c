@@ -180,7 +180,7 @@ static void x87_store_slow(struct cpu *c, const struct thunk *t, uint64_t lin)
 		return;
 	memcpy(after, c->fx, sizeof(after));
 	memcpy(c->fx, before, sizeof(before));
-	mmu_probe_w(c, lin, t->size);
+	mmu_probe_block(c, lin, t->size);
 	memcpy(c->fx, after, sizeof(after));
 	mmu_st_block(c, lin, buf, t->size);
 }
@@ -202,6 +202,7 @@ void x87_run(struct cpu *c, const struct thunk *t, const struct insn *i)
 		cc_set_flags(c, cc_flags(c));
 	if (t->size) {
 		lin = insn_lin(c, i, t->size, t->store);
+		mmu_align(c, lin, t->ac);
 		p = t->store ? tlb_write(c, lin, t->size) : tlb_read(c, lin, t->size);
 	}
 	if (p || !t->size)
@@ -330,10 +331,19 @@ static unsigned env_size(const struct cpu *c, const struct insn *i)
 	return wide != !!(i->flags & INSN_OPSIZE) ? 4 : 2;
 }
 
+/* The operand of n bytes: its alignment is that of its words. */
+static uint64_t env_lin(struct cpu *c, const struct insn *i, unsigned n, bool write)
+{
+	uint64_t lin = insn_lin(c, i, n, write);
+
+	mmu_align(c, lin, env_size(c, i) - 1);
+	return lin;
+}
+
 static void block_probe_w(struct cpu *c, uint64_t lin, unsigned n)
 {
 	for (unsigned k = 0; k < n; k += 32)
-		mmu_probe_w(c, lin + k, n - k < 32 ? n - k : 32);
+		mmu_probe_block(c, lin + k, n - k < 32 ? n - k : 32);
 }
 
 static void block_st(struct cpu *c, uint64_t lin, const uint8_t *buf, unsigned n)
@@ -375,7 +385,7 @@ void op_fnstenv(struct cpu *c, const struct insn *i)
 
 	x87_available(c);
 	n = env_bytes(c, buf, env_size(c, i));
-	block_st(c, insn_lin(c, i, n, true), buf, n);
+	block_st(c, env_lin(c, i, n, true), buf, n);
 	fcw_set(c, fx16(c, FX_FCW) | FSW_EXC);
 }
 
@@ -386,7 +396,7 @@ void op_fldenv(struct cpu *c, const struct insn *i)
 
 	x87_available(c);
 	x87_check_pending(c);
-	block_ld(c, insn_lin(c, i, ENV_WORDS * size, false), buf, ENV_WORDS * size);
+	block_ld(c, env_lin(c, i, ENV_WORDS * size, false), buf, ENV_WORDS * size);
 	env_from_bytes(c, buf, size);
 }
 
@@ -399,7 +409,7 @@ void op_fnsave(struct cpu *c, const struct insn *i)
 	n = env_bytes(c, buf, env_size(c, i));
 	for (unsigned r = 0; r < 8; r++, n += 10)
 		memcpy(buf + n, x87_st(c, r), 10);
-	block_st(c, insn_lin(c, i, n, true), buf, n);
+	block_st(c, env_lin(c, i, n, true), buf, n);
 	x87_reset(c);
 }
 
@@ -410,7 +420,7 @@ void op_frstor(struct cpu *c, const struct insn *i)
 
 	x87_available(c);
 	x87_check_pending(c);
-	block_ld(c, insn_lin(c, i, n + ST_BYTES, false), buf, n + ST_BYTES);
+	block_ld(c, env_lin(c, i, n + ST_BYTES, false), buf, n + ST_BYTES);
 	env_from_bytes(c, buf, size);
 	for (unsigned r = 0; r < 8; r++, n += 10) {
 		memcpy(x87_st(c, r), buf + n, 10);

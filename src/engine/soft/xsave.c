@@ -20,7 +20,7 @@ enum { AT_XMM = 160, AT_UNUSED = 416, AT_HEADER = 512, AT_YMM = 576, FX_BYTES = 
 static void area_probe(struct cpu *c, uint64_t lin, unsigned n)
 {
 	for (unsigned k = 0; k < n; k += 64)
-		mmu_probe_w(c, lin + k, n - k < 64 ? n - k : 64);
+		mmu_probe_block(c, lin + k, n - k < 64 ? n - k : 64);
 }
 
 static void area_ld(struct cpu *c, uint64_t lin, void *buf, unsigned n)
@@ -174,6 +174,7 @@ static uint64_t fx_area(struct cpu *c, const struct insn *i, bool write)
 	if (c->cr0 & (CR0_EM | CR0_TS))
 		cpu_raise(c, EXC_NM);
 	lin = insn_lin(c, i, FX_BYTES, write);
+	mmu_align(c, lin, 3); /* what is wrong by 4 or 8 is #GP */
 	if (lin & 15)
 		cpu_gp0(c);
 	return lin;
@@ -217,6 +218,7 @@ static uint64_t xsave_area(struct cpu *c, const struct insn *i, bool write)
 	if (c->cr0 & CR0_TS)
 		cpu_raise(c, EXC_NM);
 	lin = insn_lin(c, i, AT_YMM, write);
+	mmu_align(c, lin, 3);
 	if (lin & 63)
 		cpu_gp0(c);
 	return lin;
