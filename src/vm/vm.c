@@ -55,6 +55,13 @@ static void board_msi(void *self, const struct msi *m)
 	vm->ops->msi(vm->evm, m);
 }
 
+static void board_level_pin(void *self, unsigned n, const struct msi *m)
+{
+	struct vm *vm = self;
+
+	vm->ops->level_pin(vm->evm, n, m);
+}
+
 static void board_extint(void *self, unsigned unused, bool level)
 {
 	struct vm *vm = self;
@@ -315,10 +322,18 @@ static int engine_open(struct vm *vm, struct err *e)
 
 static int board_open(struct vm *vm, struct err *e)
 {
-	struct pc_opts o = { .conf = vm->conf, .loop = vm->loop, .name = vm->name, .ncpu = vm->ncpu, .topo = vm->topo };
+	struct pc_opts o = {
+		.conf = vm->conf,
+		.loop = vm->loop,
+		.name = vm->name,
+		.ncpu = vm->ncpu,
+		.topo = vm->topo,
+		.doorbells = vm_has_doorbells(vm),
+	};
 	struct pc_host h = {
 		.self = vm,
 		.msi = board_msi,
+		.level_pin = vm->ops->level_pin ? board_level_pin : NULL,
 		.extint = board_extint,
 		.request = board_request,
 		.event = board_event,
@@ -384,6 +399,7 @@ static int build(struct vm *vm, struct err *e)
 	vm->listener = (struct mem_listener){ .add = slot_add, .del = slot_del };
 	aspace_listen(vm->pc->mem, &vm->listener);
 	aspace_on_wrote(vm->pc->mem, board_wrote, vm);
+	vm_bells_listen(vm);
 	if ((r = pc_build(vm->pc, e)) < 0 || (r = boot(vm, e)) < 0 || (r = cpus_start(vm, e)) < 0)
 		return r;
 	return vm->ending ? err_set(e, -EIO, "%s", vm->why) : 0;

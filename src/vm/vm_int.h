@@ -46,6 +46,8 @@ struct vm {
 	struct engine_host ehost;
 	struct mem_listener listener;
 	struct mem_range slot[VM_SLOTS]; /* by id; size 0: free. Under the address space's lock */
+	struct mem_listener bells_mem, bells_port;
+	bool bell_refused; /* atomic: it was said */
 	bool strict_io;
 
 	pthread_mutex_t gate;
@@ -96,6 +98,10 @@ int vcpu_boot(struct vcpu *v, const struct boot_cpu *c, struct err *e);
 void vcpu_dump(struct vcpu *v);
 /* Bytes of code at an offset of CS; within a page. */
 bool vcpu_code_read(struct vcpu *v, const struct x86_state *s, uint64_t rip, void *buf, size_t n);
+
+/* ------ doorbell.c ------ */
+bool vm_has_doorbells(const struct vm *vm);
+void vm_bells_listen(struct vm *vm);
 
 /* ------ strict.c ------ */
 void vcpu_unhandled(struct vcpu *v, uint16_t port, unsigned size, bool write); /* inside the host callback */
