@@ -1,7 +1,7 @@
 /*
  * The CPU that guests see: the host's leaves through masks of what is emulated, leaves made up for topology, time and
  * the hypervisor. Left out on purpose: AVX-512 and AMX, TSX, CET, protection keys, MPX, PMU, MONITOR, WAITPKG, VMX and
- * SVM, virtual-8086 extensions, 5-level paging. Of the controls of speculation there is only SPEC_CTRL, which IBRS_ALL
+ * SVM, 5-level paging. Of the controls of speculation there is only SPEC_CTRL, which IBRS_ALL
  * in IA32_ARCH_CAPABILITIES implies; that register says that nothing else is needed.
  */
 #include "x86/cpuid.h"
@@ -51,6 +51,7 @@ static const struct feat feats[] = {
 	{ 1, ECX, 30, HOST, "rdrand" },
 	{ 1, ECX, 31, OPT, "hypervisor" },
 	{ 1, EDX, 0, OURS, "fpu" },
+	{ 1, EDX, 1, OURS, "vme" },
 	{ 1, EDX, 2, OURS, "de" },
 	{ 1, EDX, 3, OURS, "pse" },
 	{ 1, EDX, 4, OURS, "tsc" },

@@ -296,6 +296,80 @@ static void virtual_8086_is_sensitive_to_iopl(void **state)
 	assert_int_equal(stack32(1), 0x10 + 4); /* CLI */
 }
 
+/* ------ virtual interrupts: SDM vol. 3, 21.3 and 21.4 ------ */
+
+CODE(vme, 16, "sti; pushf; pop %ax; cli; pushf; pop %bx; int $0x21; pushf; pop %dx; int $0x30");
+CODE(vme_handler, 16, "pushf; pop %si; mov %sp, %bp; mov 4(%bp), %di; orw $0x200, 4(%bp); iret");
+
+/* In virtual-8086 mode with the given RFLAGS and the map of redirected interrupts; INT 21h leads to 2000:100h. */
+static void start_v86(uint32_t flags, uint32_t cr4)
+{
+	start(PROT32);
+	PUT(enter_v86, M_CODE);
+	for (unsigned n = 0; n + 4 < (unsigned)(enter_v86_end - enter_v86_start); n++)
+		if (ld_le32(m.ram + M_CODE + n) == 0x23202)
+			st_le32(m.ram + M_CODE + n, flags);
+	memset(m.ram + M_TSS + 0x68, 0, 32);
+	m.ram[M_TSS + 0x68 + 6] = 1; /* INT 30h: to the gate */
+	st_le16(m.ram + M_TSS + 0x66, 0x88);
+	st_le32(m.ram + 0x21 * 4, 0x20000100);
+	engine_soft.get(m.cpu[0], X86_SREGS, &s);
+	s.seg[SEG_TR].limit = 0xff;
+	s.cr4 |= cr4;
+	engine_soft.set(m.cpu[0], X86_SREGS, &s);
+	machine_put(&m, 0x20010, vme_start, (size_t)(vme_end - vme_start));
+	machine_put(&m, 0x20100, vme_handler_start, (size_t)(vme_handler_end - vme_handler_start));
+}
+
+static void vme_virtualises_if(void **state)
+{
+	start_v86(0x20202, CR4_VME);
+	assert_int_equal(run_to_handler(), EXC_GP); /* INT 30h: not redirected, IOPL 0 */
+	assert_int_equal(stack32(0), 0);
+	assert_int_equal(stack32(1), 0x10 + (unsigned)(vme_end - vme_start) - 2);
+	assert_int_equal(s.reg[RAX] & 0x3200, 0x3200); /* IF is VIF, IOPL shows as 3 */
+	assert_int_equal(s.reg[RBX] & 0x3200, 0x3000);
+	assert_int_equal(s.reg[RDI] & 0x3200, 0x3000); /* pushed by INT */
+	assert_int_equal(s.reg[RSI] & 0x200, 0);
+	assert_int_equal(s.reg[RDX] & 0x200, 0x200); /* IRET: from the image */
+	assert_int_equal(stack32(3) & (FL_IF | FL_IOPL | FL_VIF), FL_IF | FL_VIF);
+}
+
+static void vme_with_an_interrupt_pending(void **state)
+{
+	start_v86(0x20202 | FL_VIP, CR4_VME);
+	assert_int_equal(run_to_handler(), EXC_GP);
+	assert_int_equal(stack32(1), 0x10); /* STI */
+	start_v86(0x23202, CR4_VME);	    /* IOPL 3: IF itself, and still redirected */
+	m.ram[M_TSS + 0x68 + 6] = 0;
+	st_le32(m.ram + 0x30 * 4, 0x20000080);
+	MACHINE_CODE(&m, 0x20080, 0xf4);
+	assert_int_equal(run_to_handler(), EXC_GP); /* HLT */
+	assert_int_equal(stack32(1), 0x80);
+	assert_int_equal(s.reg[RAX] & 0x200, 0x200);
+	assert_int_equal(s.reg[RBX] & 0x200, 0);
+	assert_false(stack32(3) & (FL_VIF | FL_IF));
+	start_v86(0x20202, 0); /* off */
+	assert_int_equal(run_to_handler(), EXC_GP);
+	assert_int_equal(stack32(1), 0x10);
+}
+
+CODE(user_pvi, 32, "sti; pushf; pop %eax; cli; pushf; pop %ebx; hlt");
+
+static void protected_mode_virtual_interrupts(void **state)
+{
+	start(PROT32);
+	PUT(ring3, M_CODE);
+	PUT(user_pvi, 0xa000);
+	engine_soft.get(m.cpu[0], X86_SREGS, &s);
+	s.cr4 |= CR4_PVI;
+	engine_soft.set(m.cpu[0], X86_SREGS, &s);
+	assert_int_equal(run_to_handler(), EXC_GP);
+	assert_int_equal(stack32(1), 0xa006); /* HLT */
+	assert_int_equal(s.reg[RAX] & (FL_VIF | FL_IF), FL_VIF | FL_IF);
+	assert_int_equal(s.reg[RBX] & (FL_VIF | FL_IF), FL_IF);
+}
+
 CODE(sysenter, 32,
      "mov $0x174, %ecx; mov $8, %eax; xor %edx, %edx; wrmsr; inc %ecx; mov $0x7800, %eax; wrmsr; inc %ecx;"
      "mov $0xb000, %eax; wrmsr; pushl $0x33; pushl $0xe000; pushl $0x202; pushl $0x2b; pushl $0xa000; iret");
@@ -633,6 +707,9 @@ int main(void)
 		T(io_permission_map),
 		T(virtual_8086),
 		T(virtual_8086_is_sensitive_to_iopl),
+		T(vme_virtualises_if),
+		T(vme_with_an_interrupt_pending),
+		T(protected_mode_virtual_interrupts),
 		T(sysenter_and_sysexit),
 		T(compatibility_mode),
 		T(ist_switches_the_stack),

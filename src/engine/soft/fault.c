@@ -1,6 +1,6 @@
 /*
  * Exceptions and interrupts: from the raise to the first instruction of the handler (SDM vol. 3, chapter 6), in real,
- * virtual-8086, protected and long mode. Left out: VME's redirection bitmap (CPUID hides VME), shadow stacks.
+ * virtual-8086, protected and long mode. Left out: shadow stacks. VME's redirection of INT is in op_far.c.
  *
  * Nothing of the CPU changes before the last push has succeeded: a fault in the middle finds the state of before.
  */

@@ -391,13 +391,15 @@ static void iret_real(struct cpu *c, unsigned size)
 	uint64_t sp = c->r[RSP], rip = stack_peek(c, sp, size);
 	uint16_t sel = (uint16_t)stack_peek(c, sp + size, size);
 	uint32_t fl = (uint32_t)stack_peek(c, sp + 2 * size, size), m = FL_ARITH | FL_TF | FL_IF | FL_DF | FL_NT;
+	bool vme = (c->fl & FL_VM) && (c->fl & FL_IOPL) != FL_IOPL;
 
-	if (c->fl & FL_VM) {
-		if ((c->fl & FL_IOPL) != FL_IOPL)
+	if (vme) {
+		if (!(c->cr4 & CR4_VME) || size != 2)
 			cpu_gp0(c);
-	} else {
-		m |= FL_IOPL;
+		sys_vme_flags_check(c, fl);
 	}
+	if (!(c->fl & FL_VM))
+		m |= FL_IOPL;
 	if (size == 4)
 		m |= FL_RF | FL_AC | FL_ID;
 	if (rip > c->seg[SEG_CS].limit)
@@ -406,7 +408,10 @@ static void iret_real(struct cpu *c, unsigned size)
 	c->rip_next = rip;
 	c->leave = true;
 	seg_load_real(c, SEG_CS, sel);
-	sys_set_flags(c, fl, m);
+	if (vme)
+		sys_set_vme_flags(c, fl);
+	else
+		sys_set_flags(c, fl, m);
 }
 
 static void iret_to_v86(struct cpu *c, uint64_t rip, uint16_t cs, uint32_t fl)
@@ -475,11 +480,52 @@ void op_iret(struct cpu *c, const struct insn *i)
 
 /* ------ INT ------ */
 
+/* The map of software interrupts below the I/O map in the TSS: a clear bit sends one to the 8086 program itself (SDM
+ * vol. 3, 21.3.3). */
+static bool vme_redirects(struct cpu *c, unsigned vector)
+{
+	const struct x86_segment *tr = &c->seg[SEG_TR];
+	uint32_t at;
+
+	if (tr->unusable || !(tr->attr & 8) || tr->limit < 0x67)
+		cpu_gp0(c);
+	at = (uint32_t)mmu_ld_sys(c, tr->base + 0x66, 2) - 32 + vector / 8;
+	if (at > tr->limit)
+		cpu_gp0(c);
+	return !(mmu_ld_sys(c, tr->base + at, 1) >> vector % 8 & 1);
+}
+
+static void int_vme(struct cpu *c, unsigned vector)
+{
+	bool virtual_if = (c->fl & FL_IOPL) != FL_IOPL;
+	uint32_t fl = cpu_flags(c), ptr;
+	struct new_stack s = stack_same(c);
+
+	if (virtual_if)
+		fl = (fl & ~(uint32_t)FL_IF) | FL_IOPL | (fl & FL_VIF ? FL_IF : 0);
+	ptr = (uint32_t)mmu_ld_sys(c, vector * 4, 4);
+	new_stack_push(c, &s, fl & 0xffff, 2);
+	new_stack_push(c, &s, c->seg[SEG_CS].sel, 2);
+	new_stack_push(c, &s, c->rip_next, 2);
+	stack_commit(c, &s);
+	c->rip_next = ptr & 0xffff;
+	c->leave = true;
+	seg_load_real(c, SEG_CS, (uint16_t)(ptr >> 16));
+	c->fl &= ~(uint32_t)(FL_TF | (virtual_if ? FL_VIF : FL_IF));
+	vcpu_of(c)->no_step_trap = true;
+}
+
 void op_int(struct cpu *c, const struct insn *i)
 {
+	unsigned vector = i->imm & 0xff;
+
+	if ((c->fl & FL_VM) && (c->cr4 & CR4_VME) && vme_redirects(c, vector)) {
+		int_vme(c, vector);
+		return;
+	}
 	if ((c->fl & FL_VM) && (c->fl & FL_IOPL) != FL_IOPL)
 		cpu_gp0(c);
-	cpu_deliver(c, i->imm & 0xff, EV_SOFT, false, 0);
+	cpu_deliver(c, vector, EV_SOFT, false, 0);
 }
 
 void op_int3(struct cpu *c, const struct insn *i)

@@ -259,15 +259,6 @@ void op_pushf(struct cpu *c, const struct insn *i)
 	stack_push(c, size_trunc(v, i->opsize), i->opsize);
 }
 
-static void popf_vme(struct cpu *c, uint32_t v)
-{
-	uint32_t mask = FL_ARITH | FL_DF | FL_NT | FL_TF | FL_VIF;
-
-	if ((v & FL_TF) || ((v & FL_IF) && (c->fl & FL_VIP)))
-		cpu_gp0(c);
-	sys_set_flags(c, (v & ~(uint32_t)FL_VIF) | (v & FL_IF ? FL_VIF : 0), mask);
-}
-
 void op_popf(struct cpu *c, const struct insn *i)
 {
 	bool vme = vme_flags(c, i);
@@ -276,8 +267,9 @@ void op_popf(struct cpu *c, const struct insn *i)
 	uint64_t sp = c->r[RSP] + i->opsize;
 
 	if (vme) {
-		popf_vme(c, v);
+		sys_vme_flags_check(c, v);
 		stack_set_sp(c, sp);
+		sys_set_vme_flags(c, v);
 		return;
 	}
 	if (i->opsize != 2)

@@ -251,21 +251,30 @@ void cpu_dr7_set(struct cpu *c, uint64_t v)
 
 /* ------ flags, HLT, PAUSE ------ */
 
-static void need_iopl(struct cpu *c)
+/* CLI and STI mean IF if IOPL allows it (false), VIF with the virtual-8086 extensions or protected-mode virtual
+ * interrupts (true), else #GP. SDM vol. 3, 21.3 and 21.4. */
+static bool virtual_if(struct cpu *c)
 {
-	if (c->cpl > (c->fl >> 12 & 3))
+	if (c->cpl <= (c->fl >> 12 & 3))
+		return false;
+	if (c->cpl != 3 || !(c->cr4 & (c->fl & FL_VM ? CR4_VME : CR4_PVI)))
 		cpu_gp0(c);
+	return true;
 }
 
 void op_cli(struct cpu *c, const struct insn *i)
 {
-	need_iopl(c);
-	c->fl &= ~(uint32_t)FL_IF;
+	c->fl &= ~(uint32_t)(virtual_if(c) ? FL_VIF : FL_IF);
 }
 
 void op_sti(struct cpu *c, const struct insn *i)
 {
-	need_iopl(c);
+	if (virtual_if(c)) {
+		if (c->fl & FL_VIP)
+			cpu_gp0(c);
+		c->fl |= FL_VIF;
+		return;
+	}
 	if (c->fl & FL_IF)
 		return;
 	c->shadow = true;

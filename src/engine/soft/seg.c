@@ -250,3 +250,16 @@ void sys_set_flags(struct cpu *c, uint32_t v, uint32_t mask)
 	if ((now & FL_TF) || ((now & ~was & FL_IF) && vcpu_of(c)->irq_held))
 		c->leave = true;
 }
+
+void sys_vme_flags_check(struct cpu *c, uint32_t v)
+{
+	if ((v & FL_TF) || ((v & FL_IF) && (c->fl & FL_VIP)))
+		cpu_gp0(c);
+}
+
+void sys_set_vme_flags(struct cpu *c, uint32_t v)
+{
+	uint32_t mask = FL_ARITH | FL_DF | FL_NT | FL_TF | FL_VIF;
+
+	sys_set_flags(c, (v & ~(uint32_t)FL_VIF) | (v & FL_IF ? FL_VIF : 0), mask);
+}

@@ -263,6 +263,7 @@ void cpu_features(struct engine_vcpu *v)
 	f->xss = 0;
 	f->efer = EFER_SCE | EFER_LME | EFER_NXE;
 	f->cr4 = CR4_TSD | CR4_DE | CR4_PSE | CR4_PAE | CR4_MCE | CR4_PGE | CR4_PCE | CR4_OSFXSR | CR4_OSXMMEXCPT;
+	f->cr4 |= has(v, 1, D, 1) ? CR4_VME | CR4_PVI : 0;
 	f->cr4 |= has(v, 7, C, 2) ? CR4_UMIP : 0;
 	f->cr4 |= f->fsgsbase ? CR4_FSGSBASE : 0;
 	f->cr4 |= has(v, 1, C, 17) ? CR4_PCIDE : 0;

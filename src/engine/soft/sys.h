@@ -19,6 +19,11 @@ void sys_out(struct cpu *c, uint16_t port, unsigned size, uint64_t v);
  * changed. */
 void sys_set_flags(struct cpu *c, uint32_t v, uint32_t mask);
 
+/* FLAGS of POPF and IRET in virtual-8086 mode with VME and IOPL below 3: IF means VIF; raises #GP(0) where that cannot
+ * be. */
+void sys_vme_flags_check(struct cpu *c, uint32_t v);
+void sys_set_vme_flags(struct cpu *c, uint32_t v);
+
 /* Guest time stamp counter. */
 static inline uint64_t sys_tsc(const struct cpu *c)
 {
