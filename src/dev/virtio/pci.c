@@ -336,6 +336,7 @@ static void legacy_pfn(struct virtio_dev *v, uint32_t pfn)
 	q->used = round_up(q->avail + 6 + 2ull * q->size, L_PAGE);
 	if (pfn)
 		virtio_queue_enable(q);
+	virtio_bell_follow(q);
 }
 
 /* Old drivers forget to turn bus mastering on and expect it to work. */
@@ -385,6 +386,24 @@ static void legacy_write(void *self, gpa_t off, unsigned size, uint64_t val)
 }
 
 static const struct region_ops legacy_ops = { .read = legacy_read, .write = legacy_write, .min = 1, .max = 4 };
+
+/* ------ notifications ------ */
+
+struct region *virtio_pci_notify(const struct virtq *q, struct region_bell *b)
+{
+	struct virtio_dev *v = q->dev;
+
+	b->match = !virtio_has(v, VIRTIO_F_VERSION_1);
+	b->val = q->index;
+	if (b->match) {
+		b->off = L_Q_NOTIFY;
+		b->size = 2;
+		return &v->pci.bar[BAR_LEGACY].region;
+	}
+	b->off = NOTIFY + q->index * NOTIFY_STEP;
+	b->size = 0;
+	return &v->pci.bar[BAR_MODERN].region;
+}
 
 /* ------ the window in configuration space (4.1.4.9) ------ */
 

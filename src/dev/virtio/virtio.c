@@ -109,6 +109,7 @@ void virtio_device_reset(struct virtio_dev *v)
 		struct virtq *q = &v->q[i];
 
 		virtq_stop(q);
+		virtio_bell_follow(q);
 		q->size = q->max;
 		q->vector = VIRTQ_NO_VECTOR;
 		q->desc = q->avail = q->used = 0;
@@ -138,6 +139,7 @@ void virtio_queue_enable(struct virtq *q)
 		return;
 	}
 	q->enabled = virtq_start(q);
+	virtio_bell_follow(q);
 }
 
 /* ------ configuration space ------ */
@@ -161,6 +163,7 @@ int virtio_realize(struct virtio_dev *v, const struct virtio_class *cls, unsigne
 		   uint64_t offered, struct err *e)
 {
 	struct device *d = &v->pci.dev;
+	int rc;
 
 	v->cls = cls;
 	v->queues = queues;
@@ -174,7 +177,8 @@ int virtio_realize(struct virtio_dev *v, const struct virtio_class *cls, unsigne
 	v->again = (struct job){ .fn = again_run, .held = &d->lock };
 	device_stat(d, "kicks", &v->kicks);
 	device_stat(d, "interrupts", &v->interrupts);
-	return virtio_pci_realize(v, e);
+	rc = virtio_pci_realize(v, e);
+	return rc < 0 ? rc : virtio_bells_open(v, e);
 }
 
 void virtio_unrealize(struct device *d)
@@ -182,6 +186,7 @@ void virtio_unrealize(struct device *d)
 	struct virtio_dev *v = (struct virtio_dev *)d;
 
 	loop_cancel(d->env->loop, &v->again);
+	virtio_bells_close(v);
 	free(v->q);
 	v->q = NULL;
 	v->queues = 0;
@@ -220,6 +225,8 @@ int virtio_restored(struct virtio_dev *v, struct err *e)
 		if (!virtq_resume(&v->q[i]) && !v->broken)
 			return err_set(e, -EINVAL, "%s: queue %u of the saved state makes no sense", v->pci.dev.name,
 				       i);
+	for (unsigned i = 0; i < v->queues; i++)
+		virtio_bell_follow(&v->q[i]);
 	virtio_pci_update_intx(v);
 	if (v->again_queues)
 		loop_post(v->pci.dev.env->loop, &v->again);

@@ -57,6 +57,7 @@ struct virtio_dev {
 	uint8_t status, isr, config_gen;
 	uint16_t config_vector;
 	bool broken;
+	struct virtio_bell *bells; /* a doorbell each; NULL: the engine has none */
 	struct job again;
 	uint64_t again_queues; /* a bit each */
 
@@ -101,7 +102,15 @@ void virtio_queue_enable(struct virtq *q);
 uint32_t virtio_config_read(const struct virtio_dev *v, unsigned off, unsigned size);
 void virtio_config_write(struct virtio_dev *v, unsigned off, unsigned size, uint32_t val);
 
+/* bell.c. With env->doorbells each queue has an eventfd; follow: after q->enabled may have changed; pause: what rang is
+ * a kick that is remembered. */
+int virtio_bells_open(struct virtio_dev *v, struct err *e);
+void virtio_bells_close(struct virtio_dev *v);
+void virtio_bell_follow(struct virtq *q);
+void virtio_bells_pause(struct virtio_dev *v);
+
 int virtio_pci_realize(struct virtio_dev *v, struct err *e);
+struct region *virtio_pci_notify(const struct virtq *q, struct region_bell *b); /* where its driver notifies it */
 void virtio_pci_reset(struct virtio_dev *v);
 void virtio_pci_visit(struct virtio_dev *v, struct snap *s);
 void virtio_pci_interrupt(struct virtio_dev *v, uint16_t vector, uint8_t isr);
