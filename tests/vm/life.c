@@ -25,6 +25,9 @@ struct engine_vm {
 	bool extint, paused;
 	unsigned msis;
 	struct msi last;
+	unsigned bells_on, bells_off;
+	struct doorbell bell; /* the last one */
+	unsigned levels;
 };
 
 struct engine_vcpu {
@@ -76,6 +79,26 @@ static void f_extint(struct engine_vm *vm, bool level)
 
 static void f_nmi(struct engine_vm *vm)
 {
+}
+
+static int f_doorbell(struct engine_vm *vm, const struct doorbell *b, bool on, struct err *e)
+{
+	if (b->fd < 0 || (on ? vm->bells_on != vm->bells_off : b->fd != vm->bell.fd || b->at != vm->bell.at))
+		return err_set(e, -EINVAL, "doorbell out of order");
+	vm->bell = *b;
+	*(on ? &vm->bells_on : &vm->bells_off) += 1;
+	return 0;
+}
+
+static int f_no_doorbell(struct engine_vm *vm, const struct doorbell *b, bool on, struct err *e)
+{
+	*(on ? &vm->bells_on : &vm->bells_off) += 1;
+	return err_set(e, -ENOSPC, "too many");
+}
+
+static void f_level_pin(struct engine_vm *vm, unsigned n, const struct msi *m)
+{
+	vm->levels += n == 20 && m && m->data == 0xc051;
 }
 
 static int f_vcpu_new(struct engine_vm *vm, unsigned id, struct engine_vcpu **out, struct err *e)
@@ -173,6 +196,17 @@ static const struct engine_ops fake_ops = {
 	.why = f_why,
 	.paused = f_paused,
 };
+
+static struct engine_ops with_bells(int (*doorbell)(struct engine_vm *vm, const struct doorbell *b, bool on,
+						    struct err *e))
+{
+	struct engine_ops ops = fake_ops;
+
+	ops.caps = ENGINE_DOORBELL;
+	ops.doorbell = doorbell;
+	ops.level_pin = f_level_pin;
+	return ops;
+}
 
 /* ------ what scripts do ------ */
 
@@ -339,6 +373,93 @@ static void strict_io_text(void **state)
 	if (strncmp(e.msg, "Unhandled inw 0x1234 at 0x", 26) != 0)
 		fail_msg("%s", e.msg);
 	vm_free(vm);
+}
+
+/* ------ doorbells ------ */
+
+static uint32_t cfg_in(struct engine_vcpu *v, unsigned slot, unsigned off)
+{
+	out(v, 0xcf8, 0x80000000 | slot << 11 | off, 4);
+	return in(v, 0xcfc, 4);
+}
+
+/* An old driver of virtio-blk turns its queue on, makes a request for its name and notifies the device. */
+static enum run_result old_driver(struct engine_vcpu *v)
+{
+	uint16_t bar = cfg_in(v, 4, 0x10) & 0xfffc;
+	struct aspace *mem = ((struct vm *)v->vm->host->self)->pc->mem;
+	uint32_t used = 0, level = 0x8051, sel = 0x38;
+	uint8_t desc[3][16] = { { 0 } }, head[16] = { 8 };
+	uint16_t avail[3] = { 0, 1, 0 };
+	uint64_t one = 1;
+
+	for (unsigned i = 0; i < 3; i++) {
+		st_le64(desc[i], 0x201000 + 0x100 * i);
+		st_le32(desc[i] + 8, i == 0 ? 16 : i == 1 ? 20 : 1);
+		st_le16(desc[i] + 12, (i < 2 ? 1 : 0) | (i ? 2 : 0));
+		st_le16(desc[i] + 14, i + 1);
+	}
+	aspace_write(mem, 0x200000, desc, sizeof(desc));
+	aspace_write(mem, 0x200000 + 128 * 16, avail, sizeof(avail));
+	aspace_write(mem, 0x201000, head, sizeof(head));
+	out(v, bar + 18, 3, 1);
+	out(v, bar + 14, 0, 2);
+	out(v, bar + 8, 0x200, 4);
+	out(v, bar + 18, 7, 1);
+	if (v->vm->bell.fd > 0)
+		assert_int_equal(write(v->vm->bell.fd, &one, sizeof(one)), sizeof(one));
+	else
+		out(v, bar + 16, 0, 2);
+	for (unsigned i = 0; i < 10000 && !(used >> 16); i++, nap())
+		aspace_read(mem, 0x200000 + 4096, &used, sizeof(used));
+	assert_int_equal(used >> 16, 1);
+	v->vm->host->mmio(v->vm->host->self, v->id, 0xfec00000, &sel, 4, true);
+	v->vm->host->mmio(v->vm->host->self, v->id, 0xfec00010, &level, 4, true);
+	assert_int_equal(v->vm->bells_off, 0);
+	out(v, bar + 18, 0, 1);
+	return s5(v);
+}
+
+static void rings(const struct engine_ops *ops)
+{
+	char image[] = "/tmp/lhyve-life.XXXXXX";
+	struct err e = { 0 };
+	struct vm *vm;
+	int fd = mkstemp(image);
+
+	assert_int_equal(ftruncate(fd, MIB(1)), 0);
+	close(fd);
+	conf_set(conf, "pci.0.4.0.device", "virtio-blk", NULL);
+	conf_set(conf, "pci.0.4.0.path", image, NULL);
+	script = old_driver;
+	vm = vm_build_on(ops, conf, &e);
+	unlink(image);
+	if (!vm)
+		fail_msg("%s", e.msg);
+	assert_int_equal(vm_run(vm, NULL, &e), END_POWEROFF);
+	vm_free(vm);
+}
+
+static void doorbell_of_a_queue(void **state)
+{
+	struct engine_ops ops = with_bells(f_doorbell);
+
+	rings(&ops);
+	assert_int_equal(fake.bells_on, 1);
+	assert_int_equal(fake.bells_off, 1);
+	assert_true(fake.bell.port && fake.bell.match && fake.bell.size == 2 && fake.bell.val == 0);
+	assert_int_equal(fake.levels, 1);
+}
+
+/* Where the engine cannot, and where it does not want to, the write is an exit. */
+static void no_doorbell(void **state)
+{
+	struct engine_ops ops = with_bells(f_no_doorbell);
+
+	rings(&ops);
+	assert_int_equal(fake.bells_on, 1);
+	rings(&fake_ops);
+	assert_int_equal(fake.bells_on, 0);
 }
 
 static void failure_text(void **state)
@@ -569,6 +690,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_device, setup, teardown),
 		cmocka_unit_test_setup_teardown(strict_io, setup, teardown),
 		cmocka_unit_test_setup_teardown(strict_io_text, setup, teardown),
+		cmocka_unit_test_setup_teardown(doorbell_of_a_queue, setup, teardown),
+		cmocka_unit_test_setup_teardown(no_doorbell, setup, teardown),
 		cmocka_unit_test_setup_teardown(failure_text, setup, teardown),
 		cmocka_unit_test_setup_teardown(all_halted, setup, teardown),
 		cmocka_unit_test_setup_teardown(one_runs_on, setup, teardown),
