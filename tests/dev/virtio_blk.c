@@ -343,6 +343,52 @@ static void saved_and_loaded(void **state)
 	}
 }
 
+/* What was taken is given back before pause returns, interrupt included; what comes meanwhile waits for resume. */
+static void pause_with_requests_in_flight(const char *key, unsigned flags)
+{
+	struct rig *r = start_keys(key);
+	struct io io[24];
+	uint32_t len;
+
+	for (unsigned i = 0; i < 24; i++)
+		io[i] = io_new(65536);
+	assert_true(drv_start(d, flags, ALL_BLK, 1, 0));
+	for (unsigned round = 0; round < 40; round++) {
+		unsigned n = 4 + round % 16, turn = round % 3;
+
+		for (unsigned i = 0; i < n; i++)
+			assert_true(io_add(&io[i], 0, round * 8 + i, 65536 / 4, 4) >= 0);
+		drv_isr(d);
+		drv_kick(d, 0);
+		if (turn)
+			rig_turn(r, 0);
+		device_pause(&r->dev->dev);
+		for (unsigned i = 0; i < n; i++) {
+			assert_true(drv_used(d, 0, &len, 0) >= 0);
+			assert_int_equal(*(uint8_t *)drv_ram(d, io[i].status), 0);
+			assert_true(pattern(drv_ram(d, io[i].data), round * 8 + i, 32));
+		}
+		assert_int_equal(drv_isr(d), VIRTIO_ISR_QUEUE);
+		assert_true(io_add(&io[0], 0, round, 512, 1) >= 0);
+		drv_kick(d, 0);
+		assert_int_equal(drv_used(d, 0, &len, 3), -1);
+		assert_int_equal(drv_isr(d), 0);
+		device_resume(&r->dev->dev);
+		assert_true(drv_used(d, 0, &len, 3000) >= 0);
+		assert_true(pattern(drv_ram(d, io[0].data), round, 1));
+		rig_run_for(r, MS(1)); /* it may have been held back for a moment */
+		assert_int_equal(drv_isr(d), VIRTIO_ISR_QUEUE);
+	}
+	rig_free(r);
+}
+
+static void paused_and_resumed(void **state)
+{
+	pause_with_requests_in_flight("blk.aio=threads", DRV_EVENT);
+	pause_with_requests_in_flight("blk.aio=auto", DRV_EVENT);
+	pause_with_requests_in_flight("blk.aio=auto", DRV_PACKED | DRV_EVENT);
+}
+
 static void reset_with_requests_in_flight(void **state)
 {
 	struct rig *r = start_keys("blk.aio=threads");
@@ -432,6 +478,7 @@ int main(void)
 		T(errors),
 		T(identity_and_ranges),
 		T(saved_and_loaded),
+		T(paused_and_resumed),
 		T(reset_with_requests_in_flight),
 		T(interrupts_by_line),
 		T(locks_and_texts),

@@ -409,6 +409,49 @@ static void waits_for_buffers(void **state)
 	end(r);
 }
 
+/* While paused nothing leaves and nothing arrives, from either side; all of it does afterwards. */
+static void paused_and_resumed(void **state)
+{
+	struct sockaddr_in sa = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	char spec[128];
+	uint8_t f[2048];
+	uint16_t port;
+	uint32_t used;
+	struct buf b;
+	struct hdr h;
+	struct rig *r;
+	int lfd = listener(&port), cfd;
+
+	close(lfd);
+	snprintf(spec, sizeof(spec), "virtio-net,slirp,hostfwd=tcp:127.0.0.1:%u-:22", port);
+	r = start(spec, DRV_EVENT, F_MRG);
+	for (unsigned i = 0; i < 5; i++) {
+		device_pause(&r->dev->dev);
+		memset(drv_ram(d, tx_buf), 0, HDR);
+		b = (struct buf){ tx_buf, HDR + (uint32_t)dhcp_discover(rig_ram(d->r, tx_buf + HDR, 2000)) };
+		assert_true(drv_add(d, TX, &b, 1, NULL, 0) >= 0);
+		drv_kick(d, TX);
+		cfd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
+		sa.sin_port = htons(port);
+		connect(cfd, (struct sockaddr *)&sa, sizeof(sa));
+		assert_int_equal(drv_used(d, TX, &used, 30), -1);
+		assert_int_equal(drv_used(d, RX, &used, 0), -1);
+		device_resume(&r->dev->dev);
+		assert_true(drv_used(d, TX, &used, 2000) >= 0);
+		for (bool dhcp = false, other = false; !dhcp || !other;) { /* the offer, and who-has or a SYN */
+			assert_true(rx(f, sizeof(f), &h, 2000) > 0);
+			if (f[23] == 17)
+				dhcp = true;
+			else
+				other = true;
+		}
+		while (rx(f, sizeof(f), &h, 20) > 0)
+			;
+		close(cfd);
+	}
+	end(r);
+}
+
 static void identity(void **state)
 {
 	struct rig *r = start("virtio-net,none", 0, BIT64(5));
@@ -483,6 +526,7 @@ int main(void)
 		cmocka_unit_test(tcp_offloaded),
 		cmocka_unit_test(identity),
 		cmocka_unit_test(waits_for_buffers),
+		cmocka_unit_test(paused_and_resumed),
 		cmocka_unit_test(closed_but_forwarded),
 		cmocka_unit_test(texts),
 		cmocka_unit_test(tap),

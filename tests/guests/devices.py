@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Devices and machine options, each seen by Debian's kernel with a busybox shell. Proves: block options and queues, console ports,
 tap, PCI and LPC serial ports on every back end, -W, -x, -Y, legacy virtio, and interrupts by MSI-X, MSI, I/O APIC and 8259."""
-import contextlib, hashlib, os, re, select, socket, subprocess, sys, tty
+import contextlib, hashlib, os, random, re, select, socket, subprocess, sys, threading, time, tty
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from guest import CACHE, LHYVE, PLAIN, Guest, files, run
 import initramfs
@@ -94,6 +94,62 @@ def disks(where, more=(), params=None):
 def blk_options(where): disks(where)
 def blk_threads(where): disks(where, ['-o', 'blk.aio=threads'])
 def blk_legacy(where): disks(where, params={'virtio_pci': 'force_legacy=1'})
+
+
+# --- pause ---
+
+WORK = '''i=0; while [ ! -e /tmp/stop ]; do i=$((i+1)); s=$((i %% 4 * 40))
+dd if=/tmp/x of=/dev/vda bs=64k seek=$s conv=notrunc,fsync 2>/dev/null || touch /tmp/bad
+echo 5 > /proc/sys/vm/drop_caches
+dd if=/dev/vda bs=64k skip=$s count=%d 2>/dev/null | cmp - /tmp/x || touch /tmp/bad
+echo $i > /tmp/rounds; done > /tmp/log 2>&1 & true'''
+
+
+def ctl(g, command):
+    subprocess.run([os.path.join(os.path.dirname(LHYVE), 'lhyvectl'), '--vm=' + g.command[-1], command], check=True,
+                   stdout=subprocess.DEVNULL)
+
+
+def serve(data, times):
+    """A server on the host that sends `data` to each of `times` clients; its port."""
+    srv = socket.create_server(('127.0.0.1', 0))
+
+    def run():
+        with srv:
+            for _ in range(times):
+                c = srv.accept()[0]
+                with c:
+                    c.sendall(data)
+    threading.Thread(target=run, daemon=True).start()
+    return srv.getsockname()[1]
+
+
+def pause_resume(where, times, more=()):
+    """Disk and network keep what they promised while the machine is stopped and goes on all the time."""
+    path, data = blob(where + '/disk', 16 * MIB), os.urandom(3 * MIB)
+    port = serve(data, 10000)
+    with shell(where, ['-s', '2,virtio-blk,%s,queues=2' % path, '-s', '3,virtio-net,slirp,open', *more],
+               ['virtio_blk', 'virtio_net']) as g:
+        g.check('ifconfig $(ls /sys/class/net | grep -v lo) 10.0.2.15 up')
+        g.check('dd if=/dev/urandom of=/tmp/x bs=64k count=16')
+        g.check((WORK % 16).replace('\n', '; '))
+        g.check('while [ ! -e /tmp/stop ]; do nc 10.0.2.2 %d < /dev/null | md5sum >> /tmp/sums; done 2>/dev/null & true' % port)
+        for _ in range(times):
+            time.sleep(random.uniform(0, 0.03))
+            ctl(g, 'pause')
+            time.sleep(random.choice((0, 0, 0.02)))
+            ctl(g, 'resume')
+        before = int(g.check('cat /tmp/rounds')), int(g.check('wc -l < /tmp/sums'))
+        g.check('for i in $(seq 300); do [ $(cat /tmp/rounds) -gt %d ] && [ $(wc -l < /tmp/sums) -gt %d ] && break; usleep 100000; done;'
+                'touch /tmp/stop; [ ! -e /tmp/bad ] && [ $(cat /tmp/rounds) -gt %d ] && [ $(wc -l < /tmp/sums) -gt %d ]' % (before * 2))
+        g.check('wait', 60)
+        same(g, 'what came over the network', set(g.check('sort -u /tmp/sums').split()), {hashlib.md5(data).hexdigest(), '-'})
+        print('      %d rounds on the disk, %s transfers' % (before[0] + 1, g.check('wc -l < /tmp/sums').strip()), flush=True)
+
+
+def pause_io(where): pause_resume(where, 40)
+def pause_io_200(where): pause_resume(where, 200)
+def pause_io_threads(where): pause_resume(where, 100, ['-o', 'blk.aio=threads'])
 
 
 # --- virtio-console ---
@@ -342,6 +398,6 @@ def bridge_mptable(where): behind(where, 'IO-APIC', 'pci=nomsi acpi=off', kernel
 
 
 if __name__ == '__main__':
-    run(blk_options, blk_threads, blk_legacy, console_ports, console_legacy, net_tap, net_tap_legacy, com2_pty, com2_tcp, com2_unix,
+    run(blk_options, blk_threads, blk_legacy, pause_io, pause_io_200, pause_io_threads, console_ports, console_legacy, net_tap, net_tap_legacy, com2_pty, com2_tcp, com2_unix,
         com2_file, uart_pty, uart_tcp, uart_unix, irq_msix, irq_single_msi, irq_single_msi_legacy, irq_ioapic, irq_8259,
         irq_8259_nolapic, x2apic, mptable, mptable_only, bridge_msix, bridge_intx, bridge_8259, bridge_renumbered, bridge_mptable)

@@ -203,6 +203,14 @@ void net_want_rx(struct net *n, bool on)
 	n->ops->want_rx(n, on);
 }
 
+void net_pause(struct net *n, bool on)
+{
+	if (on)
+		n->ops->want_rx(n, false); /* the client's kick after the pause switches it on */
+	if (n->ops->pause)
+		n->ops->pause(n, on);
+}
+
 size_t net_peek(struct net *n)
 {
 	return n->ops->peek(n);

@@ -89,6 +89,9 @@ void net_flush(struct net *n);
 ssize_t net_recv(struct net *n, struct iovec *iov, unsigned niov);
 /* Whether rx_ready may run. After switching it on the client looks for frames itself, once. */
 void net_want_rx(struct net *n, bool on);
+/* Between on and off rx_ready does not run, and what the back end does in the name of the guest (timeouts of
+ * connections, answers) stands still. */
+void net_pause(struct net *n, bool on);
 /* The length of the next frame with header if the back end knows it, 0: none, SIZE_MAX: unknown, up to NET_FRAME_MAX.
  */
 size_t net_peek(struct net *n);

@@ -14,6 +14,7 @@ struct net_ops {
 	void (*flush)(struct net *n); /* may be NULL */
 	ssize_t (*recv)(struct net *n, struct iovec *iov, unsigned niov);
 	void (*want_rx)(struct net *n, bool on);
+	void (*pause)(struct net *n, bool on); /* may be NULL: want_rx does */
 	size_t (*peek)(struct net *n);
 };
 

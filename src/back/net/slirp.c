@@ -48,7 +48,8 @@ struct sl {
 	struct lock lock;
 	Slirp *slirp;
 	pthread_t thread;
-	bool started, stop;
+	bool started, stop, paused;
+	uint64_t paused_at, stood_ns; /* its clock stands while paused */
 	int wake_fd;
 
 	struct fdset now, scratch; /* as libslirp counts its sockets; now is what it last filled */
@@ -68,6 +69,12 @@ static uint64_t now_ns(void)
 
 	clock_gettime(CLOCK_MONOTONIC, &ts);
 	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
+
+/* libslirp's clock. */
+static uint64_t sl_now_ns(const struct sl *s)
+{
+	return (s->paused ? s->paused_at : now_ns()) - s->stood_ns;
 }
 
 static void wake(struct sl *s)
@@ -123,7 +130,7 @@ static void cb_guest_error(const char *msg, void *opaque)
 
 static int64_t cb_clock(void *opaque)
 {
-	return (int64_t)now_ns();
+	return (int64_t)sl_now_ns(opaque);
 }
 
 static void *cb_timer_new(SlirpTimerCb cb, void *cb_opaque, void *opaque)
@@ -216,7 +223,7 @@ static bool same_set(const struct fdset *a, const struct fdset *b)
  * so that a changed set must be used from here on. */
 static bool refill(struct sl *s)
 {
-	uint64_t now_ms = now_ns() / 1000000, until;
+	uint64_t now_ms = sl_now_ns(s) / 1000000, until;
 	uint32_t timeout = UINT32_MAX;
 	bool changed;
 
@@ -260,7 +267,7 @@ static void copy_set(struct fdset *to, const struct fdset *from, int wake_fd)
 
 static void timers_run(struct sl *s)
 {
-	int64_t now_ms = (int64_t)(now_ns() / 1000000);
+	int64_t now_ms = (int64_t)(sl_now_ns(s) / 1000000);
 
 	list_for_each_safe (l, &s->timers) {
 		struct sl_timer *t = list_entry(l, struct sl_timer, link);
@@ -272,24 +279,40 @@ static void timers_run(struct sl *s)
 	}
 }
 
+/* Fills `mine` with what to sleep on; returns for how long. Nothing but a wake-up counts while paused. */
+static int thread_prepare(struct sl *s)
+{
+	uint64_t now_ms = sl_now_ns(s) / 1000000, left;
+
+	if (s->paused) {
+		copy_set(&s->mine, &(struct fdset){ 0 }, s->wake_fd);
+		return -1;
+	}
+	refill(s);
+	copy_set(&s->mine, &s->now, s->wake_fd);
+	left = s->mine.until_ms > now_ms ? s->mine.until_ms - now_ms : 0;
+	return left < 60000 ? (int)left : 60000;
+}
+
 /* Sleeps, lets libslirp work, and says whether frames wait. */
 static bool thread_turn(struct sl *s)
 {
-	uint64_t now_ms = now_ns() / 1000000, count;
 	unsigned fill;
+	uint64_t count;
 	int wait, rc;
 
 	lock_take(&s->lock);
-	refill(s);
-	copy_set(&s->mine, &s->now, s->wake_fd);
+	wait = thread_prepare(s);
 	fill = s->fill;
 	lock_drop(&s->lock);
-	wait = s->mine.until_ms > now_ms ? (int)(s->mine.until_ms - now_ms < 60000 ? s->mine.until_ms - now_ms : 60000)
-					 : 0;
 	rc = poll(s->mine.p, s->mine.n + 1, wait);
 	if (rc > 0 && s->mine.p[s->mine.n].revents && read(s->wake_fd, &count, sizeof(count)) < 0)
 		count = 0;
 	lock_take(&s->lock);
+	if (s->paused || wait < 0) {
+		lock_drop(&s->lock);
+		return false;
+	}
 	if (fill != s->fill) { /* the sockets were renumbered while we slept: look again */
 		copy_set(&s->mine, &s->now, -1);
 		rc = poll(s->mine.p, s->mine.n, 0);
@@ -396,6 +419,20 @@ static void sl_want_rx(struct net *n, bool on)
 	lock_take(&s->lock);
 	s->want = on;
 	lock_drop(&s->lock);
+}
+
+static void sl_pause(struct net *n, bool on)
+{
+	struct sl *s = n->priv;
+
+	lock_take(&s->lock);
+	if (on && !s->paused)
+		s->paused_at = now_ns();
+	else if (!on && s->paused)
+		s->stood_ns += now_ns() - s->paused_at;
+	s->paused = on;
+	lock_drop(&s->lock);
+	wake(s);
 }
 
 static void sl_offload(struct net *n)
@@ -528,6 +565,7 @@ const struct net_ops net_slirp = { .prefix = "slirp",
 				   .flush = sl_flush,
 				   .recv = sl_recv,
 				   .want_rx = sl_want_rx,
+				   .pause = sl_pause,
 				   .peek = sl_peek };
 
 #endif

@@ -77,7 +77,7 @@ struct vblk {
 	struct blk *blk;
 	struct vblk_req *reqs, *idle;
 	unsigned nreqs, epoch;
-	bool starved, paused;
+	bool starved;
 	struct timer hold; /* armed: an interrupt is held back */
 	unsigned held, probe;
 	bool deep; /* the driver goes on without waiting for us */
@@ -320,8 +320,6 @@ static void vblk_kick(struct virtio_dev *v, unsigned queue)
 	struct vblk *b = (struct vblk *)v;
 	struct virtq *q = &v->q[queue];
 
-	if (b->paused)
-		return;
 	if (b->hold.armed)
 		b->deep = true;
 	if (take_all(b, q))
@@ -464,7 +462,7 @@ static void vblk_unrealize(struct device *d)
 
 	if (b->blk) {
 		lock_take(&d->lock);
-		b->paused = true;
+		b->v.paused = true;
 		if (blk_drain(b->blk, DRAIN_MS) < 0)
 			log_warn("%s: requests still run", d->name);
 		timer_stop(&b->hold);
@@ -476,26 +474,16 @@ static void vblk_unrealize(struct device *d)
 	b->reqs = NULL;
 }
 
+/* Every request that was taken from a ring ends here, status byte, used ring and interrupt included. */
 static void vblk_pause(struct device *d)
 {
 	struct vblk *b = (struct vblk *)d;
 
+	virtio_pause(d);
 	lock_take(&d->lock);
-	b->paused = true;
 	if (blk_drain(b->blk, DRAIN_MS) < 0)
 		log_warn("%s: paused with requests still running", d->name);
 	interrupt(b);
-	lock_drop(&d->lock);
-}
-
-static void vblk_resume(struct device *d)
-{
-	struct vblk *b = (struct vblk *)d;
-
-	lock_take(&d->lock);
-	b->paused = false;
-	for (unsigned i = 0; i < b->v.queues; i++)
-		virtio_again(&b->v, i);
 	lock_drop(&d->lock);
 }
 
@@ -526,7 +514,7 @@ static const struct pci_class vblk_class = {
 		 .realize = vblk_realize,
 		 .reset = virtio_reset,
 		 .pause = vblk_pause,
-		 .resume = vblk_resume,
+		 .resume = virtio_resume,
 		 .visit = vblk_visit,
 		 .restored = vblk_restored,
 		 .unrealize = vblk_unrealize },

@@ -55,7 +55,6 @@ struct vcon {
 	struct config config;
 	struct vcon_port port[PORTS];
 	struct virtq_req req;
-	bool paused;
 	uint64_t rx_bytes, tx_bytes, control;
 };
 
@@ -105,7 +104,7 @@ static void control_run(struct vcon *c)
 	static const enum event order[] = { PORT_ADD, NAME, OPEN };
 	struct virtq *q = &c->v.q[CTRL_RX];
 
-	if (c->paused || !multiport(c) || !virtio_driver_ok(&c->v) || !q->enabled)
+	if (!multiport(c) || !virtio_running(&c->v, CTRL_RX))
 		return;
 	for (unsigned i = 0; i < PORTS; i++)
 		for (unsigned k = 0; k < ARRAY_LEN(order) && c->port[i].todo; k++) {
@@ -188,7 +187,7 @@ static void port_tx(struct vcon *c, struct vcon_port *p)
 	struct virtq *q = &c->v.q[tx_queue(p->n)];
 	unsigned left = BUDGET;
 
-	if (c->paused || !virtio_driver_ok(&c->v) || !q->enabled)
+	if (!virtio_running(&c->v, q->index))
 		return;
 	while (left && virtq_pop(q, &c->req)) {
 		if (c->req.out_len > UINT32_MAX) {
@@ -215,7 +214,7 @@ static size_t port_room(void *self)
 	struct vcon *c = p->con;
 	struct virtq *q = &c->v.q[rx_queue(p->n)];
 
-	if (c->paused || !virtio_driver_ok(&c->v) || !q->enabled || (multiport(c) && !p->guest_open))
+	if (!virtio_running(&c->v, q->index) || (multiport(c) && !p->guest_open))
 		return 0;
 	if (!virtq_pop(q, &c->req)) {
 		if (!virtq_kicks_enable(q) || !virtq_pop(q, &c->req))
@@ -264,8 +263,6 @@ static void vcon_kick(struct virtio_dev *v, unsigned queue)
 	struct vcon *c = (struct vcon *)v;
 	struct vcon_port *p = &c->port[port_of(queue)];
 
-	if (c->paused)
-		return;
 	if (queue == CTRL_RX)
 		control_run(c);
 	else if (queue == CTRL_TX)
@@ -415,24 +412,6 @@ static void vcon_unrealize(struct device *d)
 	virtio_unrealize(d);
 }
 
-static void vcon_pause(struct device *d)
-{
-	lock_take(&d->lock);
-	((struct vcon *)d)->paused = true;
-	lock_drop(&d->lock);
-}
-
-static void vcon_resume(struct device *d)
-{
-	struct vcon *c = (struct vcon *)d;
-
-	lock_take(&d->lock);
-	c->paused = false;
-	for (unsigned i = 0; i < QUEUES; i++)
-		virtio_again(&c->v, i);
-	lock_drop(&d->lock);
-}
-
 static void vcon_visit(struct device *d, struct snap *s)
 {
 	struct vcon *c = (struct vcon *)d;
@@ -480,8 +459,8 @@ static const struct pci_class vcon_class = {
 		 .legacy = vcon_legacy,
 		 .realize = vcon_realize,
 		 .reset = virtio_reset,
-		 .pause = vcon_pause,
-		 .resume = vcon_resume,
+		 .pause = virtio_pause,
+		 .resume = virtio_resume,
 		 .visit = vcon_visit,
 		 .restored = vcon_restored,
 		 .unrealize = vcon_unrealize },

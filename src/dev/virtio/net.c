@@ -51,7 +51,6 @@ struct vnet {
 	struct net *net;
 	struct config config;
 	unsigned hdr_len;
-	bool paused;
 	struct virtq_req tx, rx[RX_CHAINS]; /* rx: the buffers of one frame */
 	struct iovec rx_iov[VIRTQ_SEGS];
 	uint64_t tx_frames, tx_bytes, rx_frames, rx_bytes, rx_dropped;
@@ -206,7 +205,7 @@ static void rx_ready(void *self)
 {
 	struct vnet *n = self;
 
-	if (!n->paused && virtio_driver_ok(&n->v) && n->v.q[RX].enabled)
+	if (virtio_running(&n->v, RX))
 		rx_run(n);
 	else
 		net_want_rx(n->net, false);
@@ -227,8 +226,6 @@ static void vnet_kick(struct virtio_dev *v, unsigned queue)
 {
 	struct vnet *n = (struct vnet *)v;
 
-	if (n->paused)
-		return;
 	if (!(v->status & VIRTIO_DRIVER_OK))
 		negotiated(n); /* an old driver that begins early */
 	if (queue == TX) {
@@ -323,14 +320,14 @@ static void vnet_unrealize(struct device *d)
 	virtio_unrealize(d);
 }
 
+/* Frames that were taken are given back within each callback: only the back end has to stand still. */
 static void vnet_pause(struct device *d)
 {
 	struct vnet *n = (struct vnet *)d;
 
+	virtio_pause(d);
 	lock_take(&d->lock);
-	n->paused = true;
-	if (n->net)
-		net_want_rx(n->net, false);
+	net_pause(n->net, true);
 	lock_drop(&d->lock);
 }
 
@@ -339,10 +336,9 @@ static void vnet_resume(struct device *d)
 	struct vnet *n = (struct vnet *)d;
 
 	lock_take(&d->lock);
-	n->paused = false;
-	virtio_again(&n->v, RX);
-	virtio_again(&n->v, TX);
+	net_pause(n->net, false);
 	lock_drop(&d->lock);
+	virtio_resume(d);
 }
 
 static void vnet_visit(struct device *d, struct snap *s)

@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "snap/snap.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -21,6 +22,11 @@ bool virtio_driver_ok(const struct virtio_dev *v)
 	uint8_t need = virtio_has(v, VIRTIO_F_VERSION_1) ? VIRTIO_DRIVER_OK : VIRTIO_DRIVER_OK | VIRTIO_DRIVER;
 
 	return v->status & need && !v->broken;
+}
+
+bool virtio_running(const struct virtio_dev *v, unsigned queue)
+{
+	return !v->paused && virtio_driver_ok(v) && v->q[queue].enabled;
 }
 
 void virtio_break(struct virtio_dev *v, const char *fmt, ...)
@@ -56,7 +62,9 @@ void virtio_kick(struct virtio_dev *v, unsigned queue)
 		return;
 	}
 	v->kicks++;
-	if (virtio_driver_ok(v) && v->q[queue].enabled)
+	if (v->paused)
+		v->again_queues |= BIT64(queue);
+	else if (virtio_running(v, queue))
 		v->cls->kick(v, queue);
 }
 
@@ -65,9 +73,11 @@ static void again_run(struct job *j)
 	struct virtio_dev *v = container_of(j, struct virtio_dev, again);
 	uint64_t todo = v->again_queues;
 
+	if (v->paused)
+		return;
 	v->again_queues = 0;
-	for (unsigned i = 0; i < v->queues && i < 64; i++)
-		if (todo & BIT64(i) && virtio_driver_ok(v) && v->q[i].enabled)
+	for (unsigned i = 0; i < v->queues; i++)
+		if (todo & BIT64(i) && virtio_running(v, i))
 			v->cls->kick(v, i);
 }
 
@@ -75,6 +85,26 @@ void virtio_again(struct virtio_dev *v, unsigned queue)
 {
 	v->again_queues |= BIT64(queue);
 	loop_post(v->pci.dev.env->loop, &v->again);
+}
+
+void virtio_pause(struct device *d)
+{
+	lock_take(&d->lock);
+	((struct virtio_dev *)d)->paused = true;
+	virtio_bells_pause((struct virtio_dev *)d);
+	lock_drop(&d->lock);
+}
+
+/* Every queue is looked at once: a device may have left a ring alone because it was told to stop. */
+void virtio_resume(struct device *d)
+{
+	struct virtio_dev *v = (struct virtio_dev *)d;
+
+	lock_take(&d->lock);
+	v->paused = false;
+	for (unsigned i = 0; i < v->queues; i++)
+		virtio_again(v, i);
+	lock_drop(&d->lock);
 }
 
 /* ------ status and reset ------ */
@@ -165,6 +195,7 @@ int virtio_realize(struct virtio_dev *v, const struct virtio_class *cls, unsigne
 	struct device *d = &v->pci.dev;
 	int rc;
 
+	assert(queues <= VIRTIO_QUEUES);
 	v->cls = cls;
 	v->queues = queues;
 	v->offered = offered | VIRTIO_F_NOTIFY_ON_EMPTY | VIRTIO_F_INDIRECT | VIRTIO_F_EVENT_IDX | VIRTIO_F_VERSION_1 |

@@ -30,6 +30,7 @@ enum {
 };
 
 enum { VIRTIO_ISR_QUEUE = 1, VIRTIO_ISR_CONFIG = 2 };
+enum { VIRTIO_QUEUES = 64 }; /* of a device, at most: again_queues */
 
 struct virtio_dev;
 
@@ -57,6 +58,7 @@ struct virtio_dev {
 	uint8_t status, isr, config_gen;
 	uint16_t config_vector;
 	bool broken;
+	bool paused;		   /* requests stay in the rings */
 	struct virtio_bell *bells; /* a doorbell each; NULL: the engine has none */
 	struct job again;
 	uint64_t again_queues; /* a bit each */
@@ -81,11 +83,16 @@ int virtio_realize(struct virtio_dev *v, const struct virtio_class *cls, unsigne
 /* For the device_class of every virtio device; unrealize may be wrapped. */
 void virtio_reset(struct device *d, enum reset_kind k);
 void virtio_unrealize(struct device *d);
+/* Between the two nothing is taken from a ring: a kick is remembered. A device with requests of its own under way wraps
+ * virtio_pause and ends them there; what it gives back is seen by the driver after virtio_resume. */
+void virtio_pause(struct device *d);
+void virtio_resume(struct device *d);
 /* Part of a device's visit and restored. */
 void virtio_visit(struct virtio_dev *v, struct snap *s);
 int virtio_restored(struct virtio_dev *v, struct err *e);
 
-bool virtio_driver_ok(const struct virtio_dev *v); /* and not broken */
+bool virtio_driver_ok(const struct virtio_dev *v);		 /* and not broken */
+bool virtio_running(const struct virtio_dev *v, unsigned queue); /* the queue may be worked on now */
 /* The driver broke the rules: NEEDS_RESET and a configuration interrupt; nothing more is taken from the rings. */
 void virtio_break(struct virtio_dev *v, const char *fmt, ...) PRINTF(2, 3);
 void virtio_config_changed(struct virtio_dev *v);
