@@ -2,6 +2,7 @@
 #include "engine/engine.h"
 
 #include "base/bits.h"
+#include "base/log.h"
 #include "conf/prop.h"
 
 #include <errno.h>
@@ -59,16 +60,35 @@ static const struct engine_ops *choose_soft(const struct conf *root, struct err 
 	return &engine_soft;
 }
 
+/* KVM where it executes; else, and this is no failure, the soft engine. */
+static const struct engine_ops *choose_auto(const struct conf *root, struct err *e)
+{
+	struct err why = { 0 };
+
+	if (engine_kvm.probe(&why) == 0)
+		return &engine_kvm;
+	log_info("engine=auto: soft, because %s", why.msg);
+	return choose_soft(root, e);
+}
+
+static const struct engine_ops *choose_kvm(struct err *e)
+{
+	if (engine_kvm.probe(e) == 0)
+		return &engine_kvm;
+	err_wrap(e, "engine=kvm");
+	return NULL;
+}
+
 const struct engine_ops *engine_choose(const struct conf *root, struct err *e)
 {
 	const char *name = conf_get(root, "engine");
 
-	if (!name || !strcmp(name, "auto") || !strcmp(name, "soft"))
+	if (!name || !strcmp(name, "auto"))
+		return choose_auto(root, e);
+	if (!strcmp(name, "soft"))
 		return choose_soft(root, e);
 	if (!strcmp(name, "kvm"))
-		err_set(e, -ENOTSUP,
-			"engine=kvm: the KVM engine is not built yet; leave the key out or set it to soft");
-	else
-		err_set(e, -EINVAL, "engine: '%s': expected auto, kvm or soft", name);
+		return choose_kvm(e);
+	err_set(e, -EINVAL, "engine: '%s': expected auto, kvm or soft", name);
 	return NULL;
 }

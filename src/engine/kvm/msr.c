@@ -1,0 +1,145 @@
+/*
+ * Model-specific registers. Where the shared table (x86/msr.h) says what a register reads, the kernel passes it to us,
+ * so that a guest sees the same on every engine; what has state or a meaning is the kernel's; what it does not know
+ * comes here too and is answered as bhyve answers (-w).
+ */
+#include "engine/kvm/kvm_int.h"
+
+#include "base/alloc.h"
+#include "base/bits.h"
+#include "base/log.h"
+#include "x86/msr.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ------ one register ------ */
+
+struct one_msr {
+	struct kvm_msrs head;
+	struct kvm_msr_entry entry;
+};
+
+int kvm_msr_get(const struct engine_vcpu *v, uint32_t index, uint64_t *val)
+{
+	struct one_msr m = { .head.nmsrs = 1, .entry.index = index };
+	int r = kvm_ioctl(v->fd, KVM_GET_MSRS, &m);
+
+	if (r == 1)
+		*val = m.entry.data;
+	return r == 1 ? 0 : r < 0 ? r : -ENOENT;
+}
+
+int kvm_msr_set(const struct engine_vcpu *v, uint32_t index, uint64_t val)
+{
+	struct one_msr m = { .head.nmsrs = 1, .entry = { .index = index, .data = val } };
+	int r = kvm_ioctl(v->fd, KVM_SET_MSRS, &m);
+
+	return r == 1 ? 0 : r < 0 ? r : -EINVAL;
+}
+
+/* ------ which have state ------ */
+
+enum { PV_FIRST = 0x4b564d00, PV_LAST = 0x4b564d08 };
+
+void kvm_msr_list(struct engine_vcpu *v)
+{
+	uint32_t index[X86_MSRS_MAX];
+	unsigned n = msr_saved(index, ARRAY_LEN(index));
+	uint64_t val;
+
+	for (uint32_t i = PV_FIRST; i <= PV_LAST && n < ARRAY_LEN(index); i++)
+		index[n++] = i;
+	v->nmsr = 0;
+	for (unsigned i = 0; i < n; i++)
+		if (kvm_msr_get(v, index[i], &val) == 0)
+			v->msr[v->nmsr++] = index[i];
+}
+
+/* ------ which come to us ------ */
+
+/* Those of the table that are no more than a value. IA32_ARCH_CAPABILITIES tells of the host's CPU. */
+static bool ours(const struct engine_vm *vm, uint32_t index)
+{
+	const struct msr *m = msr_find(index, vm->amd);
+
+	if (vm->nested && (index == 0x3a || index == 0xc0010114))
+		return false;
+	return m && m->owner == MSR_CONST && index != MSR_ARCH_CAPABILITIES;
+}
+
+static uint8_t *filter_range(const struct engine_vm *vm, struct kvm_msr_filter_range *r, uint32_t base, uint32_t count)
+{
+	uint8_t *allowed = xcalloc(1, count / 8);
+
+	for (uint32_t n = 0; n < count; n++)
+		if (!ours(vm, base + n))
+			allowed[n / 8] |= BIT(n % 8);
+	*r = (struct kvm_msr_filter_range){
+		.flags = KVM_MSR_FILTER_READ | KVM_MSR_FILTER_WRITE, .base = base, .nmsrs = count, .bitmap = allowed
+	};
+	return allowed;
+}
+
+int kvm_msr_policy(struct engine_vm *vm, struct err *e)
+{
+	struct kvm_enable_cap exits = { .cap = KVM_CAP_X86_USER_SPACE_MSR,
+					.args[0] = KVM_MSR_EXIT_REASON_UNKNOWN | KVM_MSR_EXIT_REASON_FILTER };
+	struct kvm_msr_filter f = { .flags = KVM_MSR_FILTER_DEFAULT_ALLOW };
+	uint8_t *low, *amd;
+	int r;
+
+	if (!vm->caps.msr_exits || !vm->caps.msr_filter)
+		return err_set(
+			e, -ENOTSUP,
+			"engine=kvm: this kernel does not pass MSRs to user space: Linux 5.10 or newer is needed");
+	r = kvm_ioctl(vm->fd, KVM_ENABLE_CAP, &exits);
+	if (r < 0)
+		return err_sys(e, r, "engine=kvm: exits for MSRs");
+	low = filter_range(vm, &f.ranges[0], 0, 0x1000);
+	amd = filter_range(vm, &f.ranges[1], 0xc0010000, 0x2000);
+	r = kvm_ioctl(vm->fd, KVM_X86_SET_MSR_FILTER, &f);
+	free(low);
+	free(amd);
+	return r < 0 ? err_sys(e, r, "engine=kvm: MSR filter") : 0;
+}
+
+/* ------ exits ------ */
+
+static void unknown(const struct engine_vcpu *v, uint32_t index, uint64_t val, bool write)
+{
+	if (v->vm->opts.verbose_msr)
+		log_warn("vcpu %u: %s of MSR 0x%x (0x%" PRIx64 "), which is not known", v->id, write ? "write" : "read",
+			 index, val);
+	else
+		log_debug("vcpu %u: %s of MSR 0x%x, which is not known", v->id, write ? "write" : "read", index);
+}
+
+static bool msr_answer(struct engine_vcpu *v, uint32_t index, uint64_t *val, bool write)
+{
+	const struct engine_vm *vm = v->vm;
+	const struct msr *m = msr_find(index, vm->amd);
+
+	if (m && m->owner == MSR_CONST) {
+		if (!write)
+			*val = m->value;
+		return !write || m->write != MSR_WR_GP;
+	}
+	if (vm->host.msr && vm->host.msr(vm->host.self, v->id, index, val, write))
+		return true;
+	if (!m || m->owner != MSR_ABSENT)
+		unknown(v, index, *val, write);
+	if (vm->opts.unknown_msr_ok && !write)
+		*val = 0;
+	return vm->opts.unknown_msr_ok;
+}
+
+void kvm_msr_exit(struct engine_vcpu *v, bool write)
+{
+	uint64_t val = write ? v->run->msr.data : 0;
+
+	v->run->msr.error = !msr_answer(v, v->run->msr.index, &val, write);
+	v->run->msr.data = val;
+}
