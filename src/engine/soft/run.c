@@ -85,6 +85,18 @@ static void nmi_look(struct engine_vcpu *v)
 	cpu_deliver_event(c, EXC_NMI, EV_NMI, false, 0);
 }
 
+/* Ends the delivery of an event that another engine had begun (types as in VMCS and VMCB). */
+static void inject(struct engine_vcpu *v)
+{
+	struct cpu *c = &v->cpu;
+	enum ev_source src = v->inject.type == 0 ? EV_EXTERNAL : v->inject.type == 2 ? EV_NMI : EV_EXCEPTION;
+
+	v->inject.on = false;
+	if (src == EV_NMI)
+		c->nmi_blocked = true;
+	cpu_deliver_event(c, v->inject.vector, src, v->inject.has_error && c->cr0 & CR0_PE, v->inject.error);
+}
+
 /* What other threads have set in c->poll. True: run returns RUN_KICKED. */
 static bool poll_serve(struct engine_vcpu *v)
 {
@@ -270,6 +282,8 @@ static enum run_result loop_once(struct engine_vcpu *v, bool *again)
 	}
 	if (__atomic_load_n(&c->poll, __ATOMIC_SEQ_CST))
 		return RUN_KICKED; /* again: the clock or the mail had news */
+	if (UNLIKELY(v->inject.on))
+		inject(v);
 	if (c->nmi_pending)
 		nmi_look(v);
 	if (v->irq_held)

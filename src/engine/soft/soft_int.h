@@ -77,6 +77,11 @@ struct engine_vcpu {
 	bool no_step_trap;   /* the instruction cleared TF on its way into a handler (INT, SYSCALL) */
 	bool delivering;     /* fault.c: between the choice of an event and its handler's first instruction */
 	uint8_t deliver_vector, deliver_src;
+	struct { /* an event that was under way on the engine this state comes from: before the next instruction */
+		bool on, has_error;
+		uint8_t vector, type; /* as in x86_state */
+		uint32_t error;
+	} inject;
 	gpa_t page[TLBS][TLB_SIZE];	    /* mmu.c: the physical page behind each TLB entry, and PAGE_SLOW_WRITES */
 	uint64_t large_2m[64], large_1g[8]; /* mmu.c: a bit for each (hashed) region that has entries of large pages */
 	uint64_t spin_tsc;		    /* adaptive spin before sleep */
@@ -176,6 +181,9 @@ void ram_dirtied(const struct ram_map *m, gpa_t at, uint64_t len);
 uint64_t mmu_ld_as(struct cpu *c, enum tlb_kind k, uint64_t lin, unsigned size);
 void mmu_st_as(struct cpu *c, enum tlb_kind k, uint64_t lin, unsigned size, uint64_t v);
 bool mmu_canonical(const struct cpu *c, uint64_t lin);
+/* As what is only kept for later is checked (bases, MSRs, addresses to invalidate): by the width that the processor
+ * has, whatever CR4.LA57 says. */
+bool mmu_canonical_base(const struct cpu *c, uint64_t lin);
 void mmu_tlb_init(struct cpu *c);
 void mmu_revoke_writes(struct cpu *c, gpa_t page); /* own write tags of a physical page */
 /* Marks dirty, drops code behind a store that did not go through a tag. */

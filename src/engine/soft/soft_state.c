@@ -54,7 +54,12 @@ static void get_events(struct engine_vcpu *v, struct x86_state *s)
 	s->nmi_pending = c->nmi_pending || (p & POLL_NMI);
 	s->nmi_blocked = c->nmi_blocked;
 	s->shadow = c->shadow;
-	s->inject = false; /* run returns only between instructions */
+	/* Own events are never under way when run returns; one that came with set and was not run yet is. */
+	s->inject = v->inject.on;
+	s->inject_vector = v->inject.vector;
+	s->inject_type = v->inject.type;
+	s->inject_has_error = v->inject.has_error;
+	s->inject_error = v->inject.error;
 	s->init_pending = p & POLL_INIT;
 	s->sipi_pending = p & POLL_SIPI;
 	s->sipi_vector = v->sipi_vector;
@@ -129,6 +134,11 @@ static void set_events(struct engine_vcpu *v, const struct x86_state *s)
 	c->nmi_pending = s->nmi_pending;
 	c->nmi_blocked = s->nmi_blocked;
 	c->shadow = s->shadow;
+	v->inject.on = s->inject;
+	v->inject.vector = s->inject_vector;
+	v->inject.type = s->inject_type;
+	v->inject.has_error = s->inject_has_error;
+	v->inject.error = s->inject_error;
 	v->sipi_vector = (uint8_t)s->sipi_vector;
 	if (s->init_pending)
 		cpu_post(c, POLL_INIT);
@@ -217,7 +227,7 @@ void cpu_reset(struct cpu *c, bool power_up)
 	lapic_reset(c->lapic, power_up, v->bsp);
 	c->lapic->x2_ok = v->feat.x2apic;
 	c->lapic->deadline_ok = v->feat.tsc_deadline;
-	v->delivering = v->shutdown = v->halt_told = false;
+	v->delivering = v->shutdown = v->halt_told = v->inject.on = false;
 	v->db_pending = 0;
 	c->halted = c->shadow = c->nmi_pending = c->nmi_blocked = false;
 	c->efer = 0;
@@ -265,6 +275,7 @@ void cpu_features(struct engine_vcpu *v)
 	f->cr4 = CR4_TSD | CR4_DE | CR4_PSE | CR4_PAE | CR4_MCE | CR4_PGE | CR4_PCE | CR4_OSFXSR | CR4_OSXMMEXCPT;
 	f->cr4 |= has(v, 1, D, 1) ? CR4_VME | CR4_PVI : 0;
 	f->cr4 |= has(v, 7, C, 2) ? CR4_UMIP : 0;
+	f->cr4 |= has(v, 7, C, 16) ? CR4_LA57 : 0;
 	f->cr4 |= f->fsgsbase ? CR4_FSGSBASE : 0;
 	f->cr4 |= has(v, 1, C, 17) ? CR4_PCIDE : 0;
 	f->cr4 |= f->xcr0 ? CR4_OSXSAVE : 0;
