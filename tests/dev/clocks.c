@@ -60,21 +60,41 @@ static void pit_periodic(void **state)
 	assert_int_equal(r->rises[0] - before, 1000); /* 10.01 s of 10.00015 ms: no drift */
 }
 
-/* A host that was away for a second: one interrupt, not a hundred, and the phase is kept. */
+/* The host is away for a time: the chip's timer comes late by that. */
+static void host_away(struct rig *r, struct timer *t, uint64_t ns)
+{
+	timer_stop(t);
+	rig_run_for(r, ns);
+	t->fn(t);
+}
+
+/* A host that was away for a second: no burst, twice the rate until the guest has all its ticks, then the old phase. */
 static void pit_late_host(void **state)
 {
 	AUTO_RIG struct rig *r = rig_of(&isa_pit_class);
-	struct i8254 *c = &((struct isa_pit *)r->chip[0].dev)->chip;
 	unsigned before;
 
 	pit_program(r, 0, 2 << 1, 11932);
 	before = r->rises[0];
-	timer_stop(&c->timer);
-	rig_run_for(r, MS(1000));
-	c->timer.fn(&c->timer);
+	host_away(r, &((struct isa_pit *)r->chip[0].dev)->chip.timer, MS(1000));
 	assert_int_equal(r->rises[0] - before, 1);
 	rig_run_for(r, MS(10));
-	assert_int_equal(r->rises[0] - before, 2);
+	assert_int_equal(r->rises[0] - before, 3);
+	rig_swap(r);
+	rig_run_for(r, MS(1000));
+	assert_in_range(r->rises[0] - before, 200, 202);
+	rig_run_for(r, MS(1000));
+	assert_in_range(r->rises[0] - before, 300, 302);
+	/* what is owed has an end, and ends when the guest programs the channel anew */
+	before = r->rises[0];
+	host_away(r, &((struct isa_pit *)r->chip[0].dev)->chip.timer, MS(100000));
+	rig_run_for(r, MS(20000));
+	assert_in_range(r->rises[0] - before, 2998, 3002);
+	host_away(r, &((struct isa_pit *)r->chip[0].dev)->chip.timer, MS(1000));
+	pit_program(r, 0, 2 << 1, 11932);
+	before = r->rises[0];
+	rig_run_for(r, MS(1001));
+	assert_int_equal(r->rises[0] - before, 100);
 }
 
 static void pit_one_shot_modes(void **state)
@@ -350,6 +370,83 @@ static void rtc_interrupts(void **state)
 	assert_in_range(fired, 1023, 1024);
 }
 
+/* Ticks that the guest was too slow for, or the host, are made up for between the others. */
+static void rtc_late_host(void **state)
+{
+	AUTO_RIG struct rig *r = rig_of(&isa_rtc_class);
+	unsigned fired = 0;
+
+	cmos_set(r, 10, 0x2a);
+	cmos_set(r, 11, 0x42); /* periodic, 64 Hz */
+	host_away(r, &((struct isa_rtc *)r->chip[0].dev)->chip.periodic, MS(500));
+	assert_true(r->level[8]);
+	rig_swap(r);
+	for (unsigned i = 0; i < 1000; i++) {
+		rig_run_for(r, MS(1));
+		fired += (cmos(r, 12) & 0xc0) == 0xc0;
+	}
+	assert_in_range(fired, 95, 97); /* 64 of this second, 32 of the half before */
+	for (unsigned i = fired = 0; i < 1000; i++) {
+		rig_run_for(r, MS(1));
+		fired += (cmos(r, 12) & 0xc0) == 0xc0;
+	}
+	assert_in_range(fired, 63, 65);
+	rig_run_for(r, MS(500)); /* the guest is busy */
+	for (unsigned i = fired = 0; i < 1000; i++) {
+		rig_run_for(r, MS(1));
+		fired += (cmos(r, 12) & 0xc0) == 0xc0;
+	}
+	assert_in_range(fired, 95, 97);
+}
+
+/* The flags come without their interrupts being enabled: programs poll them. */
+static void rtc_flags_without_interrupts(void **state)
+{
+	static const uint8_t noon[8] = { 0, 0, 0x12, 1, 1, 1, 0x20, 0x20 };
+	AUTO_RIG struct rig *r = rig_of(&isa_rtc_class);
+
+	clock_set(r, noon);
+	cmos_set(r, 10, 0x26);
+	cmos_set(r, 1, 2);
+	cmos_set(r, 3, 0);
+	cmos_set(r, 5, 0x12);
+	cmos(r, 12);
+	rig_run_for(r, US(500));
+	assert_int_equal(cmos(r, 12), 0);
+	rig_run_for(r, MS(1));
+	assert_int_equal(cmos(r, 12), 0x40);
+	rig_run_for(r, MS(1000));
+	assert_int_equal(cmos(r, 12), 0x50);
+	rig_swap(r);
+	rig_run_for(r, MS(1000));
+	assert_int_equal(cmos(r, 12), 0x70);
+	assert_false(r->level[8]);
+}
+
+/* A paused machine's clock goes on; an alarm of the pause comes behind it. */
+static void rtc_runs_while_paused(void **state)
+{
+	static const uint8_t noon[8] = { 0, 0, 0x12, 1, 1, 1, 0x20, 0x20 };
+	AUTO_RIG struct rig *r = rig_of(&isa_rtc_class);
+
+	clock_set(r, noon);
+	cmos_set(r, 1, 5);
+	cmos_set(r, 3, 0);
+	cmos_set(r, 5, 0x12);
+	cmos_set(r, 11, 0x22);
+	rig_run_for(r, MS(1500));
+	clk_pause(r->loop, true);
+	rig_run_for(r, MS(20000));
+	assert_false(r->level[8]);
+	rig_swap(r);
+	clk_pause(r->loop, false);
+	assert_int_equal(cmos(r, 0), 0x21);
+	rig_run_for(r, MS(600));
+	assert_true(r->level[8]);
+	assert_int_equal(cmos(r, 12), 0xb0);
+	assert_int_equal(cmos(r, 0), 0x22);
+}
+
 static void wire_memory(struct rig *r, struct device *d)
 {
 	((struct isa_rtc *)d)->low_mem = GIB(3);
@@ -385,6 +482,9 @@ int main(void)
 		cmocka_unit_test(rtc_runs_and_rolls_over),
 		cmocka_unit_test(rtc_invalid_time_stops),
 		cmocka_unit_test(rtc_interrupts),
+		cmocka_unit_test(rtc_late_host),
+		cmocka_unit_test(rtc_flags_without_interrupts),
+		cmocka_unit_test(rtc_runs_while_paused),
 		cmocka_unit_test(rtc_memory_cells),
 	};
 

@@ -1,7 +1,8 @@
 /*
  * HPET (IA-PC HPET specification 1.0a). The counter is kept in 64 bits so that comparators have an order; the guest
  * sees the low 32. Host timers run only for timers that may interrupt; a periodic comparator that nobody waited for is
- * advanced when it is looked at. Interrupts that the host slept through are left out, the phase stays. Left out: legacy
+ * advanced when it is looked at. Interrupts that the host slept through are left out, the phase stays: who uses an HPET
+ * reads its counter and need not count interrupts (the 8254 and the RTC make up for theirs). Left out: legacy
  * replacement, 64-bit mode.
  */
 #include "dev/chip/hpet.h"

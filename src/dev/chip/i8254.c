@@ -1,9 +1,10 @@
 /*
  * 8254 interval timer (Intel 8254 data sheet): all six modes, binary and BCD, latch, read-back, status. Nothing counts:
  * the state of a channel is the tick at which it was loaded, everything else follows from the VM clock when somebody
- * looks. Only channel 0 needs a host timer, for the rising edges of its output; edges that the host slept through are
- * left out, and the next one falls on its proper tick, so there is neither drift nor a burst. Simplified: a count
- * written to a running channel in mode 3 is taken up at the end of the whole cycle.
+ * looks. Only channel 0 needs a host timer, for the rising edges of its output. Guests count the edges of a periodic
+ * channel, so those that the host slept through are owed and come later, one between two proper ones: the guest's time
+ * catches up at twice the rate, without drift or a burst. Ten seconds' worth is the most that is owed. Simplified: a
+ * count written to a running channel in mode 3 is taken up at the end of the whole cycle.
  */
 #include "dev/chip/i8254.h"
 
@@ -16,8 +17,10 @@ enum { CTL_BCD = 1, RW_LATCH = 0, RW_LOW = 1, RW_HIGH = 2, RW_BOTH = 3, SC_READ_
 enum { RB_NO_STATUS = 0x10, RB_NO_COUNT = 0x20 };
 enum { ST_OUT = 0x80, ST_NULL = 0x40 };
 enum { P61_GATE2 = 1, P61_WRITABLE = 0x0f, P61_REFRESH = 0x10, P61_OUT2 = 0x20 };
-enum { REFRESH_TICKS = 18 };  /* 15 us */
-enum { EDGE_MIN_TICKS = 12 }; /* 10 us: what a guest can ask of the host's timer at most */
+enum { REFRESH_TICKS = 18 };   /* 15 us */
+enum { EDGE_MIN_TICKS = 12 };  /* 10 us: what a guest can ask of the host's timer at most */
+enum { OWED_MIN_TICKS = 298 }; /* 250 us: the shortest wait before an edge that is owed */
+enum { OWED_SECONDS = 10 };
 
 static uint64_t tick_now(const struct i8254 *c)
 {
@@ -123,16 +126,38 @@ static void rearm(struct i8254 *c)
 
 	settle(&c->ch[0], now);
 	edge = next_edge(&c->ch[0], now);
+	c->edge = edge;
+	if (c->owed && edge > now + c->ch[0].count / 2)
+		edge = now + (c->ch[0].count / 2 > OWED_MIN_TICKS ? c->ch[0].count / 2 : OWED_MIN_TICKS);
 	if (edge == UINT64_MAX)
 		timer_stop(&c->timer);
 	else
-		timer_arm(&c->timer, tick_ns(edge));
+		timer_arm(&c->timer, tick_ns(edge < c->edge ? edge : c->edge));
+}
+
+/* The edge that has come is a proper one, or one that was owed. */
+static void account(struct i8254 *c)
+{
+	struct i8254_chan *h = &c->ch[0];
+	uint64_t now = tick_now(c), missed, most;
+
+	if (!is_periodic(h) || h->count < EDGE_MIN_TICKS)
+		return;
+	if (now < c->edge) {
+		c->owed -= c->owed > 0;
+		return;
+	}
+	settle(h, now);
+	missed = (now - c->edge) / h->count;
+	most = OWED_SECONDS * (uint64_t)I8254_HZ / h->count;
+	c->owed = (uint32_t)(c->owed + missed < most ? c->owed + missed : most);
 }
 
 static void timer_fire(struct timer *t)
 {
 	struct i8254 *c = container_of(t, struct i8254, timer);
 
+	account(c);
 	if (c->ch[0].mode != 0)
 		irq_set(&c->irq0, false);
 	irq_set(&c->irq0, true);
@@ -208,8 +233,10 @@ static void mode_set(struct i8254 *c, unsigned n, uint8_t ctl)
 		h->mode &= 3;
 	h->bcd = ctl & CTL_BCD;
 	h->count = h->bcd ? 10000 : 65536;
-	if (n == 0)
-		irq_set(&c->irq0, h->mode != 0);
+	if (n != 0)
+		return;
+	c->owed = 0;
+	irq_set(&c->irq0, h->mode != 0);
 }
 
 static void latch_count(struct i8254_chan *h, uint64_t now)
@@ -311,7 +338,8 @@ void i8254_write(struct i8254 *c, unsigned off, uint8_t val)
 		control_write(c, val);
 	else if (off < I8254_CHANNELS)
 		count_write(c, off, val);
-	rearm(c);
+	if (off == 0 || (off == 3 && val >> 6 == 0 && (val >> 4 & 3) != RW_LATCH))
+		rearm(c);
 }
 
 uint8_t i8254_port61_read(struct i8254 *c)
@@ -383,5 +411,7 @@ void i8254_visit(struct i8254 *c, struct snap *s)
 	for (unsigned i = 0; i < I8254_CHANNELS; i++)
 		chan_visit(&c->ch[i], s, i);
 	snap_u8(s, "port61", &c->port61);
+	snap_u32_below(s, "owed", &c->owed, OWED_SECONDS * I8254_HZ);
+	snap_u64(s, "edge", &c->edge);
 	snap_timer(s, "timer", &c->timer);
 }

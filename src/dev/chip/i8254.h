@@ -35,7 +35,9 @@ struct i8254 {
 	struct irq_line irq0;
 	struct i8254_chan ch[I8254_CHANNELS];
 	uint8_t port61;	    /* bits 0 to 3 as written */
-	struct timer timer; /* next rising edge of OUT 0 */
+	uint64_t edge;	    /* tick of the next rising edge of OUT 0 */
+	uint32_t owed;	    /* edges that the host slept through */
+	struct timer timer; /* next interrupt */
 };
 
 void i8254_init(struct i8254 *c, struct loop *l, struct lock *held, const struct irq_line *irq0);

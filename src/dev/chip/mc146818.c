@@ -1,7 +1,10 @@
 /*
  * MC146818 clock with CMOS RAM (MC146818A data sheet; century byte and memory size cells as PC firmware uses them). The
- * time of day is one number that runs on the VM clock; the guest's cells are written from it when they are read, and
- * read back when the guest lets the clock run again. Left out: daylight saving, square wave output.
+ * time of day is one number that runs on the host's clock, also while the machine is paused: a real clock has a
+ * battery. The guest's cells are written from it when they are read, and read back when the guest lets the clock run
+ * again. Interrupts come on the VM clock. Guests count periodic ones, so those that came too early for the guest or
+ * that the host slept through are owed and come later at twice the rate, ten seconds' worth at most. An alarm that fell
+ * into a pause comes after it. Left out: daylight saving, square wave output.
  */
 #include "dev/chip/mc146818.h"
 
@@ -34,6 +37,7 @@ enum { PM = 0x80, ALARM_ANY = 0xc0 };
 
 #define NS 1000000000ull
 #define MAX_TIME (1ll << 40)
+enum { OWED_MIN_NS = 250000, OWED_SECONDS = 10, DAY = 86400 };
 enum { UIP_NS = 244000 }; /* the update in progress bit comes this long before the second turns */
 
 /* ------ cells and numbers ------ */
@@ -78,12 +82,18 @@ static bool halted(const struct mc146818 *r)
 
 static int64_t time_at(const struct mc146818 *r, uint64_t now)
 {
-	return halted(r) ? r->base : r->base + (int64_t)((now - r->base_ns) / NS);
+	return halted(r) ? r->base : r->base + ((int64_t)now - r->base_ns) / (int64_t)NS;
 }
 
 int64_t mc146818_time(struct mc146818 *r)
 {
-	return time_at(r, clk_now(r->loop, CLK_VM));
+	return time_at(r, clk_now(r->loop, CLK_HOST));
+}
+
+/* How far the running second has come. */
+static uint64_t in_second(const struct mc146818 *r, uint64_t now)
+{
+	return (uint64_t)((int64_t)now - r->base_ns) % NS;
 }
 
 static void cells_from_time(struct mc146818 *r, int64_t when)
@@ -162,59 +172,119 @@ static uint64_t periodic_at(const struct mc146818 *r, uint64_t n)
 	return r->periodic_ns + (uint64_t)(((unsigned __int128)n * NS << (rate - 1)) / 32768);
 }
 
+static bool periodic_on(const struct mc146818 *r)
+{
+	return periodic_period_ns(r) && (r->cell[REG_B] & B_PIE);
+}
+
+static void periodic_arm(struct mc146818 *r, uint64_t now)
+{
+	uint64_t due = periodic_at(r, r->tick + 1), half = periodic_period_ns(r) / 2, soon;
+
+	soon = now + (half > OWED_MIN_NS ? half : OWED_MIN_NS);
+	timer_arm(&r->periodic, r->owed && !(r->cell[REG_C] & C_PF) && soon < due ? soon : due);
+}
+
 static void periodic_restart(struct mc146818 *r)
 {
 	r->tick = 0;
+	r->owed = 0;
 	r->periodic_ns = clk_now(r->loop, CLK_VM);
-	if (periodic_period_ns(r) && (r->cell[REG_B] & B_PIE))
-		timer_arm(&r->periodic, periodic_at(r, 1));
+	if (periodic_on(r))
+		periodic_arm(r, r->periodic_ns);
 	else
 		timer_stop(&r->periodic);
+}
+
+/* Ticks since the last look; r->tick is moved there. */
+static uint64_t ticks_passed(struct mc146818 *r, uint64_t now)
+{
+	uint64_t period = periodic_period_ns(r), old = r->tick;
+
+	if (!period || periodic_at(r, old + 1) > now)
+		return 0;
+	r->tick = (now - r->periodic_ns) / period;
+	while (periodic_at(r, r->tick + 1) <= now) /* the period was rounded down */
+		r->tick++;
+	while (periodic_at(r, r->tick) > now)
+		r->tick--;
+	return r->tick - old;
 }
 
 static void periodic_fire(struct timer *t)
 {
 	struct mc146818 *r = container_of(t, struct mc146818, periodic);
-	uint64_t period = periodic_period_ns(r), now = clk_now(r->loop, CLK_VM);
+	uint64_t now = clk_now(r->loop, CLK_VM), n, most;
 
-	if (!period)
+	if (!periodic_on(r))
 		return;
-	r->cell[REG_C] |= C_PF;
-	line_update(r);
-	r->tick++;
-	if (periodic_at(r, r->tick + 1) <= now) /* the host slept: leave out what was missed, keep the phase */
-		r->tick = (now - r->periodic_ns) / period;
-	while (periodic_at(r, r->tick + 1) <= now)
-		r->tick++;
-	timer_arm(&r->periodic, periodic_at(r, r->tick + 1));
+	n = ticks_passed(r, now) + r->owed;
+	if (n && !(r->cell[REG_C] & C_PF)) { /* else the guest has not seen the last one */
+		r->cell[REG_C] |= C_PF;
+		line_update(r);
+		n--;
+	}
+	most = OWED_SECONDS * NS / periodic_period_ns(r);
+	r->owed = (uint32_t)(n < most ? n : most);
+	periodic_arm(r, now);
 }
 
 /* The timer at the turn of the second runs only while an interrupt may come of it. */
 static void second_restart(struct mc146818 *r)
 {
-	uint64_t now = clk_now(r->loop, CLK_VM);
+	uint64_t rest = NS - in_second(r, clk_now(r->loop, CLK_HOST));
 
 	if (halted(r) || !(r->cell[REG_B] & (B_AIE | B_UIE)))
 		timer_stop(&r->second);
 	else
-		timer_arm(&r->second, r->base_ns + ((now - r->base_ns) / NS + 1) * NS);
+		timer_arm(&r->second, clk_now(r->loop, CLK_VM) + rest);
 }
 
-static bool alarm_cell(const struct mc146818 *r, unsigned alarm, unsigned now)
+static bool alarm_cell(const struct mc146818 *r, unsigned alarm, uint8_t now)
 {
-	return (r->cell[alarm] & ALARM_ANY) == ALARM_ANY || r->cell[alarm] == r->cell[now];
+	return (r->cell[alarm] & ALARM_ANY) == ALARM_ANY || r->cell[alarm] == now;
+}
+
+static bool alarm_at(const struct mc146818 *r, int64_t when)
+{
+	unsigned t = (unsigned)((when % DAY + DAY) % DAY);
+
+	return alarm_cell(r, SEC_ALARM, encode(r, t % 60)) && alarm_cell(r, MIN_ALARM, encode(r, t / 60 % 60)) &&
+	       alarm_cell(r, HOUR_ALARM, encode_hour(r, t / 3600));
+}
+
+/* What the seconds since the last look have brought. Each alarm comes round once a day. */
+static void seconds_look(struct mc146818 *r)
+{
+	int64_t now = mc146818_time(r), t = r->seen;
+
+	r->seen = now;
+	if (halted(r) || now <= t)
+		return;
+	r->cell[REG_C] |= C_UF;
+	if (now - t > DAY)
+		t = now - DAY;
+	while (t < now && !(r->cell[REG_C] & C_AF))
+		if (alarm_at(r, ++t))
+			r->cell[REG_C] |= C_AF;
 }
 
 static void second_fire(struct timer *t)
 {
 	struct mc146818 *r = container_of(t, struct mc146818, second);
 
-	cells_from_time(r, mc146818_time(r));
-	r->cell[REG_C] |= C_UF;
-	if (alarm_cell(r, SEC_ALARM, SEC) && alarm_cell(r, MIN_ALARM, MIN) && alarm_cell(r, HOUR_ALARM, HOUR))
-		r->cell[REG_C] |= C_AF;
+	seconds_look(r);
 	line_update(r);
 	second_restart(r);
+}
+
+/* Flags are raised whether or not they interrupt; without a timer that does it, when somebody looks. */
+static void flags_look(struct mc146818 *r)
+{
+	seconds_look(r);
+	if (!periodic_on(r) && ticks_passed(r, clk_now(r->loop, CLK_VM)))
+		r->cell[REG_C] |= C_PF;
+	line_update(r);
 }
 
 /* ------ registers ------ */
@@ -222,20 +292,22 @@ static void second_fire(struct timer *t)
 /* Stops or starts the clock around a change of what halts it. */
 static void clock_hold(struct mc146818 *r)
 {
-	uint64_t now = clk_now(r->loop, CLK_VM);
+	uint64_t now = clk_now(r->loop, CLK_HOST);
 
+	seconds_look(r);
 	r->base = time_at(r, now);
 	if (!halted(r)) {
 		cells_from_time(r, r->base);
-		r->base_ns += (now - r->base_ns) / NS * NS; /* the fraction of the second goes on */
+		r->base_ns = (int64_t)(now - in_second(r, now)); /* the fraction of the second goes on */
 	}
 }
 
 static void clock_release(struct mc146818 *r, bool was_halted)
 {
+	r->seen = r->base;
 	if (halted(r) || !was_halted)
 		return;
-	r->base_ns = clk_now(r->loop, CLK_VM);
+	r->base_ns = (int64_t)clk_now(r->loop, CLK_HOST);
 }
 
 static bool is_time_cell(unsigned n)
@@ -314,9 +386,9 @@ void mc146818_put(struct mc146818 *r, unsigned n, uint8_t val)
 
 static uint8_t a_read(struct mc146818 *r)
 {
-	uint64_t in_second = (clk_now(r->loop, CLK_VM) - r->base_ns) % NS;
+	uint64_t at = in_second(r, clk_now(r->loop, CLK_HOST));
 
-	return r->cell[REG_A] | (!halted(r) && in_second >= NS - UIP_NS ? A_UIP : 0);
+	return r->cell[REG_A] | (!halted(r) && at >= NS - UIP_NS ? A_UIP : 0);
 }
 
 uint8_t mc146818_get(struct mc146818 *r, unsigned n)
@@ -328,10 +400,14 @@ uint8_t mc146818_get(struct mc146818 *r, unsigned n)
 		return a_read(r);
 	if (is_time_cell(n) && !halted(r))
 		cells_from_time(r, mc146818_time(r));
+	if (n == REG_C)
+		flags_look(r);
 	val = r->cell[n];
 	if (n == REG_C) {
 		r->cell[REG_C] = 0;
 		line_update(r);
+		if (r->owed && (val & C_PF) && periodic_on(r))
+			periodic_arm(r, clk_now(r->loop, CLK_VM));
 	}
 	return val;
 }
@@ -365,8 +441,8 @@ void mc146818_init(struct mc146818 *r, struct loop *l, struct lock *held, const 
 
 void mc146818_set_time(struct mc146818 *r, int64_t t)
 {
-	r->base = t;
-	r->base_ns = clk_now(r->loop, CLK_VM);
+	r->base = r->seen = t;
+	r->base_ns = (int64_t)clk_now(r->loop, CLK_HOST);
 	r->stopped = false;
 	cells_from_time(r, t);
 	second_restart(r);
@@ -410,22 +486,44 @@ void mc146818_reset(struct mc146818 *r)
 	line_update(r);
 }
 
+/* The host's clock may be another one after a load: saved is what it says, and by how much of a second it is past it.
+ */
+static void clock_visit(struct mc146818 *r, struct snap *s)
+{
+	uint64_t host = clk_now(r->loop, CLK_HOST), wall = clk_now(r->loop, CLK_WALL), then = wall;
+	uint64_t base = (uint64_t)time_at(r, host), part = in_second(r, host);
+
+	snap_u64(s, "time", &base);
+	snap_u64(s, "fraction", &part);
+	snap_u64(s, "wall", &then);
+	if (!snap_loading(s))
+		return;
+	r->base = (int64_t)base;
+	r->base_ns = (int64_t)(host - part % NS);
+	if (r->base > MAX_TIME || r->base < -MAX_TIME)
+		snap_fail(s, "rtc: time %lld is out of range", (long long)r->base);
+	else if (!halted(r) && wall > then) /* it ran on meanwhile */
+		r->base += (int64_t)((wall - then) / NS);
+}
+
 void mc146818_visit(struct mc146818 *r, struct snap *s)
 {
-	uint64_t base = (uint64_t)r->base;
+	uint64_t seen;
 
 	snap_u8_below(s, "index", &r->index, MC146818_CELLS);
 	snap_bytes(s, "cell", r->cell, sizeof(r->cell));
-	snap_u64(s, "base", &base);
-	snap_u64(s, "base_ns", &r->base_ns);
 	snap_bool(s, "stopped", &r->stopped);
+	clock_visit(r, s);
+	seen = (uint64_t)r->seen;
+	snap_u64(s, "seen", &seen);
+	r->seen = (int64_t)seen;
+	if (r->seen > MAX_TIME || r->seen < -MAX_TIME)
+		snap_fail(s, "rtc: second %lld is out of range", (long long)r->seen);
 	snap_u64(s, "tick", &r->tick);
+	snap_u32(s, "owed", &r->owed);
 	snap_u64(s, "periodic_ns", &r->periodic_ns);
 	snap_timer(s, "periodic", &r->periodic);
 	snap_timer(s, "second", &r->second);
-	r->base = (int64_t)base;
-	if (r->base > MAX_TIME || r->base < -MAX_TIME)
-		snap_fail(s, "rtc: time %lld is out of range", (long long)r->base);
 }
 
 void mc146818_restored(struct mc146818 *r)
@@ -433,8 +531,6 @@ void mc146818_restored(struct mc146818 *r)
 	uint64_t now = clk_now(r->loop, CLK_VM);
 
 	r->cell[REG_A] &= ~A_UIP;
-	if (r->base_ns > now)
-		r->base_ns = now;
 	if (r->periodic_ns > now || (periodic_period_ns(r) && periodic_at(r, r->tick) > now + NS))
 		periodic_restart(r);
 	line_update(r);

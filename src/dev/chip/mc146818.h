@@ -1,6 +1,7 @@
 /*
  * MC146818 real-time clock with 128 bytes of CMOS: time of day, alarm, update and periodic interrupts, century in 0x32.
- * The time starts from the host's clock and then runs on the VM clock. Calls run with `held` taken.
+ * The time starts from the host's clock and then runs with it, also while the machine is paused. Calls run with `held`
+ * taken.
  */
 #ifndef DEV_CHIP_MC146818_H
 #define DEV_CHIP_MC146818_H
@@ -18,10 +19,12 @@ struct mc146818 {
 	uint8_t index;
 	uint8_t cell[MC146818_CELLS]; /* time cells are brought up to date when they are read */
 	int64_t base;		      /* seconds since 1970, as the guest's cells say, at base_ns */
-	uint64_t base_ns;	      /* VM clock */
+	int64_t base_ns;	      /* CLK_HOST */
+	int64_t seen;		      /* the second up to which flags were raised */
 	bool stopped;		      /* SET, divider held, or an invalid time was written */
-	uint64_t tick;		      /* periodic interrupts seen, since periodic_ns */
+	uint64_t tick;		      /* periodic ticks so far, since periodic_ns (VM clock) */
 	uint64_t periodic_ns;
+	uint32_t owed; /* periodic interrupts that the guest has not had yet */
 	struct timer periodic, second;
 };
 
