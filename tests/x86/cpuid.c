@@ -41,7 +41,7 @@ static void nothing_that_is_not_emulated(void **state)
 	build(&o);
 	assert_int_equal(leaf(1, 0)->ecx & (BIT(2) | BIT(3) | BIT(5) | BIT(6) | BIT(15) | BIT(21)),
 			 0); /* DS MONITOR VMX SMX PDCM x2APIC */
-	assert_int_equal(leaf(1, 0)->edx & (BIT(1) | BIT(21) | BIT(22) | BIT(30)), 0); /* VME DS ACPI */
+	assert_int_equal(leaf(1, 0)->edx & (BIT(21) | BIT(22) | BIT(30)), 0); /* DS ACPI */
 	assert_int_equal(
 		leaf(7, 0)->ebx & (BIT(4) | BIT(11) | BIT(14) | BIT(16) | BIT(17) | BIT(25) | BIT(30) | BIT(31)), 0);
 	assert_int_equal(leaf(7, 0)->ecx & (BIT(3) | BIT(5) | BIT(7) | BIT(16)), 0);	/* PKU WAITPKG CET LA57 */
