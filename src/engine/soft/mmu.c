@@ -182,11 +182,21 @@ static void table_wrote(void *self, gpa_t at, unsigned size)
 	mmu_stored(self, at, size);
 }
 
-bool mmu_canonical(const struct cpu *c, uint64_t lin)
+static bool canonical(uint64_t lin, bool wide)
 {
-	unsigned up = c->cr4 & CR4_LA57 ? 7 : 16;
+	unsigned up = wide ? 7 : 16;
 
 	return (uint64_t)((int64_t)(lin << up) >> up) == lin;
+}
+
+bool mmu_canonical(const struct cpu *c, uint64_t lin)
+{
+	return canonical(lin, c->cr4 & CR4_LA57);
+}
+
+bool mmu_canonical_base(const struct cpu *c, uint64_t lin)
+{
+	return canonical(lin, vcpu_of((struct cpu *)c)->feat.cr4 & CR4_LA57);
 }
 
 static void translate(struct cpu *c, enum tlb_kind k, uint64_t lin, unsigned access, struct page_walk *w)

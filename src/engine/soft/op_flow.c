@@ -7,6 +7,7 @@
  */
 #include "engine/soft/exec_table.h"
 #include "engine/soft/opnd.h"
+#include "engine/soft/soft_int.h"
 #include "engine/soft/sys.h"
 
 /* ------ targets ------ */
@@ -19,7 +20,7 @@ static unsigned branch_size(const struct cpu *c, const struct insn *i)
 static void target_check(struct cpu *c, uint64_t to)
 {
 	if (c->mode & MODE_64) {
-		if (UNLIKELY((uint64_t)((int64_t)(to << 16) >> 16) != to))
+		if (UNLIKELY((uint64_t)((int64_t)(to << 16) >> 16) != to) && !mmu_canonical(c, to))
 			cpu_gp0(c);
 	} else if (UNLIKELY(to > c->seg[SEG_CS].limit)) {
 		cpu_gp0(c);

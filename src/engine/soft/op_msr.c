@@ -97,7 +97,7 @@ static bool value_ok(const struct cpu *c, uint32_t index, uint64_t v)
 	case MSR_FS_BASE:
 	case MSR_GS_BASE:
 	case MSR_KERNEL_GS_BASE:
-		return mmu_canonical(c, v);
+		return mmu_canonical_base(c, v);
 	case MSR_FMASK:
 		return !(v >> 32);
 	case MSR_SPEC_CTRL:
@@ -455,7 +455,7 @@ static void base_write(struct cpu *c, const struct insn *i, unsigned seg)
 	uint64_t v = size_trunc(c->r[i->rm], i->opsize);
 
 	base_check(c);
-	if (!mmu_canonical(c, v))
+	if (!mmu_canonical_base(c, v))
 		cpu_gp0(c);
 	c->seg[seg].base = v;
 	c->r[seg == SEG_FS ? SLOT_FSBASE : SLOT_GSBASE] = v;

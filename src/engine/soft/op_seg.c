@@ -89,7 +89,7 @@ static void table_load(struct cpu *c, const struct insn *i, struct x86_table *t)
 	lin = insn_lin(c, i, size + 2, false);
 	limit = ld16(c, lin);
 	base = ld_size(c, lin + 2, size);
-	if (size == 8 && !mmu_canonical(c, base))
+	if (size == 8 && !mmu_canonical_base(c, base))
 		cpu_gp0(c);
 	if (size == 4 && i->opsize == 2)
 		base &= 0xffffff;
@@ -173,7 +173,7 @@ static void system_seg(struct cpu *c, uint16_t sel, uint32_t types, struct x86_s
 		cpu_raise_err(c, EXC_NP, sel & 0xfffc);
 	seg_unpack(s, sel, lo, *hi);
 	s->base |= desc_base_high(c, sel);
-	if (!mmu_canonical(c, s->base) && (c->efer & EFER_LMA))
+	if (!mmu_canonical_base(c, s->base) && (c->efer & EFER_LMA))
 		cpu_raise_err(c, EXC_GP, sel & 0xfffc);
 }
 

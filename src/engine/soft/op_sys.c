@@ -424,7 +424,7 @@ void op_invpcid(struct cpu *c, const struct insn *i)
 	pcid = ld64(c, lin);
 	at = ld64(c, lin + 8);
 	if (type > 3 || pcid >> 12 || (type < 2 && pcid && !(c->cr4 & CR4_PCIDE)) ||
-	    (type == 0 && !mmu_canonical(c, at)))
+	    (type == 0 && !mmu_canonical_base(c, at)))
 		cpu_gp0(c);
 	c->leave = true;
 	/* The TLB holds the current PCID only. */
