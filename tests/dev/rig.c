@@ -12,6 +12,8 @@ enum { CFG_PORT = 0xcf8, MSIX_ENABLE = 0x8000, MSI_ENABLE = 1 };
 #define ECAM 0xe0000000ull
 #define MSI_ADDR 0xfee00000ull
 
+bool rig_doorbells;
+
 static NORETURN void die(const char *what, const struct err *e)
 {
 	fprintf(stderr, "rig: %s: %s\n", what, e->msg);
@@ -132,6 +134,7 @@ static struct rig *bare(void)
 				   .request = request_take,
 				   .event = event_take,
 				   .host = r,
+				   .doorbells = rig_doorbells,
 				   .conf = r->conf };
 	r->env.mem = aspace_new("memory", 1ull << 52, false);
 	r->env.io = aspace_new("ports", 0x10000, true);

@@ -38,6 +38,8 @@ struct rig {
 	bool intx; /* MSI and MSI-X are left off, over swaps too */
 };
 
+extern bool rig_doorbells; /* what env->doorbells of machines made from now on says */
+
 /* The device of "-s 4,SPEC" alone on bus 0, decoding and bus mastering on; its MSI-X vectors (or else MSI) are enabled,
  * and vector n sends data n. */
 struct rig *rig_new(const char *spec);
