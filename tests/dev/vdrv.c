@@ -117,7 +117,7 @@ static void queue_rings(struct drv *d, struct drvq *q)
 		q->table[i] = 0;
 }
 
-static void queue_setup(struct drv *d, unsigned i, unsigned size)
+void drv_queue(struct drv *d, unsigned i, unsigned size)
 {
 	struct drvq *q = &d->q[i];
 	unsigned max;
@@ -143,6 +143,14 @@ static void queue_setup(struct drv *d, unsigned i, unsigned size)
 	wr(d, 0x1C, 2, 1);
 }
 
+void drv_queue_reset(struct drv *d, unsigned i)
+{
+	wr(d, 0x16, 2, i);
+	wr(d, 0x3A, 2, 1);
+	assert_int_equal(rd(d, 0x3A, 2), 0);
+	assert_int_equal(rd(d, 0x1C, 2), 0);
+}
+
 bool drv_start(struct drv *d, unsigned flags, uint64_t want, unsigned queues, unsigned size)
 {
 	d->flags = flags;
@@ -151,6 +159,7 @@ bool drv_start(struct drv *d, unsigned flags, uint64_t want, unsigned queues, un
 	drv_set_status(d, VIRTIO_ACKNOWLEDGE);
 	drv_set_status(d, VIRTIO_ACKNOWLEDGE | VIRTIO_DRIVER);
 	want |= flags & DRV_LEGACY ? 0 : VIRTIO_F_VERSION_1;
+	want |= flags & DRV_RESETS ? VIRTIO_F_RING_RESET : 0;
 	want |= flags & DRV_PACKED ? VIRTIO_F_RING_PACKED : 0;
 	want |= flags & DRV_EVENT ? VIRTIO_F_EVENT_IDX : 0;
 	want |= flags & DRV_INDIRECT ? VIRTIO_F_INDIRECT : 0;
@@ -169,7 +178,7 @@ bool drv_start(struct drv *d, unsigned flags, uint64_t want, unsigned queues, un
 	if (flags & DRV_MSIX)
 		wr(d, legacy(d) ? 20 : 0x10, 2, 0);
 	for (unsigned i = 0; i < queues; i++)
-		queue_setup(d, i, size);
+		drv_queue(d, i, size);
 	drv_set_status(d, legacy(d) ? 7 : 15);
 	return true;
 }

@@ -14,6 +14,7 @@ enum {
 	DRV_EVENT = 4,
 	DRV_INDIRECT = 8,
 	DRV_MSIX = 16,
+	DRV_RESETS = 32, /* VIRTIO_F_RING_RESET */
 	DRV_QUEUES = 36,
 	DRV_TABLES = 64
 };
@@ -47,6 +48,9 @@ void *drv_ram(struct drv *d, gpa_t at);
 /* Reset, negotiation (device features & want, and the ring features of flags), queues of `size` (0: the device's),
  * DRIVER_OK. DRV_MSIX must say what the rig did. */
 bool drv_start(struct drv *d, unsigned flags, uint64_t want, unsigned queues, unsigned size);
+/* One queue: back to its defaults (VIRTIO_F_RING_RESET); new rings, enabled. */
+void drv_queue_reset(struct drv *d, unsigned i);
+void drv_queue(struct drv *d, unsigned i, unsigned size);
 uint8_t drv_status(struct drv *d);
 void drv_set_status(struct drv *d, uint8_t status);
 uint64_t drv_features(struct drv *d);

@@ -97,7 +97,7 @@ static bool refused(const char *more_key, const char *text)
 }
 
 /* Adds a request; data in `parts` pieces. */
-static int io_add(const struct io *io, uint32_t type, uint64_t sector, uint32_t bytes, unsigned parts)
+static int io_add_to(unsigned q, const struct io *io, uint32_t type, uint64_t sector, uint32_t bytes, unsigned parts)
 {
 	struct buf out[40], in[40];
 	unsigned no = 0, ni = 0;
@@ -120,7 +120,12 @@ static int io_add(const struct io *io, uint32_t type, uint64_t sector, uint32_t 
 			in[ni++] = b;
 	}
 	in[ni++] = (struct buf){ io->status, 1 };
-	return drv_add(d, 0, out, no, in, ni);
+	return drv_add(d, q, out, no, in, ni);
+}
+
+static int io_add(const struct io *io, uint32_t type, uint64_t sector, uint32_t bytes, unsigned parts)
+{
+	return io_add_to(0, io, type, sector, bytes, parts);
 }
 
 static uint8_t io_do(const struct io *io, uint32_t type, uint64_t sector, uint32_t bytes, unsigned parts)
@@ -408,6 +413,55 @@ static void reset_with_requests_in_flight(void **state)
 	rig_free(r);
 }
 
+/* A queue is reset with requests in flight: it forgets them, the other queue does not notice, and it works again with
+ * another size. */
+static void queue_reset(unsigned flags, unsigned size)
+{
+	struct rig *r = start(",queues=2", true);
+	struct io io[2] = { io_new(65536), io_new(4096) };
+	uint32_t len;
+
+	assert_true(drv_start(d, flags | DRV_MSIX | DRV_RESETS, ALL_BLK | BIT64(12), 2, 0));
+	assert_true(d->features & VIRTIO_F_RING_RESET);
+	for (unsigned i = 0; i < 20; i++) {
+		for (unsigned k = 0; k < 10; k++)
+			if (io_add(&io[0], 0, k, 32768, 2) < 0)
+				break; /* a small ring is full */
+		assert_true(io_add_to(1, &io[1], 0, i, 4096, 1) >= 0);
+		drv_kick(d, 0);
+		drv_kick(d, 1);
+		drv_queue_reset(d, 0);
+		assert_int_equal(rig_read(r, 2, 0x18, 2), 128);
+		assert_int_equal(rig_read(r, 2, 0x1A, 2), 0xFFFF);
+		assert_int_equal(rig_read32(r, 2, 0x20), 0);
+		memset(drv_ram(d, io[0].data), 0x5A, 65536);
+		assert_true(drv_used(d, 1, &len, 3000) >= 0);
+		assert_true(pattern(drv_ram(d, io[1].data), i, 8));
+		rig_write(r, 2, 0x3000, 2, 0); /* a kick of a queue that is off */
+		rig_turn(r, 0);
+		assert_int_equal(*(uint8_t *)drv_ram(d, io[0].data + 32767), 0x5A);
+		drv_queue(d, 0, size);
+		assert_int_equal(io_do(&io[0], 0, i, 4096, 1), 0);
+		assert_true(pattern(drv_ram(d, io[0].data), i, 8));
+	}
+	assert_int_equal(drv_status(d), 15);
+	rig_free(r);
+}
+
+static void queues_reset(void **state)
+{
+	struct rig *r;
+
+	queue_reset(0, 16);
+	queue_reset(DRV_EVENT, 64);
+	queue_reset(DRV_PACKED | DRV_EVENT, 11);
+	r = start("", true); /* nothing happens where it was not negotiated */
+	assert_true(drv_start(d, DRV_MSIX, ALL_BLK, 1, 0));
+	rig_write(r, 2, 0x3A, 2, 1);
+	assert_int_equal(rig_read(r, 2, 0x1C, 2), 1);
+	rig_free(r);
+}
+
 static unsigned lines_high(struct rig *r)
 {
 	unsigned n = 0;
@@ -480,6 +534,7 @@ int main(void)
 		T(saved_and_loaded),
 		T(paused_and_resumed),
 		T(reset_with_requests_in_flight),
+		T(queues_reset),
 		T(interrupts_by_line),
 		T(locks_and_texts),
 		T(window_in_config_space),

@@ -125,7 +125,7 @@ static void scribble_register(void)
 	unsigned off = below(limit - 8);
 
 	if (bar == 2 && below(2))
-		off = below(0x40);
+		off = below(8) ? below(0x40) : 0x3A;
 	if (below(3))
 		off &= ~(size - 1);
 	if (below(3))
@@ -181,7 +181,8 @@ static void episode(unsigned queues, uint64_t features)
 	static const unsigned sizes[] = { 0, 4, 16 };
 	unsigned flags = below(2) ? DRV_MSIX : 0;
 
-	flags |= (below(2) ? DRV_PACKED : 0) | (below(2) ? DRV_EVENT : 0) | (below(4) ? DRV_INDIRECT : 0);
+	flags |= (below(2) ? DRV_RESETS : 0) | (below(2) ? DRV_PACKED : 0) | (below(2) ? DRV_EVENT : 0) |
+		 (below(4) ? DRV_INDIRECT : 0);
 	if (!below(4))
 		flags = DRV_LEGACY | (flags & ~(unsigned)DRV_PACKED);
 	rig_cfg_write(d->r, 4, 2, 7);

@@ -76,7 +76,7 @@ struct vblk {
 	uint32_t queues;
 	struct blk *blk;
 	struct vblk_req *reqs, *idle;
-	unsigned nreqs, epoch;
+	unsigned nreqs, epoch[QUEUES_MAX]; /* of the requests that a driver still waits for */
 	bool starved;
 	struct timer hold; /* armed: an interrupt is held back */
 	unsigned held, probe;
@@ -92,7 +92,7 @@ static void req_end(struct vblk_req *r, enum status status)
 {
 	struct vblk *b = r->owner;
 
-	if (r->epoch == b->epoch) {
+	if (r->epoch == b->epoch[r->q->index]) {
 		((uint8_t *)r->tail->iov_base)[r->tail->iov_len++] = status;
 		virtq_push(r->q, &r->rq, (uint32_t)r->rq.in_len);
 		if (status)
@@ -288,7 +288,7 @@ static bool begin(struct vblk *b, struct vblk_req *r, struct virtq *q)
 	}
 	virtq_out_get(&r->rq, 0, h, sizeof(h));
 	r->q = q;
-	r->epoch = b->epoch;
+	r->epoch = b->epoch[q->index];
 	r->type = ld_le32(h) & ~BIT(31); /* the barrier bit of old drivers */
 	r->tail = &r->rq.iov[r->rq.nout + r->rq.nin - 1];
 	r->tail->iov_len--;
@@ -331,22 +331,38 @@ static void vblk_kick(struct virtio_dev *v, unsigned queue)
 
 /* ------ life ------ */
 
-static void vblk_stop(struct virtio_dev *v)
+/* True: the store hangs. Its requests are to be disowned: when they end nothing is told to a driver that forgot them.
+ */
+static bool hangs(struct vblk *b)
+{
+	if (!b->blk || blk_drain(b->blk, DRAIN_MS) == 0)
+		return false;
+	log_warn("%s: requests still run after %d seconds", b->v.pci.dev.name, DRAIN_MS / 1000);
+	return true;
+}
+
+static void vblk_queue_reset(struct virtio_dev *v, unsigned queue)
 {
 	struct vblk *b = (struct vblk *)v;
 
-	if (b->blk && blk_drain(b->blk, DRAIN_MS) < 0) {
-		/* The store hangs. Its requests are disowned: when they end nothing is told to a driver that forgot
-		 * them. */
-		log_warn("%s: requests still run after %d seconds", v->pci.dev.name, DRAIN_MS / 1000);
-		b->epoch++;
-	}
+	b->epoch[queue] += hangs(b);
+}
+
+static void vblk_stop(struct virtio_dev *v)
+{
+	struct vblk *b = (struct vblk *)v;
+	bool disown = hangs(b);
+
+	for (unsigned i = 0; i < b->queues; i++)
+		b->epoch[i] += disown;
 	timer_stop(&b->hold);
 	b->held = 0;
 	b->starved = b->deep = false;
 }
 
-static const struct virtio_class blk_virtio = { .id = VIRTIO_ID_BLK, .kick = vblk_kick, .reset = vblk_stop };
+static const struct virtio_class blk_virtio = {
+	.id = VIRTIO_ID_BLK, .kick = vblk_kick, .reset = vblk_stop, .queue_reset = vblk_queue_reset
+};
 
 static void vblk_resized(void *self)
 {

@@ -293,6 +293,12 @@ static void vcon_stop(struct virtio_dev *v)
 	}
 }
 
+static void vcon_queue_reset(struct virtio_dev *v, unsigned queue)
+{
+	if (queue & 1 && queue != CTRL_TX)
+		((struct vcon *)v)->port[port_of(queue)].tx_done = 0;
+}
+
 /* Emergency write: a byte for port 0, without any queue. */
 static void vcon_config_write(struct virtio_dev *v, unsigned off, unsigned size, uint32_t val)
 {
@@ -307,6 +313,7 @@ static const struct virtio_class con_virtio = { .id = VIRTIO_ID_CONSOLE,
 						.kick = vcon_kick,
 						.ready = vcon_ready,
 						.reset = vcon_stop,
+						.queue_reset = vcon_queue_reset,
 						.config_write = vcon_config_write };
 
 /* -s N,virtio-console,NAME=PATH[,NAME=PATH...] */

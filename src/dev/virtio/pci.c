@@ -36,7 +36,9 @@ enum common {
 	Q_DESC = 0x20,
 	Q_DRIVER = 0x28,
 	Q_DEVICE = 0x30,
-	COMMON_SIZE = 0x38,
+	Q_NOTIFY_DATA = 0x38,
+	Q_RESET = 0x3A,
+	COMMON_SIZE = 0x3C,
 };
 
 /* bhyve.md 4.2 */
@@ -116,6 +118,7 @@ static uint64_t queue_read(struct virtio_dev *v, unsigned off)
 	case Q_ENABLE:
 		return q->enabled;
 	case Q_NOTIFY_OFF:
+	case Q_NOTIFY_DATA:
 		return q->index;
 	case Q_DESC:
 		return (uint32_t)q->desc;
@@ -174,6 +177,8 @@ static void queue_write(struct virtio_dev *v, unsigned off, uint32_t val)
 		return;
 	if (off == Q_VECTOR)
 		q->vector = vector_checked(v, val);
+	if (off == Q_RESET && val == 1 && virtio_has(v, VIRTIO_F_RING_RESET))
+		virtio_queue_reset(q); /* over before this write is: Q_RESET always reads 0 */
 	if (q->enabled)
 		return;
 	switch (off) {
@@ -243,7 +248,7 @@ static unsigned common_width(unsigned off)
 		return 0;
 	if (off == STATUS || off == CONFIG_GEN)
 		return 1;
-	if (off >= CONFIG_VECTOR && off < Q_DESC)
+	if ((off >= CONFIG_VECTOR && off < Q_DESC) || off >= Q_NOTIFY_DATA)
 		return off & 1 ? 0 : 2;
 	return off & 3 ? 0 : 4;
 }

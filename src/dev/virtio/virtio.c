@@ -1,6 +1,6 @@
 /*
  * Virtio devices apart from their transport (Virtio 1.2, 2 and 3): features, status, reset, queues, configuration
- * space. Left out: shared memory regions, ACCESS_PLATFORM, IN_ORDER, queue reset, administration queues.
+ * space. Left out: shared memory regions, ACCESS_PLATFORM, IN_ORDER, NOTIFICATION_DATA.
  *
  *   0 -> ACKNOWLEDGE -> DRIVER -> FEATURES_OK (modern) -> DRIVER_OK -> [ NEEDS_RESET ] -> 0
  */
@@ -131,19 +131,21 @@ void virtio_set_status(struct virtio_dev *v, uint8_t status, bool legacy)
 		v->cls->ready(v);
 }
 
+static void queue_default(struct virtq *q)
+{
+	virtq_stop(q);
+	virtio_bell_follow(q);
+	q->size = q->max;
+	q->vector = VIRTQ_NO_VECTOR;
+	q->desc = q->avail = q->used = 0;
+}
+
 void virtio_device_reset(struct virtio_dev *v)
 {
 	v->cls->reset(v); /* first: requests in flight end while the rings still stand */
 	v->again_queues = 0;
-	for (unsigned i = 0; i < v->queues; i++) {
-		struct virtq *q = &v->q[i];
-
-		virtq_stop(q);
-		virtio_bell_follow(q);
-		q->size = q->max;
-		q->vector = VIRTQ_NO_VECTOR;
-		q->desc = q->avail = q->used = 0;
-	}
+	for (unsigned i = 0; i < v->queues; i++)
+		queue_default(&v->q[i]);
 	v->accepted = 0;
 	v->status = v->isr = 0;
 	v->config_vector = VIRTQ_NO_VECTOR;
@@ -170,6 +172,16 @@ void virtio_queue_enable(struct virtq *q)
 	}
 	q->enabled = virtq_start(q);
 	virtio_bell_follow(q);
+}
+
+void virtio_queue_reset(struct virtq *q)
+{
+	struct virtio_dev *v = q->dev;
+
+	if (v->cls->queue_reset)
+		v->cls->queue_reset(v, q->index);
+	v->again_queues &= ~BIT64(q->index);
+	queue_default(q);
 }
 
 /* ------ configuration space ------ */
@@ -199,7 +211,7 @@ int virtio_realize(struct virtio_dev *v, const struct virtio_class *cls, unsigne
 	v->cls = cls;
 	v->queues = queues;
 	v->offered = offered | VIRTIO_F_NOTIFY_ON_EMPTY | VIRTIO_F_INDIRECT | VIRTIO_F_EVENT_IDX | VIRTIO_F_VERSION_1 |
-		     VIRTIO_F_RING_PACKED;
+		     VIRTIO_F_RING_PACKED | VIRTIO_F_RING_RESET;
 	v->q = xcalloc(queues, sizeof(*v->q));
 	for (unsigned i = 0; i < queues; i++)
 		v->q[i] = (struct virtq){

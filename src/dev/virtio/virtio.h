@@ -19,6 +19,7 @@ enum virtio_id { VIRTIO_ID_NET = 1, VIRTIO_ID_BLK = 2, VIRTIO_ID_CONSOLE = 3, VI
 #define VIRTIO_F_EVENT_IDX BIT64(29)
 #define VIRTIO_F_VERSION_1 BIT64(32)
 #define VIRTIO_F_RING_PACKED BIT64(34)
+#define VIRTIO_F_RING_RESET BIT64(40)
 
 enum {
 	VIRTIO_ACKNOWLEDGE = 1,
@@ -42,6 +43,8 @@ struct virtio_class {
 	/* Back to the state after realize, as far as the device has its own. Nothing may touch guest memory once it
 	 * returns. */
 	void (*reset)(struct virtio_dev *v);
+	/* The same for one queue (2.6.1); may be NULL: between callbacks nothing of it is under way. */
+	void (*queue_reset)(struct virtio_dev *v, unsigned queue);
 	/* A write to the configuration space, which it lies in; may be NULL: ignored. */
 	void (*config_write)(struct virtio_dev *v, unsigned off, unsigned size, uint32_t val);
 };
@@ -106,6 +109,7 @@ void virtio_set_status(struct virtio_dev *v, uint8_t status, bool legacy);
 void virtio_device_reset(struct virtio_dev *v);
 void virtio_kick(struct virtio_dev *v, unsigned queue);
 void virtio_queue_enable(struct virtq *q);
+void virtio_queue_reset(struct virtq *q);
 uint32_t virtio_config_read(const struct virtio_dev *v, unsigned off, unsigned size);
 void virtio_config_write(struct virtio_dev *v, unsigned off, unsigned size, uint32_t val);
 
