@@ -18,7 +18,8 @@
 
 static int cpuid_give(struct vcpu *v, struct err *e)
 {
-	static struct cpuid_table t; /* large; one VM is built at a time */
+	static struct cpuid_table t, hw; /* large; one VM is built at a time */
+	const struct engine_ops *ops = v->vm->ops;
 	struct cpuid_opts o = {
 		.vcpu = v->id,
 		.ncpu = v->vm->ncpu,
@@ -31,9 +32,15 @@ static int cpuid_give(struct vcpu *v, struct err *e)
 	};
 	int r = conf_bool(v->vm->conf, "x86.x2apic", false, &o.x2apic, e);
 
+	if (ops->rates)
+		ops->rates(v->vm->evm, &o.tsc_khz, &o.apic_hz);
+	if (r == 0 && ops->cpu) {
+		r = ops->cpu(v->vm->evm, &hw, e);
+		o.hw = &hw;
+	}
 	if (r == 0)
 		r = cpuid_build(&t, &o, e);
-	return r == 0 ? v->vm->ops->cpuid(v->ev, &t, e) : r;
+	return r == 0 ? ops->cpuid(v->ev, &t, e) : r;
 }
 
 int vcpu_create(struct vcpu *v, struct err *e)

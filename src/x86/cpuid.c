@@ -23,7 +23,10 @@ enum feat_from {
 	HOST, /* as the host has it: the instruction runs on the host */
 	OURS, /* emulated: always there */
 	OPT,  /* set by an option, below */
+	HW,   /* only where the CPU itself runs the guest, and has it */
 };
+
+enum { LEAF_7_1 = 0x10007, LEAF_7_2 = 0x20007 }; /* leaf 7, subleaves */
 
 struct feat {
 	uint32_t leaf;
@@ -107,6 +110,54 @@ static const struct feat feats[] = {
 	{ 0x80000001, EDX, 27, OURS, "rdtscp" },
 	{ 0x80000001, EDX, 29, OURS, "lm" },
 	{ 0x80000007, EDX, 8, OURS, "invariant_tsc" },
+	/* Below: not emulated. */
+	{ 1, ECX, 5, HW, "vmx" },
+	{ 7, EBX, 16, HW, "avx512f" },
+	{ 7, EBX, 17, HW, "avx512dq" },
+	{ 7, EBX, 21, HW, "avx512ifma" },
+	{ 7, EBX, 28, HW, "avx512cd" },
+	{ 7, EBX, 30, HW, "avx512bw" },
+	{ 7, EBX, 31, HW, "avx512vl" },
+	{ 7, ECX, 1, HW, "avx512vbmi" },
+	{ 7, ECX, 3, HW, "pku" },
+	{ 7, ECX, 6, HW, "avx512_vbmi2" },
+	{ 7, ECX, 11, HW, "avx512_vnni" },
+	{ 7, ECX, 12, HW, "avx512_bitalg" },
+	{ 7, ECX, 14, HW, "avx512_vpopcntdq" },
+	{ 7, ECX, 25, HW, "cldemote" },
+	{ 7, ECX, 27, HW, "movdiri" },
+	{ 7, ECX, 28, HW, "movdir64b" },
+	{ 7, EDX, 8, HW, "avx512_vp2intersect" },
+	{ 7, EDX, 10, HW, "md_clear" },
+	{ 7, EDX, 14, HW, "serialize" },
+	{ 7, EDX, 23, HW, "avx512_fp16" },
+	{ 7, EDX, 27, HW, "stibp" },
+	{ 7, EDX, 28, HW, "flush_l1d" },
+	{ 7, EDX, 31, HW, "ssbd" },
+	{ LEAF_7_1, EAX, 4, HW, "avx_vnni" },
+	{ LEAF_7_1, EAX, 5, HW, "avx512_bf16" },
+	{ LEAF_7_1, EAX, 10, HW, "fzrm" },
+	{ LEAF_7_1, EAX, 11, HW, "fsrs" },
+	{ LEAF_7_1, EAX, 12, HW, "fsrc" },
+	{ 0x80000001, ECX, 2, HW, "svm" },
+	{ 0x80000001, ECX, 4, HW, "cr8_legacy" },
+	{ 0x80000001, ECX, 6, HW, "sse4a" },
+	{ 0x80000001, ECX, 7, HW, "misalignsse" },
+	{ 0x80000001, ECX, 9, HW, "osvw" },
+	{ 0x80000001, ECX, 11, HW, "xop" },
+	{ 0x80000001, ECX, 16, HW, "fma4" },
+	{ 0x80000001, ECX, 21, HW, "tbm" },
+	{ 0x80000001, EDX, 22, HW, "mmxext" },
+	{ 0x80000001, EDX, 25, HW, "fxsr_opt" },
+	{ 0x80000008, EBX, 0, HW, "clzero" },
+	{ 0x80000008, EBX, 2, HW, "xsaveerptr" },
+	{ 0x80000008, EBX, 9, HW, "wbnoinvd" },
+	{ 0x80000008, EBX, 12, HW, "amd_ibpb" },
+	{ 0x80000008, EBX, 14, HW, "amd_ibrs" },
+	{ 0x80000008, EBX, 15, HW, "amd_stibp" },
+	{ 0x80000008, EBX, 24, HW, "amd_ssbd" },
+	{ 0x80000008, EBX, 25, HW, "virt_ssbd" },
+	{ 0x80000008, EBX, 26, HW, "amd_ssb_no" },
 };
 
 /* ------ the host, asked once: the instruction traps on most hosts ------ */
@@ -162,7 +213,7 @@ struct build {
 	struct cpuid_table *t;
 	const struct cpuid_opts *o;
 	bool off[ARRAY_LEN(feats)]; /* by cpu.features */
-	bool hypervisor;
+	bool hypervisor, bhyve, kvm, nested;
 };
 
 static void put(struct build *b, struct cpuid_leaf l)
@@ -182,15 +233,34 @@ static bool opt_on(const struct build *b, const char *name)
 	return b->o->topo.cores * b->o->topo.threads > 1; /* htt */
 }
 
+static uint32_t feat_bit(const struct cpuid_leaf *l, const struct feat *f)
+{
+	const uint32_t reg[] = { l->eax, l->ebx, l->ecx, l->edx };
+
+	return reg[f->reg] >> f->bit & 1;
+}
+
+/* Where hardware runs the guest it must have what is shown; these two are only words. */
+static bool feat_on_hw(const struct build *b, const struct feat *f)
+{
+	if (!strcmp(f->name, "hypervisor") || !strcmp(f->name, "htt"))
+		return true;
+	if ((!strcmp(f->name, "svm") || !strcmp(f->name, "vmx")) && !b->nested)
+		return false;
+	return feat_bit(cpuid_find(b->o->hw, f->leaf & ~0x70000u, f->leaf >> 16 & 7), f);
+}
+
 static bool feat_on(const struct build *b, unsigned n)
 {
 	const struct feat *f = &feats[n];
-	struct cpuid_leaf l = host_leaf(f->leaf);
-	const uint32_t reg[] = { l.eax, l.ebx, l.ecx, l.edx };
+	struct cpuid_leaf l;
 
-	if (b->off[n])
+	if (b->off[n] || (f->from == OPT && !opt_on(b, f->name)))
 		return false;
-	return f->from == OURS || (f->from == HOST ? (reg[f->reg] >> f->bit & 1) : opt_on(b, f->name));
+	if (b->o->hw)
+		return feat_on_hw(b, f);
+	l = host_leaf(f->leaf);
+	return f->from == HOST ? feat_bit(&l, f) : f->from != HW;
 }
 
 static uint32_t feat_bits(const struct build *b, uint32_t leaf, unsigned reg)
@@ -225,7 +295,13 @@ static void depend(struct build *b, const char *base, const char *const *names)
 static void depends(struct build *b)
 {
 	depend(b, "xsave", (const char *const[]){ "avx", NULL });
-	depend(b, "avx", (const char *const[]){ "avx2", "fma", "f16c", "vaes", "vpclmulqdq", NULL });
+	depend(b, "avx", (const char *const[]){ "avx2", "fma", "f16c", "vaes", "vpclmulqdq", "fma4", "xop", NULL });
+	depend(b, "xsave", (const char *const[]){ "pku", NULL });
+	depend(b, "avx2", (const char *const[]){ "avx512f", "avx_vnni", NULL });
+	depend(b, "avx512f",
+	       (const char *const[]){ "avx512dq", "avx512ifma", "avx512cd", "avx512bw", "avx512vl", "avx512vbmi",
+				      "avx512_vbmi2", "avx512_vnni", "avx512_bitalg", "avx512_vpopcntdq",
+				      "avx512_vp2intersect", "avx512_fp16", "avx512_bf16", NULL });
 }
 
 static unsigned log2_up(unsigned v)
@@ -281,42 +357,119 @@ static void put_topology(struct build *b, uint32_t leaf)
 	put(b, (struct cpuid_leaf){ leaf, 2, true, 0, 0, 2, id });
 }
 
+/* Components of XCR0 beyond x87 and SSE: AVX; the three of AVX-512; PKRU. */
+static uint32_t xsave_mask(const struct build *b)
+{
+	return 3 | (has(b, "avx") ? 4 : 0) | (has(b, "avx512f") ? 0xe0 : 0) | (has(b, "pku") ? 0x200 : 0);
+}
+
+static void put_xsave_hw(struct build *b)
+{
+	uint32_t mask = xsave_mask(b), size = 576;
+	struct cpuid_leaf part[10];
+
+	for (unsigned n = 2; n < ARRAY_LEN(part); n++) {
+		part[n] = *cpuid_find(b->o->hw, 0xd, n);
+		if (!part[n].eax)
+			mask &= ~BIT(n);
+		else if (mask & BIT(n) && part[n].ebx + part[n].eax > size)
+			size = part[n].ebx + part[n].eax;
+	}
+	put(b, (struct cpuid_leaf){ 0xd, 0, true, mask, 576, size, 0 });
+	put(b, (struct cpuid_leaf){ 0xd, 1, true, cpuid_find(b->o->hw, 0xd, 1)->eax & 0xf, 576, 0, 0 });
+	for (unsigned n = 2; n < ARRAY_LEN(part); n++)
+		if (mask & BIT(n))
+			put(b, (struct cpuid_leaf){ 0xd, n, true, part[n].eax, part[n].ebx, part[n].ecx, 0 });
+}
+
 static void put_xsave(struct build *b)
 {
 	bool avx = has(b, "avx");
 
 	if (!has(b, "xsave"))
 		return;
+	if (b->o->hw) {
+		put_xsave_hw(b);
+		return;
+	}
 	put(b, (struct cpuid_leaf){ 0xd, 0, true, avx ? 7 : 3, 576, avx ? 832 : 576, 0 });
 	put(b, (struct cpuid_leaf){ 0xd, 1, true, 0xf, 576, 0, 0 }); /* XSAVEOPT, XSAVEC, XGETBV(1), XSAVES */
 	if (avx)
 		put(b, (struct cpuid_leaf){ 0xd, 2, true, 256, 576, 0, 0 });
 }
 
+/*
+ * TSC / crystal as a fraction. Guests multiply the numerator by the crystal's rate in kHz, in 32 bits, so it must not
+ * be large; the best approximation within that bound (of a continued fraction) is off by less than a millionth.
+ */
+static void tsc_ratio(uint64_t tsc_khz, uint64_t crystal_khz, uint32_t *num, uint32_t *den)
+{
+	uint64_t a = tsc_khz, b = crystal_khz, p0 = 0, q0 = 1, p1 = 1, q1 = 0, max = UINT32_MAX / crystal_khz;
+
+	while (b) {
+		uint64_t k = a / b, p = k * p1 + p0, q = k * q1 + q0, rest = a % b;
+
+		if (p > max)
+			break;
+		p0 = p1;
+		q0 = q1;
+		p1 = p;
+		q1 = q;
+		a = b;
+		b = rest;
+	}
+	*num = (uint32_t)p1;
+	*den = (uint32_t)q1;
+}
+
 static void put_time(struct build *b)
 {
 	uint64_t khz = b->o->tsc_khz ? b->o->tsc_khz : tsc_khz();
-	uint32_t ratio = lapic_ratio(khz);
-	uint32_t mhz = (uint32_t)((khz + 500) / 1000);
+	uint64_t hz = b->o->hw ? b->o->apic_hz : khz * 1000 / lapic_ratio(khz);
+	uint32_t mhz = (uint32_t)((khz + 500) / 1000), num = lapic_ratio(khz), den = 1;
 
-	put(b, (struct cpuid_leaf){ .leaf = 0x15, .eax = 1, .ebx = ratio, .ecx = (uint32_t)(khz * 1000 / ratio) });
+	if (b->o->hw)
+		tsc_ratio(khz, hz / 1000, &num, &den);
+	put(b, (struct cpuid_leaf){ .leaf = 0x15, .eax = den, .ebx = num, .ecx = (uint32_t)hz });
 	put(b, (struct cpuid_leaf){ .leaf = 0x16, .eax = mhz, .ebx = mhz, .ecx = 100 });
 }
 
-static void put_hypervisor(struct build *b)
+/* KVM's paravirtual leaves: clock, NOP_IO_DELAY, steal time, PV EOI, unhalt, TLB flush, IPIs, poll control, yield,
+ * stable clock. Left out: asynchronous page faults, the clock of old numbers, what concerns encrypted memory. */
+enum { KVM_PV_NO_IO_DELAY = 1 << 1, KVM_PV_KNOWN = 1 << 24 | 0x3aea };
+
+static void put_kvm(struct build *b, uint32_t at)
+{
+	uint32_t have = b->o->hw ? cpuid_find(b->o->hw, 0x40000001, 0)->eax & KVM_PV_KNOWN : KVM_PV_NO_IO_DELAY;
+
+	put(b, (struct cpuid_leaf){ .leaf = at,
+				    .eax = at + 1,
+				    .ebx = ld_le32("KVMK"),
+				    .ecx = ld_le32("VMKV"),
+				    .edx = ld_le32("M\0\0") });
+	put(b, (struct cpuid_leaf){ .leaf = at + 1, .eax = have });
+}
+
+static void put_bhyve(struct build *b)
 {
 	uint64_t khz = b->o->tsc_khz ? b->o->tsc_khz : tsc_khz();
+	uint64_t apic_khz = b->o->hw ? b->o->apic_hz / 1000 : khz / lapic_ratio(khz);
 
-	if (!b->hypervisor)
-		return;
 	put(b, (struct cpuid_leaf){ .leaf = 0x40000000,
 				    .eax = 0x40000010,
 				    .ebx = ld_le32("bhyv"),
 				    .ecx = ld_le32("e bh"),
 				    .edx = ld_le32("yve ") });
 	put(b, (struct cpuid_leaf){ .leaf = 0x40000001, .eax = 1 }); /* extended destination ids in MSI addresses */
-	put(b,
-	    (struct cpuid_leaf){ .leaf = 0x40000010, .eax = (uint32_t)khz, .ebx = (uint32_t)(khz / lapic_ratio(khz)) });
+	put(b, (struct cpuid_leaf){ .leaf = 0x40000010, .eax = (uint32_t)khz, .ebx = (uint32_t)apic_khz });
+}
+
+static void put_hypervisor(struct build *b)
+{
+	if (b->bhyve)
+		put_bhyve(b);
+	if (b->kvm)
+		put_kvm(b, b->bhyve ? 0x40000100 : 0x40000000);
 }
 
 static void put_extended(struct build *b)
@@ -338,6 +491,7 @@ static void put_extended(struct build *b)
 	put(b, (struct cpuid_leaf){ .leaf = 0x80000007, .edx = feat_bits(b, 0x80000007, EDX) });
 	put(b, (struct cpuid_leaf){ .leaf = 0x80000008,
 				    .eax = b->o->phys_bits | 48 << 8,
+				    .ebx = feat_bits(b, 0x80000008, EBX),
 				    .ecx = host.amd ? (logical - 1) | log2_up(logical) << 12 : 0 });
 	if (!host.amd)
 		return;
@@ -345,6 +499,36 @@ static void put_extended(struct build *b)
 	put(b, (struct cpuid_leaf){ .leaf = 0x8000001e,
 				    .eax = b->o->vcpu,
 				    .ebx = b->o->vcpu / b->o->topo.threads | (b->o->topo.threads - 1) << 8 });
+}
+
+/* true: bhyve's leaves, and KVM's where KVM is; bhyve, kvm: only those; false: none, and no hypervisor bit. */
+static int hypervisor_parse(struct build *b, struct err *e)
+{
+	const char *s = b->o->conf ? conf_get(b->o->conf, "cpu.hypervisor") : NULL;
+	int r = 0;
+
+	b->bhyve = s && !strcmp(s, "bhyve");
+	b->kvm = s && !strcmp(s, "kvm");
+	b->hypervisor = true;
+	if (b->bhyve || b->kvm)
+		return 0;
+	if (b->o->conf)
+		r = conf_bool(b->o->conf, "cpu.hypervisor", true, &b->hypervisor, NULL);
+	if (r < 0)
+		return err_set(e, -EINVAL, "cpu.hypervisor: '%s': expected true, false, bhyve or kvm", s);
+	b->bhyve = b->hypervisor;
+	b->kvm = b->hypervisor && b->o->hw;
+	return 0;
+}
+
+static int nested_parse(struct build *b, struct err *e)
+{
+	int r = b->o->conf ? conf_bool(b->o->conf, "cpu.nested", false, &b->nested, e) : 0;
+
+	if (r == 0 && b->nested && !b->o->hw)
+		return err_set(e, -ENOTSUP,
+			       "cpu.nested: the soft engine does not emulate VMX or SVM; it needs engine=kvm");
+	return r;
 }
 
 static int features_parse(struct build *b, struct err *e)
@@ -372,21 +556,22 @@ static int features_parse(struct build *b, struct err *e)
 	return 0;
 }
 
+static uint32_t bhi_ctrl(const struct build *b)
+{
+	if (b->o->hw)
+		return cpuid_find(b->o->hw, 7, 2)->edx & 0x3f;
+	return has(b, "spec_ctrl") ? BIT(4) : 0;
+}
+
 int cpuid_build(struct cpuid_table *t, const struct cpuid_opts *o, struct err *e)
 {
-	struct build b = { .t = t, .o = o, .hypervisor = true };
+	struct build b = { .t = t, .o = o };
 	int rc;
 
 	pthread_once(&host_once, host_ask);
 	if (!host.intel && !host.amd)
 		return err_set(e, -ENOTSUP, "Unknown cpu vendor: the host's CPUID names neither Intel nor AMD");
-	if (o->conf) {
-		rc = conf_bool(o->conf, "cpu.hypervisor", true, &b.hypervisor, e);
-		if (rc < 0)
-			return rc;
-	}
-	rc = features_parse(&b, e);
-	if (rc < 0)
+	if ((rc = hypervisor_parse(&b, e)) < 0 || (rc = nested_parse(&b, e)) < 0 || (rc = features_parse(&b, e)) < 0)
 		return rc;
 	depends(&b);
 	t->n = 0;
@@ -402,9 +587,10 @@ int cpuid_build(struct cpuid_table *t, const struct cpuid_opts *o, struct err *e
 				     .ebx = feat_bits(&b, 7, EBX),
 				     .ecx = feat_bits(&b, 7, ECX),
 				     .edx = feat_bits(&b, 7, EDX) });
+	put(&b, (struct cpuid_leaf){ .leaf = 7, .sub = 1, .has_sub = true, .eax = feat_bits(&b, LEAF_7_1, EAX) });
 	/* BHI_CTRL: Linux clears branch history in software at each system call unless it finds this bit, BHI_NO or
 	 * not. */
-	put(&b, (struct cpuid_leaf){ .leaf = 7, .sub = 2, .has_sub = true, .edx = has(&b, "spec_ctrl") ? BIT(4) : 0 });
+	put(&b, (struct cpuid_leaf){ .leaf = 7, .sub = 2, .has_sub = true, .edx = bhi_ctrl(&b) });
 	put_topology(&b, 0xb);
 	put_xsave(&b);
 	put_time(&b);
@@ -417,20 +603,25 @@ int cpuid_build(struct cpuid_table *t, const struct cpuid_opts *o, struct err *e
 
 /* ------ look-up ------ */
 
-const struct cpuid_leaf *cpuid_find(const struct cpuid_table *t, uint32_t leaf, uint32_t sub)
+static const struct cpuid_leaf *leaf_find(const struct cpuid_table *t, uint32_t leaf, uint32_t sub)
 {
-	static const struct cpuid_leaf zero;
-	uint32_t class = leaf & 0xc0000000, max = 0;
-
-	for (unsigned n = 0; n < t->n; n++)
-		if (t->leaf[n].leaf == class)
-			max = t->leaf[n].eax;
-	if (class == 0x40000000 ? !max : leaf > max) {
-		/* Beyond the end of a class: Intel processors answer with the highest basic leaf. */
-		leaf = t->n ? t->leaf[0].eax : 0;
-	}
 	for (unsigned n = 0; n < t->n; n++)
 		if (t->leaf[n].leaf == leaf && (!t->leaf[n].has_sub || t->leaf[n].sub == sub))
 			return &t->leaf[n];
-	return &zero;
+	return NULL;
+}
+
+const struct cpuid_leaf *cpuid_find(const struct cpuid_table *t, uint32_t leaf, uint32_t sub)
+{
+	static const struct cpuid_leaf zero;
+	const struct cpuid_leaf *l = leaf_find(t, leaf, sub), *first;
+
+	if (l)
+		return l;
+	first = leaf_find(t, leaf & 0xc0000000, 0);
+	if ((leaf & 0xc0000000) == 0x40000000 ? first != NULL : first && leaf <= first->eax)
+		return &zero;
+	/* Beyond the end of a class: Intel processors answer with the highest basic leaf. */
+	l = t->n ? leaf_find(t, t->leaf[0].eax, sub) : NULL;
+	return l ? l : &zero;
 }

@@ -40,7 +40,7 @@ static void nothing_that_is_not_emulated(void **state)
 
 	build(&o);
 	assert_int_equal(leaf(1, 0)->ecx & (BIT(2) | BIT(3) | BIT(5) | BIT(6) | BIT(15) | BIT(21)),
-			 0); /* DS MONITOR VMX SMX PDCM x2APIC */
+			 0);						      /* DS MONITOR VMX SMX PDCM x2APIC */
 	assert_int_equal(leaf(1, 0)->edx & (BIT(21) | BIT(22) | BIT(30)), 0); /* DS ACPI */
 	assert_int_equal(
 		leaf(7, 0)->ebx & (BIT(4) | BIT(11) | BIT(14) | BIT(16) | BIT(17) | BIT(25) | BIT(30) | BIT(31)), 0);
@@ -122,6 +122,58 @@ static void hypervisor_leaves(void **state)
 	conf_free(conf);
 }
 
+/* A made-up CPU below a hardware engine. */
+static struct cpuid_table hw_table(void)
+{
+	return (struct cpuid_table){ .n = 6,
+				     .leaf = {
+					     { 1, 0, false, 0, 0, 1u << 26 | 1u << 28 | 1 << 21, 0x0f8bfbff },
+					     { 7, 0, true, 1, 1 << 5 | 1 << 16 | 1 << 17, 1 << 3, 1u << 31 },
+					     { 0xd, 1, true, 1, 0, 0, 0 },
+					     { 0xd, 2, true, 256, 576, 0, 0 },
+					     { 0xd, 9, true, 8, 2688, 0, 0 },
+					     { 0x40000001, 0, false, 0x01ffffff, 0, 0, 0 },
+				     } };
+}
+
+static void hardware_limits_what_is_shown(void **state)
+{
+	struct cpuid_table hw = hw_table();
+	struct cpuid_opts o = opts();
+
+	o.hw = &hw;
+	o.apic_hz = 1000000000;
+	build(&o);
+	assert_false(leaf(1, 0)->ecx & (BIT(17) | BIT(24) | BIT(9))); /* PCID, TSC deadline, SSSE3 */
+	assert_true(leaf(1, 0)->ecx & BIT(31));
+	assert_true(leaf(7, 0)->ebx & BIT(16));
+	assert_true(leaf(7, 0)->ecx & BIT(3));
+	assert_true(leaf(7, 0)->edx == BIT(31));
+	assert_int_equal(leaf(0xd, 0)->eax, 0x207); /* no sizes of AVX-512's components: not in XCR0 */
+	assert_int_equal(leaf(0xd, 0)->ecx, 2696);
+	assert_int_equal(leaf(0x40000100, 0)->ebx, 0x4b4d564b);
+	assert_int_equal(leaf(0x40000101, 0)->eax & 0x11, 0);
+}
+
+static void crystal_of_a_hardware_apic(void **state)
+{
+	static const uint64_t rates[] = { 2600000, 2599998, 3312345, 1000003, 4999999, 2100000, 800000 };
+	struct cpuid_table hw = hw_table();
+
+	for (unsigned n = 0; n < ARRAY_LEN(rates); n++) {
+		struct cpuid_opts o = opts();
+		uint32_t khz;
+
+		o.hw = &hw;
+		o.apic_hz = 1000000000;
+		o.tsc_khz = rates[n];
+		build(&o);
+		assert_int_equal(leaf(0x15, 0)->ecx, 1000000000);
+		khz = leaf(0x15, 0)->ecx / 1000 * leaf(0x15, 0)->ebx / leaf(0x15, 0)->eax; /* in 32 bits, as Linux */
+		assert_in_range(khz, rates[n] - rates[n] / 500000 - 1, rates[n] + rates[n] / 500000 + 1);
+	}
+}
+
 static int features(const char *text, struct err *e)
 {
 	struct cpuid_opts o = opts();
@@ -188,6 +240,8 @@ int main(void)
 		cmocka_unit_test(the_clock_is_exact),
 		cmocka_unit_test(hypervisor_leaves),
 		cmocka_unit_test(features_by_name),
+		cmocka_unit_test(hardware_limits_what_is_shown),
+		cmocka_unit_test(crystal_of_a_hardware_apic),
 		cmocka_unit_test(leaves_out_of_range),
 		cmocka_unit_test(msr_table),
 	};
