@@ -189,8 +189,9 @@ static void wire_pic(struct pc *pc, struct device *d)
 
 static void wire_rtc(struct pc *pc, struct device *d)
 {
-	((struct isa_rtc *)d)->low_mem = pc->low_size;
-	((struct isa_rtc *)d)->high_mem = pc->high_size;
+	pc->rtc = (struct isa_rtc *)d;
+	pc->rtc->low_mem = pc->low_size;
+	pc->rtc->high_mem = pc->high_size;
 }
 
 static int chips_build(struct pc *pc, struct err *e)

@@ -46,6 +46,7 @@ struct pc {
 	struct isa_pic *pic;
 	struct isa_ioapic *ioapic;
 	struct isa_pm *pm;
+	struct isa_rtc *rtc;
 	struct pci_host *pci;
 	gpa_t rsdp;
 };

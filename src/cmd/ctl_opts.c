@@ -47,11 +47,6 @@ static const struct {
 	{ "assert-lapic-lvt", "pin", not_built },
 	{ "unassign-pptdev", "bus/slot/func", "pass-through is not built yet" },
 	{ "get-gpa-pmap", "gpa", not_built },
-	{ "get-rtc-time", NULL, not_built },
-	{ "set-rtc-time", "secs", not_built },
-	{ "rtc-nvram-offset", "offset", not_built },
-	{ "get-rtc-nvram", NULL, not_built },
-	{ "set-rtc-nvram", "val", not_built },
 };
 
 static struct ctl_opt *add(struct ctl_opts *o, enum ctl_kind kind, const char *what, const char *fmt, const char *reg)
@@ -84,6 +79,7 @@ void ctl_opts_fill(struct ctl_opts *o)
 	add(o, CTL_KIND_VM, "base address", "desc-base", NULL);
 	add(o, CTL_KIND_VM, "limit", "desc-limit", NULL);
 	add(o, CTL_KIND_VM, "access word", "desc-access", NULL);
+	add(o, CTL_KIND_VM, "offset", "rtc-nvram-offset", NULL);
 	for (size_t i = 0; i < ARRAY_LEN(absent); i++) {
 		struct ctl_opt *a = add(o, CTL_KIND_ABSENT, absent[i].what, "%s", absent[i].name);
 
@@ -99,6 +95,10 @@ void ctl_opts_fill(struct ctl_opts *o)
 	add_list(o, CTL_KIND_GET_SEL, NULL, "get-%s", selectors, true);
 	add_list(o, CTL_KIND_GET_DESC, NULL, "get-desc-%s", descriptors, true);
 	add(o, CTL_KIND_X2APIC, NULL, "get-x2apic-state", NULL)->query = true;
+	add(o, CTL_KIND_NVRAM_SET, "val", "set-rtc-nvram", NULL);
+	add(o, CTL_KIND_NVRAM_GET, NULL, "get-rtc-nvram", NULL)->query = true;
+	add(o, CTL_KIND_RTC_SET, "secs", "set-rtc-time", NULL);
+	add(o, CTL_KIND_RTC_GET, NULL, "get-rtc-time", NULL)->query = true;
 	add_list(o, CTL_KIND_HARDWARE, NULL, "get-%s", hardware, false);
 	add(o, CTL_KIND_GETCAP, NULL, "getcap", NULL);
 	add(o, CTL_KIND_ACTIVE, NULL, "get-active-cpus", "active")->query = true;

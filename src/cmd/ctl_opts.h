@@ -23,6 +23,10 @@ enum ctl_kind {
 	CTL_KIND_ACTIVE,
 	CTL_KIND_DEBUGGED, /* --get-debug-cpus, --get-suspended-cpus: always none */
 	CTL_KIND_STATS,
+	CTL_KIND_RTC_SET,
+	CTL_KIND_RTC_GET,
+	CTL_KIND_NVRAM_SET,
+	CTL_KIND_NVRAM_GET,
 	CTL_KIND_TOPOLOGY,
 	CTL_KIND_RESET,
 	CTL_KIND_POWEROFF,

@@ -4,6 +4,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 static json_int_t num(const json_t *j, const char *key)
 {
@@ -128,6 +129,23 @@ void ctl_print_topology(const json_t *cpus)
 	       ", threads=%" JSON_INTEGER_FORMAT ", maxcpus=%zu\n",
 	       num(cpus, "sockets"), num(cpus, "cores"), num(cpus, "threads"),
 	       json_array_size(json_object_get(cpus, "cpus")));
+}
+
+void ctl_print_nvram(const json_t *cell)
+{
+	printf("rtc nvram[%03" JSON_INTEGER_FORMAT "]: 0x%02x\n", num(cell, "offset"), (unsigned)num(cell, "value"));
+}
+
+/* The words are those of C, whatever the locale. */
+void ctl_print_rtc(const json_t *rtc)
+{
+	time_t t = (time_t)num(rtc, "time");
+	char text[64] = "";
+	struct tm tm;
+
+	if (gmtime_r(&t, &tm))
+		strftime(text, sizeof(text), "%a %b %d %H:%M:%S %Y", &tm);
+	printf("rtc time %#llx: %s\n", (unsigned long long)t, text);
 }
 
 /* ------ subcommands ------ */

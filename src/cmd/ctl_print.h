@@ -16,6 +16,8 @@ void ctl_print_selector(const char *name, unsigned cpu, unsigned selector);
 void ctl_print_desc(const char *name, unsigned cpu, const json_t *seg);
 void ctl_print_cpus(const char *what, const json_t *cpus); /* NULL: none */
 void ctl_print_topology(const json_t *cpus);
+void ctl_print_nvram(const json_t *cell);
+void ctl_print_rtc(const json_t *rtc);
 /* Answers to subcommands. */
 void ctl_print_answer(const char *cmd, const json_t *result, bool json);
 

@@ -196,6 +196,44 @@ static int getcap(struct session *s)
 	return status;
 }
 
+/* An offset that is not given is 0, as bhyvectl has it. */
+static json_t *nvram_arg(struct session *s)
+{
+	const char *offset = ctl_opt_value(&s->opts, "rtc-nvram-offset");
+
+	return json_pack("{s:s}", "offset", offset ? offset : "0");
+}
+
+static int get_nvram(struct session *s)
+{
+	int status = 0;
+	json_t *r = ask(s, "nvram", nvram_arg(s), &status);
+
+	if (r)
+		ctl_print_nvram(r);
+	json_decref(r);
+	return status;
+}
+
+static int set_nvram(struct session *s, const struct ctl_opt *o)
+{
+	json_t *args = nvram_arg(s);
+
+	json_object_set_new(args, "value", json_string(o->value));
+	return plain(s, "nvram-set", args);
+}
+
+static int get_rtc(struct session *s)
+{
+	int status = 0;
+	json_t *r = ask(s, "rtc", NULL, &status);
+
+	if (r)
+		ctl_print_rtc(r);
+	json_decref(r);
+	return status;
+}
+
 static int unreadable(struct session *s, const struct ctl_opt *o)
 {
 	int status = 0;
@@ -245,6 +283,14 @@ static int option_run(struct session *s, const struct ctl_opt *o)
 		return get_cpus(s, o);
 	case CTL_KIND_STATS:
 		return get_stats(s);
+	case CTL_KIND_NVRAM_SET:
+		return set_nvram(s, o);
+	case CTL_KIND_NVRAM_GET:
+		return get_nvram(s);
+	case CTL_KIND_RTC_SET:
+		return plain(s, "rtc-set", json_pack("{s:s}", "time", o->value));
+	case CTL_KIND_RTC_GET:
+		return get_rtc(s);
 	case CTL_KIND_RESET:
 		return plain(s, "reset", NULL);
 	case CTL_KIND_POWEROFF:

@@ -14,6 +14,26 @@ void vm_inject_nmi(struct vm *vm)
 	vm->ops->nmi(vm->evm);
 }
 
+int64_t vm_rtc_time(struct vm *vm)
+{
+	return isa_rtc_time(vm->pc->rtc);
+}
+
+void vm_rtc_set_time(struct vm *vm, int64_t t)
+{
+	isa_rtc_set_time(vm->pc->rtc, t);
+}
+
+bool vm_rtc_cell(struct vm *vm, unsigned cell, uint8_t *val)
+{
+	return isa_rtc_cell(vm->pc->rtc, cell, val);
+}
+
+bool vm_rtc_set_cell(struct vm *vm, unsigned cell, uint8_t val)
+{
+	return isa_rtc_set_cell(vm->pc->rtc, cell, val);
+}
+
 const char *vm_name(const struct vm *vm)
 {
 	return vm->name;

@@ -32,6 +32,11 @@ int vm_pause(struct vm *vm, struct err *e);
 int vm_resume(struct vm *vm, struct err *e);
 bool vm_paused(const struct vm *vm);
 void vm_inject_nmi(struct vm *vm);
+/* The guest's clock, in seconds since 1970 as it shows them, and its CMOS. False: not a cell that can be read, set. */
+int64_t vm_rtc_time(struct vm *vm);
+void vm_rtc_set_time(struct vm *vm, int64_t t);
+bool vm_rtc_cell(struct vm *vm, unsigned cell, uint8_t *val);
+bool vm_rtc_set_cell(struct vm *vm, unsigned cell, uint8_t val);
 
 /* For the control socket, the debugger. */
 const char *vm_name(const struct vm *vm);

@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import pty
+import re
 import signal
 import socket
 import subprocess
@@ -258,6 +259,20 @@ class Live(unittest.TestCase):
             self.assertIn(text, out)
 
     # ------ subcommands ------
+
+    def test_clock(self):
+        self.started(tiny.LOOP, "-u")
+        now = time.time()
+        m = re.fullmatch(r"rtc time 0x([0-9a-f]+): (\w{3} \w{3} \d\d \d\d:\d\d:\d\d \d{4})\n", self.ctl_ok("--get-rtc-time"))
+        self.assertLess(abs(int(m[1], 16) - now), 3)
+        self.ctl_ok("--set-rtc-time=951782399")
+        self.assertRegex(self.ctl_ok("--get-rtc-time"), "Mon Feb 28 23:59:59 2000|Tue Feb 29 00:00:0[0-5] 2000")
+        self.assertEqual(self.ctl_ok("--get-rtc-nvram", "--rtc-nvram-offset=0x32"), "rtc nvram[050]: 0x20\n")
+        self.assertEqual(self.ctl_ok("--set-rtc-nvram=0xa5", "--rtc-nvram-offset=64", "--get-rtc-nvram"), "rtc nvram[064]: 0xa5\n")
+        self.assertEqual(self.ask("nvram", "offset=64"), {"offset": 64, "value": 0xA5})
+        for bad in (["--rtc-nvram-offset=128", "--get-rtc-nvram"], ["--rtc-nvram-offset=11", "--set-rtc-nvram=1"],
+                    ["--set-rtc-time=x"], ["--rtc-nvram-offset=64", "--set-rtc-nvram=256"]):
+            self.assertEqual(self.ctl(*bad).returncode, 255, bad)
 
     def test_status_and_list(self):
         p = self.started(tiny.LOOP)

@@ -465,6 +465,24 @@ static void rtc_memory_cells(void **state)
 	assert_int_equal(cmos(r, 0x40), 0xa5);
 }
 
+static void extended_cmos(void **state)
+{
+	AUTO_RIG struct rig *r = rig_of(&isa_rtc_class);
+
+	cmos_set(r, 0x40, 1);
+	rig_out(r, 0x72, 1, 0x40);
+	rig_out(r, 0x73, 1, 0x5a);
+	assert_int_equal(cmos(r, 0x40), 1);
+	rig_swap(r);
+	assert_int_equal(rig_in(r, 0x72, 1), 0x40);
+	assert_int_equal(rig_in(r, 0x73, 1), 0x5a);
+	rig_out(r, 0x72, 1, 0xc1); /* 128 cells */
+	assert_int_equal(rig_in(r, 0x72, 1), 0x41);
+	device_reset(r->chip[0].dev, RESET_WARM);
+	rig_out(r, 0x72, 1, 0x40);
+	assert_int_equal(rig_in(r, 0x73, 1), 0x5a);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -486,6 +504,7 @@ int main(void)
 		cmocka_unit_test(rtc_flags_without_interrupts),
 		cmocka_unit_test(rtc_runs_while_paused),
 		cmocka_unit_test(rtc_memory_cells),
+		cmocka_unit_test(extended_cmos),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -214,9 +214,9 @@ static uint64_t ticks_passed(struct mc146818 *r, uint64_t now)
 static void periodic_fire(struct timer *t)
 {
 	struct mc146818 *r = container_of(t, struct mc146818, periodic);
-	uint64_t now = clk_now(r->loop, CLK_VM), n, most;
+	uint64_t now = clk_now(r->loop, CLK_VM), period = periodic_period_ns(r), n, most;
 
-	if (!periodic_on(r))
+	if (!period || !(r->cell[REG_B] & B_PIE))
 		return;
 	n = ticks_passed(r, now) + r->owed;
 	if (n && !(r->cell[REG_C] & C_PF)) { /* else the guest has not seen the last one */
@@ -224,7 +224,7 @@ static void periodic_fire(struct timer *t)
 		line_update(r);
 		n--;
 	}
-	most = OWED_SECONDS * NS / periodic_period_ns(r);
+	most = OWED_SECONDS * NS / period;
 	r->owed = (uint32_t)(n < most ? n : most);
 	periodic_arm(r, now);
 }
@@ -410,6 +410,17 @@ uint8_t mc146818_get(struct mc146818 *r, unsigned n)
 			periodic_arm(r, clk_now(r->loop, CLK_VM));
 	}
 	return val;
+}
+
+uint8_t mc146818_peek(struct mc146818 *r, unsigned n)
+{
+	n %= MC146818_CELLS;
+	return n == REG_C ? r->cell[n] : mc146818_get(r, n);
+}
+
+bool mc146818_is_memory(unsigned n)
+{
+	return n > REG_D && n < MC146818_CELLS && n != CENTURY;
 }
 
 uint8_t mc146818_read(struct mc146818 *r, unsigned off)

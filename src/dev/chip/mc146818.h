@@ -38,6 +38,9 @@ uint8_t mc146818_read(struct mc146818 *r, unsigned off);
 void mc146818_write(struct mc146818 *r, unsigned off, uint8_t val);
 /* For the control program: a cell by number, as a guest would see or set it. */
 uint8_t mc146818_get(struct mc146818 *r, unsigned cell);
+uint8_t mc146818_peek(struct mc146818 *r, unsigned cell); /* without what a guest's read changes */
+/* Memory that is no register and no part of the time: what the control program may write. */
+bool mc146818_is_memory(unsigned cell);
 void mc146818_put(struct mc146818 *r, unsigned cell, uint8_t val);
 /* Seconds since 1970 as the guest's clock shows them. */
 int64_t mc146818_time(struct mc146818 *r);

@@ -50,14 +50,21 @@ struct isa_hpet {
 };
 extern const struct device_class isa_hpet_class;
 
-/* RTC and CMOS: 70, 71; env->gsi[8]. Reads the key rtc.use_localtime. */
+/* RTC and CMOS: 70, 71, more CMOS at 72, 73; env->gsi[8]. Reads the key rtc.use_localtime. */
+enum { ISA_RTC_EXTENDED = 128 };
 struct isa_rtc {
 	struct device dev;
 	uint64_t low_mem, high_mem; /* wiring: RAM below and above 4 GiB */
 	struct mc146818 chip;
-	struct region port;
+	uint8_t ext_index, ext[ISA_RTC_EXTENDED];
+	struct region port, ext_port;
 };
 extern const struct device_class isa_rtc_class;
+/* For the control program; take the lock: any thread. */
+int64_t isa_rtc_time(struct isa_rtc *r); /* seconds since 1970 as the guest's clock shows them */
+void isa_rtc_set_time(struct isa_rtc *r, int64_t t);
+bool isa_rtc_cell(struct isa_rtc *r, unsigned cell, uint8_t *val);    /* false: no such cell */
+bool isa_rtc_set_cell(struct isa_rtc *r, unsigned cell, uint8_t val); /* false: a register, or part of the time */
 
 /* ACPI: 400 to 40D, B2; SCI on env->gsi[9]; power off is env->request. */
 struct isa_pm {
