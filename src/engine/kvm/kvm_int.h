@@ -52,6 +52,7 @@ struct engine_vm {
 
 	struct lock lock; /* slots, routes */
 	struct kvm_slot slot[KVM_SLOTS];
+	bool tracked; /* some slot has `dirty`; atomic */
 	struct msi pin[KVM_PINS], irqfd[KVM_IRQFDS];
 	uint64_t pins_set, irqfds_set[KVM_IRQFDS / 64];
 

@@ -148,6 +148,7 @@ int kvm_dirty(struct engine_vm *vm, unsigned id, uint64_t *bitmap, size_t nwords
 
 		memset(bitmap, 0xff, (words < nwords ? words : nwords) * 8);
 		s->dirty = xcalloc(words, 8);
+		__atomic_store_n(&vm->tracked, true, __ATOMIC_SEQ_CST);
 		r = region_tell(vm, id, s);
 	}
 	lock_drop(&vm->lock);
@@ -156,6 +157,8 @@ int kvm_dirty(struct engine_vm *vm, unsigned id, uint64_t *bitmap, size_t nwords
 
 void kvm_wrote(struct engine_vm *vm, gpa_t at, uint64_t len)
 {
+	if (!__atomic_load_n(&vm->tracked, __ATOMIC_SEQ_CST)) /* the usual case, once for each request of a device */
+		return;
 	lock_take(&vm->lock);
 	for (unsigned n = 0; n < KVM_SLOTS; n++) {
 		struct kvm_slot *s = &vm->slot[n];
