@@ -25,44 +25,37 @@ bool boot_elf_probe(const struct image *img)
 	return img->head_len >= sizeof(Elf32_Ehdr) && memcmp(img->head, ELFMAG, SELFMAG) == 0;
 }
 
-static int header64(const struct image *img, struct elf_image *x, uint64_t *phoff, unsigned *phnum, unsigned *phsize,
-		    struct err *e)
+/* The fields have the same names in both classes, at other places. */
+/* clang-format off */
+#define HEADER_TAKE(h)                     \
+	do {                               \
+		x->machine = (h).e_machine; \
+		x->entry = (h).e_entry;     \
+		x->shoff = (h).e_shoff;     \
+		x->shnum = (h).e_shnum;     \
+		x->shentsize = (h).e_shentsize; \
+		x->shstrndx = (h).e_shstrndx; \
+		*phoff = (h).e_phoff;       \
+		*phnum = (h).e_phnum;       \
+		*phsize = (h).e_phentsize;  \
+	} while (0)
+
+/* clang-format on */
+
+static int header_read(const struct image *img, struct elf_image *x, uint64_t *phoff, unsigned *phnum, unsigned *phsize,
+		       struct err *e)
 {
-	Elf64_Ehdr h;
-	int r = image_read(img, 0, &h, sizeof(h), "the ELF header", e);
+	union {
+		Elf32_Ehdr h32;
+		Elf64_Ehdr h64;
+	} u;
+	int r = image_read(img, 0, &u, x->is64 ? sizeof(u.h64) : sizeof(u.h32), "the ELF header", e);
 
-	if (r < 0)
-		return r;
-	x->machine = h.e_machine;
-	x->entry = h.e_entry;
-	x->shoff = h.e_shoff;
-	x->shnum = h.e_shnum;
-	x->shentsize = h.e_shentsize;
-	x->shstrndx = h.e_shstrndx;
-	*phoff = h.e_phoff;
-	*phnum = h.e_phnum;
-	*phsize = h.e_phentsize;
-	return 0;
-}
-
-static int header32(const struct image *img, struct elf_image *x, uint64_t *phoff, unsigned *phnum, unsigned *phsize,
-		    struct err *e)
-{
-	Elf32_Ehdr h;
-	int r = image_read(img, 0, &h, sizeof(h), "the ELF header", e);
-
-	if (r < 0)
-		return r;
-	x->machine = h.e_machine;
-	x->entry = h.e_entry;
-	x->shoff = h.e_shoff;
-	x->shnum = h.e_shnum;
-	x->shentsize = h.e_shentsize;
-	x->shstrndx = h.e_shstrndx;
-	*phoff = h.e_phoff;
-	*phnum = h.e_phnum;
-	*phsize = h.e_phentsize;
-	return 0;
+	if (r == 0 && x->is64)
+		HEADER_TAKE(u.h64);
+	else if (r == 0)
+		HEADER_TAKE(u.h32);
+	return r;
 }
 
 static int elf_header(const struct image *img, struct elf_image *x, uint64_t *phoff, unsigned *phnum, struct err *e)
@@ -74,7 +67,7 @@ static int elf_header(const struct image *img, struct elf_image *x, uint64_t *ph
 	if ((ident[EI_CLASS] != ELFCLASS32 && ident[EI_CLASS] != ELFCLASS64) || ident[EI_DATA] != ELFDATA2LSB)
 		return err_set(e, -EINVAL, "%s: not a little-endian ELF file of 32 or 64 bits", img->path);
 	x->is64 = ident[EI_CLASS] == ELFCLASS64;
-	r = x->is64 ? header64(img, x, phoff, phnum, &phsize, e) : header32(img, x, phoff, phnum, &phsize, e);
+	r = header_read(img, x, phoff, phnum, &phsize, e);
 	if (r < 0)
 		return r;
 	if (x->machine != EM_X86_64 && x->machine != EM_386)

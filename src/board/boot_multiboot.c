@@ -2,7 +2,7 @@
  * Multiboot 1 (specification 0.6.96) and Multiboot 2 (2.0). Files: ELF32, ELF64 (as GRUB takes them: entered in 32-bit
  * mode all the same) and the address fields of the header ("a.out kludge"). Given: command line, memory, memory map,
  * modules, loader name, ELF sections; for version 2 also the ACPI RSDPs, load base and end tag. Left out: video modes,
- * boot device, drives, APM; a kernel that requires one of them gets an error.
+ * consoles, relocation, boot device, drives, APM; a kernel that requires one of them gets an error.
  */
 #include "board/boot_int.h"
 
@@ -39,6 +39,8 @@ struct multiboot {
 	uint32_t flags, length;
 	bool has_kludge, has_entry, has_load;
 	struct kludge k;
+	bool has_reloc;
+	uint32_t reloc_min, reloc_max; /* lowest and highest address that the kernel may lie at */
 	uint32_t load_base;
 	struct elf_image elf;
 	bool is_elf;
@@ -111,6 +113,7 @@ enum {
 	H2_EFI64,
 	H2_RELOC,
 };
+enum { CONSOLE_REQUIRED = 1 };
 
 /* The tags of the memory information that we can give: all others may be asked for as optional only. */
 static bool can_give(uint32_t tag)
@@ -159,9 +162,27 @@ static int parse2_tag(struct multiboot *m, const struct image *img, const uint8_
 		m->k.entry = ld_le32(t + 8);
 		return 0;
 	case H2_CONSOLE:
-	case H2_ALIGN:	     /* modules are page aligned anyway */
-	case H2_RELOC:	     /* allowed, not demanded: the kernel runs where it was linked */
-	case H2_FRAMEBUFFER: /* a wish: the kernel finds no such tag */
+		if (size < 12)
+			break;
+		if (!optional && (ld_le32(t + 8) & CONSOLE_REQUIRED))
+			return err_set(e, -ENOTSUP,
+				       "%s: requires a Multiboot 2 console; there is no display before a driver",
+				       img->path);
+		return 0;
+	case H2_FRAMEBUFFER:
+		if (!optional)
+			return err_set(e, -ENOTSUP,
+				       "%s: requires a Multiboot 2 framebuffer; there is no display before a driver",
+				       img->path);
+		return 0;
+	case H2_RELOC:
+		if (size < 24)
+			break;
+		m->has_reloc = !optional;
+		m->reloc_min = ld_le32(t + 8);
+		m->reloc_max = ld_le32(t + 12);
+		return 0;
+	case H2_ALIGN: /* modules are page aligned anyway */
 	case H2_EFI_BS:
 	case H2_EFI32:
 	case H2_EFI64:
@@ -227,6 +248,18 @@ static int load_kludge(struct boot *b, struct multiboot *m, const struct image *
 	return r;
 }
 
+/* A relocatable kernel may stay where it was linked, if that is a place it names. */
+static int check_place(const struct multiboot *m, const struct image *img, struct err *e)
+{
+	if (!m->has_reloc || (m->elf.low >= m->reloc_min && m->elf.high - 1 <= m->reloc_max))
+		return 0;
+	return err_set(e, -ENOTSUP,
+		       "%s: lies at 0x%" PRIx64
+		       " and is to be moved to 0x%x to 0x%x; moving Multiboot 2 kernels is not "
+		       "built yet",
+		       img->path, m->elf.low, m->reloc_min, m->reloc_max);
+}
+
 static int load(struct boot *b, struct multiboot *m, const struct image *img, struct err *e)
 {
 	int r;
@@ -241,6 +274,8 @@ static int load(struct boot *b, struct multiboot *m, const struct image *img, st
 		return err_set(e, -EINVAL, "%s: a Multiboot kernel that is not ELF and does not say where it lies",
 			       img->path);
 	r = elf_load(b, img, &m->elf, e);
+	if (r == 0)
+		r = check_place(m, img, e);
 	if (r < 0)
 		return r;
 	if (!m->has_entry && m->elf.entry_phys > UINT32_MAX)
@@ -392,7 +427,7 @@ static gpa_t info1(struct boot *b, const char *cmdline, const struct boot_module
 	st_le32(info + 16, text);
 	st_le32(info + 64, name);
 	if (sec->num) {
-		gpa_t at = boot_put_low(b, sec->headers, sec->num * sec->size, "the section headers", e);
+		gpa_t at = boot_put_low(b, sec->headers, (size_t)sec->num * sec->size, "the section headers", e);
 
 		if (!at)
 			return 0;

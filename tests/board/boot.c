@@ -656,6 +656,59 @@ static void mb2_kludge(void **state)
 	rig_free(r);
 }
 
+/* What a kernel only wishes for may be missing; what it requires may not. */
+static void mb2_wishes(void **state)
+{
+	static const struct {
+		uint16_t type, flags;
+		uint32_t val;
+		const char *text; /* NULL: it boots */
+	} tag[] = {
+		{ 5, 1, 1024, NULL }, { 5, 0, 1024, "requires a Multiboot 2 framebuffer" },
+		{ 4, 0, 2, NULL },    { 4, 0, 3, "requires a Multiboot 2 console" },
+		{ 4, 1, 3, NULL },
+	};
+
+	for (unsigned i = 0; i < ARRAY_LEN(tag); i++) {
+		struct rig *r;
+
+		mb2_make();
+		st_le32(mb2_tag(mb + 120, tag[i].type, tag[i].flags, 16), tag[i].val);
+		r = rig_new(MIB(16), mb, sizeof(mb));
+		if (tag[i].text)
+			rig_refused(r, tag[i].text);
+		else
+			rig_load(r);
+		rig_free(r);
+	}
+}
+
+/* An ELF file that may be moved is left where it was linked, or refused if it must not lie there. */
+static void mb2_relocatable(void **state)
+{
+	for (unsigned bad = 0; bad < 2; bad++) {
+		struct rig *r;
+		uint8_t *p;
+
+		elf64_make(false);
+		ehdr64()->e_entry = 0xffffffff80200008;
+		st_le32(elf + 0x400, 0xe85250d6);
+		st_le32(elf + 0x404, 0);
+		st_le32(elf + 0x408, 48);
+		st_le32(elf + 0x40c, -(0xe85250d6 + 48));
+		p = mb2_tag(elf + 0x410, 10, 0, 24);
+		st_le32(p, bad ? MIB(8) : MIB(1));
+		st_le32(p + 4, MIB(16) - 1);
+		mb2_tag(elf + 0x428, 0, 0, 8);
+		r = rig_new(MIB(16), elf, sizeof(elf));
+		if (bad)
+			rig_refused(r, "lies at 0x200000 and is to be moved");
+		else
+			rig_load(r);
+		rig_free(r);
+	}
+}
+
 static void mb2_bad(void **state)
 {
 	static const struct {
@@ -664,7 +717,8 @@ static void mb2_bad(void **state)
 		const char *text;
 	} bad[] = {
 		{ 84, 7, "tag has 7 bytes" }, { 84, 0xfffffff8, "tag has" },	      { 84, 16, "too short" },
-		{ 128, 7, "information 7" },  /* VBE */ { 120, 77, "header tag 77" },
+		{ 128, 7, "information 7" },  /* VBE */ { 120, 77, "header tag 77" }, { 120, 5, "framebuffer" },
+		{ 120, 10, "too short" },
 	};
 
 	for (unsigned i = 0; i < ARRAY_LEN(bad); i++) {
@@ -727,6 +781,8 @@ int main(void)
 		cmocka_unit_test(mb1_elf),
 		cmocka_unit_test(mb2_kludge),
 		cmocka_unit_test(mb2_bad),
+		cmocka_unit_test(mb2_wishes),
+		cmocka_unit_test(mb2_relocatable),
 #if HAVE_ZLIB
 		cmocka_unit_test(gzipped),
 #endif

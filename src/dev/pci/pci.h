@@ -44,9 +44,6 @@ struct pci_class {
 #define PCI_REGISTER(cls) REG_ADD(pci_class, cls)
 REG_DECLARE(pci_class);
 
-/* bhyve's devices that are not there yet: known names, refused with a text that says so. Ends with NULL. */
-extern const char *const pci_known_unbuilt[];
-
 enum { PCI_CFG_SIZE = 256, PCI_ECFG_SIZE = 4096, PCI_BARS = 7, PCI_BAR_ROM = 6 };
 
 /* Offsets and bits of the header that devices touch. */
@@ -155,7 +152,7 @@ void pci_host_each(struct pci_host *h, void (*fn)(void *self, struct pci_dev *p)
 /* By name; alias classes only if `aliases`. */
 const struct pci_class *pci_class_find(const char *name, bool aliases);
 const char *pci_class_real_name(const struct pci_class *c); /* the name that goes into the configuration */
-bool pci_class_unbuilt(const char *name);
+bool pci_class_unbuilt(const char *name); /* a device of bhyve that is not there yet: refused by that name */
 
 /* The windows used by a bus, for _CRS. False: no such bus, or one behind a bridge. */
 struct pci_window {
