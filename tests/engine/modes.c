@@ -521,6 +521,80 @@ static void alignment_check(void **state)
 	}
 }
 
+/* ------ what CPUID hides ------ */
+
+static void with_features(const char *list)
+{
+	static const struct cpu_topology topo = { 1, 1, 1 };
+	struct cpuid_opts o = { .ncpu = 1, .topo = topo, .phys_bits = 40 };
+	struct conf *conf = conf_new();
+	struct cpuid_table t;
+	struct err e = { 0 };
+
+	conf_set(conf, "cpu.features", list, NULL);
+	o.conf = conf;
+	if (cpuid_build(&t, &o, &e) < 0)
+		fail_msg("%s", e.msg);
+	assert_int_equal(engine_soft.cpuid(m.cpu[0], &t, NULL), 0);
+	conf_free(conf);
+}
+
+/* SDM vol. 2, each instruction's page: #UD if its CPUID bit is clear. */
+static void hidden_instructions_are_undefined(void **state)
+{
+	static const struct {
+		const char *feature;
+		uint8_t len, code[6];
+	} cases[] = {
+		{ "-popcnt", 4, { 0xf3, 0x0f, 0xb8, 0xc3 } },
+		{ "-movbe", 5, { 0x0f, 0x38, 0xf0, 0x04, 0x24 } },
+		{ "-cmov", 3, { 0x0f, 0x44, 0xc3 } },
+		{ "-rdtscp", 3, { 0x0f, 0x01, 0xf9 } },
+		{ "-rdrand", 3, { 0x0f, 0xc7, 0xf0 } },
+		{ "-rdpid", 4, { 0xf3, 0x0f, 0xc7, 0xf8 } },
+		{ "-cx16", 5, { 0x48, 0x0f, 0xc7, 0x0c, 0x24 } },
+		{ "-sse4.2", 5, { 0xf2, 0x0f, 0x38, 0xf0, 0xc3 } }, /* crc32 */
+		{ "-sse4.1", 5, { 0x66, 0x0f, 0x38, 0x17, 0xc1 } }, /* ptest */
+		{ "-ssse3", 5, { 0x66, 0x0f, 0x38, 0x00, 0xc1 } },  /* pshufb */
+		{ "-sse2", 4, { 0x66, 0x0f, 0xfe, 0xc1 } },	    /* paddd */
+		{ "-sse2", 3, { 0x0f, 0xae, 0xe8 } },		    /* lfence */
+		{ "-bmi2", 5, { 0xc4, 0xe2, 0xfb, 0xf6, 0xc3 } },   /* mulx */
+		{ "-bmi1", 5, { 0xc4, 0xe2, 0xf8, 0xf2, 0xc3 } },   /* andn */
+		{ "-smap", 3, { 0x0f, 0x01, 0xca } },		    /* clac */
+		{ "-lahf_lm", 1, { 0x9f } },
+		{ "-clflush", 4, { 0x0f, 0xae, 0x3c, 0x24 } },
+	};
+
+	for (unsigned n = 0; n < 2 * ARRAY_LEN(cases); n++) {
+		with_features(n % 2 ? cases[n / 2].feature : "");
+		start(LONG64);
+		memset(m.ram + M_CODE, 0xf4, 16);
+		machine_put(&m, M_CODE, cases[n / 2].code, cases[n / 2].len);
+		engine_soft.get(m.cpu[0], X86_SREGS, &s);
+		s.cr4 |= CR4_OSFXSR;
+		engine_soft.set(m.cpu[0], X86_SREGS, &s);
+		assert_int_equal(machine_run(&m, 0, &s), RUN_HALTED);
+		if ((s.rip == M_HANDLERS + EXC_UD * 16 + 1) != n % 2)
+			fail_msg("%s: %s", cases[n / 2].feature, n % 2 ? "not #UD" : "#UD without");
+	}
+}
+
+CODE(counts, 64, "mov $0x10000, %ebx; tzcnt %ebx, %eax; lzcnt %ebx, %ecx; hlt");
+
+static void tzcnt_and_lzcnt_are_bsf_and_bsr_without(void **state)
+{
+	with_features("-bmi1,-lzcnt");
+	start(LONG64);
+	PUT(counts, M_CODE);
+	assert_int_equal(machine_run(&m, 0, &s), RUN_HALTED);
+	assert_int_equal(s.reg[RAX], 16);
+	assert_int_equal(s.reg[RCX], 16); /* LZCNT: 15 */
+	with_features("");
+	start(LONG64);
+	assert_int_equal(machine_run(&m, 0, &s), RUN_HALTED);
+	assert_int_equal(s.reg[RCX], 15);
+}
+
 CODE(bad_wrmsr, 64, "mov $0xc0000102, %ecx; mov $0x8000, %edx; xor %eax, %eax; wrmsr");
 CODE(unknown_msr, 64, "mov $0x12345, %ecx; rdmsr");
 CODE(bad_cr0, 64, "mov %cr0, %rax; and $~1, %rax; mov %rax, %cr0");
@@ -716,6 +790,8 @@ int main(void)
 		T(iretq_to_non_canonical),
 		T(iretq_reads_ss_first),
 		T(alignment_check),
+		T(hidden_instructions_are_undefined),
+		T(tzcnt_and_lzcnt_are_bsf_and_bsr_without),
 		T(values_that_are_refused),
 		T(cpuid_follows_cr4),
 		T(instruction_breakpoint_and_rf),

@@ -14,6 +14,7 @@
  * later sees the mark and tells us. A drop takes all blocks of the lines written; links, far targets and the jump cache
  * may go on leading to them, since their first record then leads on (h_dead).
  */
+#include "engine/soft/isa.h"
 #include "engine/soft/rec.h"
 
 #include "base/alloc.h"
@@ -311,6 +312,7 @@ static unsigned block_fill(struct cpu *c, struct maker *m, const struct source *
 	while (m->n < REC_BLOCK_INSNS && off < PAGE && !m->ended) {
 		switch (decode_at(s, &i, off)) {
 		case DECODE_OK:
+			isa_apply(c, &i);
 			rec_make(m, &i, off);
 			off += i.len;
 			break;

@@ -139,9 +139,11 @@ struct cpu {
 	struct lapic *lapic;
 	unsigned id;
 	const struct cpuid_table *cpuid;
-	uint32_t isa, isa_known; /* isa.h: optional instructions that CPUID shows, looked up at first use */
-	uint64_t mail_epoch;	 /* mmu.c: last revocations seen */
-	uint64_t miss_rip;	 /* interp.c: the last record that missed the TLB, and the budget then */
+	uint64_t isa_ops[(OP_COUNT + 63) / 64]; /* isa.h: a bit for what CPUID hides: by enum x86_op, */
+	uint32_t isa_feats;			/* by enum vec_feat */
+	bool isa_cx16;
+	uint64_t mail_epoch; /* mmu.c: last revocations seen */
+	uint64_t miss_rip;   /* interp.c: the last record that missed the TLB, and the budget then */
 	int64_t miss_budget;
 	struct cpu_stats {
 		uint64_t insns, exits_io, exits_mmio, irqs, nmis, exceptions, page_faults, tlb_misses, hlts, pauses,

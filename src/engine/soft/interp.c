@@ -2,6 +2,7 @@
  * The interpreter: what the run loop calls, and the parts of record handlers that are not hot. rec.h explains records,
  * code.c where they live; rec_int.c, rec_mem.c and rec_flow.c have the hot handlers, rec_make.c chooses among them.
  */
+#include "engine/soft/isa.h"
 #include "engine/soft/rec.h"
 #include "engine/soft/soft_int.h"
 
@@ -47,6 +48,7 @@ void insn_fetch(struct cpu *c, struct insn *i)
 		cpu_ud(c);
 	if (res != DECODE_OK || (legacy && c->rip + i->len - 1 > c->seg[SEG_CS].limit))
 		cpu_gp0(c);
+	isa_apply(c, i);
 	c->rip_next = c->rip + i->len;
 	if (legacy)
 		c->rip_next = c->mode & MODE_32 ? (uint32_t)c->rip_next : (uint16_t)c->rip_next;

@@ -1,29 +1,141 @@
 #include "engine/soft/isa.h"
 
-/* ORDER: bits of enum isa. SDM vol. 2, CPUID: ECX of leaves 1 and 80000001h, EBX of leaf 7. */
+#include "base/bits.h"
+
+enum { EAX, EBX, ECX, EDX };
+
+const struct isa_vec isa_vec[FEATS] = {
+	[FEAT_X87] = { 1, EDX, 0 },	    [FEAT_MMX] = { 1, EDX, 23 },       [FEAT_SSE] = { 1, EDX, 25 },
+	[FEAT_SSE2] = { 1, EDX, 26 },	    [FEAT_SSE3] = { 1, ECX, 0 },       [FEAT_SSSE3] = { 1, ECX, 9 },
+	[FEAT_SSE41] = { 1, ECX, 19 },	    [FEAT_SSE42] = { 1, ECX, 20 },     [FEAT_AES] = { 1, ECX, 25 },
+	[FEAT_PCLMUL] = { 1, ECX, 1 },	    [FEAT_SHA] = { 7, EBX, 29 },       [FEAT_GFNI] = { 7, ECX, 8 },
+	[FEAT_F16C] = { 1, ECX, 29, true }, [FEAT_FMA] = { 1, ECX, 12, true }, [FEAT_AVX] = { 1, ECX, 28, true },
+	[FEAT_AVX2] = { 7, EBX, 5, true },  [FEAT_VAES] = { 7, ECX, 9, true }, [FEAT_VPCLMUL] = { 7, ECX, 10, true },
+};
+
+/* SDM vol. 2, CPUID. */
 static const struct {
-	uint32_t leaf;
-	uint8_t bit;
-} isa_bits[] = { { 1, 22 }, { 1, 23 }, { 1, 20 }, { 7, 3 }, { 7, 8 }, { 7, 19 }, { 1, 13 }, { 0x80000001, 5 } };
+	uint16_t op;
+	uint8_t reg, bit;
+	uint32_t leaf, sub;
+} rules[] = {
+	{ OP_CMPXCHG8B, EDX, 8, 1 },
+	{ OP_RDTSC, EDX, 4, 1 },
+	{ OP_RDMSR, EDX, 5, 1 },
+	{ OP_WRMSR, EDX, 5, 1 },
+	{ OP_SYSENTER, EDX, 11, 1 },
+	{ OP_SYSEXIT, EDX, 11, 1 },
+	{ OP_CMOVCC, EDX, 15, 1 },
+	{ OP_CLFLUSH, EDX, 19, 1 },
+	{ OP_FXSAVE, EDX, 24, 1 },
+	{ OP_FXRSTOR, EDX, 24, 1 },
+	{ OP_LDMXCSR, EDX, 25, 1 },
+	{ OP_STMXCSR, EDX, 25, 1 },
+	{ OP_SFENCE, EDX, 25, 1 },
+	{ OP_LFENCE, EDX, 26, 1 },
+	{ OP_MFENCE, EDX, 26, 1 },
+	{ OP_MOVNTI, EDX, 26, 1 },
+	{ OP_MONITOR, ECX, 3, 1 },
+	{ OP_MWAIT, ECX, 3, 1 },
+	{ OP_CRC32, ECX, 20, 1 },
+	{ OP_MOVBE, ECX, 22, 1 },
+	{ OP_POPCNT, ECX, 23, 1 },
+	{ OP_XSAVE, ECX, 26, 1 },
+	{ OP_XRSTOR, ECX, 26, 1 },
+	{ OP_XGETBV, ECX, 26, 1 },
+	{ OP_XSETBV, ECX, 26, 1 },
+	{ OP_RDRAND, ECX, 30, 1 },
+	{ OP_RDFSBASE, EBX, 0, 7 },
+	{ OP_RDGSBASE, EBX, 0, 7 },
+	{ OP_WRFSBASE, EBX, 0, 7 },
+	{ OP_WRGSBASE, EBX, 0, 7 },
+	{ OP_TZCNT, EBX, 3, 7 },
+	{ OP_ANDN, EBX, 3, 7 },
+	{ OP_BEXTR, EBX, 3, 7 },
+	{ OP_BLSI, EBX, 3, 7 },
+	{ OP_BLSMSK, EBX, 3, 7 },
+	{ OP_BLSR, EBX, 3, 7 },
+	{ OP_BZHI, EBX, 8, 7 },
+	{ OP_PDEP, EBX, 8, 7 },
+	{ OP_PEXT, EBX, 8, 7 },
+	{ OP_MULX, EBX, 8, 7 },
+	{ OP_RORX, EBX, 8, 7 },
+	{ OP_SARX, EBX, 8, 7 },
+	{ OP_SHLX, EBX, 8, 7 },
+	{ OP_SHRX, EBX, 8, 7 },
+	{ OP_INVPCID, EBX, 10, 7 },
+	{ OP_RDSEED, EBX, 18, 7 },
+	{ OP_ADCX, EBX, 19, 7 },
+	{ OP_ADOX, EBX, 19, 7 },
+	{ OP_CLAC, EBX, 20, 7 },
+	{ OP_STAC, EBX, 20, 7 },
+	{ OP_CLFLUSHOPT, EBX, 23, 7 },
+	{ OP_CLWB, EBX, 24, 7 },
+	{ OP_RDPID, ECX, 22, 7 },
+	{ OP_SERIALIZE, EDX, 14, 7 },
+	{ OP_XSAVEOPT, EAX, 0, 0xd, 1 },
+	{ OP_XSAVEC, EAX, 1, 0xd, 1 },
+	{ OP_XSAVES, EAX, 3, 0xd, 1 },
+	{ OP_XRSTORS, EAX, 3, 0xd, 1 },
+	{ OP_LZCNT, ECX, 5, 0x80000001 },
+	{ OP_SYSCALL, EDX, 11, 0x80000001 },
+	{ OP_SYSRET, EDX, 11, 0x80000001 },
+	{ OP_RDTSCP, EDX, 27, 0x80000001 },
+};
 
-static uint32_t isa_read(const struct cpuid_table *t)
+static bool shown(const struct cpu *c, uint32_t leaf, uint32_t sub, unsigned reg, unsigned bit)
 {
-	uint32_t isa = 0;
+	const struct cpuid_leaf *l = cpuid_find(c->cpuid, leaf, sub);
+	const uint32_t v[] = { l->eax, l->ebx, l->ecx, l->edx };
 
-	for (unsigned n = 0; n < ARRAY_LEN(isa_bits); n++) {
-		const struct cpuid_leaf *l = cpuid_find(t, isa_bits[n].leaf, 0);
-		uint32_t v = !l ? 0 : isa_bits[n].leaf == 7 ? l->ebx : l->ecx;
-
-		isa |= (v >> isa_bits[n].bit & 1) << n;
-	}
-	return isa;
+	return v[reg] >> bit & 1;
 }
 
-bool isa_has_slow(struct cpu *c, enum isa what)
+void isa_init(struct cpu *c)
 {
-	if (!c->isa_known) {
-		c->isa = c->cpuid ? isa_read(c->cpuid) : ~0u;
-		c->isa_known = 1;
+	c->isa_feats = 0;
+	for (unsigned n = 0; n < ARRAY_LEN(c->isa_ops); n++)
+		c->isa_ops[n] = 0;
+	for (unsigned n = 0; n < FEATS; n++)
+		if (!shown(c, isa_vec[n].leaf, 0, isa_vec[n].reg, isa_vec[n].bit))
+			c->isa_feats |= BIT(n);
+	for (unsigned n = 0; n < ARRAY_LEN(rules); n++)
+		if (!shown(c, rules[n].leaf, rules[n].sub, rules[n].reg, rules[n].bit))
+			c->isa_ops[rules[n].op / 64] |= BIT64(rules[n].op % 64);
+	c->isa_cx16 = shown(c, 1, 0, ECX, 13);
+	if (!c->isa_cx16) /* one op with CMPXCHG8B: isa_hide() looks closer */
+		c->isa_ops[OP_CMPXCHG8B / 64] |= BIT64(OP_CMPXCHG8B % 64);
+	if (!shown(c, 0x80000001, 0, ECX, 0)) /* in 64-bit code only */
+		for (unsigned op = OP_LAHF;; op = OP_SAHF) {
+			c->isa_ops[op / 64] |= BIT64(op % 64);
+			if (op == OP_SAHF)
+				break;
+		}
+}
+
+void isa_hide(const struct cpu *c, struct insn *i)
+{
+	if (i->vec && !(c->isa_feats >> i->vec->feat & 1))
+		return;
+	switch (i->op) {
+	case OP_TZCNT: /* the prefix means nothing then */
+		i->op = OP_BSF;
+		return;
+	case OP_LZCNT:
+		i->op = OP_BSR;
+		return;
+	case OP_LAHF:
+	case OP_SAHF:
+		if (!(c->mode & MODE_64))
+			return;
+		break;
+	case OP_CMPXCHG8B:
+		if (i->opsize != 16 && shown(c, 1, 0, EDX, 8))
+			return;
+		break;
+	default:
+		break;
 	}
-	return c->isa & what;
+	i->op = OP_UD2;
+	i->vec = NULL;
 }

@@ -1,31 +1,29 @@
-/* Optional instruction sets: one that CPUID does not show is #UD, whatever the host can do. */
+/*
+ * Optional instructions: one that CPUID does not show is #UD, whatever the host can do (SDM vol. 2, each instruction's
+ * page). That is decided when an instruction is decoded and costs nothing later.
+ */
 #ifndef ENGINE_SOFT_ISA_H
 #define ENGINE_SOFT_ISA_H
 
 #include "engine/soft/cpu.h"
+#include "x86/vec.h"
 
-enum isa {
-	ISA_MOVBE = 1,
-	ISA_POPCNT = 2,
-	ISA_CRC32 = 4,
-	ISA_BMI1 = 8,
-	ISA_BMI2 = 16,
-	ISA_ADX = 32,
-	ISA_CX16 = 64,
-	ISA_LZCNT = 128
+/* Where CPUID shows a set of vector instructions. */
+struct isa_vec {
+	uint8_t leaf, reg, bit; /* reg: ebx 1, ecx 2, edx 3 */
+	bool avx;		/* and the system must enable AVX */
 };
+extern const struct isa_vec isa_vec[FEATS];
 
-bool isa_has_slow(struct cpu *c, enum isa what);
+/* Works out what c->cpuid hides. */
+void isa_init(struct cpu *c);
+void isa_hide(const struct cpu *c, struct insn *i);
 
-static inline bool isa_has(struct cpu *c, enum isa what)
+/* After decoding: an instruction that this CPU lacks becomes what its encoding means there. */
+static inline void isa_apply(const struct cpu *c, struct insn *i)
 {
-	return LIKELY(c->isa & what) || isa_has_slow(c, what);
-}
-
-static inline void isa_need(struct cpu *c, enum isa what)
-{
-	if (UNLIKELY(!isa_has(c, what)))
-		cpu_ud(c);
+	if (UNLIKELY((c->isa_ops[i->op / 64] >> i->op % 64 & 1) || (i->vec && c->isa_feats)))
+		isa_hide(c, i);
 }
 
 #endif

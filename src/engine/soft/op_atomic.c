@@ -3,7 +3,6 @@
  * that read-only memory faults whatever the comparison says.
  */
 #include "engine/soft/exec_table.h"
-#include "engine/soft/isa.h"
 #include "engine/soft/opnd.h"
 
 struct exchange {
@@ -122,7 +121,6 @@ static void cmpxchg16b(struct cpu *c, const struct insn *i)
 	void *p;
 	bool same;
 
-	isa_need(c, ISA_CX16);
 	lin = opnd_lin(c, i, 16, true);
 	if (lin & 15)
 		cpu_gp0(c);

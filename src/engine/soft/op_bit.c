@@ -4,7 +4,6 @@
  */
 #include "engine/soft/exec_table.h"
 #include "engine/soft/host_op.h"
-#include "engine/soft/isa.h"
 #include "engine/soft/opnd.h"
 
 /* ------ BT, BTS, BTR, BTC ------ */
@@ -119,46 +118,36 @@ void op_bsr(struct cpu *c, const struct insn *i)
 		opnd_set(c, i, 0, d);
 }
 
-/* Without the feature the F3 prefix means nothing: the host then executes BSF and BSR here too, which CPUID has told
- * the guest. */
 void op_tzcnt(struct cpu *c, const struct insn *i)
 {
-	if (!isa_has(c, ISA_BMI1))
-		op_bsf(c, i);
-	else
-		opnd_set(c, i, 0, host_tzcnt(c, opnd_get(c, i, 1), i->opsize));
+	opnd_set(c, i, 0, host_tzcnt(c, opnd_get(c, i, 1), i->opsize));
 }
 
 void op_lzcnt(struct cpu *c, const struct insn *i)
 {
-	if (!isa_has(c, ISA_LZCNT))
-		op_bsr(c, i);
-	else
-		opnd_set(c, i, 0, host_lzcnt(c, opnd_get(c, i, 1), i->opsize));
+	opnd_set(c, i, 0, host_lzcnt(c, opnd_get(c, i, 1), i->opsize));
 }
 
 void op_popcnt(struct cpu *c, const struct insn *i)
 {
-	isa_need(c, ISA_POPCNT);
 	opnd_set(c, i, 0, host_popcnt(c, opnd_get(c, i, 1), i->opsize));
 }
 
 /* ------ BMI: operands as in the table, destination first; 4 or 8 bytes ------ */
-static void bmi_need(struct cpu *c, enum isa what)
+static void vex_need(struct cpu *c)
 {
-	isa_need(c, what);
 	if (!(c->mode & (MODE_PROT | MODE_64))) /* no VEX in real and virtual-8086 mode */
 		cpu_ud(c);
 }
 
 #define HOST_BMI(text, mod) asm(text(mod) HOST_FLAGS_OUT : "=&a"(ax), [d] "=&r"(d) : [x] "r"(x), [y] "r"(y) : "cc")
-#define BMI(name, isa, text, n)                             \
+#define BMI(name, text, n)                                  \
 	void op_##name(struct cpu *c, const struct insn *i) \
 	{                                                   \
 		uint64_t x, y, d;                           \
 		uint16_t ax;                                \
                                                             \
-		bmi_need(c, isa);                           \
+		vex_need(c);                                \
 		x = opnd_get(c, i, 1);                      \
 		y = (n) == 3 ? opnd_get(c, i, 2) : 0;       \
 		if (i->opnd[0].size == 8)                   \
@@ -174,18 +163,18 @@ static void bmi_need(struct cpu *c, enum isa what)
 #define TEXT_BLSR(m) "blsr %" m "[x], %" m "[d]"
 #define TEXT_BLSMSK(m) "blsmsk %" m "[x], %" m "[d]"
 #define TEXT_BLSI(m) "blsi %" m "[x], %" m "[d]"
-BMI(andn, ISA_BMI1, TEXT_ANDN, 3)
-BMI(bextr, ISA_BMI1, TEXT_BEXTR, 3)
-BMI(blsr, ISA_BMI1, TEXT_BLSR, 2)
-BMI(blsmsk, ISA_BMI1, TEXT_BLSMSK, 2)
-BMI(blsi, ISA_BMI1, TEXT_BLSI, 2)
-BMI(bzhi, ISA_BMI2, TEXT_BZHI, 3)
+BMI(andn, TEXT_ANDN, 3)
+BMI(bextr, TEXT_BEXTR, 3)
+BMI(blsr, TEXT_BLSR, 2)
+BMI(blsmsk, TEXT_BLSMSK, 2)
+BMI(blsi, TEXT_BLSI, 2)
+BMI(bzhi, TEXT_BZHI, 3)
 
 void op_pext(struct cpu *c, const struct insn *i)
 {
 	uint64_t x, y, d;
 
-	bmi_need(c, ISA_BMI2);
+	vex_need(c);
 	x = opnd_get(c, i, 1);
 	y = opnd_get(c, i, 2);
 	asm("pext %q[y], %q[x], %q[d]" : [d] "=r"(d) : [x] "r"(x), [y] "r"(y));
@@ -196,7 +185,7 @@ void op_pdep(struct cpu *c, const struct insn *i)
 {
 	uint64_t x, y, d;
 
-	bmi_need(c, ISA_BMI2);
+	vex_need(c);
 	x = opnd_get(c, i, 1);
 	y = opnd_get(c, i, 2);
 	asm("pdep %q[y], %q[x], %q[d]" : [d] "=r"(d) : [x] "r"(x), [y] "r"(y));
@@ -209,7 +198,7 @@ void op_mulx(struct cpu *c, const struct insn *i)
 	unsigned size = i->opnd[0].size;
 	unsigned __int128 p;
 
-	bmi_need(c, ISA_BMI2);
+	vex_need(c);
 	p = (unsigned __int128)size_trunc(c->r[RDX], size) * opnd_get(c, i, 2);
 	opnd_set(c, i, 1, size_trunc((uint64_t)p, size));
 	opnd_set(c, i, 0, size_trunc((uint64_t)(p >> (8 * size)), size));
@@ -219,10 +208,8 @@ void op_mulx(struct cpu *c, const struct insn *i)
 void op_crc32(struct cpu *c, const struct insn *i)
 {
 	uint32_t crc = (uint32_t)c->r[i->reg];
-	uint64_t v;
+	uint64_t v = opnd_get(c, i, 1);
 
-	isa_need(c, ISA_CRC32);
-	v = opnd_get(c, i, 1);
 	for (unsigned n = 0; n < i->opnd[1].size; n++, v >>= 8) {
 		asm("crc32b %b[v], %[crc]" : [crc] "+r"(crc) : [v] "q"(v));
 	}
@@ -232,11 +219,8 @@ void op_crc32(struct cpu *c, const struct insn *i)
 static void add_chain(struct cpu *c, const struct insn *i, uint32_t flag)
 {
 	unsigned size = i->opnd[0].size;
-	uint64_t a, sum, res;
+	uint64_t sum = opnd_get(c, i, 1), a = opnd_get(c, i, 0), res;
 
-	isa_need(c, ISA_ADX);
-	sum = opnd_get(c, i, 1);
-	a = opnd_get(c, i, 0);
 	res = size_trunc(a + sum + !!(cc_flags(c) & flag), size);
 	opnd_set(c, i, 0, res);
 	cpu_set_flags(c, size_top((a & sum) | ((a | sum) & ~res), size) ? flag : 0, flag);

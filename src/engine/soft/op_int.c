@@ -4,7 +4,6 @@
  * constant.
  */
 #include "engine/soft/exec_table.h"
-#include "engine/soft/isa.h"
 #include "engine/soft/opnd.h"
 
 /* ------ two-operand arithmetic and logic ------ */
@@ -190,7 +189,6 @@ void op_movbe(struct cpu *c, const struct insn *i)
 {
 	unsigned size = i->opnd[0].size;
 
-	isa_need(c, ISA_MOVBE);
 	opnd_set(c, i, 0, __builtin_bswap64(opnd_get(c, i, 1)) >> (64 - 8 * size));
 }
 

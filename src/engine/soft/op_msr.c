@@ -365,16 +365,12 @@ void op_rdtsc(struct cpu *c, const struct insn *i)
 
 void op_rdtscp(struct cpu *c, const struct insn *i)
 {
-	if (!vcpu_of(c)->feat.rdtscp)
-		cpu_ud(c);
 	op_rdtsc(c, i);
 	c->r[RCX] = (uint32_t)c->tsc_aux;
 }
 
 void op_rdpid(struct cpu *c, const struct insn *i)
 {
-	if (!vcpu_of(c)->feat.rdpid)
-		cpu_ud(c);
 	reg_set(c, i, i->rm, c->mode & MODE_64 ? 8 : 4, (uint32_t)c->tsc_aux);
 }
 
@@ -397,8 +393,6 @@ void op_rdrand(struct cpu *c, const struct insn *i)
 	uint64_t v = 0;
 	bool ok;
 
-	if (!vcpu_of(c)->feat.rdrand)
-		cpu_ud(c);
 	__asm__ volatile("rdrand %0; setc %1" : "=r"(v), "=qm"(ok) : : "cc");
 	random_result(c, i, v, ok);
 }
@@ -408,8 +402,6 @@ void op_rdseed(struct cpu *c, const struct insn *i)
 	uint64_t v = 0;
 	bool ok;
 
-	if (!vcpu_of(c)->feat.rdseed)
-		cpu_ud(c);
 	__asm__ volatile("rdseed %0; setc %1" : "=r"(v), "=qm"(ok) : : "cc");
 	random_result(c, i, v, ok);
 }

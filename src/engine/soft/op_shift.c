@@ -5,7 +5,6 @@
  */
 #include "engine/soft/exec_table.h"
 #include "engine/soft/host_op.h"
-#include "engine/soft/isa.h"
 #include "engine/soft/opnd.h"
 
 struct shift_arg {
@@ -134,7 +133,6 @@ DOUBLE(shrd)
 /* ------ BMI2: no flags ------ */
 static unsigned shift_count(struct cpu *c, const struct insn *i)
 {
-	isa_need(c, ISA_BMI2);
 	if (!(c->mode & (MODE_PROT | MODE_64))) /* no VEX in real and virtual-8086 mode */
 		cpu_ud(c);
 	return (unsigned)opnd_get(c, i, 2) & (8u * i->opnd[0].size - 1);

@@ -283,14 +283,14 @@ void op_sti(struct cpu *c, const struct insn *i)
 
 void op_clac(struct cpu *c, const struct insn *i)
 {
-	if (c->cpl || !vcpu_of(c)->feat.smap)
+	if (c->cpl)
 		cpu_ud(c);
 	sys_set_flags(c, 0, FL_AC);
 }
 
 void op_stac(struct cpu *c, const struct insn *i)
 {
-	if (c->cpl || !vcpu_of(c)->feat.smap)
+	if (c->cpl)
 		cpu_ud(c);
 	sys_set_flags(c, FL_AC, FL_AC);
 }
@@ -417,7 +417,7 @@ void op_invpcid(struct cpu *c, const struct insn *i)
 {
 	uint64_t type = size_trunc(c->r[i->reg], c->mode & MODE_64 ? 8 : 4), lin, pcid, at;
 
-	if (!vcpu_of(c)->feat.invpcid || !(c->mode & MODE_PROT))
+	if (!(c->mode & MODE_PROT))
 		cpu_ud(c);
 	cpu_need_cpl0(c);
 	lin = insn_lin(c, i, 16, false);
@@ -484,6 +484,12 @@ void op_sfence(struct cpu *c, const struct insn *i)
 	__builtin_ia32_sfence();
 }
 
+void op_serialize(struct cpu *c, const struct insn *i)
+{
+	__builtin_ia32_mfence();
+	c->leave = true;
+}
+
 /* ------ not there ------ */
 
 #define NOT_THERE(name)                                     \
@@ -500,4 +506,3 @@ NOT_THERE(vmmcall)
 NOT_THERE(rsm)
 NOT_THERE(monitor)
 NOT_THERE(mwait)
-NOT_THERE(serialize)

@@ -388,6 +388,7 @@ static int soft_cpuid(struct engine_vcpu *v, const struct cpuid_table *t, struct
 {
 	v->table = *t;
 	cpu_features(v);
+	code_drop_all(&v->cpu); /* decoded by what the old table showed */
 	return 0;
 }
 

@@ -56,7 +56,7 @@ struct mailbox {
 struct cpu_feat {
 	uint64_t cr4, efer, xcr0, xss;
 	uint8_t phys_bits;
-	bool rdtscp, rdpid, fsgsbase, invpcid, rdrand, rdseed, smap, x2apic, tsc_deadline, gb_pages;
+	bool rdtscp, fsgsbase, smap, x2apic, tsc_deadline, gb_pages;
 };
 
 struct engine_vcpu {

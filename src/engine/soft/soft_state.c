@@ -3,6 +3,7 @@
 
 #include "base/bits.h"
 #include "engine/soft/flags.h"
+#include "engine/soft/isa.h"
 #include "engine/soft/sys.h"
 #include "engine/soft/thunk.h"
 #include "x86/msr.h"
@@ -260,19 +261,25 @@ void cpu_features(struct engine_vcpu *v)
 	if (f->phys_bits < 32 || f->phys_bits > 52)
 		f->phys_bits = 36;
 	f->rdtscp = has(v, 0x80000001, D, 27);
-	f->rdpid = has(v, 7, C, 22);
 	f->fsgsbase = has(v, 7, B, 0);
-	f->invpcid = has(v, 7, B, 10);
-	f->rdrand = has(v, 1, C, 30);
-	f->rdseed = has(v, 7, B, 18);
 	f->smap = has(v, 7, B, 20);
 	f->x2apic = has(v, 1, C, 21);
 	f->tsc_deadline = has(v, 1, C, 24);
 	f->gb_pages = has(v, 0x80000001, D, 26);
 	f->xcr0 = cpuid_find(&v->table, 0xd, 0)->eax;
 	f->xss = 0;
-	f->efer = EFER_SCE | EFER_LME | EFER_NXE;
-	f->cr4 = CR4_TSD | CR4_DE | CR4_PSE | CR4_PAE | CR4_MCE | CR4_PGE | CR4_PCE | CR4_OSFXSR | CR4_OSXMMEXCPT;
+	f->efer = has(v, 0x80000001, D, 11) ? EFER_SCE : 0;
+	f->efer |= has(v, 0x80000001, D, 29) ? EFER_LME : 0;
+	f->efer |= has(v, 0x80000001, D, 20) ? EFER_NXE : 0;
+	f->cr4 = has(v, 1, D, 2) ? CR4_DE : 0;
+	f->cr4 |= has(v, 1, D, 3) ? CR4_PSE : 0;
+	f->cr4 |= has(v, 1, D, 4) ? CR4_TSD : 0;
+	f->cr4 |= has(v, 1, D, 6) ? CR4_PAE : 0;
+	f->cr4 |= has(v, 1, D, 7) ? CR4_MCE : 0;
+	f->cr4 |= has(v, 1, D, 13) ? CR4_PGE : 0;
+	f->cr4 |= CR4_PCE;
+	f->cr4 |= has(v, 1, D, 24) ? CR4_OSFXSR : 0;
+	f->cr4 |= has(v, 1, D, 25) ? CR4_OSXMMEXCPT : 0;
 	f->cr4 |= has(v, 1, D, 1) ? CR4_VME | CR4_PVI : 0;
 	f->cr4 |= has(v, 7, C, 2) ? CR4_UMIP : 0;
 	f->cr4 |= has(v, 7, C, 16) ? CR4_LA57 : 0;
@@ -283,4 +290,5 @@ void cpu_features(struct engine_vcpu *v)
 	f->cr4 |= f->smap ? CR4_SMAP : 0;
 	v->cpu.lapic->x2_ok = f->x2apic;
 	v->cpu.lapic->deadline_ok = f->tsc_deadline;
+	isa_init(&v->cpu);
 }

@@ -12,6 +12,7 @@
 
 #include "engine/soft/exec_table.h"
 #include "engine/soft/flags.h"
+#include "engine/soft/isa.h"
 #include "engine/soft/mmu.h"
 #include "engine/soft/seg.h"
 #include "engine/soft/thunk_emit.h"
@@ -48,17 +49,6 @@ static struct {
 /* ------ host ------ */
 static uint32_t host_feats(void)
 {
-	static const struct {
-		uint8_t feat, leaf, reg, bit; /* reg: ebx 1, ecx 2, edx 3 */
-		bool avx;
-	} tab[] = {
-		{ FEAT_X87, 1, 3, 0 },	       { FEAT_MMX, 1, 3, 23 },	     { FEAT_SSE, 1, 3, 25 },
-		{ FEAT_SSE2, 1, 3, 26 },       { FEAT_SSE3, 1, 2, 0 },	     { FEAT_SSSE3, 1, 2, 9 },
-		{ FEAT_SSE41, 1, 2, 19 },      { FEAT_SSE42, 1, 2, 20 },     { FEAT_AES, 1, 2, 25 },
-		{ FEAT_PCLMUL, 1, 2, 1 },      { FEAT_SHA, 7, 1, 29 },	     { FEAT_GFNI, 7, 2, 8 },
-		{ FEAT_F16C, 1, 2, 29, true }, { FEAT_FMA, 1, 2, 12, true }, { FEAT_AVX, 1, 2, 28, true },
-		{ FEAT_AVX2, 7, 1, 5, true },  { FEAT_VAES, 7, 2, 9, true }, { FEAT_VPCLMUL, 7, 2, 10, true },
-	};
 	uint32_t leaf[2][4] = { 0 }, got = 0, lo = 0, hi;
 	bool avx = false;
 
@@ -68,9 +58,9 @@ static uint32_t host_feats(void)
 		__asm__ volatile("xgetbv" : "=a"(lo), "=d"(hi) : "c"(0));
 		avx = (lo & 6) == 6;
 	}
-	for (unsigned k = 0; k < ARRAY_LEN(tab); k++)
-		if ((leaf[tab[k].leaf == 7][tab[k].reg] >> tab[k].bit & 1) && (avx || !tab[k].avx))
-			got |= 1u << tab[k].feat;
+	for (unsigned f = 0; f < FEATS; f++)
+		if ((leaf[isa_vec[f].leaf == 7][isa_vec[f].reg] >> isa_vec[f].bit & 1) && (avx || !isa_vec[f].avx))
+			got |= 1u << f;
 	return got;
 }
 
