@@ -16,6 +16,17 @@
 
 /* ------ creation ------ */
 
+/* The host's counter is measured only where the engine does not know its rate: that takes milliseconds. */
+static void rates(const struct vcpu *v, struct cpuid_opts *o)
+{
+	if (v->vm->ops->rates) {
+		v->vm->ops->rates(v->vm->evm, &o->tsc_khz, &o->apic_hz);
+		return;
+	}
+	o->tsc_khz = tsc_khz();
+	o->apic_hz = tsc_khz() * 1000 / lapic_ratio(tsc_khz());
+}
+
 static int cpuid_give(struct vcpu *v, struct err *e)
 {
 	static struct cpuid_table t, hw; /* large; one VM is built at a time */
@@ -26,18 +37,14 @@ static int cpuid_give(struct vcpu *v, struct err *e)
 		.topo = v->vm->topo,
 		.phys_bits = vm_phys_bits(),
 		.tsc_deadline = true,
-		.tsc_khz = tsc_khz(),
-		.apic_hz = tsc_khz() * 1000 / lapic_ratio(tsc_khz()),
 		.conf = v->vm->conf,
+		.hw = ops->cpu ? &hw : NULL,
 	};
 	int r = conf_bool(v->vm->conf, "x86.x2apic", false, &o.x2apic, e);
 
-	if (ops->rates)
-		ops->rates(v->vm->evm, &o.tsc_khz, &o.apic_hz);
-	if (r == 0 && ops->cpu) {
+	rates(v, &o);
+	if (r == 0 && ops->cpu && v->id == 0)
 		r = ops->cpu(v->vm->evm, &hw, e);
-		o.hw = &hw;
-	}
 	if (r == 0)
 		r = cpuid_build(&t, &o, e);
 	return r == 0 ? ops->cpuid(v->ev, &t, e) : r;

@@ -6,6 +6,7 @@
 #include "engine/kvm/kvm_int.h"
 
 #include "base/bits.h"
+#include "base/log.h"
 #include "x86/msr.h"
 
 #include <errno.h>
@@ -523,6 +524,7 @@ int kvm_set(struct engine_vcpu *v, unsigned groups, const struct x86_state *s)
 void kvm_reset(struct engine_vcpu *v, bool bsp)
 {
 	struct x86_state s;
+	int r;
 
 	x86_state_reset(&s, bsp);
 	v->bsp = bsp;
@@ -535,5 +537,6 @@ void kvm_reset(struct engine_vcpu *v, bool bsp)
 		s.msr[n].val = m ? m->value : 0;
 	}
 	s.nmsr = v->nmsr;
-	kvm_set(v, X86_ALL, &s);
+	if ((r = kvm_set(v, X86_ALL, &s)) < 0)
+		log_err("kvm: power-up state of vCPU %u: errno %d", v->id, -r);
 }
