@@ -9,6 +9,7 @@
 
 #include "base/alloc.h"
 #include "base/auto.h"
+#include "base/log.h"
 
 #include <errno.h>
 #include <string.h>
@@ -19,29 +20,59 @@ struct unbuilt {
 	const char *key; /* of the tree, a leaf or a node */
 	const char *what;
 	const char *only; /* NULL: any value; else this one (any case) */
+	bool warn;	  /* the machine is the same without it */
 };
 
 static const struct unbuilt unbuilt_keys[] = {
-	{ "bootrom", "firmware (-l bootrom) is not built yet; boot a kernel with --kernel FILE", NULL },
-	{ "bootvars", "firmware (-l bootrom) is not built yet", NULL },
-	{ "lpc.fwcfg", "the fw_cfg interface is not built yet", "qemu" },
-	{ "tpm.type", "a TPM (-l tpm) is not built yet", NULL },
-	{ "tpm.path", "a TPM (-l tpm) is not built yet", NULL },
-	{ "gdb.port", "the debug server (-G) is not built yet", NULL },
-	{ "domains", "NUMA domains (-n) are not built yet", NULL },
-	{ "monitor.enabled", "monitor mode (-M) is not built yet", "true|on|yes|1" },
+	{ "bootrom", "firmware (-l bootrom) is not built yet; boot a kernel with --kernel FILE", NULL, false },
+	{ "bootvars", "firmware (-l bootrom) is not built yet", NULL, false },
+	{ "lpc.fwcfg", "the fw_cfg interface is not built yet", "qemu", false },
+	{ "fwcfg", "the fw_cfg interface is not built yet, no guest will see this file (-f)", NULL, true },
+	{ "keyboard.layout", "displays are not built yet, nothing uses a keyboard layout (-K)", NULL, true },
+	{ "tpm.type", "a TPM (-l tpm) is not built yet", NULL, false },
+	{ "tpm.path", "a TPM (-l tpm) is not built yet", NULL, false },
+	{ "gdb.port", "the debug server (-G) is not built yet", NULL, false },
+	{ "domains", "NUMA domains (-n) are not built yet", NULL, false },
+	{ "monitor.enabled", "monitor mode (-M) is not built yet", "true|on|yes|1", false },
 };
+
+bool cli_key_unbuilt(const char *key)
+{
+	for (size_t i = 0; i < ARRAY_LEN(unbuilt_keys); i++)
+		if (!strcmp(unbuilt_keys[i].key, key))
+			return true;
+	return false;
+}
+
+/* What was warned of once is not reported again as a key that nobody reads. */
+static void mark_read(const struct conf *n)
+{
+	if (conf_is_leaf(n))
+		conf_get(n, "");
+	for (const struct conf *c = conf_is_leaf(n) ? NULL : conf_first(n); c; c = conf_next(c))
+		mark_read(c);
+}
 
 int cli_unbuilt(const struct conf *root, struct err *e)
 {
+	bool strict;
+
+	if (conf_bool(root, "config.strict", false, &strict, e) < 0)
+		return -EINVAL;
 	for (size_t i = 0; i < ARRAY_LEN(unbuilt_keys); i++) {
 		const struct unbuilt *u = &unbuilt_keys[i];
 		const struct conf *n = conf_find(root, u->key);
 		const char *value = n && conf_is_leaf(n) ? conf_get(n, "") : NULL;
 
-		if (n && (!u->only || (value && value_word(u->only, value) >= 0)))
+		if (!n || (u->only && (!value || value_word(u->only, value) < 0)))
+			continue;
+		if (u->warn && !strict) {
+			log_warn("%s%s%s: %s", u->key, value ? "=" : "", value ? value : "", u->what);
+			mark_read(n);
+		} else {
 			return err_set(e, -ENOTSUP, "%s%s%s: %s", u->key, value ? "=" : "", value ? value : "",
 				       u->what);
+		}
 	}
 	return 0; /* devices: the PCI core says so itself */
 }

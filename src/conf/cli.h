@@ -50,8 +50,10 @@ int cli_parse(struct cli *c, int argc, char **argv, struct err *e);
 int cli_deprecated(struct conf *root, struct err *e);
 /* The switches among the machine-wide keys. */
 int cli_check(const struct conf *root, struct err *e);
-/* What bhyve has and this program does not: 0, or one line that says so. */
+/* What bhyve has and this program does not: 0, or one line that says so; a warning where a machine is the same without
+ * it, unless config.strict is on. */
 int cli_unbuilt(const struct conf *root, struct err *e);
+bool cli_key_unbuilt(const char *key);
 
 enum cli_group {
 	CLI_BOOT,

@@ -202,6 +202,9 @@ static int lpc_bootrom(struct cli *c, char *rest, const char *arg, struct err *e
 	char *rom = strsep(&rest, ",");
 	int r;
 
+	/* Clients start `-l bootrom` and look for this text to learn that firmware is not there. */
+	if ((!rom || !*rom) && cli_key_unbuilt("bootrom"))
+		return bad_argument(e, "lpc device configuration", arg, "firmware is not built yet");
 	if (!rom || !*rom)
 		return err_set(e, -EINVAL, "invalid bootrom option \"%s\"", arg);
 	r = conf_set(c->conf, "bootrom", rom, e);
