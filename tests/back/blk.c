@@ -12,6 +12,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <linux/loop.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -222,6 +224,141 @@ static void zeroes_and_holes(void **state)
 	unlink(path);
 }
 
+/* ------ a block device over `path`, where we may make one ------ */
+
+/* Goes away with the last descriptor: ours is returned, with the name in *name. */
+static int device_make(char *name, size_t room)
+{
+	struct loop_info64 info = { .lo_flags = LO_FLAGS_AUTOCLEAR };
+	int ctl = open("/dev/loop-control", O_RDWR), img = open(path, O_RDWR), fd = -1, n;
+
+	n = ctl >= 0 ? ioctl(ctl, LOOP_CTL_GET_FREE) : -1;
+	if (n >= 0) {
+		snprintf(name, room, "/dev/loop%d", n);
+		fd = open(name, O_RDWR);
+		if (fd >= 0 && (ioctl(fd, LOOP_SET_FD, img) < 0 || ioctl(fd, LOOP_SET_STATUS64, &info) < 0)) {
+			close(fd);
+			fd = -1;
+		}
+	}
+	close(ctl);
+	close(img);
+	return fd;
+}
+
+static uint64_t blocks(void)
+{
+	struct stat st;
+
+	assert_int_equal(stat(path, &st), 0);
+	return (uint64_t)st.st_blocks;
+}
+
+static void assert_zero(struct blk *b, uint64_t off, size_t len)
+{
+	static uint8_t buf[SIZE];
+
+	memset(buf, 0xAA, len);
+	assert_int_equal(rw(b, BLK_READ, off, buf, len), 0);
+	for (size_t i = 0; i < len; i++)
+		assert_int_equal(buf[i], 0);
+}
+
+/* Discard gives space back, write zeroes keeps it unless it may not; both read as zeroes, and what lies beside stays.
+ */
+static void device_ranges(void **state)
+{
+	static uint8_t big[SIZE / 4 + 1024];
+	struct blk_opts o = { 0 };
+	char name[32];
+	uint8_t buf[512];
+	uint64_t full;
+	struct blk *b;
+	int fd;
+
+	image(SIZE);
+	fd = device_make(name, sizeof(name));
+	if (fd < 0) {
+		unlink(path);
+		skip();
+	}
+	for (unsigned direct = 0; direct < 2; direct++) {
+		o = (struct blk_opts){ .path = name, .nocache = direct };
+		b = open_with(&o, direct ? "threads" : "auto");
+		assert_int_equal(blk_info(b)->size, SIZE);
+		assert_true(blk_info(b)->discard && blk_info(b)->write_zeroes);
+		assert_true(blk_info(b)->discard_align >= 512);
+		compare(b, 100, 512);
+		memset(big, 0x77, sizeof(big));
+		assert_int_equal(rw(b, BLK_WRITE, SIZE / 2 - 512, big, sizeof(big)), 0);
+		assert_int_equal(run(b, BLK_FLUSH, 0, NULL, 0, 0), 0);
+		full = blocks();
+		assert_int_equal(run(b, BLK_DISCARD, SIZE / 2, NULL, 0, SIZE / 4), 0);
+		assert_true(blocks() <= full - SIZE / 4 / 512);
+		assert_zero(b, SIZE / 2, SIZE / 4);
+		assert_int_equal(run(b, BLK_ZERO, 1024, NULL, 0, 66048), 0);
+		assert_zero(b, 1024, 66048);
+		assert_int_equal(rw(b, BLK_READ, SIZE / 2 - 512, buf, 512), 0);
+		assert_int_equal(buf[511], 0x77);
+		assert_int_equal(rw(b, BLK_READ, SIZE / 4 * 3, buf, 512), 0);
+		assert_int_equal(buf[0], 0x77);
+		finish(b);
+	}
+	o = (struct blk_opts){ .path = name, .nodelete = true };
+	b = open_with(&o, "auto");
+	assert_int_equal(run(b, BLK_DISCARD, 0, NULL, 0, 4096), -EOPNOTSUPP);
+	finish(b);
+	close(fd);
+	unlink(path);
+}
+
+static unsigned resizes;
+
+static void on_resized(void *self)
+{
+	assert_true(lock_mine(&lock));
+	resizes++;
+}
+
+/* The clock finds a new size by itself: of a file, and of a device. */
+static void grows(void **state)
+{
+	struct blk_client c = { .loop = loop, .held = &lock, .ended = on_ended, .resized = on_resized, .depth = 64 };
+	struct blk_opts o = { .path = path };
+	uint8_t buf[512];
+	struct err e = { 0 };
+	char name[32];
+	struct blk *b;
+	int fd = -1;
+
+	image(SIZE);
+	for (unsigned device = 0; device < 2; device++) {
+		uint64_t size = SIZE * (device + 1ull);
+
+		if (device && (fd = device_make(name, sizeof(name))) < 0)
+			break;
+		if (device)
+			o.path = name;
+		assert_int_equal(blk_open(&b, &o, &c, NULL, &e), 0);
+		resizes = 0;
+		for (int i = 0; i < 30; i++)
+			loop_turn(loop, 50);
+		assert_int_equal(resizes, 0);
+		assert_int_equal(truncate(path, (off_t)size + SIZE + 100), 0);
+		assert_true(!device || ioctl(fd, LOOP_SET_CAPACITY) == 0);
+		for (int i = 0; i < 60 && !resizes; i++)
+			loop_turn(loop, 50);
+		assert_int_equal(resizes, 1);
+		assert_int_equal(blk_info(b)->size, size + SIZE);
+		assert_int_equal(rw(b, BLK_READ, size + SIZE - 512, buf, 512), 0);
+		finish(b);
+		assert_int_equal(truncate(path, SIZE * 2), 0);
+	}
+	if (fd >= 0)
+		close(fd);
+	unlink(path);
+}
+
 static void many_in_one_kick(void **state)
 {
 	static uint8_t buf[64][512];
@@ -303,8 +440,10 @@ static int teardown(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(engines), cmocka_unit_test(odd_size),	       cmocka_unit_test(shrunk),
-		cmocka_unit_test(sharing), cmocka_unit_test(many_in_one_kick), cmocka_unit_test(zeroes_and_holes),
+		cmocka_unit_test(device_ranges),    cmocka_unit_test(grows),
+		cmocka_unit_test(engines),	    cmocka_unit_test(odd_size),
+		cmocka_unit_test(shrunk),	    cmocka_unit_test(sharing),
+		cmocka_unit_test(many_in_one_kick), cmocka_unit_test(zeroes_and_holes),
 	};
 
 	return cmocka_run_group_tests(tests, setup, teardown);

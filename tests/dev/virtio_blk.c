@@ -448,6 +448,56 @@ static void queue_reset(unsigned flags, unsigned size)
 	rig_free(r);
 }
 
+/* The image grows while the driver runs: capacity and generation change together, and it is told. */
+static void grown(void **state)
+{
+	struct rig *r = start("", true);
+	struct io io = io_new(512);
+	unsigned irqs;
+	uint8_t gen;
+
+	assert_true(drv_start(d, DRV_MSIX, ALL_BLK, 1, 0));
+	assert_int_equal(drv_config(d, 0, 4), SECTORS);
+	gen = (uint8_t)rig_read(r, 2, 0x15, 1);
+	irqs = drv_interrupts(d, 0);
+	assert_int_equal(io_do(&io, 0, SECTORS + 99, 512, 1), 1);
+	assert_int_equal(truncate(image, (SECTORS + 100) * SECTOR + 7), 0);
+	rig_run_for(r, MS(1100));
+	assert_int_equal(drv_config(d, 0, 4), SECTORS + 100);
+	assert_int_not_equal(rig_read(r, 2, 0x15, 1), gen);
+	assert_int_equal(drv_interrupts(d, 0), irqs + 1);
+	assert_int_equal(io_do(&io, 0, SECTORS + 99, 512, 1), 0);
+	rig_run_for(r, MS(3000));
+	assert_int_equal(drv_interrupts(d, 0), irqs + 1);
+	drv_set_status(d, 0); /* without a driver: no interrupt, but a reader can see that something changed */
+	gen = (uint8_t)rig_read(r, 2, 0x15, 1);
+	assert_int_equal(truncate(image, SECTORS * SECTOR), 0);
+	rig_run_for(r, MS(1100));
+	assert_int_equal(drv_config(d, 0, 4), SECTORS);
+	assert_int_not_equal(rig_read(r, 2, 0x15, 1), gen);
+	assert_int_equal(drv_interrupts(d, 0), irqs + 1);
+	rig_free(r);
+}
+
+/* A driver without FLUSH gets its writes done and safe. */
+static void without_flush(void **state)
+{
+	static const char *const keys[] = { "blk.aio=auto", "blk.aio=threads" };
+
+	for (unsigned k = 0; k < 2; k++) {
+		struct rig *r = start_keys(keys[k]);
+		struct io io = io_new(8192);
+
+		assert_true(drv_start(d, 0, ALL_BLK & ~BIT64(9), 1, 0));
+		memset(drv_ram(d, io.data), 0x31, 8192);
+		assert_int_equal(io_do(&io, 1, 16, 8192, 3), 0);
+		memset(drv_ram(d, io.data), 0, 8192);
+		assert_int_equal(io_do(&io, 0, 16, 8192, 3), 0);
+		assert_int_equal(*(uint8_t *)drv_ram(d, io.data + 8191), 0x31);
+		rig_free(r);
+	}
+}
+
 static void queues_reset(void **state)
 {
 	struct rig *r;
@@ -535,6 +585,8 @@ int main(void)
 		T(paused_and_resumed),
 		T(reset_with_requests_in_flight),
 		T(queues_reset),
+		T(grown),
+		T(without_flush),
 		T(interrupts_by_line),
 		T(locks_and_texts),
 		T(window_in_config_space),

@@ -96,6 +96,43 @@ def blk_threads(where): disks(where, ['-o', 'blk.aio=threads'])
 def blk_legacy(where): disks(where, params={'virtio_pci': 'force_legacy=1'})
 
 
+# --- a disk that grows ---
+
+def grow(g, disk, make):
+    before = int(sysfs(g, disk, 'size'))
+    make(before * 512 * 2 + 4 * MIB)
+    g.expect(r'%s: detected capacity change from %d to %d' % (disk, before, before * 2 + 8192), 30)
+    same(g, 'size of ' + disk, sysfs(g, disk, 'size'), str(before * 2 + 8192))
+    g.check('dd if=/dev/urandom of=/tmp/y bs=64k count=8 && dd if=/tmp/y of=/dev/%s bs=64k seek=%d conv=fsync' % (disk, before // 128 + 8))
+    g.check('echo 5 > /proc/sys/vm/drop_caches; dd if=/dev/%s bs=64k skip=%d count=8 | cmp - /tmp/y' % (disk, before // 128 + 8))
+
+
+def blk_grow(where):
+    path, under, dev = blob(where + '/file', 4 * MIB), blob(where + '/under', 4 * MIB), None
+    if not os.geteuid():
+        made = subprocess.run(['losetup', '-f', '--show', under], stdout=subprocess.PIPE, text=True)
+        dev = made.stdout.strip() if made.returncode == 0 else None
+    try:
+        with shell(where, ['-s', '2,virtio-blk,' + path, *(['-s', '3,virtio-blk,' + dev] if dev else [])], ['virtio_blk']) as g:
+            grow(g, 'vda', lambda n: os.truncate(path, n))
+            if dev:
+                def both(n):
+                    os.truncate(under, n)
+                    subprocess.run(['losetup', '-c', dev], check=True)
+                grow(g, 'vdb', both)
+                used = os.stat(under).st_blocks
+                g.check('blkdiscard -o 0 -l 4194304 /dev/vdb')
+                same(g, 'a discarded block', g.check('dd if=/dev/vdb bs=1M count=4 2>/dev/null | md5sum').split()[0],
+                     hashlib.md5(bytes(4 * MIB)).hexdigest())
+                if os.stat(under).st_blocks > used - 4 * MIB // 512:
+                    g.fail('a discard of a block device gave nothing back')
+            else:
+                print('      without a block device: needs root and loop devices')
+    finally:
+        if dev:
+            subprocess.run(['losetup', '-d', dev])
+
+
 # --- pause ---
 
 WORK = '''i=0; while [ ! -e /tmp/stop ]; do i=$((i+1)); s=$((i %% 4 * 40))
@@ -398,6 +435,6 @@ def bridge_mptable(where): behind(where, 'IO-APIC', 'pci=nomsi acpi=off', kernel
 
 
 if __name__ == '__main__':
-    run(blk_options, blk_threads, blk_legacy, pause_io, pause_io_200, pause_io_threads, console_ports, console_legacy, net_tap, net_tap_legacy, com2_pty, com2_tcp, com2_unix,
+    run(blk_options, blk_threads, blk_legacy, blk_grow, pause_io, pause_io_200, pause_io_threads, console_ports, console_legacy, net_tap, net_tap_legacy, com2_pty, com2_tcp, com2_unix,
         com2_file, uart_pty, uart_tcp, uart_unix, irq_msix, irq_single_msi, irq_single_msi_legacy, irq_ioapic, irq_8259,
         irq_8259_nolapic, x2apic, mptable, mptable_only, bridge_msix, bridge_intx, bridge_8259, bridge_renumbered, bridge_mptable)

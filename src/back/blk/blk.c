@@ -21,6 +21,7 @@ struct blk_host {
 };
 
 enum { AIO_AUTO, AIO_URING, AIO_THREADS };
+enum { RESIZE_NS = 1000000000 };
 
 static const struct prop host_props[] = {
 	PROP_ENUM("blk.aio", struct blk_host, aio, .def = "auto", .choices = "auto|io_uring|threads",
@@ -57,6 +58,15 @@ static int engine_open(struct blk *b, const struct conf *root, struct err *e)
 	return b->engine->open(b, e);
 }
 
+/* Nothing tells cheaply: block devices have no event for it, and inotify wakes us for each write of our own too. */
+static void resize_due(struct timer *t)
+{
+	struct blk *b = container_of(t, struct blk, resize);
+
+	blk_resize_check(b);
+	timer_arm(t, clk_now(b->client.loop, CLK_VM) + RESIZE_NS);
+}
+
 int blk_open(struct blk **out, const struct blk_opts *o, const struct blk_client *c, const struct conf *root,
 	     struct err *e)
 {
@@ -70,6 +80,7 @@ int blk_open(struct blk **out, const struct blk_opts *o, const struct blk_client
 	b->fd = -1;
 	b->path = xstrdup(o->path);
 	blk_work_init(b);
+	timer_init(&b->resize, c->loop, CLK_VM, resize_due, c->held);
 	rc = blk_raw_open(b, o, e);
 	if (!rc)
 		rc = engine_open(b, root, e);
@@ -77,6 +88,8 @@ int blk_open(struct blk **out, const struct blk_opts *o, const struct blk_client
 		blk_close(b);
 		return rc;
 	}
+	if (c->resized)
+		timer_arm(&b->resize, clk_now(c->loop, CLK_VM) + RESIZE_NS);
 	*out = b;
 	return 0;
 }
@@ -85,6 +98,7 @@ void blk_close(struct blk *b)
 {
 	if (!b)
 		return;
+	timer_stop(&b->resize);
 	if (b->engine)
 		b->engine->close(b);
 	blk_work_fini(b);

@@ -41,6 +41,7 @@ struct blk_opts {
 struct blk_info {
 	uint64_t size;				 /* bytes, whole logical sectors */
 	uint32_t logical, physical, phys_offset; /* sector sizes; of the first aligned one */
+	uint32_t discard_align;			 /* what a discard frees whole ones of */
 	bool ro, discard, write_zeroes;
 	bool write_cache; /* a flush is needed before data is safe */
 };
@@ -53,6 +54,7 @@ struct blk_req {
 	struct iovec *iov; /* the client's until done; not changed */
 	unsigned niov;
 	bool may_unmap;				  /* BLK_ZERO: a hole will do */
+	bool stable;				  /* BLK_WRITE, BLK_ZERO: safe on the store before done */
 	void (*done)(struct blk_req *r, int res); /* 0 or -errno */
 
 	/* the back end's */
@@ -67,7 +69,7 @@ struct blk_client {
 	struct loop *loop;
 	struct lock *held;
 	void (*ended)(void *self);   /* after a batch of done; may be NULL */
-	void (*resized)(void *self); /* blk_info has changed; may be NULL */
+	void (*resized)(void *self); /* blk_info has changed: looked for once a second of CLK_VM; may be NULL */
 	void *self;
 	unsigned depth; /* requests in flight at most */
 };

@@ -24,6 +24,7 @@ struct blk {
 	bool is_device, o_direct;
 	uint32_t align; /* of memory, offset and length with O_DIRECT; else 1 */
 	unsigned inflight;
+	struct timer resize; /* looks whether the image has another size */
 	bool some_ended;
 
 	/* work.c: requests that pool threads have ended. */

@@ -11,10 +11,12 @@
 #include <fcntl.h>
 #include <linux/falloc.h>
 #include <linux/fs.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 
 /* ------ the file ------ */
 
@@ -53,6 +55,39 @@ static int image_lock(struct blk *b, struct err *e)
 
 /* ------ sizes ------ */
 
+/* A number in the device's queue directory of sysfs; a partition has its disk's. */
+static uint64_t queue_number(const struct blk *b, const char *name)
+{
+	static const char *const dirs[] = { "queue", "../queue" };
+	unsigned long long val = 0;
+	struct stat st;
+	char path[128];
+	FILE *f = NULL;
+
+	if (fstat(b->fd, &st) < 0)
+		return 0;
+	for (unsigned i = 0; i < 2 && !f; i++) {
+		snprintf(path, sizeof(path), "/sys/dev/block/%u:%u/%s/%s", major(st.st_rdev), minor(st.st_rdev),
+			 dirs[i], name);
+		f = fopen(path, "re");
+	}
+	if (f && fscanf(f, "%llu", &val) != 1)
+		val = 0;
+	if (f)
+		fclose(f);
+	return val;
+}
+
+/* The granularity of the device's discards; 0: it has none. */
+static uint32_t device_discard(const struct blk *b)
+{
+	uint64_t unit = queue_number(b, "discard_granularity");
+
+	if (!queue_number(b, "discard_max_bytes"))
+		return 0;
+	return is_pow2(unit) && unit >= b->info.logical && unit <= GIB(1) ? (uint32_t)unit : b->info.logical;
+}
+
 static int device_info(struct blk *b, struct err *e)
 {
 	unsigned phys = 0;
@@ -67,7 +102,8 @@ static int device_info(struct blk *b, struct err *e)
 	b->info.logical = (uint32_t)logical;
 	b->info.physical = phys;
 	b->info.phys_offset = (uint32_t)align;
-	b->info.discard = true;
+	b->info.discard_align = device_discard(b);
+	b->info.discard = b->info.discard_align != 0;
 	b->align = b->o_direct ? (uint32_t)logical : 1;
 	return 0;
 }
@@ -126,10 +162,10 @@ int blk_raw_open(struct blk *b, const struct blk_opts *o, struct err *e)
 	struct stat st;
 	int rc = file_open(b, o, e);
 
-	if (!rc && fstat(b->fd, &st) < 0)
-		rc = err_sys(e, -errno, "%s", b->path);
 	if (rc < 0)
 		return rc;
+	if (fstat(b->fd, &st) < 0)
+		return err_sys(e, -errno, "%s", b->path);
 	b->is_device = S_ISBLK(st.st_mode);
 	if (!b->is_device && !S_ISREG(st.st_mode))
 		return err_set(e, -EINVAL, "%s: expected a regular file or a block device", b->path);
@@ -146,6 +182,8 @@ int blk_raw_open(struct blk *b, const struct blk_opts *o, struct err *e)
 		return rc;
 	if (b->info.ro || (o->nodelete && b->is_device))
 		b->info.discard = false;
+	if (b->info.discard_align < b->info.logical)
+		b->info.discard_align = b->info.physical;
 	b->info.write_zeroes = !b->info.ro;
 	b->info.size = round_down(b->info.size, b->info.logical);
 	if (!b->info.size)

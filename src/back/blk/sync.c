@@ -227,28 +227,39 @@ static int zero_by_writing(struct blk *b, const struct blk_req *r)
 static int run_zero(struct blk *b, const struct blk_req *r)
 {
 	uint64_t range[2] = { r->off, r->len };
-	int mode = r->may_unmap && b->info.discard ? FALLOC_FL_PUNCH_HOLE : FALLOC_FL_ZERO_RANGE;
-	int rc;
+	int rc = -1;
 
-	if (b->is_device)
+	/* On a device too: the kernel turns it into zeroes that free the space, or refuses. */
+	if (r->may_unmap && b->info.discard)
+		rc = fallocate(b->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)r->off, (off_t)r->len);
+	if (rc < 0 && b->is_device)
 		rc = ioctl(b->fd, BLKZEROOUT, range);
-	else
-		rc = fallocate(b->fd, mode | FALLOC_FL_KEEP_SIZE, (off_t)r->off, (off_t)r->len);
+	else if (rc < 0)
+		rc = fallocate(b->fd, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, (off_t)r->off, (off_t)r->len);
 	return rc == 0 ? 0 : zero_by_writing(b, r);
+}
+
+static int run(struct blk *b, struct blk_req *r)
+{
+	if (r->op == BLK_ZERO)
+		return run_zero(b, r);
+	return blk_misaligned(b, r) ? run_bounced(b, r) : run_rw(b, r);
 }
 
 int blk_run(struct blk *b, struct blk_req *r)
 {
+	int rc;
+
 	switch (r->op) {
 	case BLK_READ:
 	case BLK_WRITE:
-		return blk_misaligned(b, r) ? run_bounced(b, r) : run_rw(b, r);
+	case BLK_ZERO:
+		rc = run(b, r);
+		return rc == 0 && r->op != BLK_READ && r->stable && fdatasync(b->fd) < 0 ? -errno : rc;
 	case BLK_FLUSH:
 		return fdatasync(b->fd) < 0 ? -errno : 0;
 	case BLK_DISCARD:
 		return run_discard(b, r);
-	case BLK_ZERO:
-		return run_zero(b, r);
 	default:
 		return -EOPNOTSUPP;
 	}

@@ -102,7 +102,7 @@ static void uring_submit(struct blk *b, struct blk_req *r)
 		io_uring_prep_readv(sqe, b->fd, r->iov, r->niov, r->off);
 		break;
 	case BLK_WRITE:
-		io_uring_prep_writev(sqe, b->fd, r->iov, r->niov, r->off);
+		io_uring_prep_writev2(sqe, b->fd, r->iov, r->niov, r->off, r->stable ? RWF_DSYNC : 0);
 		break;
 	default:
 		io_uring_prep_fsync(sqe, b->fd, IORING_FSYNC_DATASYNC);

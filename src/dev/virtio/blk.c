@@ -167,6 +167,8 @@ static void start(struct vblk_req *r, enum blk_op op, uint64_t sector, uint64_t 
 	r->blk.off = sector * SECTOR;
 	r->blk.len = len;
 	r->blk.done = req_done;
+	/* Who cannot flush expects what was written to be safe (5.2.6.2). */
+	r->blk.stable = !virtio_has(&r->owner->v, BLK_F_FLUSH) && blk_info(r->owner->blk)->write_cache;
 	blk_submit(r->owner->blk, &r->blk);
 }
 
@@ -370,8 +372,7 @@ static void vblk_resized(void *self)
 
 	b->config.capacity = blk_info(b->blk)->size / SECTOR;
 	log_info("%s: now %llu sectors", b->v.pci.dev.name, (unsigned long long)b->config.capacity);
-	if (b->v.status & VIRTIO_DRIVER_OK)
-		virtio_config_changed(&b->v);
+	virtio_config_changed(&b->v);
 }
 
 static uint8_t exponent(uint32_t v)
@@ -382,7 +383,6 @@ static uint8_t exponent(uint32_t v)
 static void config_fill(struct vblk *b)
 {
 	const struct blk_info *i = blk_info(b->blk);
-	uint32_t big = i->logical > i->physical ? i->logical : i->physical;
 
 	b->config = (struct config){
 		.capacity = i->size / SECTOR,
@@ -393,7 +393,7 @@ static void config_fill(struct vblk *b)
 		.num_queues = (uint16_t)b->queues,
 		.max_discard_sectors = RANGE_SECTORS,
 		.max_discard_seg = 1,
-		.discard_sector_alignment = big / SECTOR,
+		.discard_sector_alignment = i->discard_align / SECTOR,
 		.max_write_zeroes_sectors = RANGE_SECTORS,
 		.max_write_zeroes_seg = 1,
 		.write_zeroes_may_unmap = i->discard,

@@ -42,13 +42,14 @@ void virtio_break(struct virtio_dev *v, const char *fmt, ...)
 	v->broken = true;
 	log_guest("%s: %s: stopped until the driver resets it", v->pci.dev.name, text);
 	v->status |= VIRTIO_NEEDS_RESET;
-	if (v->status & VIRTIO_DRIVER_OK)
-		virtio_config_changed(v);
+	virtio_config_changed(v);
 }
 
 void virtio_config_changed(struct virtio_dev *v)
 {
 	v->config_gen++;
+	if (!(v->status & VIRTIO_DRIVER_OK))
+		return; /* nobody listens yet */
 	v->interrupts++;
 	virtio_pci_interrupt(v, v->config_vector, VIRTIO_ISR_CONFIG);
 }
