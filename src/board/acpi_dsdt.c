@@ -1,7 +1,7 @@
 /*
  * The DSDT. Its names are bhyve's, since guests remember device paths: \_SB.PCxx for each root bus, under PC00 the
  * bridge ISA with the links LNKA to LNKH, HPET; \_SB.GENC for the VM generation page. Our own: Sxx for a PCI-PCI bridge
- * (slot and function, in hexadecimal slot * 8 + function).
+ * (slot and function, in hexadecimal slot * 8 + function), Cxxx for a processor.
  */
 #include "board/acpi_int.h"
 
@@ -53,7 +53,7 @@ static void route_table(struct pc *pc, struct aml *a, const char *name, unsigned
 
 		if (!pci_host_route(pc->pci, bus, i / PINS, i % PINS + 1, &pin, &pirq))
 			continue;
-		link[sizeof(link) - 2] += pirq;
+		link[sizeof(link) - 2] = (char)('A' + pirq);
 		aml_package(a, 4);
 		aml_int(a, (uint64_t)(i / PINS) << 16 | 0xffff);
 		aml_int(a, i % PINS);
@@ -227,6 +227,24 @@ static void genid_event(struct aml *a)
 	aml_end(a);
 }
 
+/* ------ processors ------ */
+
+/* A device for each entry of the MADT, told by the same number. */
+static void processors(struct pc *pc, struct aml *a)
+{
+	char name[8];
+
+	for (unsigned i = 0; i < pc->o.ncpu && i < 0x1000; i++) {
+		snprintf(name, sizeof(name), "C%03X", i);
+		aml_device(a, name);
+		aml_name(a, "_HID");
+		aml_string(a, "ACPI0007");
+		aml_name(a, "_UID");
+		aml_int(a, i);
+		aml_end(a);
+	}
+}
+
 void acpi_dsdt(struct pc *pc, struct aml *a)
 {
 	soft_off(a);
@@ -235,6 +253,7 @@ void acpi_dsdt(struct pc *pc, struct aml *a)
 	for (unsigned bus = 0; bus < BUSES; bus++)
 		root_bus(pc, a, bus);
 	genid_device(pc, a);
+	processors(pc, a);
 	aml_end(a);
 	genid_event(a);
 }

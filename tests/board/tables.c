@@ -281,6 +281,8 @@ static void check_plain(const char *dir)
 	evaluates(dir, "\\_SB.PC00.ISA.COM1._CRS", "47 01 F8 03 F8 03 01 08 22 10 00 79 00");
 	evaluates(dir, "\\_SB.PC00.HPET._CRS", "86 09 00 01 00 00 D0 FE");
 	evaluates(dir, "\\_SB.GENC.ADDR", "FF000000");
+	evaluates(dir, "\\_SB.C001._UID", "0000000000000001");
+	evaluates(dir, "\\_SB.C001._HID", "ACPI0007");
 	evaluates(dir, "\\_S5", "0000000000000005");
 }
 

@@ -131,6 +131,35 @@ static void pic_aeoi_rotation_poll(void **state)
 	assert_int_equal(rig_in(r, 0x20, 1), 0);
 }
 
+/* Special fully nested mode: a slave in service may ask again, what ranks below it at the master may not. */
+static void pic_special_fully_nested(void **state)
+{
+	AUTO_RIG struct rig *r = pic_rig();
+	static const uint8_t icw[] = { 0x11, 0x20, 4, 0x11 };
+
+	for (unsigned i = 0; i < ARRAY_LEN(icw); i++)
+		rig_out(r, i ? 0x21 : 0x20, 1, icw[i]);
+	pic_pulse(r, 10);
+	assert_int_equal(i8259_intack(pic(r)), 0x2a);
+	pic_pulse(r, 5);
+	pic_pulse(r, 11);
+	assert_false(r->intr);
+	rig_swap(r);
+	pic_pulse(r, 8);
+	assert_true(r->intr);
+	assert_int_equal(i8259_intack(pic(r)), 0x28);
+	assert_false(r->intr);
+	rig_out(r, 0xa0, 1, 0x20);
+	rig_out(r, 0xa0, 1, 0x20); /* the slave has 11 left */
+	assert_true(r->intr);
+	assert_int_equal(i8259_intack(pic(r)), 0x2b);
+	rig_out(r, 0xa0, 1, 0x20);
+	assert_false(r->intr);
+	rig_out(r, 0x20, 1, 0x20); /* nothing of the slave is in service: the master's end */
+	assert_true(r->intr);
+	assert_int_equal(i8259_intack(pic(r)), 0x25);
+}
+
 static void pic_special_mask(void **state)
 {
 	AUTO_RIG struct rig *r = pic_rig();
@@ -445,13 +474,21 @@ static void small_ports(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(pic_priorities_and_eoi), cmocka_unit_test(pic_slave_and_masks),
-		cmocka_unit_test(pic_level_inputs),	  cmocka_unit_test(pic_aeoi_rotation_poll),
-		cmocka_unit_test(pic_special_mask),	  cmocka_unit_test(ioapic_edges),
-		cmocka_unit_test(ioapic_levels),	  cmocka_unit_test(ioapic_level_pins),
-		cmocka_unit_test(ioapic_level_restored),  cmocka_unit_test(acpi_registers),
-		cmocka_unit_test(ps2_controller),	  cmocka_unit_test(ps2_keys),
-		cmocka_unit_test(ps2_mouse_wheel),	  cmocka_unit_test(small_ports),
+		cmocka_unit_test(pic_priorities_and_eoi),
+		cmocka_unit_test(pic_slave_and_masks),
+		cmocka_unit_test(pic_level_inputs),
+		cmocka_unit_test(pic_aeoi_rotation_poll),
+		cmocka_unit_test(pic_special_fully_nested),
+		cmocka_unit_test(pic_special_mask),
+		cmocka_unit_test(ioapic_edges),
+		cmocka_unit_test(ioapic_levels),
+		cmocka_unit_test(ioapic_level_pins),
+		cmocka_unit_test(ioapic_level_restored),
+		cmocka_unit_test(acpi_registers),
+		cmocka_unit_test(ps2_controller),
+		cmocka_unit_test(ps2_keys),
+		cmocka_unit_test(ps2_mouse_wheel),
+		cmocka_unit_test(small_ports),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -32,7 +32,7 @@ static int highest(const struct i8259_half *h, uint8_t bits)
 		return -1;
 	for (unsigned i = 1; i <= 8; i++)
 		if (bits & BIT((h->lowest + i) & 7))
-			return (h->lowest + i) & 7;
+			return (int)((h->lowest + i) & 7);
 	return -1;
 }
 
@@ -52,12 +52,10 @@ static int request(const struct i8259_half *h, bool master)
 		return -1;
 	if (h->smm)
 		isr &= ~h->imr;
-	if (h->sfnm && master)
-		isr &= ~BIT(CASCADE); /* the slave may interrupt itself */
 	busy = highest(h, isr);
-	if (busy >= 0 && prio(h, (unsigned)want) >= prio(h, (unsigned)busy))
-		return -1;
-	return want;
+	if (busy < 0 || prio(h, (unsigned)want) < prio(h, (unsigned)busy))
+		return want;
+	return want == busy && want == CASCADE && h->sfnm && master ? want : -1; /* the slave may interrupt itself */
 }
 
 static void input(struct i8259_half *h, unsigned irq, bool was, bool level)
