@@ -8,6 +8,7 @@
 
 #include "base/bits.h"
 #include "x86/lapic.h"
+#include "x86/state.h"
 #include "x86/tsc.h"
 
 #include <cpuid.h>
@@ -292,8 +293,27 @@ static void depend(struct build *b, const char *base, const char *const *names)
 				b->off[n] = true;
 }
 
+static void drop(struct build *b, const char *name)
+{
+	depend(b, "", (const char *const[]){ name, NULL });
+}
+
+/* Part n of the XSAVE image is to be had, and lies in the page that x86/state.h keeps. */
+static bool xsave_part(const struct build *b, unsigned n)
+{
+	const struct cpuid_leaf *l = b->o->hw ? cpuid_find(b->o->hw, 0xd, n) : NULL;
+
+	return !l || (l->leaf == 0xd && l->eax && (uint64_t)l->ebx + l->eax <= X86_XSAVE_MAX);
+}
+
 static void depends(struct build *b)
 {
+	if (!xsave_part(b, 2))
+		drop(b, "avx");
+	if (!xsave_part(b, 5) || !xsave_part(b, 6) || !xsave_part(b, 7))
+		drop(b, "avx512f");
+	if (!xsave_part(b, 9))
+		drop(b, "pku");
 	depend(b, "xsave", (const char *const[]){ "avx", NULL });
 	depend(b, "avx", (const char *const[]){ "avx2", "fma", "f16c", "vaes", "vpclmulqdq", "fma4", "xop", NULL });
 	depend(b, "xsave", (const char *const[]){ "pku", NULL });
@@ -370,9 +390,7 @@ static void put_xsave_hw(struct build *b)
 
 	for (unsigned n = 2; n < ARRAY_LEN(part); n++) {
 		part[n] = *cpuid_find(b->o->hw, 0xd, n);
-		if (!part[n].eax)
-			mask &= ~BIT(n);
-		else if (mask & BIT(n) && part[n].ebx + part[n].eax > size)
+		if (mask & BIT(n) && part[n].ebx + part[n].eax > size)
 			size = part[n].ebx + part[n].eax;
 	}
 	put(b, (struct cpuid_leaf){ 0xd, 0, true, mask, 576, size, 0 });
@@ -400,26 +418,24 @@ static void put_xsave(struct build *b)
 
 /*
  * TSC / crystal as a fraction. Guests multiply the numerator by the crystal's rate in kHz, in 32 bits, so it must not
- * be large; the best approximation within that bound (of a continued fraction) is off by less than a millionth.
+ * be large: with a crystal of 1 GHz the nearest fraction is off by at most 1e-4, most rates by less than a millionth.
  */
 static void tsc_ratio(uint64_t tsc_khz, uint64_t crystal_khz, uint32_t *num, uint32_t *den)
 {
-	uint64_t a = tsc_khz, b = crystal_khz, p0 = 0, q0 = 1, p1 = 1, q1 = 0, max = UINT32_MAX / crystal_khz;
+	uint64_t max = UINT32_MAX / crystal_khz, best = UINT64_MAX;
 
-	while (b) {
-		uint64_t k = a / b, p = k * p1 + p0, q = k * q1 + q0, rest = a % b;
+	for (uint64_t d = 1; best; d++) {
+		uint64_t n = (tsc_khz * d + crystal_khz / 2) / crystal_khz, a = n * crystal_khz, b = tsc_khz * d;
+		uint64_t off = ((a > b ? a - b : b - a) << 20) / d;
 
-		if (p > max)
+		if (n > max)
 			break;
-		p0 = p1;
-		q0 = q1;
-		p1 = p;
-		q1 = q;
-		a = b;
-		b = rest;
+		if (off >= best)
+			continue;
+		best = off;
+		*num = (uint32_t)n;
+		*den = (uint32_t)d;
 	}
-	*num = (uint32_t)p1;
-	*den = (uint32_t)q1;
 }
 
 static void put_time(struct build *b)
@@ -495,6 +511,11 @@ static void put_extended(struct build *b)
 				    .ecx = host.amd ? (logical - 1) | log2_up(logical) << 12 : 0 });
 	if (!host.amd)
 		return;
+	if (has(b, "svm")) {
+		l = *cpuid_find(b->o->hw, 0x8000000a, 0);
+		l.leaf = 0x8000000a;
+		put(b, l);
+	}
 	put_caches(b, 0x8000001d);
 	put(b, (struct cpuid_leaf){ .leaf = 0x8000001e,
 				    .eax = b->o->vcpu,
@@ -528,6 +549,10 @@ static int nested_parse(struct build *b, struct err *e)
 	if (r == 0 && b->nested && !b->o->hw)
 		return err_set(e, -ENOTSUP,
 			       "cpu.nested: the soft engine does not emulate VMX or SVM; it needs engine=kvm");
+	if (r == 0 && b->nested && !has(b, "vmx") && !has(b, "svm"))
+		return err_set(e, -ENOTSUP,
+			       "cpu.nested: the host's kernel offers guests neither VMX nor SVM; see the parameter "
+			       "nested of its module kvm_intel or kvm_amd");
 	return r;
 }
 

@@ -146,18 +146,86 @@ static void hardware_limits_what_is_shown(void **state)
 	build(&o);
 	assert_false(leaf(1, 0)->ecx & (BIT(17) | BIT(24) | BIT(9))); /* PCID, TSC deadline, SSSE3 */
 	assert_true(leaf(1, 0)->ecx & BIT(31));
-	assert_true(leaf(7, 0)->ebx & BIT(16));
+	assert_false(leaf(7, 0)->ebx & (BIT(16) | BIT(17))); /* no sizes of AVX-512's components: no AVX-512 */
 	assert_true(leaf(7, 0)->ecx & BIT(3));
 	assert_true(leaf(7, 0)->edx == BIT(31));
-	assert_int_equal(leaf(0xd, 0)->eax, 0x207); /* no sizes of AVX-512's components: not in XCR0 */
+	assert_int_equal(leaf(0xd, 0)->eax, 0x207);
 	assert_int_equal(leaf(0xd, 0)->ecx, 2696);
 	assert_int_equal(leaf(0x40000100, 0)->ebx, 0x4b4d564b);
 	assert_int_equal(leaf(0x40000101, 0)->eax & 0x11, 0);
 }
 
+static void hw_add(struct cpuid_table *hw, struct cpuid_leaf l)
+{
+	hw->leaf[hw->n++] = l;
+}
+
+/* A feature and its part of the XSAVE image are there together or not at all; the image fits x86_state. */
+static void xsave_of_hardware(void **state)
+{
+	struct cpuid_table hw = hw_table();
+	struct cpuid_opts o = opts();
+
+	o.hw = &hw;
+	o.apic_hz = 1000000000;
+	hw_add(&hw, (struct cpuid_leaf){ 0xd, 5, true, 64, 1088, 0, 0 });
+	hw_add(&hw, (struct cpuid_leaf){ 0xd, 6, true, 512, 1152, 0, 0 });
+	hw_add(&hw, (struct cpuid_leaf){ 0xd, 7, true, 1024, 1664, 0, 0 });
+	hw_add(&hw, (struct cpuid_leaf){ 0xd, 17, true, 64, 2752, 2, 0 }); /* AMX */
+	build(&o);
+	assert_int_equal(leaf(7, 0)->ebx & (BIT(16) | BIT(17)), BIT(16) | BIT(17));
+	assert_int_equal(leaf(0xd, 0)->eax, 0x2e7);
+	assert_int_equal(leaf(0xd, 0)->ecx, 2696);
+	assert_int_equal(leaf(0xd, 7)->ebx, 1664);
+	assert_int_equal(leaf(0xd, 17)->eax, 0);
+	hw.leaf[4].ebx = 4092; /* PKRU: across the end of what is kept */
+	build(&o);
+	assert_false(leaf(7, 0)->ecx & BIT(3));
+	assert_int_equal(leaf(0xd, 0)->eax, 0xe7);
+	assert_int_equal(leaf(0xd, 0)->ecx, 2688);
+	hw.leaf[3].eax = 0; /* AVX: all that builds on it goes too */
+	build(&o);
+	assert_false(leaf(1, 0)->ecx & BIT(28));
+	assert_false(leaf(7, 0)->ebx & (BIT(5) | BIT(16)));
+	assert_int_equal(leaf(0xd, 0)->eax, 3);
+}
+
+static void guests_that_are_hypervisors(void **state)
+{
+	struct cpuid_table hw = hw_table();
+	struct cpuid_opts o = opts();
+	struct conf *conf = conf_new();
+	struct err e = { 0 };
+
+	o.conf = conf;
+	o.hw = &hw;
+	o.apic_hz = 1000000000;
+	conf_set(conf, "cpu.nested", "true", NULL);
+	assert_true(cpuid_build(&t, &o, &e) < 0);
+	assert_non_null(strstr(e.msg, "neither VMX nor SVM"));
+	hw.leaf[0].ecx |= BIT(5);
+	hw_add(&hw, (struct cpuid_leaf){ 0x80000001, 0, false, 0, 0, BIT(2), 0 });
+	hw_add(&hw, (struct cpuid_leaf){ 0x8000000a, 0, false, 1, 8, 0, 0xb });
+	build(&o);
+	assert_true(leaf(1, 0)->ecx & BIT(5));
+	assert_true(leaf(0x80000001, 0)->ecx & BIT(2));
+	if (leaf(0x80000000, 0)->eax >= 0x8000000a)
+		assert_int_equal(leaf(0x8000000a, 0)->edx, 0xb);
+	conf_set(conf, "cpu.nested", "false", NULL);
+	build(&o);
+	assert_false(leaf(1, 0)->ecx & BIT(5));
+	assert_false(leaf(0x80000001, 0)->ecx & BIT(2));
+	conf_set(conf, "cpu.nested", "true", NULL);
+	o.hw = NULL;
+	assert_true(cpuid_build(&t, &o, &e) < 0);
+	assert_non_null(strstr(e.msg, "engine=kvm"));
+	conf_free(conf);
+}
+
 static void crystal_of_a_hardware_apic(void **state)
 {
-	static const uint64_t rates[] = { 2600000, 2599998, 3312345, 1000003, 4999999, 2100000, 800000 };
+	static const uint64_t rates[] = { 2600000, 2599998, 3312345, 1000003, 4999999, 2100000,
+					  800000,  2000300, 2600100, 3400900, 1900077 };
 	struct cpuid_table hw = hw_table();
 
 	for (unsigned n = 0; n < ARRAY_LEN(rates); n++) {
@@ -170,7 +238,10 @@ static void crystal_of_a_hardware_apic(void **state)
 		build(&o);
 		assert_int_equal(leaf(0x15, 0)->ecx, 1000000000);
 		khz = leaf(0x15, 0)->ecx / 1000 * leaf(0x15, 0)->ebx / leaf(0x15, 0)->eax; /* in 32 bits, as Linux */
-		assert_in_range(khz, rates[n] - rates[n] / 500000 - 1, rates[n] + rates[n] / 500000 + 1);
+		/* No fraction that fits 32 bits is nearer to some rates than 1e-4. */
+		assert_in_range(khz, rates[n] - rates[n] / 10000 - 1, rates[n] + rates[n] / 10000 + 1);
+		if (n < 7)
+			assert_in_range(khz, rates[n] - rates[n] / 500000 - 1, rates[n] + rates[n] / 500000 + 1);
 	}
 }
 
@@ -241,6 +312,8 @@ int main(void)
 		cmocka_unit_test(hypervisor_leaves),
 		cmocka_unit_test(features_by_name),
 		cmocka_unit_test(hardware_limits_what_is_shown),
+		cmocka_unit_test(xsave_of_hardware),
+		cmocka_unit_test(guests_that_are_hypervisors),
 		cmocka_unit_test(crystal_of_a_hardware_apic),
 		cmocka_unit_test(leaves_out_of_range),
 		cmocka_unit_test(msr_table),
