@@ -33,6 +33,10 @@ static const struct prop engine_props[] = {
 	  .type = PROP_TYPE_BOOL,
 	  .def = "false",
 	  .help = "guests see no not-affected bits and defend themselves against speculation" },
+	{ .name = "cpu.model",
+	  .type = PROP_TYPE_STR,
+	  .def = "host",
+	  .help = "which CPU guests see: host, x86-64-v1, -v2, -v3, nehalem ... skylake, zen, zen2" },
 	{ .name = "cpu.features", .type = PROP_TYPE_STR, .help = "list of -NAME and +NAME of CPU features" },
 	PROP_END,
 };

@@ -1,12 +1,15 @@
 /*
  * The CPU that guests see: the host's leaves through masks of what is emulated, leaves made up for topology, time and
- * the hypervisor. Left out on purpose: AVX-512 and AMX, TSX, CET, protection keys, MPX, PMU, MONITOR, WAITPKG, VMX and
- * SVM, 5-level paging. Of the controls of speculation there is only SPEC_CTRL, which IBRS_ALL
- * in IA32_ARCH_CAPABILITIES implies; that register says that nothing else is needed.
+ * the hypervisor. Left out on purpose where the CPU is emulated: AVX-512 and AMX, TSX, CET, protection keys, MPX, PMU,
+ * MONITOR, WAITPKG, VMX and SVM. 5-level paging only for who asks (+la57): guests that find it use it, and each walk
+ * gets longer. Of the controls of speculation there is only SPEC_CTRL, which IBRS_ALL in IA32_ARCH_CAPABILITIES
+ * implies; that register says that nothing else is needed. With cpu.mitigations it says nothing, and the others are
+ * there.
  */
 #include "x86/cpuid.h"
 
 #include "base/bits.h"
+#include "x86/cpumodel.h"
 #include "x86/lapic.h"
 #include "x86/state.h"
 #include "x86/tsc.h"
@@ -24,10 +27,12 @@ enum feat_from {
 	HOST, /* as the host has it: the instruction runs on the host */
 	OURS, /* emulated: always there */
 	OPT,  /* set by an option, below */
+	ASK,  /* emulated, but off unless cpu.features asks */
+	MITI, /* emulated, with cpu.mitigations: controls of speculation, and nothing is there to control */
 	HW,   /* only where the CPU itself runs the guest, and has it */
 };
 
-enum { LEAF_7_1 = 0x10007, LEAF_7_2 = 0x20007 }; /* leaf 7, subleaves */
+enum { LEAF_7_1 = 0x10007, LEAF_7_2 = 0x20007, LEAF_D_1 = 0x1000d }; /* subleaves */
 
 struct feat {
 	uint32_t leaf;
@@ -102,6 +107,16 @@ static const struct feat feats[] = {
 	{ 7, EDX, 4, OURS, "fsrm" },
 	{ 7, EDX, 26, OURS, "spec_ctrl" },
 	{ 7, EDX, 29, OURS, "arch_capabilities" },
+	{ 7, ECX, 16, ASK, "la57" },
+	{ 7, EDX, 10, MITI, "md_clear" },
+	{ 7, EDX, 14, OURS, "serialize" },
+	{ 7, EDX, 27, MITI, "stibp" },
+	{ 7, EDX, 28, MITI, "flush_l1d" },
+	{ 7, EDX, 31, MITI, "ssbd" },
+	{ LEAF_D_1, EAX, 0, OURS, "xsaveopt" },
+	{ LEAF_D_1, EAX, 1, OURS, "xsavec" },
+	{ LEAF_D_1, EAX, 2, OURS, "xgetbv1" },
+	{ LEAF_D_1, EAX, 3, OURS, "xsaves" },
 	{ 0x80000001, ECX, 0, OURS, "lahf_lm" },
 	{ 0x80000001, ECX, 5, HOST, "lzcnt" },
 	{ 0x80000001, ECX, 8, OURS, "prefetchw" },
@@ -129,12 +144,7 @@ static const struct feat feats[] = {
 	{ 7, ECX, 27, HW, "movdiri" },
 	{ 7, ECX, 28, HW, "movdir64b" },
 	{ 7, EDX, 8, HW, "avx512_vp2intersect" },
-	{ 7, EDX, 10, HW, "md_clear" },
-	{ 7, EDX, 14, HW, "serialize" },
 	{ 7, EDX, 23, HW, "avx512_fp16" },
-	{ 7, EDX, 27, HW, "stibp" },
-	{ 7, EDX, 28, HW, "flush_l1d" },
-	{ 7, EDX, 31, HW, "ssbd" },
 	{ LEAF_7_1, EAX, 4, HW, "avx_vnni" },
 	{ LEAF_7_1, EAX, 5, HW, "avx512_bf16" },
 	{ LEAF_7_1, EAX, 10, HW, "fzrm" },
@@ -213,8 +223,9 @@ static struct cpuid_leaf host_leaf(uint32_t leaf)
 struct build {
 	struct cpuid_table *t;
 	const struct cpuid_opts *o;
-	bool off[ARRAY_LEN(feats)]; /* by cpu.features */
-	bool hypervisor, bhyve, kvm, nested;
+	bool off[ARRAY_LEN(feats)];    /* by cpu.features, cpu.model */
+	const struct cpu_model *model; /* NULL: the host's */
+	bool hypervisor, bhyve, kvm, nested, mitigations;
 };
 
 static void put(struct build *b, struct cpuid_leaf l)
@@ -261,6 +272,8 @@ static bool feat_on(const struct build *b, unsigned n)
 	if (b->o->hw)
 		return feat_on_hw(b, f);
 	l = host_leaf(f->leaf);
+	if (f->from == MITI)
+		return b->mitigations;
 	return f->from == HOST ? feat_bit(&l, f) : f->from != HW;
 }
 
@@ -314,7 +327,14 @@ static void depends(struct build *b)
 		drop(b, "avx512f");
 	if (!xsave_part(b, 9))
 		drop(b, "pku");
-	depend(b, "xsave", (const char *const[]){ "avx", NULL });
+	depend(b, "fxsr", (const char *const[]){ "sse", NULL });
+	depend(b, "sse", (const char *const[]){ "sse2", NULL });
+	depend(b, "sse2", (const char *const[]){ "sse3", "aes", "pclmulqdq", "sha", "gfni", "xsave", NULL });
+	depend(b, "sse3", (const char *const[]){ "ssse3", NULL });
+	depend(b, "ssse3", (const char *const[]){ "sse4.1", NULL });
+	depend(b, "sse4.1", (const char *const[]){ "sse4.2", NULL });
+	depend(b, "sse4.2", (const char *const[]){ "avx", NULL });
+	depend(b, "xsave", (const char *const[]){ "avx", "xsaveopt", "xsavec", "xgetbv1", "xsaves", NULL });
 	depend(b, "avx", (const char *const[]){ "avx2", "fma", "f16c", "vaes", "vpclmulqdq", "fma4", "xop", NULL });
 	depend(b, "xsave", (const char *const[]){ "pku", NULL });
 	depend(b, "avx2", (const char *const[]){ "avx512f", "avx_vnni", NULL });
@@ -338,7 +358,7 @@ static void put_basic(struct build *b)
 	put(b, l);
 	l = host_leaf(1);
 	put(b, (struct cpuid_leaf){ .leaf = 1,
-				    .eax = l.eax,
+				    .eax = b->model ? b->model->signature[host.amd] : l.eax,
 				    .ebx = (l.ebx & 0xffff) | 0x800 | (logical & 0xff) << 16 | b->o->vcpu << 24,
 				    .ecx = feat_bits(b, 1, ECX),
 				    .edx = feat_bits(b, 1, EDX) });
@@ -394,7 +414,7 @@ static void put_xsave_hw(struct build *b)
 			size = part[n].ebx + part[n].eax;
 	}
 	put(b, (struct cpuid_leaf){ 0xd, 0, true, mask, 576, size, 0 });
-	put(b, (struct cpuid_leaf){ 0xd, 1, true, cpuid_find(b->o->hw, 0xd, 1)->eax & 0xf, 576, 0, 0 });
+	put(b, (struct cpuid_leaf){ 0xd, 1, true, feat_bits(b, LEAF_D_1, EAX), 576, 0, 0 });
 	for (unsigned n = 2; n < ARRAY_LEN(part); n++)
 		if (mask & BIT(n))
 			put(b, (struct cpuid_leaf){ 0xd, n, true, part[n].eax, part[n].ebx, part[n].ecx, 0 });
@@ -411,7 +431,7 @@ static void put_xsave(struct build *b)
 		return;
 	}
 	put(b, (struct cpuid_leaf){ 0xd, 0, true, avx ? 7 : 3, 576, avx ? 832 : 576, 0 });
-	put(b, (struct cpuid_leaf){ 0xd, 1, true, 0xf, 576, 0, 0 }); /* XSAVEOPT, XSAVEC, XGETBV(1), XSAVES */
+	put(b, (struct cpuid_leaf){ 0xd, 1, true, feat_bits(b, LEAF_D_1, EAX), 576, 0, 0 });
 	if (avx)
 		put(b, (struct cpuid_leaf){ 0xd, 2, true, 256, 576, 0, 0 });
 }
@@ -488,6 +508,25 @@ static void put_hypervisor(struct build *b)
 		put_kvm(b, b->bhyve ? 0x40000100 : 0x40000000);
 }
 
+/* The processor's name: 48 characters in three leaves. */
+static void put_brand(struct build *b)
+{
+	char brand[48] = "";
+
+	for (uint32_t n = 0; n < 3; n++) {
+		struct cpuid_leaf l = host_leaf(0x80000002 + n);
+
+		if (b->model) {
+			strncpy(brand, b->model->brand, sizeof(brand) - 1);
+			l.eax = ld_le32(brand + n * 16);
+			l.ebx = ld_le32(brand + n * 16 + 4);
+			l.ecx = ld_le32(brand + n * 16 + 8);
+			l.edx = ld_le32(brand + n * 16 + 12);
+		}
+		put(b, l);
+	}
+}
+
 static void put_extended(struct build *b)
 {
 	struct cpuid_leaf l = host_leaf(0x80000000);
@@ -497,16 +536,17 @@ static void put_extended(struct build *b)
 	put(b, l);
 	l = host_leaf(0x80000001);
 	put(b, (struct cpuid_leaf){ .leaf = 0x80000001,
-				    .eax = l.eax,
+				    .eax = b->model && host.amd ? b->model->signature[1] : l.eax,
 				    .ebx = l.ebx,
 				    .ecx = feat_bits(b, 0x80000001, ECX) | (host.amd && logical > 1 ? 2 | BIT(22) : 0),
 				    .edx = feat_bits(b, 0x80000001, EDX) |
 					   (host.amd ? feat_bits(b, 1, EDX) & 0x0183f3ff : 0) });
-	for (uint32_t n = 0x80000002; n <= 0x80000006; n++)
-		put(b, host_leaf(n));
+	put_brand(b);
+	put(b, host_leaf(0x80000005));
+	put(b, host_leaf(0x80000006));
 	put(b, (struct cpuid_leaf){ .leaf = 0x80000007, .edx = feat_bits(b, 0x80000007, EDX) });
 	put(b, (struct cpuid_leaf){ .leaf = 0x80000008,
-				    .eax = b->o->phys_bits | 48 << 8,
+				    .eax = b->o->phys_bits | (has(b, "la57") ? 57 : 48) << 8,
 				    .ebx = feat_bits(b, 0x80000008, EBX),
 				    .ecx = host.amd ? (logical - 1) | log2_up(logical) << 12 : 0 });
 	if (!host.amd)
@@ -556,6 +596,39 @@ static int nested_parse(struct build *b, struct err *e)
 	return r;
 }
 
+static bool model_feature(void *self, const char *feature)
+{
+	return has(self, feature);
+}
+
+/* Features that are not the model's are off; what the options set has nothing to do with it. */
+static int model_parse(struct build *b, struct err *e)
+{
+	const char *s = b->o->conf ? conf_get(b->o->conf, "cpu.model") : NULL;
+	char names[256];
+
+	for (unsigned n = 0; n < ARRAY_LEN(feats); n++)
+		b->off[n] = feats[n].from == ASK;
+	if (!s || !strcmp(s, "host"))
+		return 0;
+	b->model = cpu_model_find(s);
+	if (!b->model)
+		return err_set(e, -EINVAL, "cpu.model: '%s': expected host, %s", s,
+			       cpu_model_names(names, sizeof(names)));
+	if (!b->model->signature[host.amd])
+		return err_set(e, -ENOTSUP, "cpu.model: '%s': this host's CPU is not of that vendor", s);
+	if (!cpu_model_each(b->model, model_feature, b))
+		return err_set(e, -ENOTSUP, "cpu.model: '%s': this host lacks a feature of it", s);
+	for (unsigned n = 0; n < ARRAY_LEN(feats); n++)
+		b->off[n] |= feats[n].from != OPT && feats[n].from != MITI && !cpu_model_has(b->model, feats[n].name);
+	return 0;
+}
+
+static int mitigations_parse(struct build *b, struct err *e)
+{
+	return b->o->conf ? conf_bool(b->o->conf, "cpu.mitigations", false, &b->mitigations, e) : 0;
+}
+
 static int features_parse(struct build *b, struct err *e)
 {
 	const char *s = b->o->conf ? conf_get(b->o->conf, "cpu.features") : NULL, *p = s;
@@ -574,7 +647,9 @@ static int features_parse(struct build *b, struct err *e)
 				       s);
 		b->off[n] = *p == '-';
 		if (*p == '+' && !feat_on(b, n))
-			return err_set(e, -EINVAL, "cpu.features: '%s': this host has no %s", s, feats[n].name);
+			return err_set(e, -EINVAL,
+				       "cpu.features: '%s': no %s here: the host lacks it, or it is not emulated", s,
+				       feats[n].name);
 		p += len;
 		p += *p == ',';
 	}
@@ -596,7 +671,8 @@ int cpuid_build(struct cpuid_table *t, const struct cpuid_opts *o, struct err *e
 	pthread_once(&host_once, host_ask);
 	if (!host.intel && !host.amd)
 		return err_set(e, -ENOTSUP, "Unknown cpu vendor: the host's CPUID names neither Intel nor AMD");
-	if ((rc = hypervisor_parse(&b, e)) < 0 || (rc = nested_parse(&b, e)) < 0 || (rc = features_parse(&b, e)) < 0)
+	if ((rc = hypervisor_parse(&b, e)) < 0 || (rc = nested_parse(&b, e)) < 0 ||
+	    (rc = mitigations_parse(&b, e)) < 0 || (rc = model_parse(&b, e)) < 0 || (rc = features_parse(&b, e)) < 0)
 		return rc;
 	depends(&b);
 	t->n = 0;

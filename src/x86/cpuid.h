@@ -30,7 +30,7 @@ struct cpuid_opts {
 	uint8_t phys_bits;
 	bool x2apic, tsc_deadline;
 	uint64_t tsc_khz, apic_hz; /* told by leaves 0x15, 0x16, 0x40000010 */
-	const struct conf *conf;   /* cpu.* keys: hypervisor, mitigations, features, nested */
+	const struct conf *conf;   /* cpu.* keys: hypervisor, mitigations, model, features, nested */
 	/* What a hardware engine can show, its leaves of features and 0xD; NULL: what is emulated and the host's own.
 	 */
 	const struct cpuid_table *hw;

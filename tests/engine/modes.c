@@ -579,6 +579,34 @@ static void hidden_instructions_are_undefined(void **state)
 	}
 }
 
+/* SDM vol. 3, 4.5: a fifth level; 57 bits are canonical. What is only kept is checked by the width of the processor. */
+CODE(la57_store, 64,
+     "movabs $0x0081000000001234, %rbx; movb $7, (%rbx); mov %rbx, %rax; mov $0xc0000102, %ecx;"
+     "mov %rax, %rdx; shr $32, %rdx; wrmsr; btc $60, %rbx; movb $7, (%rbx)");
+
+static void five_level_paging(void **state)
+{
+	for (unsigned la57 = 0; la57 < 2; la57++) {
+		with_features("+la57");
+		start(LONG64);
+		PUT(la57_store, M_CODE);
+		st_le64(m.ram + 0x20000, M_PML4 | 7);		 /* PML5: entry 0 */
+		st_le64(m.ram + 0x20000 + 0x81 * 8, M_PML4 | 7); /* and 129 */
+		engine_soft.get(m.cpu[0], X86_SREGS, &s);
+		if (la57) {
+			s.cr3 = 0x20000;
+			s.cr4 |= CR4_LA57;
+		} else { /* only the WRMSR is done */
+			m.ram[M_CODE + 10] = m.ram[M_CODE + 11] = m.ram[M_CODE + 12] = 0x90;
+		}
+		engine_soft.set(m.cpu[0], X86_SREGS, &s);
+		m.ram[0x1234] = 0;
+		assert_int_equal(run_to_handler(), EXC_GP); /* bit 60 is not canonical */
+		assert_int_equal(stack64(1), M_CODE + (unsigned)(la57_store_end - la57_store_start) - 3);
+		assert_int_equal(m.ram[0x1234], la57 ? 7 : 0);
+	}
+}
+
 CODE(counts, 64, "mov $0x10000, %ebx; tzcnt %ebx, %eax; lzcnt %ebx, %ecx; hlt");
 
 static void tzcnt_and_lzcnt_are_bsf_and_bsr_without(void **state)
@@ -792,6 +820,7 @@ int main(void)
 		T(alignment_check),
 		T(hidden_instructions_are_undefined),
 		T(tzcnt_and_lzcnt_are_bsf_and_bsr_without),
+		T(five_level_paging),
 		T(values_that_are_refused),
 		T(cpuid_follows_cr4),
 		T(instruction_breakpoint_and_rf),

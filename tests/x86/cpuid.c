@@ -127,7 +127,8 @@ static struct cpuid_table hw_table(void)
 {
 	return (struct cpuid_table){ .n = 6,
 				     .leaf = {
-					     { 1, 0, false, 0, 0, 1u << 26 | 1u << 28 | 1 << 21, 0x0f8bfbff },
+					     { 1, 0, false, 0, 0, 1u << 26 | 1u << 28 | 1 << 21 | 0x180201,
+					       0x0f8bfbff },
 					     { 7, 0, true, 1, 1 << 5 | 1 << 16 | 1 << 17, 1 << 3, 1u << 31 },
 					     { 0xd, 1, true, 1, 0, 0, 0 },
 					     { 0xd, 2, true, 256, 576, 0, 0 },
@@ -144,7 +145,7 @@ static void hardware_limits_what_is_shown(void **state)
 	o.hw = &hw;
 	o.apic_hz = 1000000000;
 	build(&o);
-	assert_false(leaf(1, 0)->ecx & (BIT(17) | BIT(24) | BIT(9))); /* PCID, TSC deadline, SSSE3 */
+	assert_false(leaf(1, 0)->ecx & (BIT(17) | BIT(24) | BIT(22))); /* PCID, TSC deadline, MOVBE */
 	assert_true(leaf(1, 0)->ecx & BIT(31));
 	assert_false(leaf(7, 0)->ebx & (BIT(16) | BIT(17))); /* no sizes of AVX-512's components: no AVX-512 */
 	assert_true(leaf(7, 0)->ecx & BIT(3));
@@ -272,6 +273,57 @@ static void features_by_name(void **state)
 	assert_int_not_equal(features("-", &e), 0);
 }
 
+static int keys(const char *key, const char *value, const char *key2, const char *value2, struct err *e)
+{
+	struct cpuid_opts o = opts();
+	struct conf *conf = conf_new();
+	int rc;
+
+	conf_set(conf, key, value, NULL);
+	if (key2)
+		conf_set(conf, key2, value2, NULL);
+	o.conf = conf;
+	rc = cpuid_build(&t, &o, e);
+	conf_free(conf);
+	return rc;
+}
+
+static void models_by_name(void **state)
+{
+	struct err e = { 0 };
+	char brand[49] = "";
+
+	assert_int_equal(keys("cpu.model", "x86-64-v1", NULL, NULL, &e), 0);
+	assert_int_equal(leaf(1, 0)->ecx & ~(BIT(31) | BIT(24)), 0); /* hypervisor and timer are the platform's */
+	assert_int_equal(leaf(7, 0)->ebx, 0);
+	assert_int_equal(leaf(0xd, 0)->eax, 0);
+	assert_int_equal(leaf(1, 0)->edx & 0x07808101, 0x07808101); /* fpu cx8 cmov mmx fxsr sse sse2 */
+	for (unsigned n = 0; n < 3; n++)
+		memcpy(brand + n * 16, &leaf(0x80000002 + n, 0)->eax, 16);
+	assert_string_equal(brand, "lhyve x86-64-v1");
+	assert_int_equal(keys("cpu.model", "x86-64-v2", "cpu.features", "+aes,-popcnt", &e), 0);
+	assert_int_equal(leaf(1, 0)->ecx & (BIT(25) | BIT(23) | BIT(20) | BIT(28)), BIT(25) | BIT(20));
+	assert_int_not_equal(keys("cpu.model", "x86-64-v4", NULL, NULL, &e), 0);
+	assert_non_null(strstr(e.msg, "expected host, x86-64-v1"));
+	assert_int_equal(keys("cpu.model", "host", NULL, NULL, &e), 0);
+}
+
+static void what_must_be_asked_for(void **state)
+{
+	struct err e = { 0 };
+
+	assert_int_equal(features("+la57", &e), 0);
+	assert_true(leaf(7, 0)->ecx & BIT(16));
+	assert_int_equal(leaf(0x80000008, 0)->eax, 39 | 57 << 8);
+	assert_int_equal(features("-xsavec,-sse4.1", &e), 0);
+	assert_int_equal(leaf(0xd, 1)->eax, 0xd);
+	assert_int_equal(leaf(0xd, 0)->eax, 3); /* AVX goes with SSE4.1 */
+	assert_int_equal(keys("cpu.mitigations", "true", NULL, NULL, &e), 0);
+	assert_int_equal(leaf(7, 0)->edx & (BIT(10) | BIT(27) | BIT(31)), BIT(10) | BIT(27) | BIT(31));
+	assert_int_equal(keys("cpu.mitigations", "false", NULL, NULL, &e), 0);
+	assert_int_equal(leaf(7, 0)->edx & (BIT(10) | BIT(27) | BIT(31)), 0);
+}
+
 static void leaves_out_of_range(void **state)
 {
 	struct cpuid_opts o = opts();
@@ -315,6 +367,8 @@ int main(void)
 		cmocka_unit_test(xsave_of_hardware),
 		cmocka_unit_test(guests_that_are_hypervisors),
 		cmocka_unit_test(crystal_of_a_hardware_apic),
+		cmocka_unit_test(models_by_name),
+		cmocka_unit_test(what_must_be_asked_for),
 		cmocka_unit_test(leaves_out_of_range),
 		cmocka_unit_test(msr_table),
 	};

@@ -101,7 +101,7 @@ static bool value_ok(const struct cpu *c, uint32_t index, uint64_t v)
 	case MSR_FMASK:
 		return !(v >> 32);
 	case MSR_SPEC_CTRL:
-		return !(v & ~0x401ull); /* IBRS, BHI_DIS_S */
+		return !(v & ~(uint64_t)vc->feat.spec_ctrl);
 	case MSR_TSC_AUX:
 		return vc->feat.rdtscp && !(v >> 32);
 	case MSR_PAT:
@@ -201,8 +201,10 @@ static bool special_write(struct cpu *c, uint32_t index, uint64_t v)
 	case MSR_TSC_ADJUST:
 		cpu_tsc_adjust_set(c, v);
 		return true;
-	case MSR_PRED_CMD:
+	case MSR_PRED_CMD: /* nothing is predicted */
 		return !(v & ~1ull);
+	case MSR_FLUSH_CMD:
+		return vcpu_of(c)->feat.flush_cmd && !(v & ~1ull);
 	case MSR_TSC_DEADLINE:
 		if (!vcpu_of(c)->feat.tsc_deadline)
 			return false;
@@ -223,8 +225,8 @@ static bool special_write(struct cpu *c, uint32_t index, uint64_t v)
 
 static bool is_special(uint32_t index)
 {
-	return index == MSR_TSC || index == MSR_PRED_CMD || index == MSR_TSC_ADJUST || index == MSR_TSC_DEADLINE ||
-	       index == MSR_APIC_BASE || (index >= MSR_X2APIC && index <= MSR_X2APIC_END);
+	return index == MSR_TSC || index == MSR_PRED_CMD || index == MSR_FLUSH_CMD || index == MSR_TSC_ADJUST ||
+	       index == MSR_TSC_DEADLINE || index == MSR_APIC_BASE || (index >= MSR_X2APIC && index <= MSR_X2APIC_END);
 }
 
 /* Every kernel tries a few registers that are not there: that is news only for those who ask. */
@@ -414,7 +416,7 @@ void op_xgetbv(struct cpu *c, const struct insn *i)
 
 	if (!(c->cr4 & CR4_OSXSAVE))
 		cpu_ud(c);
-	if (index > 1)
+	if (index > vcpu_of(c)->feat.xgetbv1)
 		cpu_gp0(c);
 	/* XCR1: components in use; to call all enabled ones used is allowed. */
 	c->r[RAX] = (uint32_t)c->xcr0;

@@ -56,7 +56,8 @@ struct mailbox {
 struct cpu_feat {
 	uint64_t cr4, efer, xcr0, xss;
 	uint8_t phys_bits;
-	bool rdtscp, fsgsbase, smap, x2apic, tsc_deadline, gb_pages;
+	uint32_t spec_ctrl; /* bits of IA32_SPEC_CTRL */
+	bool rdtscp, fsgsbase, smap, x2apic, tsc_deadline, gb_pages, flush_cmd, xgetbv1;
 };
 
 struct engine_vcpu {

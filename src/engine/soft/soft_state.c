@@ -266,6 +266,11 @@ void cpu_features(struct engine_vcpu *v)
 	f->x2apic = has(v, 1, C, 21);
 	f->tsc_deadline = has(v, 1, C, 24);
 	f->gb_pages = has(v, 0x80000001, D, 26);
+	f->spec_ctrl = has(v, 7, D, 26) ? 1 | BIT(10) : 0; /* IBRS, BHI_DIS_S */
+	f->spec_ctrl |= has(v, 7, D, 27) ? BIT(1) : 0;
+	f->spec_ctrl |= has(v, 7, D, 31) ? BIT(2) : 0;
+	f->flush_cmd = has(v, 7, D, 28);
+	f->xgetbv1 = cpuid_find(&v->table, 0xd, 1)->eax & BIT(2);
 	f->xcr0 = cpuid_find(&v->table, 0xd, 0)->eax;
 	f->xss = 0;
 	f->efer = has(v, 0x80000001, D, 11) ? EFER_SCE : 0;
