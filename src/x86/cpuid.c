@@ -25,6 +25,7 @@ enum { EAX, EBX, ECX, EDX };
 
 enum feat_from {
 	HOST, /* as the host has it: the instruction runs on the host */
+	FACT, /* the same, but no model hides it: it says how instructions behave */
 	OURS, /* emulated: always there */
 	OPT,  /* set by an option, below */
 	ASK,  /* emulated, but off unless cpu.features asks */
@@ -87,12 +88,12 @@ static const struct feat feats[] = {
 	{ 7, EBX, 1, OURS, "tsc_adjust" },
 	{ 7, EBX, 3, HOST, "bmi1" },
 	{ 7, EBX, 5, HOST, "avx2" },
-	{ 7, EBX, 6, HOST, "fdp_excptn_only" },
+	{ 7, EBX, 6, FACT, "fdp_excptn_only" },
 	{ 7, EBX, 7, OURS, "smep" },
 	{ 7, EBX, 8, HOST, "bmi2" },
 	{ 7, EBX, 9, OURS, "erms" },
 	{ 7, EBX, 10, OURS, "invpcid" },
-	{ 7, EBX, 13, HOST, "zero_fcs_fds" },
+	{ 7, EBX, 13, FACT, "zero_fcs_fds" },
 	{ 7, EBX, 18, HOST, "rdseed" },
 	{ 7, EBX, 19, HOST, "adx" },
 	{ 7, EBX, 20, OURS, "smap" },
@@ -225,6 +226,7 @@ struct build {
 	const struct cpuid_opts *o;
 	bool off[ARRAY_LEN(feats)];    /* by cpu.features, cpu.model */
 	const struct cpu_model *model; /* NULL: the host's */
+	char lacks[32];		       /* of the model */
 	bool hypervisor, bhyve, kvm, nested, mitigations;
 };
 
@@ -274,7 +276,7 @@ static bool feat_on(const struct build *b, unsigned n)
 	l = host_leaf(f->leaf);
 	if (f->from == MITI)
 		return b->mitigations;
-	return f->from == HOST ? feat_bit(&l, f) : f->from != HW;
+	return f->from == HOST || f->from == FACT ? feat_bit(&l, f) : f->from != HW;
 }
 
 static uint32_t feat_bits(const struct build *b, uint32_t leaf, unsigned reg)
@@ -598,10 +600,19 @@ static int nested_parse(struct build *b, struct err *e)
 
 static bool model_feature(void *self, const char *feature)
 {
-	return has(self, feature);
+	struct build *b = self;
+
+	strncpy(b->lacks, feature, sizeof(b->lacks) - 1);
+	return has(b, feature);
 }
 
-/* Features that are not the model's are off; what the options set has nothing to do with it. */
+/* What the options set, and how the host's instructions behave, has nothing to do with a model. */
+static bool of_models(const struct feat *f)
+{
+	return f->from != OPT && f->from != MITI && f->from != FACT;
+}
+
+/* Features that are not the model's are off. */
 static int model_parse(struct build *b, struct err *e)
 {
 	const char *s = b->o->conf ? conf_get(b->o->conf, "cpu.model") : NULL;
@@ -618,9 +629,9 @@ static int model_parse(struct build *b, struct err *e)
 	if (!b->model->signature[host.amd])
 		return err_set(e, -ENOTSUP, "cpu.model: '%s': this host's CPU is not of that vendor", s);
 	if (!cpu_model_each(b->model, model_feature, b))
-		return err_set(e, -ENOTSUP, "cpu.model: '%s': this host lacks a feature of it", s);
+		return err_set(e, -ENOTSUP, "cpu.model: '%s' needs %s, which this host lacks", s, b->lacks);
 	for (unsigned n = 0; n < ARRAY_LEN(feats); n++)
-		b->off[n] |= feats[n].from != OPT && feats[n].from != MITI && !cpu_model_has(b->model, feats[n].name);
+		b->off[n] |= of_models(&feats[n]) && !cpu_model_has(b->model, feats[n].name);
 	return 0;
 }
 

@@ -16,7 +16,7 @@ static const struct cpu_model models[] = {
 	  "lhyve x86-64-v1",
 	  { 0x00000663, 0x00060fb1 },
 	  NULL,
-	  "fpu de pse tsc msr pae mce cx8 apic sep mtrr pge mca cmov pat pse36 clflush mmx fxsr sse sse2 ss htt "
+	  "fpu de pse tsc msr pae mce cx8 apic sep mtrr pge mca cmov pat pse36 clflush mmx fxsr sse sse2 "
 	  "syscall nx lm invariant_tsc vme spec_ctrl arch_capabilities" },
 	{ "x86-64-v2",
 	  "lhyve x86-64-v2",
