@@ -445,18 +445,12 @@ static void row_random(struct row *row, bool x87)
 	}
 }
 
-/* Where the host's answer is known to be something that masked code cannot tell (see thunk.c), or is the host's own
- * affair. */
+/* Where the host's answer is its own affair. */
 static void forgive(const struct insn *i, struct cpu *c, unsigned vector)
 {
 	bool fp = i->vec && (i->vec->flags & VEC_FP);
 
-	if (vector == EXC_XM && (st->mxcsr & 8)) /* inexact beside unmasked overflow */
-		st->mxcsr |= 0x20, c->mxcsr |= 0x20;
 	if (vector == EXC_PF && fp) /* VCVTPS2PH: flags before a store's fault */
-		st->mxcsr = c->mxcsr;
-	if (vector == EXC_XM && i->map == 3 &&
-	    (i->opcode == 0x40 || i->opcode == 0x41)) /* DPPS stops between its steps */
 		st->mxcsr = c->mxcsr;
 	if (vector == EXC_PF && i->op == OP_X87) /* FBSTP writes as far as it comes */
 		memcpy(model_data + DATA_BYTES - 16, data + DATA_BYTES - 16, 16);
@@ -473,7 +467,6 @@ static bool one(bool x87)
 
 	row_random(&row, x87);
 	state_random(st, x87);
-	st->mxcsr |= 0x800; /* unmasked underflow: see thunk.c */
 	memcpy(&before, st, sizeof(before));
 	model_load(c, st);
 	x87 |= uses_mmx(&row.insn[0]);

@@ -3,10 +3,7 @@
  *
  * Floating point: the guest's MXCSR is nearly always the default with everything masked, which is the host's too. Then
  * the instruction just runs, and flags that it raised are added to the guest's; the host's own register may keep them,
- * being a subset of the guest's (mxcsr_set clears both). Else the guest's control bits are loaded around the
- * instruction with all exceptions masked; if one is raised that the guest has unmasked, the registers are put back and
- * #XM follows, without any host signal. Left out, since masked code does not tell: an exact tiny result with unmasked
- * underflow, and whether the result behind an unmasked overflow is inexact too (PE is set).
+ * being a subset of the guest's (mxcsr_set clears both). What else it may be is in thunk_fp.c.
  */
 #include "engine/soft/thunk.h"
 
@@ -394,65 +391,10 @@ RUN(sse, VK_SSE)
 RUN(avx, VK_AVX)
 #undef RUN
 
-/* Registers that an instruction may write, to put them back if it raises #XM. */
-struct undo {
-	uint8_t vec[2][XMM_BYTES], mmx[16];
-	uint64_t gpr, cc_r;
-	uint32_t cc_op;
-};
-
-static void undo_take(struct undo *u, const struct cpu *c, const struct thunk *t)
-{
-	for (unsigned n = 0; n < t->nsave; n++)
-		memcpy(u->vec[n], c->vec[t->saved[n]], XMM_BYTES);
-	if (t->mmx_written)
-		memcpy(u->mmx, c->fx + FX_ST + 16 * __builtin_ctz(t->mmx_written), 16);
-	if (t->gpr_saved != REG_NONE)
-		u->gpr = c->r[t->gpr_saved];
-	u->cc_op = c->cc_op;
-	u->cc_r = c->cc_r;
-}
-
-static void undo_apply(const struct undo *u, struct cpu *c, const struct thunk *t)
-{
-	for (unsigned n = 0; n < t->nsave; n++)
-		memcpy(c->vec[t->saved[n]], u->vec[n], XMM_BYTES);
-	if (t->mmx_written)
-		memcpy(c->fx + FX_ST + 16 * __builtin_ctz(t->mmx_written), u->mmx, 16);
-	if (t->gpr_saved != REG_NONE)
-		c->r[t->gpr_saved] = u->gpr;
-	c->cc_op = u->cc_op;
-	c->cc_r = u->cc_r;
-}
-
-enum { MX_PRE = 7 /* invalid, denormal, divide by zero: found before the computation */ };
-
-static __attribute__((noinline)) void fp_call_slow(struct cpu *c, const struct thunk *t, void *mem)
-{
-	struct undo u;
-	uint32_t raised, unmasked;
-
-	undo_take(&u, c, t);
-	_mm_setcsr((c->mxcsr & ~(uint32_t)FSW_EXC) | MXCSR_MASKS);
-	t->code(c, mem);
-	raised = _mm_getcsr() & FSW_EXC;
-	_mm_setcsr(MXCSR_DEFAULT);
-	unmasked = raised & ~(c->mxcsr >> 7) & FSW_EXC;
-	if (!unmasked) {
-		c->mxcsr |= raised;
-		return;
-	}
-	undo_apply(&u, c, t);
-	if (t->mmx)
-		x87_mmx_done(c, 0);
-	c->mxcsr |= unmasked & MX_PRE ? raised & MX_PRE : raised;
-	cpu_raise(c, c->cr4 & CR4_OSXMMEXCPT ? EXC_XM : EXC_UD);
-}
-
 static ALWAYS_INLINE void fp_call(struct cpu *c, const struct thunk *t, void *mem)
 {
 	if (UNLIKELY((c->mxcsr & ~(uint32_t)FSW_EXC) != MXCSR_DEFAULT)) {
-		fp_call_slow(c, t, mem);
+		thunk_call_mxcsr(c, t, mem);
 		return;
 	}
 	t->code(c, mem);

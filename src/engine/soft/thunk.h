@@ -59,6 +59,9 @@ static inline void thunk_run(struct cpu *c, const struct thunk *t, const struct 
 	t->run(c, t, i);
 }
 
+/* Runs the code of a floating-point instruction under any MXCSR; may raise #XM. */
+void thunk_call_mxcsr(struct cpu *c, const struct thunk *t, void *mem);
+
 /* Is the host able to run instructions of this set (of those that guests are shown)? */
 bool thunk_host_has(enum vec_feat f);
 
