@@ -315,14 +315,14 @@ static void spcr(struct acpi *a)
 	table_end_listed(a);
 }
 
-static void srat_memory(struct acpi *a, gpa_t at, uint64_t size)
+static void srat_memory(void *self, unsigned domain, struct region *r, uint64_t off, uint64_t size)
 {
-	if (size == 0)
-		return;
+	struct acpi *a = self;
+
 	put(a, 0x2801, 2);
-	put(a, 0, 4); /* domain */
+	put(a, domain, 4);
 	put(a, 0, 2);
-	put(a, at, 8);
+	put(a, r->at + off, 8);
 	put(a, size, 8);
 	put(a, 0, 4);
 	put(a, 1, 4); /* enabled */
@@ -331,16 +331,23 @@ static void srat_memory(struct acpi *a, gpa_t at, uint64_t size)
 
 static void srat_cpus(struct acpi *a)
 {
+	const struct numa *numa = &a->pc->numa;
+
 	for (unsigned i = 0; i < a->pc->o.ncpu; i++) {
+		unsigned domain = numa->n ? numa->domain_of[i] : 0;
+
+		if (domain == NUMA_NONE)
+			continue;
 		if (i <= APIC_ID_MAX) {
 			put(a, 0x1000, 2);
-			put(a, 0, 1);
+			put(a, domain, 1);
 			put(a, i, 1);
 			put(a, 1, 4);
 			put(a, 0, 8);
 		} else {
 			put(a, 0x1802, 2);
-			put(a, 0, 6);
+			put(a, 0, 2);
+			put(a, domain, 4);
 			put(a, i, 4);
 			put(a, 1, 4);
 			put(a, 0, 8);
@@ -353,8 +360,7 @@ static void srat(struct acpi *a)
 	table_begin(a, "SRAT", 1);
 	put(a, 1, 4);
 	put(a, 0, 8);
-	srat_memory(a, 0, a->pc->low_size);
-	srat_memory(a, a->pc->mm->high_base, a->pc->high_size);
+	pc_numa_ram(a->pc, srat_memory, a);
 	srat_cpus(a);
 	table_end_listed(a);
 }

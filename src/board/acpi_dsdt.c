@@ -182,6 +182,10 @@ static void root_bus(struct pc *pc, struct aml *a, unsigned bus)
 	aml_int(a, bus);
 	aml_name(a, "_UID");
 	aml_int(a, bus);
+	if (pc->numa.n) { /* devices are near domain 0, as in bhyve */
+		aml_name(a, "_PXM");
+		aml_int(a, 0);
+	}
 	root_resources(pc, a, bus, &io, &mem32, &mem64);
 	routing(pc, a, bus);
 	if (bus == 0) {

@@ -86,6 +86,7 @@ void pc_free(struct pc *pc)
 	ram_free(&pc->genid);
 	ram_free(&pc->high);
 	ram_free(&pc->low);
+	numa_free(&pc->numa);
 	aspace_free(pc->io);
 	aspace_free(pc->mem);
 	free(pc);
@@ -149,13 +150,65 @@ static int genid_build(struct pc *pc, struct err *e)
 	return region_map(&pc->genid, pc->mem, pc->mm->genid, 0, e);
 }
 
+static uint64_t least(uint64_t a, uint64_t b)
+{
+	return a < b ? a : b;
+}
+
+void pc_numa_ram(struct pc *pc, void (*fn)(void *self, unsigned domain, struct region *r, uint64_t off, uint64_t len),
+		 void *self)
+{
+	uint64_t at = 0;
+
+	for (unsigned i = 0; i < (pc->numa.n ? pc->numa.n : 1); i++) {
+		uint64_t size = pc->numa.n ? pc->numa.size[i] : pc->low_size + pc->high_size;
+		uint64_t low = at < pc->low_size ? least(size, pc->low_size - at) : 0;
+
+		if (low)
+			fn(self, i, &pc->low, at, low);
+		if (size > low)
+			fn(self, i, &pc->high, at + low - pc->low_size, size - low);
+		at += size;
+	}
+}
+
+struct place {
+	struct pc *pc;
+	struct err *e;
+	int r;
+};
+
+static void domain_place(void *self, unsigned domain, struct region *r, uint64_t off, uint64_t len)
+{
+	struct place *p = self;
+
+	if (p->r == 0)
+		p->r = numa_place(p->pc->o.conf, domain, r->host + off, len, p->e);
+}
+
+static int domains_parse(struct pc *pc, uint64_t *ram, struct err *e)
+{
+	bool acpi;
+
+	if (conf_bool(pc->o.conf, "acpi_tables", true, &acpi, e) < 0 ||
+	    numa_parse(&pc->numa, pc->o.conf, pc->o.ncpu, ram, e) < 0)
+		return -EINVAL;
+	if (pc->numa.n == 0 || acpi)
+		return 0;
+	err_set(e, -EINVAL, "NUMA emulation requires ACPI");
+	if (e)
+		e->status = 64;
+	return -EINVAL;
+}
+
 static int memory_build(struct pc *pc, struct err *e)
 {
+	struct place p = { .pc = pc, .e = e };
 	uint64_t size;
 	unsigned flags;
 	int r;
 
-	if (memory_size(pc, &size, e) < 0 || memory_flags(pc, &flags, e) < 0)
+	if (memory_size(pc, &size, e) < 0 || memory_flags(pc, &flags, e) < 0 || domains_parse(pc, &size, e) < 0)
 		return -EINVAL;
 	pc->low_size = size < pc->mm->low_max ? size : pc->mm->low_max;
 	pc->high_size = size - pc->low_size;
@@ -163,6 +216,9 @@ static int memory_build(struct pc *pc, struct err *e)
 	r = ram_part(pc, &pc->low, "low RAM", pc->low_size, flags, 0, e);
 	if (r == 0)
 		r = ram_part(pc, &pc->high, "high RAM", pc->high_size, flags, pc->mm->high_base, e);
+	if (r == 0 && pc->numa.n)
+		pc_numa_ram(pc, domain_place, &p);
+	r = r == 0 ? p.r : r;
 	return r == 0 ? genid_build(pc, e) : r;
 }
 

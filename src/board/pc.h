@@ -9,6 +9,7 @@
 #include "board/boot.h"
 #include "board/e820.h"
 #include "board/memmap.h"
+#include "board/numa.h"
 #include "dev/isa/isa.h"
 #include "dev/pci/pci.h"
 #include "x86/cpuid.h"
@@ -40,6 +41,7 @@ struct pc {
 	uint64_t low_size, high_size;
 	struct region low, high, genid;
 	struct e820 map;
+	struct numa numa;
 	struct irq_line gsi[GSI_LINES];
 	struct dev_env env;
 	struct list devices; /* of the board: struct device.link */
@@ -72,6 +74,9 @@ void pc_eoi(struct pc *pc, unsigned vector);
 
 /* ------ tables, for this folder; each writes into guest RAM ------ */
 
+/* Calls fn for each piece of RAM of a NUMA domain; without domains all of it is in domain 0. */
+void pc_numa_ram(struct pc *pc, void (*fn)(void *self, unsigned domain, struct region *r, uint64_t off, uint64_t len),
+		 void *self);
 /* Sets pc->rsdp. */
 int acpi_build(struct pc *pc, struct err *e);
 int smbios_build(struct pc *pc, struct err *e);

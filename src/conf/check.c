@@ -32,7 +32,6 @@ static const struct unbuilt unbuilt_keys[] = {
 	{ "tpm.type", "a TPM (-l tpm) is not built yet", NULL, false },
 	{ "tpm.path", "a TPM (-l tpm) is not built yet", NULL, false },
 	{ "gdb.port", "the debug server (-G) is not built yet", NULL, false },
-	{ "domains", "NUMA domains (-n) are not built yet", NULL, false },
 	{ "monitor.enabled", "monitor mode (-M) is not built yet", "true|on|yes|1", false },
 };
 

@@ -92,7 +92,7 @@ static int slot_find(const struct vm *vm, gpa_t at, uint64_t size)
 {
 	for (unsigned i = 0; i < VM_SLOTS; i++)
 		if (vm->slot[i].size == size && (size == 0 || vm->slot[i].at == at))
-			return i;
+			return (int)i;
 	return -1;
 }
 
@@ -168,7 +168,7 @@ void vm_ask(struct vm *vm, enum vm_request r, unsigned arg)
 	};
 
 	if (r == VM_EXIT_CODE)
-		vm_finish(vm, END_POWEROFF, arg & 0xff, NULL);
+		vm_finish(vm, END_POWEROFF, (int)(arg & 0xff), NULL);
 	else
 		vm_finish(vm, ends[r], -1, NULL);
 }
@@ -286,8 +286,6 @@ static int check_firmware(const struct conf *conf, struct err *e)
 	if (!conf_get(conf, "boot.kernel"))
 		return err_set(e, -EINVAL,
 			       "no bootrom was configured, and no boot.kernel (--kernel) to start without one");
-	if (conf_find(conf, "domains"))
-		return err_set(e, -ENOTSUP, "domains (-n): NUMA is not built yet");
 	return 0;
 }
 

@@ -301,6 +301,82 @@ static void check_bridged(const char *dir)
 	evaluates(dir, "\\_SB.PC00.S18.S20.APRT", "0000000000000010");
 }
 
+/* Two domains across the hole below 4 GiB. */
+static void acpi_numa(void **state)
+{
+	static const struct {
+		gpa_t at;
+		uint64_t size;
+		unsigned domain;
+	} want[] = { { 0, GIB(2), 0 }, { GIB(2), GIB(1), 1 }, { GIB(4), GIB(1), 1 } };
+	struct rig *r = rig_new(bare);
+	const uint8_t *t = NULL;
+	unsigned memory = 0, cpus[2] = { 0 };
+	gpa_t xsdt;
+
+	conf_set(r->conf, "domains.0.size", "2G", NULL);
+	conf_set(r->conf, "domains.0.cpus", "0,3", NULL);
+	conf_set(r->conf, "domains.1.size", "2G", NULL);
+	conf_set(r->conf, "domains.1.cpus", "1-2", NULL);
+	conf_set(r->conf, "domains.1.domain_policy", "interleave", NULL);
+	rig_build(r, 4);
+	assert_int_equal(acpi_build(r->pc, &r->e), 0);
+	xsdt = ld_le64(at(r, r->pc->rsdp, 36) + 24);
+	for (unsigned i = 36; i < ld_le32(at(r, xsdt, 36) + 4); i += 8)
+		if (memcmp(at(r, ld_le64(at(r, xsdt + i, 8)), 36), "SRAT", 4) == 0)
+			t = at(r, ld_le64(at(r, xsdt + i, 8)), 36);
+	assert_non_null(t);
+	for (const uint8_t *p = t + 48; p < t + ld_le32(t + 4); p += p[1]) {
+		if (p[0] == 0) {
+			assert_int_equal(p[2], p[3] == 1 || p[3] == 2);
+			cpus[p[2] & 1]++;
+			continue;
+		}
+		assert_int_equal(p[0], 1);
+		assert_int_equal(ld_le64(p + 8), want[memory].at);
+		assert_int_equal(ld_le64(p + 16), want[memory].size);
+		assert_int_equal(ld_le32(p + 2), want[memory].domain);
+		memory++;
+	}
+	assert_int_equal(memory, 3);
+	assert_int_equal(cpus[0], 2);
+	assert_int_equal(cpus[1], 2);
+	rig_free(r);
+}
+
+static void numa_bad(void **state)
+{
+	static const struct {
+		const char *key, *value, *text;
+		int status;
+	} bad[] = {
+		{ "domains.1.size", "1M", "Missing CPU set for domain 1", 0 },
+		{ "domains.0.size", "x", "invalid memsize for domain 0: 'x'", 64 },
+		{ "domains.0.domain_policy", "best", "failed to parse domain policy 'best'", 64 },
+		{ "domains.0.cpus", "0-2", "domains.0.cpus: '0-2': vCPU 2 does not exist", 0 },
+		{ "acpi_tables", "false", "NUMA emulation requires ACPI", 64 },
+	};
+
+	for (unsigned i = 0; i < ARRAY_LEN(bad); i++) {
+		struct rig *r = rig_new(bare);
+		struct pc_host h = {
+			.self = r, .msi = no_msi, .extint = no_line, .request = no_request, .event = no_event
+		};
+		struct pc_opts o = {
+			.conf = r->conf, .loop = r->loop, .name = "tables", .ncpu = 2, .topo = { 1, 2, 1 }
+		};
+
+		conf_set(r->conf, "domains.0.cpus", "0", NULL);
+		conf_set(r->conf, bad[i].key, bad[i].value, NULL);
+		r->pc = pc_new(&o, &h, &r->e);
+		assert_true(pc_build(r->pc, &r->e) < 0);
+		if (!strstr(r->e.msg, bad[i].text))
+			fail_msg("%s", r->e.msg);
+		assert_int_equal(r->e.status, bad[i].status);
+		rig_free(r);
+	}
+}
+
 static void acpi_bridged(void **state)
 {
 	with_tables(bridged, 1, 6, check_bridged);
@@ -545,10 +621,11 @@ static void memory_bad(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(acpi_plain),	     cmocka_unit_test(acpi_large),   cmocka_unit_test(acpi_bare),
-		cmocka_unit_test(acpi_x2apic),	     cmocka_unit_test(acpi_bridged), cmocka_unit_test(mptable_bridged),
-		cmocka_unit_test(smbios_structures), cmocka_unit_test(smbios_bad),   cmocka_unit_test(mptable_entries),
-		cmocka_unit_test(mptable_refused),   cmocka_unit_test(e820_shape),   cmocka_unit_test(memory_bad),
+		cmocka_unit_test(acpi_plain),  cmocka_unit_test(acpi_large),	  cmocka_unit_test(acpi_bare),
+		cmocka_unit_test(acpi_x2apic), cmocka_unit_test(acpi_bridged),	  cmocka_unit_test(acpi_numa),
+		cmocka_unit_test(numa_bad),    cmocka_unit_test(mptable_bridged), cmocka_unit_test(smbios_structures),
+		cmocka_unit_test(smbios_bad),  cmocka_unit_test(mptable_entries), cmocka_unit_test(mptable_refused),
+		cmocka_unit_test(e820_shape),  cmocka_unit_test(memory_bad),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

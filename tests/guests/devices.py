@@ -434,7 +434,18 @@ def bridge_renumbered(where): behind(where, 'PCI-MSI', 'pci=assign-busses,reallo
 def bridge_mptable(where): behind(where, 'IO-APIC', 'pci=nomsi acpi=off', kernel='generic', status=2)
 
 
+def numa(where):
+    """Two domains, of different size, with a vCPU each."""
+    with shell(where, ['-n', 'id=0,size=256M,cpus=0', '-n', 'id=1,size=128M,cpus=1'], kernel='generic') as g:
+        same(g, 'nodes of the vCPUs', g.check('cat /sys/devices/system/node/node[01]/cpulist').split(), ['0', '1'])
+        kib = [int(x.split()[3]) for x in g.check('grep -h MemTotal /sys/devices/system/node/node[01]/meminfo').strip().split('\n')]
+        if not (kib[0] > 128 << 10 and 64 << 10 < kib[1] <= 128 << 10):
+            g.fail('memory of the nodes: %r KiB' % kib)
+        if g.sh('dmesg | grep -i "unknown numa"')[0] == 0:
+            g.fail('a bus without a node')
+
+
 if __name__ == '__main__':
     run(blk_options, blk_threads, blk_legacy, blk_grow, pause_io, pause_io_200, pause_io_threads, console_ports, console_legacy, net_tap, net_tap_legacy, com2_pty, com2_tcp, com2_unix,
         com2_file, uart_pty, uart_tcp, uart_unix, irq_msix, irq_single_msi, irq_single_msi_legacy, irq_ioapic, irq_8259,
-        irq_8259_nolapic, x2apic, mptable, mptable_only, bridge_msix, bridge_intx, bridge_8259, bridge_renumbered, bridge_mptable)
+        irq_8259_nolapic, x2apic, mptable, mptable_only, bridge_msix, bridge_intx, bridge_8259, bridge_renumbered, bridge_mptable, numa)
