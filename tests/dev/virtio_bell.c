@@ -207,6 +207,26 @@ static void nothing_rings_after_a_reset(void **state)
 	assert_int_equal(engine.n, 0);
 }
 
+static void nothing_rings_after_a_reset_of_the_queue(void **state)
+{
+	AUTO_RIG struct rig *r = start("virtio-console");
+	struct virtio_dev *v = (struct virtio_dev *)r->dev;
+
+	assert_true(drv_start(d, DRV_RESETS, 0, 2, 0));
+	assert_int_equal(engine.n, 2);
+	ring(1);
+	drv_queue_reset(d, 1);
+	assert_int_equal(engine.n, 1);
+	assert_int_equal(engine.bell[0].at, r->dev->bar[BAR_MODERN].addr + NOTIFY);
+	rig_turn(r, 0);
+	assert_int_equal(v->kicks, 0);
+	drv_queue(d, 1, 0);
+	assert_int_equal(engine.n, 2);
+	ring(1);
+	rig_turn(r, 0);
+	assert_int_equal(v->kicks, 1);
+}
+
 static void a_paused_device_remembers(void **state)
 {
 	AUTO_RIG struct rig *r = start("virtio-rnd");
@@ -267,6 +287,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(each_queue_has_its_own, setup, teardown),
 		cmocka_unit_test_setup_teardown(bells_move_with_the_bar, setup, teardown),
 		cmocka_unit_test_setup_teardown(nothing_rings_after_a_reset, setup, teardown),
+		cmocka_unit_test_setup_teardown(nothing_rings_after_a_reset_of_the_queue, setup, teardown),
 		cmocka_unit_test_setup_teardown(a_paused_device_remembers, setup, teardown),
 		cmocka_unit_test_setup_teardown(saved_and_loaded, setup, teardown),
 		cmocka_unit_test_setup_teardown(engines_without_doorbells, setup, teardown),
