@@ -161,6 +161,40 @@ static void hw_add(struct cpuid_table *hw, struct cpuid_leaf l)
 	hw->leaf[hw->n++] = l;
 }
 
+static void hypervisors_by_name(void **state)
+{
+	static const struct {
+		const char *key;
+		uint32_t first, beside; /* EBX of leaves 40000000 and 40000100: "bhyv", "KVMK" */
+	} kinds[] = {
+		{ "true", 0x76796862, 0x4b4d564b },
+		{ "bhyve", 0x76796862, 0 },
+		{ "kvm", 0x4b4d564b, 0 },
+	};
+	struct cpuid_table hw = hw_table();
+	struct err e = { 0 };
+
+	for (unsigned n = 0; n < ARRAY_LEN(kinds); n++) {
+		struct cpuid_opts o = opts();
+		struct conf *conf = conf_new();
+
+		conf_set(conf, "cpu.hypervisor", kinds[n].key, NULL);
+		o.conf = conf;
+		o.hw = &hw;
+		o.apic_hz = 1000000000;
+		build(&o);
+		assert_true(leaf(1, 0)->ecx & BIT(31));
+		assert_int_equal(leaf(0x40000000, 0)->ebx, kinds[n].first);
+		assert_int_equal(leaf(0x40000100, 0)->ebx, kinds[n].beside);
+		if (kinds[n].first == 0x76796862)
+			assert_int_equal(leaf(0x40000010, 0)->ebx, 1000000);
+		conf_set(conf, "cpu.hypervisor", "xen", NULL);
+		assert_true(cpuid_build(&t, &o, &e) < 0);
+		assert_non_null(strstr(e.msg, "'xen': expected true, false, bhyve or kvm"));
+		conf_free(conf);
+	}
+}
+
 /* A feature and its part of the XSAVE image are there together or not at all; the image fits x86_state. */
 static void xsave_of_hardware(void **state)
 {
@@ -365,6 +399,7 @@ int main(void)
 		cmocka_unit_test(hypervisor_leaves),
 		cmocka_unit_test(features_by_name),
 		cmocka_unit_test(hardware_limits_what_is_shown),
+		cmocka_unit_test(hypervisors_by_name),
 		cmocka_unit_test(xsave_of_hardware),
 		cmocka_unit_test(guests_that_are_hypervisors),
 		cmocka_unit_test(crystal_of_a_hardware_apic),
