@@ -221,7 +221,6 @@ static int vcpu_new(struct engine_vm *vm, unsigned id, struct engine_vcpu **out,
 	}
 	v->lapic = v->first;
 	kvm_stats_open(v);
-	kvm_msr_list(v);
 	vm->vcpu[id] = v;
 	*out = v;
 	return 0;

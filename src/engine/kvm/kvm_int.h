@@ -127,6 +127,8 @@ void kvm_why_unknown(struct engine_vcpu *v);
 int kvm_msr_policy(struct engine_vm *vm, struct err *e); /* which registers the kernel leaves to us */
 void kvm_msr_list(struct engine_vcpu *v);		 /* v->msr */
 void kvm_msr_exit(struct engine_vcpu *v, bool write);
+void kvm_msrs_get(const struct engine_vcpu *v, struct x86_state *s); /* group X86_MSRS */
+int kvm_msrs_set(const struct engine_vcpu *v, const struct x86_state *s);
 int kvm_msr_get(const struct engine_vcpu *v, uint32_t index, uint64_t *val);
 int kvm_msr_set(const struct engine_vcpu *v, uint32_t index, uint64_t val);
 

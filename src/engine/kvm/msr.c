@@ -40,7 +40,34 @@ int kvm_msr_set(const struct engine_vcpu *v, uint32_t index, uint64_t val)
 	return r == 1 ? 0 : r < 0 ? r : -EINVAL;
 }
 
-/* ------ which have state ------ */
+/* ------ all that have state ------ */
+
+struct all_msrs {
+	struct kvm_msrs head;
+	struct kvm_msr_entry entry[X86_MSRS_MAX];
+};
+
+/* The kernel stops at the first that it refuses: those are left out, or (stop) end it. Returns how many were done; they
+ * are at the front of m. */
+static unsigned msrs_do(const struct engine_vcpu *v, unsigned long request, struct all_msrs *m, unsigned n, bool stop)
+{
+	unsigned done = 0, at = 0;
+
+	while (at < n) {
+		struct all_msrs part;
+		int r;
+
+		part.head.nmsrs = n - at;
+		memcpy(part.entry, m->entry + at, (n - at) * sizeof(m->entry[0]));
+		r = kvm_ioctl(v->fd, request, &part);
+		if (r < 0 || (stop && (unsigned)r < n - at))
+			return r < 0 ? done : done + (unsigned)r;
+		memcpy(m->entry + done, part.entry, (unsigned)r * sizeof(m->entry[0]));
+		done += (unsigned)r;
+		at += (unsigned)r + 1;
+	}
+	return done;
+}
 
 enum { PV_FIRST = 0x4b564d00, PV_LAST = 0x4b564d08 };
 
@@ -48,14 +75,52 @@ void kvm_msr_list(struct engine_vcpu *v)
 {
 	uint32_t index[X86_MSRS_MAX];
 	unsigned n = msr_saved(index, ARRAY_LEN(index));
-	uint64_t val;
+	struct all_msrs m;
 
 	for (uint32_t i = PV_FIRST; i <= PV_LAST && n < ARRAY_LEN(index); i++)
 		index[n++] = i;
-	v->nmsr = 0;
 	for (unsigned i = 0; i < n; i++)
-		if (kvm_msr_get(v, index[i], &val) == 0)
-			v->msr[v->nmsr++] = index[i];
+		m.entry[i] = (struct kvm_msr_entry){ .index = index[i] };
+	v->nmsr = msrs_do(v, KVM_GET_MSRS, &m, n, false);
+	for (unsigned i = 0; i < v->nmsr; i++)
+		v->msr[i] = m.entry[i].index;
+}
+
+void kvm_msrs_get(const struct engine_vcpu *v, struct x86_state *s)
+{
+	struct all_msrs m;
+
+	for (unsigned i = 0; i < v->nmsr; i++)
+		m.entry[i] = (struct kvm_msr_entry){ .index = v->msr[i] };
+	s->nmsr = msrs_do(v, KVM_GET_MSRS, &m, v->nmsr, false);
+	for (unsigned i = 0; i < s->nmsr; i++) {
+		s->msr[i].index = m.entry[i].index;
+		s->msr[i].val = m.entry[i].data;
+	}
+}
+
+static bool listed(const struct engine_vcpu *v, uint32_t index)
+{
+	for (unsigned n = 0; n < v->nmsr; n++)
+		if (v->msr[n] == index)
+			return true;
+	return false;
+}
+
+int kvm_msrs_set(const struct engine_vcpu *v, const struct x86_state *s)
+{
+	struct all_msrs m;
+	unsigned n = 0, done;
+
+	for (unsigned i = 0; i < s->nmsr && i < X86_MSRS_MAX; i++)
+		if (listed(v, s->msr[i].index)) /* else the guest cannot use it: its CPUID says so */
+			m.entry[n++] = (struct kvm_msr_entry){ .index = s->msr[i].index, .data = s->msr[i].val };
+	done = msrs_do(v, KVM_SET_MSRS, &m, n, true);
+	if (done == n)
+		return 0;
+	log_debug("kvm: vcpu %u: MSR 0x%x does not take 0x%" PRIx64, v->id, m.entry[done].index,
+		  (uint64_t)m.entry[done].data);
+	return -EINVAL;
 }
 
 /* ------ which come to us ------ */

@@ -155,29 +155,6 @@ static int set_sregs(struct engine_vcpu *v, const struct x86_state *s)
 	return r;
 }
 
-/* ------ MSRs ------ */
-
-static int get_msrs(struct engine_vcpu *v, struct x86_state *s)
-{
-	s->nmsr = 0;
-	for (unsigned n = 0; n < v->nmsr; n++) {
-		s->msr[s->nmsr].index = v->msr[n];
-		if (kvm_msr_get(v, v->msr[n], &s->msr[s->nmsr].val) == 0)
-			s->nmsr++;
-	}
-	return 0;
-}
-
-/* One that this KVM does not have, its guest cannot use: the CPUID table says so. */
-static int set_msrs(struct engine_vcpu *v, const struct x86_state *s)
-{
-	for (unsigned n = 0; n < s->nmsr && n < X86_MSRS_MAX; n++)
-		for (unsigned k = 0; k < v->nmsr; k++)
-			if (v->msr[k] == s->msr[n].index && kvm_msr_set(v, s->msr[n].index, s->msr[n].val) < 0)
-				return -EINVAL;
-	return 0;
-}
-
 /* ------ FPU, local APIC, debug registers ------ */
 
 static int get_fpu(struct engine_vcpu *v, struct x86_state *s)
@@ -481,7 +458,7 @@ int kvm_get(struct engine_vcpu *v, unsigned groups, struct x86_state *s)
 	if (r == 0 && groups & X86_SREGS)
 		r = get_sregs(v, s);
 	if (r == 0 && groups & X86_MSRS)
-		r = get_msrs(v, s);
+		kvm_msrs_get(v, s);
 	if (r == 0 && groups & X86_FPU)
 		r = get_fpu(v, s);
 	if (r == 0 && groups & X86_LAPIC && (r = get_lapic(v, &l)) == 0)
@@ -504,7 +481,7 @@ int kvm_set(struct engine_vcpu *v, unsigned groups, const struct x86_state *s)
 		r = kvm_ioctl(v->fd, KVM_SET_LAPIC, &v->lapic);
 	}
 	if (r == 0 && groups & X86_MSRS)
-		r = set_msrs(v, s);
+		r = kvm_msrs_set(v, s);
 	if (r == 0 && groups & X86_FPU)
 		r = set_fpu(v, s);
 	if (r == 0 && groups & X86_REGS)
