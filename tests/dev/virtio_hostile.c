@@ -310,13 +310,13 @@ static void hostile_rng(void **state)
 	end(r);
 }
 
-static void hostile_net(void **state)
+static void network(const char *spec, unsigned queues)
 {
-	struct rig *r = begin("virtio-net,none");
+	struct rig *r = begin(spec);
 	struct buf b;
 	uint32_t len;
 
-	abuse(2, ~0ull);
+	abuse(queues, ~0ull);
 	reached("frames sent");
 	assert_true(drv_start(d, DRV_EVENT, 0, 2, 0));
 	b = (struct buf){ drv_alloc(d, 100), 100 };
@@ -324,6 +324,12 @@ static void hostile_net(void **state)
 	drv_kick(d, 1);
 	assert_true(drv_used(d, 1, &len, 3000) >= 0);
 	end(r);
+}
+
+static void hostile_net(void **state)
+{
+	network("virtio-net,none", 3);
+	network("virtio-net,none,queues=3", 7);
 }
 
 static void hostile_console(void **state)

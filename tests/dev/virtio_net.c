@@ -1,5 +1,6 @@
 /* virtio-net over libslirp: a guest's first packets (DHCP, ARP), TCP both ways with and without offloads, back
  * pressure. */
+#include "dev/virtio/net_ctrl.h"
 #include "vdrv.h"
 
 #include <arpa/inet.h>
@@ -20,6 +21,7 @@ enum { RX, TX, RX_BUFS = 64, RX_BUF = 2048, HDR = 12, ETH = 14 };
 #define F_GUEST_TSO4 BIT64(7)
 #define F_HOST_TSO4 BIT64(11)
 #define F_MRG BIT64(15)
+#define F_CTRL (NET_F_CTRL_VQ | NET_F_CTRL_RX | NET_F_CTRL_VLAN | NET_F_CTRL_RX_EXTRA | NET_F_CTRL_MAC_ADDR)
 
 struct hdr {
 	uint8_t b[HDR];
@@ -452,6 +454,166 @@ static void paused_and_resumed(void **state)
 	end(r);
 }
 
+/* ------ the control queue ------ */
+
+static unsigned control_queue;
+
+/* A command; its ack, 0 for done. */
+static uint8_t ctrl(uint8_t class, uint8_t command, const void *data, uint32_t n)
+{
+	gpa_t at = drv_alloc(d, 4096);
+	struct buf out[2] = { { at, 2 }, { at + 16, n } }, in = { at + 4000, 1 };
+	uint8_t *p = rig_ram(d->r, at, 4096);
+	uint32_t len;
+
+	p[0] = class;
+	p[1] = command;
+	memcpy(p + 16, data, n);
+	p[4000] = 0xEE;
+	assert_true(drv_add(d, control_queue, out, n ? 2 : 1, &in, 1) >= 0);
+	drv_kick(d, control_queue);
+	assert_true(drv_used(d, control_queue, &len, 1000) >= 0);
+	assert_int_equal(len, 1);
+	return p[4000];
+}
+
+static uint8_t ctrl_byte(uint8_t class, uint8_t command, uint8_t val)
+{
+	return ctrl(class, command, &val, 1);
+}
+
+static void arp_ask(void)
+{
+	uint8_t f[60] = { 0 };
+
+	memset(f, 0xFF, 6);
+	memcpy(f + 6, mac, 6);
+	st_be16(f + 12, 0x0806);
+	memcpy(f + 14, (uint8_t[]){ 0, 1, 8, 0, 6, 4, 0, 1 }, 8);
+	memcpy(f + 22, mac, 6);
+	st_be32(f + 28, 0x0A00020F);
+	st_be32(f + 38, 0x0A000202);
+	tx(NULL, f, 60);
+}
+
+/* Whether the gateway's answer, which is for `mac` alone, comes through. */
+static bool answered(void)
+{
+	uint8_t f[2048];
+	struct hdr h;
+
+	arp_ask();
+	return rx(f, sizeof(f), &h, 60) > 0;
+}
+
+static void modes_and_addresses(void **state)
+{
+	static const uint8_t other[6] = { 0x02, 0, 0, 0, 0, 0x77 };
+	struct rig *r = start("virtio-net,slirp,mac=02:00:00:00:00:01", DRV_EVENT, F_MRG | F_CTRL);
+	uint8_t table[4 + 6 + 4] = { 0 }, big[4 + 65 * 6 + 4] = { 0 };
+
+	control_queue = 2;
+	drv_queue(d, 2, 16);
+	assert_int_equal(d->features & F_CTRL, F_CTRL);
+	assert_true(answered()); /* promiscuous until told otherwise */
+	assert_int_equal(ctrl_byte(0, 0, 0), 0);
+	assert_true(answered());
+	assert_int_equal(ctrl(1, 1, other, 6), 0);
+	assert_int_equal(drv_config(d, 5, 1), 0x77);
+	assert_false(answered());
+	rig_swap(r);
+	assert_false(answered());
+	assert_int_equal(ctrl_byte(0, 2, 1), 0); /* all unicast */
+	assert_true(answered());
+	assert_int_equal(ctrl_byte(0, 2, 0), 0);
+	table[0] = 1;
+	memcpy(table + 4, mac, 6);
+	assert_int_equal(ctrl(1, 0, table, sizeof(table)), 0);
+	assert_true(answered());
+	assert_int_equal(ctrl_byte(0, 4, 1), 0); /* no unicast */
+	assert_false(answered());
+	assert_int_equal(ctrl_byte(0, 4, 0), 0);
+	assert_int_equal(ctrl(1, 0, table + 6, 8), 1); /* a table that is cut off */
+	assert_true(answered());		       /* changes nothing */
+	assert_int_equal(ctrl(1, 0, &(uint64_t){ 0 }, 8), 0);
+	assert_false(answered());
+	big[0] = 65; /* more than there is room for */
+	assert_int_equal(ctrl(1, 0, big, sizeof(big)), 0);
+	assert_true(answered());
+	assert_int_equal(ctrl(9, 0, NULL, 0), 1);
+	assert_int_equal(ctrl(0, 6, table, 1), 1);
+	assert_int_equal(ctrl(0, 0, NULL, 0), 1);
+	assert_int_equal(ctrl(4, 0, &(uint16_t){ 1 }, 2), 1); /* MQ was not negotiated */
+	assert_int_equal(ctrl(2, 0, &(uint16_t){ 4096 }, 2), 1);
+	assert_int_equal(ctrl(2, 0, &(uint16_t){ 5 }, 2), 0);
+	drv_set_status(d, 0);
+	assert_int_equal(drv_config(d, 5, 1), 1); /* a reset brings the address back */
+	end(r);
+}
+
+static void filter(void **state)
+{
+	struct net_filter f = { 0 };
+	uint8_t to_me[18] = { 2, 0, 0, 0, 0, 1 }, group[18] = { 1, 0, 0x5E, 0, 0, 9 }, all[18];
+
+	memset(all, 0xFF, 12);
+	assert_true(net_filter_passes(&f, mac, to_me, 18));
+	assert_true(net_filter_passes(&f, mac, all, 18));
+	assert_false(net_filter_passes(&f, mac, group, 18));
+	f.multi.n = 1;
+	memcpy(f.multi.mac[0], group, 6);
+	assert_true(net_filter_passes(&f, mac, group, 18));
+	group[5]++;
+	assert_false(net_filter_passes(&f, mac, group, 18));
+	f.mode = BIT(NET_ALLMULTI);
+	assert_true(net_filter_passes(&f, mac, group, 18));
+	f.mode = BIT(NET_NOBCAST) | BIT(NET_ALLMULTI) | BIT(NET_NOMULTI);
+	assert_false(net_filter_passes(&f, mac, all, 18));
+	assert_false(net_filter_passes(&f, mac, group, 18));
+	f.mode = 0;
+	f.by_vlan = true;
+	assert_true(net_filter_passes(&f, mac, to_me, 18)); /* untagged */
+	st_be16(to_me + 12, 0x8100);
+	st_be16(to_me + 14, 0xE000 | 100);
+	assert_false(net_filter_passes(&f, mac, to_me, 18));
+	f.vlan[100 / 8] = BIT(100 % 8);
+	assert_true(net_filter_passes(&f, mac, to_me, 18));
+}
+
+static bool refused(const char *a, const char *b, const char *text);
+
+static void several_pairs(void **state)
+{
+	struct rig *r = rig_new("virtio-net,none,queues=4");
+	struct buf b;
+	uint32_t used;
+
+	d = calloc(1, sizeof(*d));
+	drv_init(d, r);
+	assert_true(drv_start(d, DRV_MSIX, NET_F_MQ | F_CTRL, 9, 16));
+	assert_int_equal(drv_config(d, 8, 2), 4);
+	control_queue = 8;
+	for (uint16_t n = 0; n < 6; n++)
+		assert_int_equal(ctrl(4, 0, &n, 2), n < 1 || n > 4);
+	b = (struct buf){ drv_alloc(d, 200), 200 };
+	for (unsigned pair = 0; pair < 4; pair++) {
+		assert_true(drv_add(d, 2 * pair + 1, &b, 1, NULL, 0) >= 0);
+		drv_kick(d, 2 * pair + 1);
+		assert_true(drv_used(d, 2 * pair + 1, &used, 1000) >= 0);
+		assert_int_equal(drv_interrupts(d, 2 * pair + 2), 1);
+		drv_kick(d, 2 * pair);
+	}
+	rig_swap(r);
+	assert_int_equal(ctrl(4, 0, &(uint16_t){ 2 }, 2), 0);
+	assert_true(drv_start(d, DRV_MSIX, F_CTRL, 3, 16)); /* without MQ the control queue is 2 */
+	control_queue = 2;
+	assert_int_equal(ctrl_byte(0, 0, 1), 0);
+	assert_false(drv_start(d, 0, NET_F_MQ, 1, 16)); /* MQ needs a control queue */
+	end(r);
+	assert_true(refused("pci.0.4.0.backend=slirp", "pci.0.4.0.queues=2", "queues"));
+	assert_true(refused("pci.0.4.0.backend=none", "pci.0.4.0.queues=9", "queues"));
+}
+
 static void identity(void **state)
 {
 	struct rig *r = start("virtio-net,none", 0, BIT64(5));
@@ -525,6 +687,9 @@ int main(void)
 		cmocka_unit_test(tcp_plain),
 		cmocka_unit_test(tcp_offloaded),
 		cmocka_unit_test(identity),
+		cmocka_unit_test(modes_and_addresses),
+		cmocka_unit_test(filter),
+		cmocka_unit_test(several_pairs),
 		cmocka_unit_test(waits_for_buffers),
 		cmocka_unit_test(paused_and_resumed),
 		cmocka_unit_test(closed_but_forwarded),

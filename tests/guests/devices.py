@@ -11,11 +11,12 @@ MIB = 1 << 20
 
 
 @contextlib.contextmanager
-def shell(where, devices=(), modules=(), params=None, kernel='cloud', cpus=2, append='', before=(), status=1, limit=240):
+def shell(where, devices=(), modules=(), params=None, kernel='cloud', cpus=2, append='', before=(), status=1, limit=240,
+          programs=()):
     """A guest at a busybox shell; powered off and its status checked at the end. Without ACPI it can only halt: status 2."""
     files(kernel, 'busybox')
     k = CACHE + '/kernel-' + kernel
-    cpio = initramfs.make(where + '/initrd', CACHE + '/busybox/busybox', commands=['sh'], params=params,
+    cpio = initramfs.make(where + '/initrd', CACHE + '/busybox/busybox', commands=['sh'], params=params, programs=programs,
                           modules=initramfs.modules_of(k, ['virtio_pci', *modules] if modules else []))
     name = 'test-%d' % os.getpid()
     with Guest(command=[*before, LHYVE, *PLAIN, '-c', str(cpus), '-m', '256M', *devices, '--kernel', k + '/vmlinuz', '--initrd', cpio,
@@ -262,7 +263,7 @@ def spawn_in(ns, code):
     return subprocess.Popen(['nsenter', '--net=/run/netns/' + ns, sys.executable, '-c', code], stdout=subprocess.PIPE)
 
 
-def taps(where, params=None, size=6 * MIB):
+def taps(where, params=None, size=6 * MIB, queues=1, check=None, programs=()):
     if os.geteuid() or not os.path.exists('/dev/net/tun'):
         print('      skipped: needs root and /dev/net/tun')
         return
@@ -270,9 +271,9 @@ def taps(where, params=None, size=6 * MIB):
     ip = ['ip', '-n', ns]
     subprocess.run(['ip', 'netns', 'add', ns], check=True)
     try:
-        subprocess.run([*ip, 'tuntap', 'add', 'tap0', 'mode', 'tap'], check=True)
+        subprocess.run([*ip, 'tuntap', 'add', 'tap0', 'mode', 'tap', *(['multi_queue'] if queues > 1 else [])], check=True)
         subprocess.run([*ip, 'addr', 'add', '10.9.0.1/24', 'dev', 'tap0'], check=True)
-        with shell(where, ['-s', '3,virtio-net,tap0,mac=02:00:00:00:00:05'], ['virtio_net'], params,
+        with shell(where, ['-s', '3,virtio-net,tap0,mac=02:00:00:00:00:05,queues=%d' % queues], ['virtio_net'], params, programs=programs,
                    before=['nsenter', '--net=/run/netns/' + ns]) as g:
             net = g.check('ls /sys/class/net | grep -v lo').strip()
             same(g, 'the address', g.check('cat /sys/class/net/%s/address' % net).strip(), '02:00:00:00:00:05')
@@ -290,9 +291,67 @@ def taps(where, params=None, size=6 * MIB):
             p.stdout.readline()
             same(g, 'host to guest by TCP', g.check('nc 10.9.0.1 99 | md5sum').split()[0], md5(data))
             p.wait(30)
+            if check:
+                check(g, net)
             same(g, 'receive errors', g.check('cat /sys/class/net/%s/statistics/rx_errors' % net).strip(), '0')
     finally:
         subprocess.run(['ip', 'netns', 'del', ns])
+
+
+CHANNELS = r"""
+#include <linux/ethtool.h>
+#include <linux/sockios.h>
+#include <net/if.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+int main(int argc, char **argv)
+{
+	struct ethtool_channels c = { .cmd = ETHTOOL_GCHANNELS };
+	struct ifreq r = { .ifr_data = (void *)&c };
+	int s = socket(AF_INET, SOCK_DGRAM, 0);
+	strncpy(r.ifr_name, argv[1], IFNAMSIZ - 1);
+	if (ioctl(s, SIOCETHTOOL, &r) < 0)
+		return perror("get"), 1;
+	c.cmd = ETHTOOL_SCHANNELS;
+	c.combined_count = argc > 2 ? atoi(argv[2]) : c.combined_count;
+	if (argc > 2 && ioctl(s, SIOCETHTOOL, &r) < 0)
+		return perror("set"), 1;
+	printf("%u of %u\n", c.combined_count, c.max_combined);
+	return 0;
+}
+"""
+
+
+def net_queues(where):
+    """What ethtool -L, ip link set promisc and ip link set address do, over the control queue."""
+    with open(where + '/channels.c', 'w') as f:
+        f.write(CHANNELS)
+    subprocess.run(['cc', '-static', '-o', where + '/channels', where + '/channels.c'], check=True)
+
+    def check(g, net):
+        same(g, 'queues at first', g.check('channels ' + net), '2 of 2')
+        for n in '1', '2':
+            same(g, 'queues after a change', g.check('channels %s %s' % (net, n)), n + ' of 2')
+            g.check('for i in 1 2 3 4 5 6; do nc 10.9.0.1 9 < /dev/null; done; ping -c 3 -W 10 10.9.0.1')
+        if not g.sh('channels %s 3' % net)[0]:
+            g.fail('three queues of two')
+        seen = [x for x in g.check('cat /proc/interrupts').split('\n') if re.search(r'virtio\d-(input|output)\.1', x)]
+        if len(seen) != 2 or not any(sum(int(n) for n in re.findall(r'\s(\d+)(?=\s)', x.split(':', 1)[1])[:2]) for x in seen):
+            g.fail('no interrupts of the second pair: %r' % seen)
+        count = 'cat /sys/class/net/%s/statistics/rx_packets' % net
+        stray = ('import socket\ns=socket.socket(socket.AF_PACKET,socket.SOCK_RAW)\ns.bind(("tap0",0))\n'
+                 'for i in range(50): s.send(bytes.fromhex("0200000000%02x"+"020000000001"+"88b5")+bytes(46))')
+        for promisc, at, want in (('off', 0x66, False), ('on', 0x66, True), ('off', 0x66, False), ('off', 0x05, True)):
+            g.check('ip link set %s promisc %s' % (net, promisc))
+            before = int(g.check(count))
+            spawn_in('lhyve-%d' % os.getpid(), stray % at).wait(30)
+            g.check('usleep 300000')
+            same(g, 'frames for %#x, promisc %s' % (at, promisc), int(g.check(count)) - before >= 50, want)
+        g.check('ip link set %s address 02:00:00:00:00:66 && ping -c 3 -W 10 10.9.0.1' % net)
+    taps(where, queues=2, check=check, programs=[where + '/channels'])
 
 
 def net_tap(where): taps(where)
@@ -446,6 +505,6 @@ def numa(where):
 
 
 if __name__ == '__main__':
-    run(blk_options, blk_threads, blk_legacy, blk_grow, pause_io, pause_io_200, pause_io_threads, console_ports, console_legacy, net_tap, net_tap_legacy, com2_pty, com2_tcp, com2_unix,
+    run(blk_options, blk_threads, blk_legacy, blk_grow, pause_io, pause_io_200, pause_io_threads, console_ports, console_legacy, net_tap, net_tap_legacy, net_queues, com2_pty, com2_tcp, com2_unix,
         com2_file, uart_pty, uart_tcp, uart_unix, irq_msix, irq_single_msi, irq_single_msi_legacy, irq_ioapic, irq_8259,
         irq_8259_nolapic, x2apic, mptable, mptable_only, bridge_msix, bridge_intx, bridge_8259, bridge_renumbered, bridge_mptable, numa)

@@ -80,6 +80,7 @@ static size_t none_peek(struct net *n)
 }
 
 const struct net_ops net_none = { .prefix = "none",
+				  .multi = true,
 				  .open = none_open,
 				  .close = none_nothing,
 				  .offload = none_nothing,
@@ -142,6 +143,9 @@ int net_open(struct net **out, const struct net_opts *o, const struct net_client
 
 	if (!ops)
 		return e && e->code ? e->code : -EINVAL;
+	if (c->multi && !ops->multi)
+		return err_set(e, -EINVAL, "queues: the network back end '%s' has one; expected queues=1, or a tap",
+			       kind);
 	n = xcalloc(1, sizeof(*n));
 	n->ops = ops;
 	n->client = *c;

@@ -71,7 +71,8 @@ struct net_client {
 	const char *vm_name;
 	void (*rx_ready)(void *self); /* frames wait: call net_recv until it says 0, or net_want_rx(false) */
 	void *self;
-	bool hdr; /* will use net_offload with headers */
+	bool hdr;   /* will use net_offload with headers */
+	bool multi; /* one of several that the client opens with the same options: a queue each */
 };
 
 int net_open(struct net **out, const struct net_opts *o, const struct net_client *c, struct err *e);

@@ -1,6 +1,7 @@
 /*
  * Linux TAP interfaces: /dev/net/tun and a name. With IFF_VNET_HDR the kernel takes and gives frames without checksums
  * and longer than the MTU, so that a guest's TCP moves 64 KiB at a time. The interface is brought up, as bhyve does.
+ * Several queues are several descriptors; the kernel sends each flow to one of them (IFF_MULTI_QUEUE).
  */
 #include "back/net/net_int.h"
 
@@ -11,6 +12,7 @@
 #include <fcntl.h>
 #include <linux/if_tun.h>
 #include <net/if.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -126,10 +128,14 @@ static int tap_open(struct net *n, const struct net_opts *o, struct err *e)
 	if (strlen(name) >= IFNAMSIZ)
 		return err_set(e, -EINVAL, "open of tap device /dev/%s failed: expected a name of at most %d bytes",
 			       name, IFNAMSIZ - 1);
-	strcpy(ifr.ifr_name, name);
-	ifr.ifr_flags = IFF_TAP | IFF_NO_PI | (t->hdr ? IFF_VNET_HDR : 0);
+	snprintf(ifr.ifr_name, sizeof(ifr.ifr_name), "%s", name);
+	ifr.ifr_flags = IFF_TAP | IFF_NO_PI;
+	ifr.ifr_flags |= (t->hdr ? IFF_VNET_HDR : 0) | (n->client.multi ? IFF_MULTI_QUEUE : 0);
 	if (ioctl(t->fd, TUNSETIFF, &ifr) < 0)
-		return err_sys(e, -errno, "open of tap device /dev/%s failed", name);
+		return err_sys(e, -errno, "open of tap device /dev/%s failed%s", name,
+			       errno != EINVAL	 ? ""
+			       : n->client.multi ? " (for several queues it has to be made with multi_queue)"
+						 : " (an interface made with multi_queue needs queues of 2 or more)");
 	bring_up(name);
 	n->desc = xasprintf("tap %s", name);
 	n->can = t->hdr ? NET_TX_CSUM | NET_TX_TSO4 | NET_TX_TSO6 | NET_TX_ECN | NET_RX_CSUM | NET_RX_TSO4 |
@@ -153,10 +159,10 @@ static void tap_close(struct net *n)
 	free(t);
 }
 
-#define TAP_OPS(prefix_)                                                                                           \
-	{                                                                                                          \
-		.prefix = prefix_, .open = tap_open, .close = tap_close, .offload = tap_offload, .send = tap_send, \
-		.recv = tap_recv, .want_rx = tap_want_rx, .peek = tap_peek                                         \
+#define TAP_OPS(prefix_)                                                                                        \
+	{                                                                                                       \
+		.prefix = prefix_, .multi = true, .open = tap_open, .close = tap_close, .offload = tap_offload, \
+		.send = tap_send, .recv = tap_recv, .want_rx = tap_want_rx, .peek = tap_peek                    \
 	}
 const struct net_ops net_tap = TAP_OPS("tap");
 const struct net_ops net_vmnet = TAP_OPS("vmnet");

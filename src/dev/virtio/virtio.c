@@ -112,7 +112,8 @@ void virtio_resume(struct device *d)
 
 static bool features_acceptable(const struct virtio_dev *v)
 {
-	return !(v->accepted & ~v->offered) && virtio_has(v, VIRTIO_F_VERSION_1);
+	return !(v->accepted & ~v->offered) && virtio_has(v, VIRTIO_F_VERSION_1) &&
+	       (!v->cls->features_ok || v->cls->features_ok(v, v->accepted));
 }
 
 void virtio_set_status(struct virtio_dev *v, uint8_t status, bool legacy)

@@ -45,6 +45,8 @@ struct virtio_class {
 	void (*reset)(struct virtio_dev *v);
 	/* The same for one queue (2.6.1); may be NULL: between callbacks nothing of it is under way. */
 	void (*queue_reset)(struct virtio_dev *v, unsigned queue);
+	/* Whether this subset of what is offered can be (2.2.2); may be NULL: any. Not asked for old drivers. */
+	bool (*features_ok)(const struct virtio_dev *v, uint64_t accepted);
 	/* A write to the configuration space, which it lies in; may be NULL: ignored. */
 	void (*config_write)(struct virtio_dev *v, unsigned off, unsigned size, uint32_t val);
 };

@@ -376,7 +376,7 @@ bool virtq_empty(struct virtq *q)
 }
 
 /* Tells the engine what the device wrote into the pieces of a request. */
-static void pieces_wrote(struct virtq *q, const struct virtq_req *r, uint32_t written)
+void virtq_wrote(struct virtq *q, const struct virtq_req *r, uint32_t written)
 {
 	for (unsigned i = r->nout; i < r->nout + r->nin && written; i++) {
 		size_t n = r->iov[i].iov_len < written ? r->iov[i].iov_len : written;
@@ -388,7 +388,7 @@ static void pieces_wrote(struct virtq *q, const struct virtq_req *r, uint32_t wr
 
 void virtq_push(struct virtq *q, const struct virtq_req *r, uint32_t written)
 {
-	pieces_wrote(q, r, written);
+	virtq_wrote(q, r, written);
 	if (!usable(q))
 		return;
 	if (q->packed)

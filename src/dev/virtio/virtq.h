@@ -61,6 +61,8 @@ void virtq_stop(struct virtq *q);
 bool virtq_pop(struct virtq *q, struct virtq_req *r);
 /* Puts back what was popped last; nothing may have been pushed for it. */
 void virtq_unpop(struct virtq *q, const struct virtq_req *r);
+/* What was popped is going to be put back, but its in pieces may have been written to. */
+void virtq_wrote(struct virtq *q, const struct virtq_req *r, uint32_t written);
 bool virtq_empty(struct virtq *q);
 
 /* Gives a request back: `written` bytes of its in pieces are new. The guest sees it, and is interrupted if it wants to
