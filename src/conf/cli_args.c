@@ -239,7 +239,7 @@ static int lpc_com(struct cli *c, unsigned n, const char *rest, const char *arg,
 
 static int lpc_help(struct cli *c)
 {
-	fputs("com1\ncom2\ncom3\ncom4\npc-testdev\n", c->env->out);
+	fputs("com1\ncom2\ncom3\ncom4\ndebugcon\npc-testdev\n", c->env->out);
 	c->stop = true;
 	return 0;
 }
@@ -258,6 +258,8 @@ int cli_lpc(struct cli *c, const char *arg, struct err *e)
 		return lpc_tpm(c, rest, arg, e);
 	if (!strcasecmp(name, "pc-testdev"))
 		return conf_set(c->conf, "lpc.pc-testdev", "true", e);
+	if (!strcasecmp(name, "debugcon") && rest && *rest)
+		return conf_set(c->conf, "lpc.debugcon.path", rest, e);
 	if (!strncasecmp(name, "com", 3) && name[3] >= '1' && name[3] <= '4' && !name[4])
 		return lpc_com(c, (unsigned)(name[3] - '0'), rest, arg, e);
 	return bad_argument(e, "lpc device configuration", arg, NULL);

@@ -73,6 +73,7 @@ static const struct prop lpc_keys[] = {
 	KEY("lpc.com2.path", STR, .help = "back end of the second serial port"),
 	KEY("lpc.com3.path", STR, .help = "back end of the third serial port"),
 	KEY("lpc.com4.path", STR, .help = "back end of the fourth serial port"),
+	KEY("lpc.debugcon.path", STR, .help = "back end of the debug console at port E9; none if unset"),
 	KEY("lpc.pc-testdev", BOOL, .def = "false", .help = "the test device of kvm-unit-tests"),
 	PROP_END,
 };

@@ -94,6 +94,13 @@ class Live(unittest.TestCase):
         p = self.start(tiny.serial("hello\n") + tiny.POWEROFF, "-l", "com1,stdio")
         self.assertEqual(self.end(p, 1)[0], "hello\n")
 
+    def test_debug_console(self):
+        out = f"{self.rundir}/e9"
+        self.end(self.start(b"\xb0h\xe6\xe9\xb0i\xe6\xe9" + tiny.POWEROFF, "-l", f"debugcon,file={out}"), 1)
+        with open(out, encoding="ascii") as f:
+            self.assertEqual(f.read(), "hi")
+        os.unlink(out)
+
     def test_errors_leave_nothing(self):
         p = self.start(tiny.LOOP, "-s", "4,virtio-blk,/nonexistent")
         self.assertIn("/nonexistent", self.end(p, 4)[1])

@@ -7,6 +7,10 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -445,6 +449,32 @@ static void ps2_mouse_wheel(void **state)
 
 /* ------ the rest ------ */
 
+static void debug_console(void **state)
+{
+	char path[] = "/tmp/lhyve-debugcon.XXXXXX", key[64], text[8] = "";
+	const char *const keys[] = { "pci.0.1.0.device=lpc", key, NULL };
+	struct rig *r;
+	FILE *f;
+
+	close(mkstemp(path));
+	snprintf(key, sizeof(key), "lpc.debugcon.path=file=%s", path);
+	r = rig_new_keys(keys);
+	assert_int_equal(rig_in(r, 0xe9, 1), 0xe9);
+	rig_out(r, 0xe9, 1, 'o');
+	rig_swap(r);
+	rig_out(r, 0xe9, 1, 'k');
+	rig_free(r);
+	f = fopen(path, "r");
+	assert_non_null(f);
+	assert_non_null(fgets(text, sizeof(text), f));
+	fclose(f);
+	unlink(path);
+	assert_string_equal(text + strlen(text) - 1, "k");
+	r = rig_new_keys(no_keys);
+	assert_int_equal(rig_in(r, 0xe9, 1), 0xff); /* nobody asked for it */
+	rig_free(r);
+}
+
 static void small_ports(void **state)
 {
 	static const char *const keys[] = { "pci.0.1.0.device=lpc", "lpc.pc-testdev=true", NULL };
@@ -489,6 +519,7 @@ int main(void)
 		cmocka_unit_test(ps2_keys),
 		cmocka_unit_test(ps2_mouse_wheel),
 		cmocka_unit_test(small_ports),
+		cmocka_unit_test(debug_console),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

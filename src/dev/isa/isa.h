@@ -106,6 +106,14 @@ struct isa_testdev {
 };
 extern const struct device_class isa_testdev_class;
 
+/* Debug console: E9. Made by the LPC bridge if the key lpc.debugcon.path names a back end. */
+struct isa_debugcon {
+	struct device dev;
+	struct chr *chr;
+	struct region port;
+};
+extern const struct device_class isa_debugcon_class;
+
 /* A 16550 at eight ports; its owner drives it under the owner's lock (the LPC bridge has four). */
 struct isa_uart {
 	struct uart16550 chip;

@@ -1,7 +1,7 @@
 /*
- * lpc: the ISA bridge (bhyve.md 4.17): the registers of the PIRQ router, the four serial ports and the test device. The
- * ports exist with and without a back end. COM1 shares IRQ 4 with COM3, COM2 IRQ 3 with COM4: a line is high while
- * either wants it.
+ * lpc: the ISA bridge (bhyve.md 4.17): the registers of the PIRQ router, the four serial ports, the test device and the
+ * debug console. The ports exist with and without a back end. COM1 shares IRQ 4 with COM3, COM2 IRQ 3 with COM4: a line
+ * is high while either wants it.
  */
 #include "dev/isa/isa.h"
 #include "dev/pci/pci.h"
@@ -34,7 +34,7 @@ struct lpc {
 	char *vendor, *device, *revid, *subvendor, *subdevice; /* hexadecimal, or "host" */
 	struct isa_uart uart[COMS];
 	bool com_high[COMS];
-	struct device *testdev;
+	struct device *testdev, *debugcon;
 };
 
 /* ------ PIRQ registers ------ */
@@ -175,6 +175,14 @@ static int testdev_make(struct lpc *l, struct err *e)
 	return l->testdev ? device_realize(l->testdev, e) : -EINVAL;
 }
 
+static int debugcon_make(struct lpc *l, struct err *e)
+{
+	if (!conf_get(l->pci.dev.env->conf, "lpc.debugcon.path"))
+		return 0;
+	l->debugcon = device_new(&isa_debugcon_class, isa_debugcon_class.name, l->pci.dev.conf, l->pci.dev.env, e);
+	return l->debugcon ? device_realize(l->debugcon, e) : -EINVAL;
+}
+
 static void other_lpc(void *self, struct pci_dev *p)
 {
 	struct lpc **l = self;
@@ -204,7 +212,7 @@ static int lpc_realize(struct device *d, struct err *e)
 	memset(&l->pci.wmask[0x40], 0xff, PCI_CFG_SIZE - 0x40); /* storage, as on the bridge that bhyve shows */
 	pci_host_reserve_isa_irq(l->pci.host, 3);
 	pci_host_reserve_isa_irq(l->pci.host, 4);
-	if (coms_realize(l, e) < 0)
+	if (coms_realize(l, e) < 0 || debugcon_make(l, e) < 0)
 		return -EINVAL;
 	return testdev_make(l, e);
 }
@@ -214,7 +222,8 @@ static void lpc_unrealize(struct device *d)
 	struct lpc *l = (struct lpc *)d;
 
 	device_free(l->testdev);
-	l->testdev = NULL;
+	device_free(l->debugcon);
+	l->testdev = l->debugcon = NULL;
 	for (unsigned i = 0; i < COMS; i++)
 		isa_uart_unrealize(&l->uart[i]);
 }
