@@ -408,10 +408,10 @@ static void programs(enum test_mode md, unsigned count)
 		regs[RDI] = (md == T16 ? 0 : DATA) + PAGE - rnd(64);
 		regs[RBP] = md == T16 ? 0 : rnd(0x100);
 		regs[R13] = rnd(0x100);
-		for (unsigned s = 0; s < 2; s++) {
+		for (unsigned s = n & 1; s < 3; s++) { /* some are compared when their blocks are warm */
 			memcpy(m.ram + DATA, before, DATA_SIZE);
 			memset(m.ram + STACK - 256, 0, 512);
-			execute(s ? &by_step : &by_run, regs, rip, s);
+			execute(s == 2 ? &by_step : &by_run, regs, rip, s == 2);
 		}
 		compare(n);
 	}
@@ -677,6 +677,44 @@ static void test_second_page(void **state)
 	paging_off(c);
 }
 
+/* The same when the records of the instruction are there already: a loop over it. */
+static void test_second_page_warm(void **state)
+{
+	struct cpu *c = &m.v->cpu;
+	uint64_t regs[16] = { [RCX] = 5, [RDI] = CODE + PAGE };
+
+	mode = T64;
+	paging_on(c);
+	/* loop: mov [rdi], cl; add eax, imm (its operand begins in the second page); dec ecx; jnz loop */
+	CODE_PUT(CODE + PAGE - 3, 0x88, 0x0f, 0x05, 0, 0, 0, 0, 0xff, 0xc9, 0x75, 0xf5, UNDEFINED);
+	for (unsigned n = 0; n < 3; n++) {
+		run_at(CODE + PAGE - 3, regs);
+		assert_int_equal(by_run.r[RAX], 5 + 4 + 3 + 2 + 1);
+	}
+	/* Without the store; then in another frame, absent, not executable any more, and back. */
+	CODE_PUT(CODE + PAGE - 3, 0x90, 0x90, 0x05, 7, 0, 0, 0, 0xff, 0xc9, 0x75, 0xf5, UNDEFINED);
+	code_put(CODE + 4 * PAGE, "\x09\x00\x00\x00\xff\xc9\x75\xf5\xff\xff", 10);
+	for (unsigned n = 0; n < 2; n++) {
+		run_at(CODE + PAGE - 3, regs);
+		assert_int_equal(by_run.r[RAX], 5 * 7);
+		pte_set(c, CODE + PAGE, (CODE + 4 * PAGE) | 3);
+		run_at(CODE + PAGE - 3, regs);
+		assert_int_equal(by_run.r[RAX], 5 * 9);
+		pte_set(c, CODE + PAGE, 0);
+		run_at(CODE + PAGE - 3, regs);
+		assert_int_equal(by_run.vector, EXC_PF);
+		assert_int_equal(c->exc_cr2, CODE + PAGE);
+		assert_int_equal(by_run.rip, CODE + PAGE - 1);
+		c->efer |= EFER_NXE;
+		pte_set(c, CODE + PAGE, (CODE + PAGE) | 3 | BIT64(63));
+		run_at(CODE + PAGE - 3, regs);
+		assert_int_equal(by_run.vector, EXC_PF);
+		assert_int_equal(by_run.rip, CODE + PAGE - 1);
+		pte_set(c, CODE + PAGE, (CODE + PAGE) | 3);
+	}
+	paging_off(c);
+}
+
 /* The page behind a call gets another frame. */
 static void test_remap(void **state)
 {
@@ -719,7 +757,8 @@ int main(void)
 		cmocka_unit_test(test_device_write), cmocka_unit_test(test_link_to_dropped),
 		cmocka_unit_test(test_nop_patched),  cmocka_unit_test(test_arena_full),
 		cmocka_unit_test(test_too_long),     cmocka_unit_test(test_stop),
-		cmocka_unit_test(test_second_page),  cmocka_unit_test(test_remap),
+		cmocka_unit_test(test_second_page),  cmocka_unit_test(test_second_page_warm),
+		cmocka_unit_test(test_remap),
 	};
 
 	return cmocka_run_group_tests(tests, setup, NULL);

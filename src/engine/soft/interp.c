@@ -166,17 +166,6 @@ static struct rec *h_generic(struct cpu *c, struct rec *r)
 }
 const rec_fn rec_generic = h_generic;
 
-/* An instruction that goes on in the next page: fetched from both each time, so nothing of the second page is
- * remembered. */
-static struct rec *h_cross(struct cpu *c, struct rec *r)
-{
-	c->rip = rec_pc(c, r->off);
-	c->budget -= r->n - 1;
-	interp_step(c);
-	return rec_enter(c);
-}
-const rec_fn rec_cross = h_cross;
-
 struct rec *rec_flags(struct cpu *c, struct rec *r)
 {
 	cc_set_flags(c, cc_flags(c));

@@ -376,7 +376,7 @@ extern const rec_fn rec_vec_from_gpr[2][2], rec_vec_to_gpr[2][2], rec_vec_merge[
 extern const rec_fn rec_thunk[2][2][3]; /* VEX; floating point; no memory, load, store */
 
 /* ------ interp.c ------ */
-extern const rec_fn rec_generic, rec_cross, rec_dead;
+extern const rec_fn rec_generic, rec_dead;
 /* Reads and decodes the instruction at c->rip; sets c->rip_next; raises. */
 void insn_fetch(struct cpu *c, struct insn *i);
 static inline enum code_size code_size_of(const struct cpu *c)
@@ -390,7 +390,12 @@ static inline bool code_is_flat(uint32_t mode)
 }
 
 /* ------ rec_make.c ------ */
-enum { REC_BLOCK_INSNS = 48, REC_BLOCK_BYTES = REC_BLOCK_INSNS * (int)sizeof(struct rec) * (REC_INSN_SLOTS + 2) };
+/* Behind a record of rec_cross: the bytes in the second page, the records of the instruction, an exit behind it. */
+enum { REC_CROSS_SLOTS = 1 + REC_INSN_SLOTS + 4 };
+enum {
+	REC_BLOCK_INSNS = 48,
+	REC_BLOCK_BYTES = (REC_BLOCK_INSNS * (REC_INSN_SLOTS + 2) + REC_CROSS_SLOTS) * (int)sizeof(struct rec)
+};
 struct maker { /* a block in the making */
 	uint32_t mode;
 	struct rec *first; /* record of the block */
@@ -405,6 +410,9 @@ void rec_make(struct maker *m, const struct insn *i, unsigned off);
 void rec_make_generic(struct maker *m, const struct insn *i, unsigned off, exec_fn exec);
 void rec_make_cross(struct maker *m, unsigned off);
 void rec_make_end(struct maker *m, unsigned off); /* to the instruction at off */
+
+/* ------ rec_cross.c ------ */
+extern const rec_fn rec_cross;
 
 /* ------ rec_pair.c ------ */
 void rec_pair_up(struct rec *first, const struct rec *end);

@@ -6,6 +6,8 @@
 
 #include "engine/soft/thunk.h"
 
+#include <string.h>
+
 /* ------ emitting ------ */
 struct rec *rec_emit(struct maker *m, rec_fn fn, unsigned off, unsigned len)
 {
@@ -47,12 +49,12 @@ void rec_make_generic(struct maker *m, const struct insn *i, unsigned off, exec_
 
 void rec_make_cross(struct maker *m, unsigned off)
 {
-	struct rec *r = m->at++;
-
 	m->n++;
-	*r = (struct rec){ .fn = rec_cross };
-	r->n = (uint16_t)m->n;
-	r->off = (uint16_t)off;
+	rec_emit_exit(m, rec_cross, off, 0);
+	if (code_is_flat(m->mode)) {
+		memset(m->at, 0, REC_CROSS_SLOTS * sizeof(*m->at));
+		m->at += REC_CROSS_SLOTS;
+	}
 	m->ended = true;
 }
 
