@@ -701,6 +701,97 @@ static void data_breakpoint(void **state)
 	assert_int_equal(m.ram[0xd007], 1);
 }
 
+CODE(io_bp, 64,
+     "mov $0x80, %eax; mov %rax, %dr2; mov %cr4, %rax; or $8, %rax; mov %rax, %cr4;"
+     "mov $0x02000020, %eax; mov %rax, %dr7; in $0x81, %al; in $0x80, %al; inc %rbx; inc %rbx; hlt");
+
+/* SDM vol. 3, 18.2: a port breakpoint is a trap, with CR4.DE only. */
+static void port_breakpoint(void **state)
+{
+	start(LONG64);
+	PUT(io_bp, M_CODE);
+	assert_int_equal(run_to_handler(), EXC_DB);
+	assert_int_equal(s.dr6 & 0xf, 4);
+	assert_int_equal(s.reg[RBX], 0);
+	assert_int_equal(stack64(0), M_CODE + (unsigned)(io_bp_end - io_bp_start) - 7);
+}
+
+CODE(general_detect, 64, "mov $0x2000, %eax; mov %rax, %dr7; mov %dr0, %rbx");
+
+static void general_detect_is_off_in_the_handler(void **state)
+{
+	start(LONG64);
+	PUT(general_detect, M_CODE);
+	assert_int_equal(run_to_handler(), EXC_DB);
+	assert_int_equal(stack64(0), M_CODE + 8);
+	assert_int_equal(s.dr6 & 0x2000, 0x2000);
+	assert_int_equal(s.dr7 & 0x2000, 0);
+	start(LONG64);
+	MACHINE_CODE(&m, M_CODE, 0xb8, 0, 0x20, 0, 0, 0x0f, 0x23, 0xf8, 0xf1); /* INT1 */
+	assert_int_equal(run_to_handler(), EXC_DB);
+	assert_int_equal(stack64(0), M_CODE + 9);
+}
+
+/* The T bit of a TSS: a trap before the first instruction of the task (SDM vol. 3, 18.3.1.5). */
+static void task_with_a_debug_trap(void **state)
+{
+	start(PROT32);
+	PUT(call_task, M_CODE);
+	put_task(0x6800, 0xa000, 0xd000);
+	MACHINE_CODE(&m, 0xa000, 0x43, 0xf4);
+	st_le16(m.ram + 0x6800 + 0x64, 1);
+	gdt(0x48, 0x67 | 0x6800 << 16 | (uint64_t)0x8900 << 32);
+	m.ram[M_GDT + M_TR + 5] |= 2;
+	assert_int_equal(run_to_handler(), EXC_DB);
+	assert_int_equal(stack32(0), 0xa000);
+	assert_int_equal(s.dr6 & 0x8000, 0x8000);
+	assert_int_equal(s.reg[RBX], 0x55);
+}
+
+/* An inner stack without room: #SS with its selector (SDM vol. 2, CALL and INT n). */
+static void inner_stack_without_room(void **state)
+{
+	start(PROT32);
+	PUT(ring3, M_CODE);
+	MACHINE_CODE(&m, 0xa000, 0xcd, 0x30);
+	m.ram[M_IDT + 0x30 * 8 + 5] = 0xee;
+	gdt(0x50, 0x0040930000000007); /* 8 bytes */
+	st_le32(m.ram + M_TSS + 4, 8);
+	st_le32(m.ram + M_TSS + 8, 0x50);
+	put_task(0x6800, 0xb000, 0xd000); /* for #SS: the stack is no good */
+	MACHINE_CODE(&m, 0xb000, 0x58, 0xf4);
+	gdt(0x48, 0x67 | 0x6800 << 16 | (uint64_t)0x8900 << 32);
+	st_le64(m.ram + M_IDT + EXC_SS * 8, 0x48 << 16 | (uint64_t)0x8500 << 32);
+	run_to_halt_at(0xb002);
+	assert_int_equal(s.reg[RAX], 0x50);
+}
+
+/* A code breakpoint behind MOV SS does not hit (SDM vol. 3, 18.3.1.1). */
+static void mov_ss_holds_code_breakpoints_off(void **state)
+{
+	start(PROT32);
+	/* mov eax,9000h+18; mov dr0,eax; mov eax,1; mov dr7,eax; mov ss,ecx; inc ebx; hlt */
+	MACHINE_CODE(&m, M_CODE, 0xb8, 0x12, 0x90, 0, 0, 0x0f, 0x23, 0xc0, 0xb8, 1, 0, 0, 0, 0x0f, 0x23, 0xf8, 0x8e,
+		     0xd1, 0x43, 0xf4);
+	engine_soft.get(m.cpu[0], X86_REGS, &s);
+	s.reg[RCX] = M_DS;
+	engine_soft.set(m.cpu[0], X86_REGS, &s);
+	run_to_halt_at(M_CODE + 20);
+	assert_int_equal(s.reg[RBX], 1);
+}
+
+/* Even an IRET that faults lets NMIs in again. */
+static void nmi_after_a_faulting_iret(void **state)
+{
+	start(LONG64);
+	MACHINE_CODE(&m, M_CODE, 0x90, 0xf4);
+	/* NMI handler: mov dword [rsp+8],0; iretq: #GP for the null CS */
+	MACHINE_CODE(&m, M_HANDLERS + 32, 0xc7, 0x44, 0x24, 0x08, 0, 0, 0, 0, 0x48, 0xcf);
+	engine_soft.event(m.cpu[0], VCPU_NMI, 0);
+	assert_int_equal(run_to_handler(), EXC_GP);
+	assert_false(s.nmi_blocked);
+}
+
 CODE(nmi_twice, 64, "nop; hlt; hlt");
 
 static void nmi_is_blocked_until_iret(void **state)
@@ -825,6 +916,12 @@ int main(void)
 		T(cpuid_follows_cr4),
 		T(instruction_breakpoint_and_rf),
 		T(data_breakpoint),
+		T(port_breakpoint),
+		T(general_detect_is_off_in_the_handler),
+		T(task_with_a_debug_trap),
+		T(inner_stack_without_room),
+		T(mov_ss_holds_code_breakpoints_off),
+		T(nmi_after_a_faulting_iret),
 		T(nmi_is_blocked_until_iret),
 		T(mov_ss_holds_interrupts_off),
 		T(int_clears_tf_without_a_trap),

@@ -60,7 +60,7 @@ void new_stack_push(struct cpu *c, struct new_stack *s, uint64_t v, unsigned siz
 
 		if (down ? sp <= s->ss.limit || (last > 0xffff && !(s->ss.attr & ATTR_DB))
 			 : last > s->ss.limit || last < sp)
-			cpu_raise_err(c, EXC_SS, 0);
+			cpu_raise_err(c, EXC_SS, s->error);
 		lin = (uint32_t)(s->ss.base + sp);
 	}
 	if (s->kind == TLB_USER)
@@ -71,8 +71,10 @@ void new_stack_push(struct cpu *c, struct new_stack *s, uint64_t v, unsigned siz
 
 struct new_stack stack_same(const struct cpu *c)
 {
-	struct new_stack s = { .ss = c->seg[SEG_SS], .sp = c->r[RSP], .kind = c->cpl == 3 ? TLB_USER : TLB_KERN };
+	struct new_stack s = { .ss = c->seg[SEG_SS], .sp = c->r[RSP], .kind = TLB_USER };
 
+	if (c->cpl < 3)
+		s.kind = c->fl & FL_AC ? TLB_KERN_AC : TLB_KERN;
 	s.flat64 = c->mode & MODE_64;
 	s.mask = s.flat64 ? ~0ull : s.ss.attr & ATTR_DB ? 0xffffffffull : 0xffff;
 	return s;
@@ -98,6 +100,7 @@ static struct new_stack stack_inner(struct cpu *c, unsigned dpl)
 	seg_check_ss(c, sel, hi, dpl, EXC_TS);
 	seg_set_accessed(c, sel, &hi);
 	seg_unpack(&s.ss, sel, lo, hi);
+	s.error = sel & 0xfffc;
 	s.mask = s.ss.attr & ATTR_DB ? 0xffffffffull : 0xffff;
 	return s;
 }
@@ -385,6 +388,8 @@ bool cpu_take_exception(struct cpu *c)
 	/* A fault in the middle of an instruction leaves nothing of traps that were due after it. */
 	if (c->exc_vector != EXC_DB)
 		v->db_pending = 0;
+	else
+		c->dr7 &= ~0x2000ull; /* the handler may use debug registers */
 	cpu_deliver_event(c, c->exc_vector, EV_EXCEPTION, c->exc_has_error && !real, c->exc_error);
 	return true;
 }

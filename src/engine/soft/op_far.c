@@ -377,11 +377,16 @@ static uint32_t iret_mask(const struct cpu *c, unsigned size)
 	return m;
 }
 
-static void iret_done(struct cpu *c)
+/* NMIs are no longer held off, even if the IRET faults. */
+static void iret_begins(struct cpu *c)
 {
 	c->nmi_blocked = false;
 	if (c->nmi_pending)
 		c->leave = true;
+}
+
+static void iret_done(struct cpu *c)
+{
 	if ((c->fl & FL_RF) && !(c->dr7 & 0xff) && !vcpu_of(c)->nbreak)
 		c->fl &= ~(uint32_t)FL_RF; /* nothing could look at it before the next instruction clears it */
 }
@@ -453,6 +458,7 @@ void op_iret(struct cpu *c, const struct insn *i)
 	uint32_t fl, mask;
 	uint16_t sel;
 
+	iret_begins(c);
 	if (!(c->mode & MODE_PROT)) {
 		iret_real(c, size);
 		iret_done(c);
@@ -541,5 +547,5 @@ void op_into(struct cpu *c, const struct insn *i)
 
 void op_int1(struct cpu *c, const struct insn *i)
 {
-	cpu_deliver(c, EXC_DB, EV_ICEBP, false, 0);
+	cpu_deliver_event(c, EXC_DB, EV_ICEBP, false, 0);
 }

@@ -40,6 +40,11 @@ static bool pae_legacy(uint64_t cr0, uint64_t cr4, uint64_t efer)
 	return (cr0 & CR0_PG) && (cr4 & CR4_PAE) && !(efer & EFER_LMA);
 }
 
+static bool tss16(const struct x86_segment *tr)
+{
+	return !tr->unusable && (tr->attr & 0x1d) == 1;
+}
+
 static void cr0_write(struct cpu *c, uint64_t v)
 {
 	uint64_t changed, efer = c->efer;
@@ -51,7 +56,7 @@ static void cr0_write(struct cpu *c, uint64_t v)
 	changed = v ^ c->cr0;
 	if (changed & CR0_PG) {
 		if (v & CR0_PG & (efer & EFER_LME ? ~0u : 0)) {
-			if (!(c->cr4 & CR4_PAE) || (c->seg[SEG_CS].attr & ATTR_L))
+			if (!(c->cr4 & CR4_PAE) || (c->seg[SEG_CS].attr & ATTR_L) || tss16(&c->seg[SEG_TR]))
 				cpu_gp0(c);
 			efer |= EFER_LMA;
 		} else if (!(v & CR0_PG)) {
@@ -345,6 +350,7 @@ static void io_watch(struct cpu *c, uint16_t port, unsigned size)
 		if ((c->dr7 >> n * 2 & 3) && (c->dr7 >> (16 + n * 4) & 3) == 2 && port < c->dr[n] + len &&
 		    c->dr[n] < (uint64_t)port + size) {
 			vcpu_of(c)->db_pending |= BIT(n);
+			vcpu_of(c)->ss_shadow = false;
 			c->leave = true;
 		}
 	}

@@ -223,6 +223,17 @@ static bool plan_hit(const struct engine_vcpu *v)
 	return false;
 }
 
+/* A MOV SS keeps traps back until after the next instruction. */
+static void traps_due(struct engine_vcpu *v)
+{
+	uint32_t bits = v->db_pending;
+
+	if (LIKELY(!bits) || v->ss_shadow)
+		return;
+	v->db_pending = 0;
+	db_raise(&v->cpu, bits);
+}
+
 /* One instruction with everything that can be armed around it. True: RUN_DEBUG. */
 static bool step(struct engine_vcpu *v)
 {
@@ -233,20 +244,14 @@ static bool step(struct engine_vcpu *v)
 	v->debug_resume = false;
 	if (!resume && plan_hit(v))
 		return true;
-	if (code_breakpoints(c))
+	if (code_breakpoints(c) && !v->ss_shadow)
 		instruction_breakpoints(c);
 	c->fl &= ~(uint32_t)FL_RF;
 	c->shadow = c->leave = v->ss_shadow = v->no_step_trap = false;
 	interp_step(c);
 	if (tf && !v->no_step_trap)
 		v->db_pending |= 0x4000;
-	/* A MOV SS keeps traps back until after the next instruction. */
-	if (v->db_pending && !v->ss_shadow) {
-		uint32_t bits = v->db_pending;
-
-		v->db_pending = 0;
-		db_raise(c, bits);
-	}
+	traps_due(v);
 	return v->debug_step && !c->shadow;
 }
 
@@ -284,6 +289,7 @@ static enum run_result loop_once(struct engine_vcpu *v, bool *again)
 		return RUN_KICKED; /* again: the clock or the mail had news */
 	if (UNLIKELY(v->inject.on))
 		inject(v);
+	traps_due(v); /* of ports and of a task's T bit: nothing is stepped for them */
 	if (c->nmi_pending)
 		nmi_look(v);
 	if (v->irq_held)

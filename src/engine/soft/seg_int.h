@@ -19,6 +19,7 @@ struct new_stack {
 	uint64_t sp, mask;
 	enum tlb_kind kind;
 	bool flat64;
+	uint16_t error; /* of #SS: the selector if it is another level's stack */
 };
 void new_stack_push(struct cpu *c, struct new_stack *s, uint64_t v, unsigned size);
 struct new_stack stack_same(const struct cpu *c);

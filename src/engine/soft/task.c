@@ -167,7 +167,7 @@ void task_switch(struct cpu *c, uint16_t sel, enum task_why why, uint64_t rip_sa
 		c->r[n] = t.reg[n];
 	c->rip = c->rip_next = t.eip;
 	cpu_set_flags(c, t.eflags | (nested ? FL_NT : 0), ~(uint32_t)(FL_1 | 8 | 32 | 0x8000));
-	c->dr7 &= ~0x155ull;
+	cpu_dr7_set(c, c->dr7 & ~0x155ull); /* local breakpoints */
 	if (wide && (c->cr0 & CR0_PG) && t.cr3 != c->cr3) {
 		c->cr3 = t.cr3;
 		mmu_flush_nonglobal(c);
