@@ -58,11 +58,19 @@ static const struct device_class *const chips[] = { &isa_pic_class, &isa_ioapic_
 
 static struct rig *machine(void)
 {
-	static const char *const keys[] = {
-		"pci.0.0.0.device=hostbridge", "pci.0.1.0.device=lpc",	  "lpc.pc-testdev=true",
-		"pci.0.4.0.device=dummy",      "pci.0.4.1.device=uart",	  "pci.0.5.0.device=pci-tick",
-		"pci.0.5.0.period_us=10",      "pci.3.31.7.device=dummy", NULL
-	};
+	static const char *const keys[] = { "pci.0.0.0.device=hostbridge",
+					    "pci.0.1.0.device=lpc",
+					    "lpc.pc-testdev=true",
+					    "pci.0.4.0.device=dummy",
+					    "pci.0.4.1.device=uart",
+					    "pci.0.5.0.device=pci-tick",
+					    "pci.0.5.0.period_us=10",
+					    "pci.3.31.7.device=dummy",
+					    "pci.0.6.0.device=pci-bridge",
+					    "pci.0.6.0.bus=1",
+					    "pci.1.2.0.device=dummy",
+					    "pci.1.3.0.device=uart",
+					    NULL };
 	struct rig *r = rig_new_keys(keys);
 
 	for (unsigned i = 0; i < ARRAY_LEN(chips); i++)
@@ -102,7 +110,10 @@ static void mmio_step(struct rig *r)
 
 static void config_step(struct rig *r)
 {
-	static const gpa_t dev[] = { 0, 1 << 15, 4 << 15, 4 << 15 | 1 << 12, 5 << 15, 3 << 20 | 31 << 15 | 7 << 12 };
+	static const gpa_t dev[] = {
+		0,	 1 << 15,	    4 << 15,	      4 << 15 | 1 << 12, 5 << 15, 3 << 20 | 31 << 15 | 7 << 12,
+		6 << 15, 1 << 20 | 2 << 15, 1 << 20 | 3 << 15
+	};
 	gpa_t at = 0xe0000000 + dev[below(ARRAY_LEN(dev))] + below(below(8) ? 0x80 : 0x1000);
 	unsigned size = 1u << below(3);
 
