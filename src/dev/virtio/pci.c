@@ -334,7 +334,12 @@ static void legacy_pfn(struct virtio_dev *v, uint32_t pfn)
 
 	if (!q)
 		return;
-	virtq_stop(q);
+	if (q->enabled) { /* what is under way ends in the old rings */
+		uint16_t vector = q->vector;
+
+		virtio_queue_reset(q);
+		q->vector = vector;
+	}
 	q->size = q->max;
 	q->desc = (gpa_t)pfn * L_PAGE;
 	q->avail = q->desc + 16ull * q->size;
@@ -363,7 +368,8 @@ static void legacy_write(void *self, gpa_t off, unsigned size, uint64_t val)
 	}
 	switch (off) {
 	case L_GUEST_FEATURES:
-		v->accepted = (uint32_t)val & v->offered;
+		if (!(v->status & VIRTIO_DRIVER_OK))
+			v->accepted = (uint32_t)val & v->offered;
 		break;
 	case L_Q_PFN:
 		legacy_pfn(v, (uint32_t)val);

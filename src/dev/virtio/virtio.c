@@ -128,7 +128,12 @@ void virtio_set_status(struct virtio_dev *v, uint8_t status, bool legacy)
 		log_guest("%s: features %#llx are not acceptable", v->pci.dev.name, (unsigned long long)v->accepted);
 		status &= ~VIRTIO_FEATURES_OK;
 	}
-	v->status = status | (old & VIRTIO_NEEDS_RESET);
+	if (!legacy && status & VIRTIO_DRIVER_OK && !((status | old) & VIRTIO_FEATURES_OK)) {
+		log_guest("%s: DRIVER_OK without FEATURES_OK", v->pci.dev.name);
+		status &= ~VIRTIO_DRIVER_OK;
+	}
+	v->status = status | (old & (VIRTIO_NEEDS_RESET | VIRTIO_FEATURES_OK)); /* only a reset takes these back */
+	status = v->status;
 	if (status & VIRTIO_DRIVER_OK && !(old & VIRTIO_DRIVER_OK) && v->cls->ready && !v->broken)
 		v->cls->ready(v);
 }
@@ -212,8 +217,8 @@ int virtio_realize(struct virtio_dev *v, const struct virtio_class *cls, unsigne
 	assert(queues <= VIRTIO_QUEUES);
 	v->cls = cls;
 	v->queues = queues;
-	v->offered = offered | VIRTIO_F_NOTIFY_ON_EMPTY | VIRTIO_F_INDIRECT | VIRTIO_F_EVENT_IDX | VIRTIO_F_VERSION_1 |
-		     VIRTIO_F_RING_PACKED | VIRTIO_F_RING_RESET;
+	v->offered = offered | VIRTIO_F_NOTIFY_ON_EMPTY | VIRTIO_F_ANY_LAYOUT | VIRTIO_F_INDIRECT | VIRTIO_F_EVENT_IDX |
+		     VIRTIO_F_VERSION_1 | VIRTIO_F_RING_PACKED | VIRTIO_F_RING_RESET;
 	v->q = xcalloc(queues, sizeof(*v->q));
 	for (unsigned i = 0; i < queues; i++)
 		v->q[i] = (struct virtq){

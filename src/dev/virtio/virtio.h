@@ -15,6 +15,7 @@ enum virtio_id { VIRTIO_ID_NET = 1, VIRTIO_ID_BLK = 2, VIRTIO_ID_CONSOLE = 3, VI
 
 /* Feature bits that are not a device's own (6). */
 #define VIRTIO_F_NOTIFY_ON_EMPTY BIT64(24) /* legacy */
+#define VIRTIO_F_ANY_LAYOUT BIT64(27)	   /* legacy */
 #define VIRTIO_F_INDIRECT BIT64(28)
 #define VIRTIO_F_EVENT_IDX BIT64(29)
 #define VIRTIO_F_VERSION_1 BIT64(32)
@@ -78,7 +79,7 @@ struct virtio_dev {
 
 static inline bool virtio_has(const struct virtio_dev *v, uint64_t feature)
 {
-	return v->accepted & feature;
+	return v->accepted & v->offered & feature; /* before FEATURES_OK the driver may have written anything */
 }
 
 /* At realize: max[i] is the size of queue i. Adds registers, capabilities, MSI-X. The common features are added to

@@ -49,9 +49,7 @@ static bool indirect(struct virtq *q, struct virtq_req *r, const struct vdesc *a
 	for (unsigned i = 0; i < entries; i++) {
 		if (!virtq_table_get(q, at->addr, i, &d))
 			return false;
-		d.flags = d.next; /* 2.8.8: id and flags as in the ring */
-		if (d.flags & DESC_INDIRECT)
-			return virtq_bad(q, "an indirect descriptor inside an indirect table");
+		d.flags = d.next & DESC_WRITE; /* id and flags as in the ring; the other flags are reserved (2.8.7) */
 		if (!virtq_add(q, r, &d))
 			return false;
 	}
