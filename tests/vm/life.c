@@ -2,6 +2,7 @@
  * The life of a VM on an engine that runs a C function instead of guest code: every way to end with its status, pause
  * and resume, state of running vCPUs, what the engine is told of memory and interrupts.
  */
+#include "fake_engine.h"
 #include "vm/vm_int.h"
 #include "base/alloc.h"
 #include "base/bits.h"
@@ -16,270 +17,7 @@
 #include <stdarg.h>
 #include <cmocka.h>
 
-/* ------ the engine ------ */
-
-struct engine_vm {
-	const struct engine_host *host;
-	unsigned slots;
-	uint64_t ram;
-	bool extint, paused;
-	unsigned msis;
-	struct msi last;
-	unsigned bells_on, bells_off;
-	struct doorbell bell; /* the last one */
-	unsigned levels;
-};
-
-struct engine_vcpu {
-	struct engine_vm *vm;
-	unsigned id, runs;
-	int kicked;
-	struct x86_state s;
-};
-
-static struct engine_vm fake;
-static struct engine_vcpu fake_cpu[4];
-static enum run_result (*script)(struct engine_vcpu *v);
-
-static int f_vm_new(struct engine_vm **out, const struct engine_host *h, const struct engine_vm_opts *o, struct err *e)
-{
-	fake = (struct engine_vm){ .host = h };
-	memset(fake_cpu, 0, sizeof(fake_cpu));
-	*out = &fake;
-	return 0;
-}
-
-static void f_vm_free(struct engine_vm *vm)
-{
-	assert_int_equal(vm->slots, 0); /* all memory was taken back before */
-}
-
-static int f_slot(struct engine_vm *vm, const struct mem_slot *s, struct err *e)
-{
-	vm->slots += s->size ? 1 : -1;
-	if (s->size && !s->rom)
-		vm->ram += s->size;
-	return 0;
-}
-
-static void f_wrote(struct engine_vm *vm, gpa_t at, uint64_t len)
-{
-}
-
-static void f_msi(struct engine_vm *vm, const struct msi *m)
-{
-	vm->last = *m;
-	__atomic_add_fetch(&vm->msis, 1, __ATOMIC_SEQ_CST);
-}
-
-static void f_extint(struct engine_vm *vm, bool level)
-{
-	__atomic_store_n(&vm->extint, level, __ATOMIC_SEQ_CST);
-}
-
-static void f_nmi(struct engine_vm *vm)
-{
-}
-
-static int f_doorbell(struct engine_vm *vm, const struct doorbell *b, bool on, struct err *e)
-{
-	if (b->fd < 0 || (on ? vm->bells_on != vm->bells_off : b->fd != vm->bell.fd || b->at != vm->bell.at))
-		return err_set(e, -EINVAL, "doorbell out of order");
-	vm->bell = *b;
-	*(on ? &vm->bells_on : &vm->bells_off) += 1;
-	return 0;
-}
-
-static int f_no_doorbell(struct engine_vm *vm, const struct doorbell *b, bool on, struct err *e)
-{
-	*(on ? &vm->bells_on : &vm->bells_off) += 1;
-	return err_set(e, -ENOSPC, "too many");
-}
-
-static void f_level_pin(struct engine_vm *vm, unsigned n, const struct msi *m)
-{
-	vm->levels += n == 20 && m && m->data == 0xc051;
-}
-
-static int f_vcpu_new(struct engine_vm *vm, unsigned id, struct engine_vcpu **out, struct err *e)
-{
-	if (id >= ARRAY_LEN(fake_cpu))
-		return err_set(e, -E2BIG, "%u vCPUs requested but only 4 available", id + 1);
-	*out = &fake_cpu[id];
-	**out = (struct engine_vcpu){ .vm = vm, .id = id };
-	return 0;
-}
-
-static void f_vcpu_free(struct engine_vcpu *v)
-{
-}
-
-static bool take_kick(struct engine_vcpu *v)
-{
-	return __atomic_exchange_n(&v->kicked, 0, __ATOMIC_SEQ_CST);
-}
-
-static enum run_result f_run(struct engine_vcpu *v)
-{
-	__atomic_add_fetch(&v->runs, 1, __ATOMIC_SEQ_CST);
-	return take_kick(v) ? RUN_KICKED : script(v);
-}
-
-static void f_kick(struct engine_vcpu *v)
-{
-	__atomic_store_n(&v->kicked, 1, __ATOMIC_SEQ_CST);
-}
-
-static void f_event(struct engine_vcpu *v, enum vcpu_event ev, uint8_t arg)
-{
-}
-
-static int f_get(struct engine_vcpu *v, unsigned groups, struct x86_state *s)
-{
-	*s = v->s;
-	s->nmsr = 1;
-	s->msr[0].index = 0x2ff;
-	return 0;
-}
-
-static int f_set(struct engine_vcpu *v, unsigned groups, const struct x86_state *s)
-{
-	v->s = *s;
-	return 0;
-}
-
-static void f_reset(struct engine_vcpu *v, bool bsp)
-{
-	v->s = (struct x86_state){ .mp = bsp ? MP_RUNNABLE : MP_WAIT_SIPI };
-}
-
-static int f_cpuid(struct engine_vcpu *v, const struct cpuid_table *t, struct err *e)
-{
-	return 0;
-}
-
-static unsigned f_stats(struct engine_vcpu *v, struct vcpu_stat *out, unsigned max)
-{
-	out[0] = (struct vcpu_stat){ "runs", v->runs };
-	return 1;
-}
-
-static const char *f_why(struct engine_vcpu *v)
-{
-	return "it broke";
-}
-
-static void f_paused(struct engine_vm *vm, bool paused)
-{
-	vm->paused = paused;
-}
-
-static const struct engine_ops fake_ops = {
-	.name = "fake",
-	.vm_new = f_vm_new,
-	.vm_free = f_vm_free,
-	.slot = f_slot,
-	.wrote = f_wrote,
-	.msi = f_msi,
-	.extint = f_extint,
-	.nmi = f_nmi,
-	.vcpu_new = f_vcpu_new,
-	.vcpu_free = f_vcpu_free,
-	.run = f_run,
-	.kick = f_kick,
-	.event = f_event,
-	.get = f_get,
-	.set = f_set,
-	.reset = f_reset,
-	.cpuid = f_cpuid,
-	.stats = f_stats,
-	.why = f_why,
-	.paused = f_paused,
-};
-
-static struct engine_ops with_bells(int (*doorbell)(struct engine_vm *vm, const struct doorbell *b, bool on,
-						    struct err *e))
-{
-	struct engine_ops ops = fake_ops;
-
-	ops.caps = ENGINE_DOORBELL;
-	ops.doorbell = doorbell;
-	ops.level_pin = f_level_pin;
-	return ops;
-}
-
-/* ------ what scripts do ------ */
-
-static void nap(void)
-{
-	nanosleep(&(struct timespec){ .tv_nsec = 200000 }, NULL);
-}
-
-static enum run_result until_kicked(struct engine_vcpu *v)
-{
-	while (!take_kick(v))
-		nap();
-	return RUN_KICKED;
-}
-
-static void out(struct engine_vcpu *v, uint16_t port, uint32_t val, unsigned size)
-{
-	v->vm->host->io(v->vm->host->self, v->id, port, &val, size, true);
-}
-
-static uint32_t in(struct engine_vcpu *v, uint16_t port, unsigned size)
-{
-	uint32_t val = 0;
-
-	v->vm->host->io(v->vm->host->self, v->id, port, &val, size, false);
-	return val;
-}
-
-/* ------ rig ------ */
-
-static struct conf *conf;
-static char kernel[64];
-
-static int setup(void **state)
-{
-	uint8_t img[64] = { 0 };
-	uint32_t flags = 0x10000,
-		 h[8] = { 0x1badb002, flags, -(0x1badb002 + flags), 0x100000, 0x100000, 0, 0, 0x100020 };
-	int fd;
-
-	memcpy(img, h, sizeof(h));
-	strcpy(kernel, "/tmp/lhyve-life.XXXXXX");
-	fd = mkstemp(kernel);
-	assert_int_equal(write(fd, img, sizeof(img)), sizeof(img));
-	close(fd);
-	conf = conf_new();
-	conf_set(conf, "boot.kernel", kernel, NULL);
-	conf_set(conf, "memory.size", "16M", NULL);
-	conf_set(conf, "pci.0.0.0.device", "hostbridge", NULL);
-	conf_set(conf, "pci.0.31.0.device", "lpc", NULL);
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	conf_free(conf);
-	unlink(kernel);
-	return 0;
-}
-
-static struct vm *build(enum run_result (*fn)(struct engine_vcpu *v))
-{
-	struct err e = { 0 };
-	struct vm *vm;
-
-	script = fn;
-	vm = vm_build_on(&fake_ops, conf, &e);
-	if (!vm)
-		fail_msg("%s", e.msg);
-	return vm;
-}
-
-static void ends(enum run_result (*fn)(struct engine_vcpu *v), enum vm_end end, int status)
+static void ends(fake_script *fn, enum vm_end end, int status)
 {
 	struct vm *vm = build(fn);
 	struct err e = { 0 };
@@ -290,22 +28,7 @@ static void ends(enum run_result (*fn)(struct engine_vcpu *v), enum vm_end end, 
 	vm_free(vm);
 }
 
-static void refused(const char *text)
-{
-	struct err e = { 0 };
-
-	assert_null(vm_build_on(&fake_ops, conf, &e));
-	if (!strstr(e.msg, text))
-		fail_msg("expected '%s', got: %s", text, e.msg);
-}
-
 /* ------ ends ------ */
-
-static enum run_result s5(struct engine_vcpu *v)
-{
-	out(v, 0x404, 1 << 13 | 5 << 10, 2);
-	return until_kicked(v);
-}
 
 static enum run_result cf9(struct engine_vcpu *v)
 {
@@ -377,10 +100,35 @@ static void strict_io_text(void **state)
 
 /* ------ doorbells ------ */
 
-static uint32_t cfg_in(struct engine_vcpu *v, unsigned slot, unsigned off)
+static int f_doorbell(struct engine_vm *vm, const struct doorbell *b, bool on, struct err *e)
 {
-	out(v, 0xcf8, 0x80000000 | slot << 11 | off, 4);
-	return in(v, 0xcfc, 4);
+	if (b->fd < 0 || (on ? vm->bells_on != vm->bells_off : b->fd != vm->bell.fd || b->at != vm->bell.at))
+		return err_set(e, -EINVAL, "doorbell out of order");
+	vm->bell = *b;
+	*(on ? &vm->bells_on : &vm->bells_off) += 1;
+	return 0;
+}
+
+static int f_no_doorbell(struct engine_vm *vm, const struct doorbell *b, bool on, struct err *e)
+{
+	*(on ? &vm->bells_on : &vm->bells_off) += 1;
+	return err_set(e, -ENOSPC, "too many");
+}
+
+static void f_level_pin(struct engine_vm *vm, unsigned n, const struct msi *m)
+{
+	vm->levels += n == 20 && m && m->data == 0xc051;
+}
+
+static struct engine_ops with_bells(int (*doorbell)(struct engine_vm *vm, const struct doorbell *b, bool on,
+						    struct err *e))
+{
+	struct engine_ops ops = fake_ops;
+
+	ops.caps = ENGINE_DOORBELL;
+	ops.doorbell = doorbell;
+	ops.level_pin = f_level_pin;
+	return ops;
 }
 
 /* An old driver of virtio-blk turns its queue on, makes a request for its name and notifies the device. */
@@ -423,7 +171,6 @@ static enum run_result old_driver(struct engine_vcpu *v)
 static void rings(const struct engine_ops *ops)
 {
 	char image[] = "/tmp/lhyve-life.XXXXXX";
-	struct err e = { 0 };
 	struct vm *vm;
 	int fd = mkstemp(image);
 
@@ -431,12 +178,9 @@ static void rings(const struct engine_ops *ops)
 	close(fd);
 	conf_set(conf, "pci.0.4.0.device", "virtio-blk", NULL);
 	conf_set(conf, "pci.0.4.0.path", image, NULL);
-	script = old_driver;
-	vm = vm_build_on(ops, conf, &e);
+	vm = build_on(ops, old_driver);
 	unlink(image);
-	if (!vm)
-		fail_msg("%s", e.msg);
-	assert_int_equal(vm_run(vm, NULL, &e), END_POWEROFF);
+	assert_int_equal(vm_run(vm, NULL, NULL), END_POWEROFF);
 	vm_free(vm);
 }
 
@@ -597,13 +341,6 @@ static void destroyed(void **state)
 
 /* ------ interrupts ------ */
 
-static bool spin_until(const bool *flag)
-{
-	for (int i = 0; i < 20000 && !__atomic_load_n(flag, __ATOMIC_SEQ_CST); i++)
-		nap();
-	return *flag;
-}
-
 static enum run_result timer_irq(struct engine_vcpu *v)
 {
 	const struct engine_host *h = v->vm->host;
@@ -622,7 +359,7 @@ static enum run_result timer_irq(struct engine_vcpu *v)
 	out(v, 0x43, 0x30, 1); /* channel 0, mode 0: one interrupt at the end of the count */
 	out(v, 0x40, 0x00, 1);
 	out(v, 0x40, 0x04, 1);
-	done = spin_until(&fake.extint) ? h->intack(h->self, 0) : 0;
+	done = nap_until(&fake.extint) ? h->intack(h->self, 0) : 0;
 	out(v, 0x404, 1 << 13 | 5 << 10, 2);
 	return until_kicked(v);
 }

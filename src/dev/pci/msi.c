@@ -52,8 +52,9 @@ static void send(struct pci_dev *p, uint64_t addr, uint32_t data)
 {
 	struct msi m = { .addr = addr, .data = data };
 
-	if (!pci_bridge_upstream(p))
-		return; /* a write that no bridge passes on */
+	if (!pci_bus_master(p))
+		return; /* a message is a write like any other: neither the function makes it nor a bridge passes it on
+			 */
 	if ((addr & ~0xfffffull) != 0xfee00000) {
 		log_guest("%s: message to %#llx is no interrupt", p->dev.name, (unsigned long long)addr);
 		return;
