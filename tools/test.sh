@@ -48,7 +48,8 @@ for step in "$@"; do
   case $step in
     style)
       check 'layers: includes follow the arrows' tools/layers.py
-      check 'format: clang-format' tools/format.sh --check ;;
+      check 'format: clang-format' tools/format.sh --check
+      check 'tidy: clang-tidy' tools/tidy.sh ;;
     gcc)   suite 'gcc, release' build-test-gcc quick ;;
     clang) CC=clang suite 'clang, release' build-test-clang quick ;;
     asan)  suite 'gcc, address and undefined-behaviour sanitizers' build-test-asan quick \

@@ -145,7 +145,7 @@ static void link_set(struct aml *a, const char *reg, char letter)
 
 static void link_device(struct aml *a, unsigned i)
 {
-	char letter = 'A' + i, name[] = "LNKx", reg[] = "PIRx";
+	char letter = (char)('A' + i), name[] = "LNKx", reg[] = "PIRx";
 
 	name[3] = reg[3] = letter;
 	aml_device(a, name);

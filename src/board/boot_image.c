@@ -18,7 +18,7 @@
 static int read_full(int fd, uint64_t off, void *buf, size_t len)
 {
 	for (size_t done = 0; done < len;) {
-		ssize_t n = pread(fd, (uint8_t *)buf + done, len - done, off + done);
+		ssize_t n = pread(fd, (uint8_t *)buf + done, len - done, (off_t)(off + done));
 
 		if (n < 0 && errno == EINTR)
 			continue;

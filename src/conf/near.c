@@ -91,7 +91,7 @@ struct search {
 
 static void try_name(struct search *s, const char *prefix, const char *name)
 {
-	char pattern[NEAR_MAX], text[NEAR_MAX];
+	char pattern[NEAR_MAX], text[NEAR_MAX] = "";
 	unsigned d;
 
 	if (snprintf(pattern, sizeof(pattern), "%s%s%s", prefix, *prefix ? "." : "", name) >= NEAR_MAX)

@@ -11,6 +11,7 @@
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
@@ -167,7 +168,7 @@ static int unix_open(struct chr *c, const char *path, struct err *e)
 
 	if (!path[0] || strlen(path) >= sizeof(sa.sun_path))
 		return err_set(e, -EINVAL, "unix=%s: expected a path of 1 to %zu bytes", path, sizeof(sa.sun_path) - 1);
-	strcpy(sa.sun_path, path);
+	snprintf(sa.sun_path, sizeof(sa.sun_path), "%s", path);
 	c->listen_fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	if (c->listen_fd < 0)
 		return err_sys(e, -errno, "unix=%s: cannot make a socket", path);

@@ -393,7 +393,7 @@ static void cpu_start_time(struct engine_vcpu *v, uint64_t tsc)
 
 void kvm_time_paused(struct engine_vm *vm, bool paused)
 {
-	uint64_t tsc[256];
+	uint64_t tsc[256] = { 0 };
 
 	if (paused == vm->paused)
 		return;

@@ -267,7 +267,7 @@ REC_INLINE int rec_carry(const struct cpu *c)
 
 	switch (c->cc_op >> 2) {
 	case CC_FLAGS:
-		return v & FL_CF;
+		return (int)(v & FL_CF);
 	case CC_ADD:
 		return v < a;
 	case CC_SUB:
@@ -275,9 +275,9 @@ REC_INLINE int rec_carry(const struct cpu *c)
 	case CC_LOGIC:
 		return 0;
 	case CC_ADC:
-		return ((a & b) | ((a | b) & ~v)) >> top & 1;
+		return (int)(((a & b) | ((a | b) & ~v)) >> top & 1);
 	case CC_SBB:
-		return ((~a & b) | ((~a | b) & v)) >> top & 1;
+		return (int)(((~a & b) | ((~a | b) & v)) >> top & 1);
 	case CC_INC:
 	case CC_DEC:
 		return (int)b;
@@ -310,7 +310,7 @@ REC_INLINE int rec_cond(const struct cpu *c, unsigned cond)
 		is = c->cc_r == 0;
 	} else if (cond >> 1 == 4) {
 		is = v < 0;
-	} else if (cond >> 1 == 0 || cond >> 1 == 5) {
+	} else if (cond >> 1 == 0 || cond >> 1 == 5) { /* NOLINT(bugprone-branch-clone): the likely first */
 		return FLAGS_NEEDED;
 	} else if (LIKELY(op == CC_SUB)) {
 		is = cond >> 1 == 1   ? c->cc_a < c->cc_b

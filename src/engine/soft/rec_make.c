@@ -159,7 +159,7 @@ static uint8_t seg_base_slot(const struct maker *m, const struct insn *i)
  */
 struct rec *rec_emit_mem(struct maker *m, const struct insn *i, unsigned off, rec_fn fn, unsigned size, bool write)
 {
-	struct rec *at = m->at, *r, sum = { .base = SLOT(SLOT_ZERO), .index = SLOT(SLOT_ZERO), .scale = 1 };
+	struct rec *at, *r, sum = { .base = SLOT(SLOT_ZERO), .index = SLOT(SLOT_ZERO), .scale = 1 };
 	enum ea_kind k = ea_kind(m, i);
 
 	if (k == EA_NEVER || !rec_set_sum(&sum, i, off))

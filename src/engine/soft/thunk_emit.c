@@ -131,7 +131,7 @@ static void put_insn(struct code_buf *k, const struct insn *i)
 		if (i->pp)
 			put8(k, prefix[i->pp]);
 		if (h.w || r || b)
-			put8(k, 0x40 | h.w << 3 | r << 2 | b);
+			put8(k, 0x40 | (h.w ? 8 : 0) | r << 2 | b);
 		put8(k, 0x0f);
 		if (i->map > 1)
 			put8(k, i->map == 2 ? 0x38 : 0x3a);
