@@ -1,0 +1,207 @@
+/* Debug registers, single steps, shadows, NMI, the plans of a debugger (SDM vol. 3, 6.7, 6.8 and chapter 18). */
+#include "program.h"
+
+CODE(exec_bp, 64, "mov $0xa000, %eax; mov %rax, %dr0; mov $1, %eax; mov %rax, %dr7; mov $0xa000, %rax; jmp *%rax");
+CODE(bp_target, 64, "inc %rbx; hlt");
+CODE(db_resume, 64, "inc %rdx; orl $0x10000, 16(%rsp); iretq");
+
+static void instruction_breakpoint_and_rf(void **state)
+{
+	start(LONG64);
+	PUT(exec_bp, M_CODE);
+	PUT(bp_target, 0xa000);
+	assert_int_equal(run_to_handler(), EXC_DB);
+	assert_int_equal(stack64(0), 0xa000);
+	assert_int_equal(s.dr6 & 0xf, 1);
+	assert_int_equal(s.reg[RBX], 0);
+	start(LONG64);
+	PUT(db_resume, M_HANDLERS + 16);
+	run_to_halt_at(0xa004);
+	assert_int_equal(s.reg[RBX], 1);
+	assert_int_equal(s.reg[RDX], 1);
+}
+
+CODE(watch, 64,
+     "mov $0xd004, %eax; mov %rax, %dr1; mov $0x00d00004, %eax; mov %rax, %dr7;" /* write, 4 bytes */
+     "mov 0xd004, %eax; movb $1, 0xd008; movb $1, 0xd007; inc %rbx");
+
+static void data_breakpoint(void **state)
+{
+	start(LONG64);
+	PUT(watch, M_CODE);
+	assert_int_equal(run_to_handler(), EXC_DB);
+	assert_int_equal(stack64(0), M_CODE + (unsigned)(watch_end - watch_start) - 3);
+	assert_int_equal(s.dr6 & 0xf, 2);
+	assert_int_equal(s.reg[RBX], 0);
+	assert_int_equal(m.ram[0xd007], 1);
+}
+
+CODE(io_bp, 64,
+     "mov $0x80, %eax; mov %rax, %dr2; mov %cr4, %rax; or $8, %rax; mov %rax, %cr4;"
+     "mov $0x02000020, %eax; mov %rax, %dr7; in $0x81, %al; in $0x80, %al; inc %rbx; inc %rbx; hlt");
+
+/* SDM vol. 3, 18.2: a port breakpoint is a trap, with CR4.DE only. */
+static void port_breakpoint(void **state)
+{
+	start(LONG64);
+	PUT(io_bp, M_CODE);
+	assert_int_equal(run_to_handler(), EXC_DB);
+	assert_int_equal(s.dr6 & 0xf, 4);
+	assert_int_equal(s.reg[RBX], 0);
+	assert_int_equal(stack64(0), M_CODE + (unsigned)(io_bp_end - io_bp_start) - 7);
+}
+
+CODE(general_detect, 64, "mov $0x2000, %eax; mov %rax, %dr7; mov %dr0, %rbx");
+
+static void general_detect_is_off_in_the_handler(void **state)
+{
+	start(LONG64);
+	PUT(general_detect, M_CODE);
+	assert_int_equal(run_to_handler(), EXC_DB);
+	assert_int_equal(stack64(0), M_CODE + 8);
+	assert_int_equal(s.dr6 & 0x2000, 0x2000);
+	assert_int_equal(s.dr7 & 0x2000, 0);
+	start(LONG64);
+	MACHINE_CODE(&m, M_CODE, 0xb8, 0, 0x20, 0, 0, 0x0f, 0x23, 0xf8, 0xf1); /* INT1 */
+	assert_int_equal(run_to_handler(), EXC_DB);
+	assert_int_equal(stack64(0), M_CODE + 9);
+}
+
+/* A code breakpoint behind MOV SS does not hit (SDM vol. 3, 18.3.1.1). */
+static void mov_ss_holds_code_breakpoints_off(void **state)
+{
+	start(PROT32);
+	/* mov eax,9000h+18; mov dr0,eax; mov eax,1; mov dr7,eax; mov ss,ecx; inc ebx; hlt */
+	MACHINE_CODE(&m, M_CODE, 0xb8, 0x12, 0x90, 0, 0, 0x0f, 0x23, 0xc0, 0xb8, 1, 0, 0, 0, 0x0f, 0x23, 0xf8, 0x8e,
+		     0xd1, 0x43, 0xf4);
+	engine_soft.get(m.cpu[0], X86_REGS, &s);
+	s.reg[RCX] = M_DS;
+	engine_soft.set(m.cpu[0], X86_REGS, &s);
+	run_to_halt_at(M_CODE + 20);
+	assert_int_equal(s.reg[RBX], 1);
+}
+
+/* Even an IRET that faults lets NMIs in again. */
+static void nmi_after_a_faulting_iret(void **state)
+{
+	start(LONG64);
+	MACHINE_CODE(&m, M_CODE, 0x90, 0xf4);
+	/* NMI handler: mov dword [rsp+8],0; iretq: #GP for the null CS */
+	MACHINE_CODE(&m, M_HANDLERS + 32, 0xc7, 0x44, 0x24, 0x08, 0, 0, 0, 0, 0x48, 0xcf);
+	engine_soft.event(m.cpu[0], VCPU_NMI, 0);
+	assert_int_equal(run_to_handler(), EXC_GP);
+	assert_false(s.nmi_blocked);
+}
+
+CODE(nmi_twice, 64, "nop; hlt; hlt");
+
+static void nmi_is_blocked_until_iret(void **state)
+{
+	start(LONG64);
+	PUT(nmi_twice, M_CODE);
+	MACHINE_CODE(&m, M_HANDLERS + 32, 0x48, 0xff, 0xc3, 0x48, 0x83, 0xfb, 0x02, 0x74, 0x01, 0xf4, 0x48, 0xcf);
+	engine_soft.event(m.cpu[0], VCPU_NMI, 0);
+	/* The first NMI's handler halts; a second one waits until the IRET that never comes. */
+	assert_int_equal(machine_run(&m, 0, &s), RUN_HALTED);
+	assert_int_equal(s.reg[RBX], 1);
+	assert_true(s.nmi_blocked);
+	engine_soft.event(m.cpu[0], VCPU_NMI, 0);
+	engine_soft.kick(m.cpu[0]);
+	assert_int_equal(machine_run(&m, 0, &s), RUN_KICKED);
+	assert_int_equal(s.reg[RBX], 1);
+	assert_true(s.nmi_pending);
+	/* On behind the HLT: IRET opens, the second one comes at once. */
+	s.mp = MP_RUNNABLE;
+	engine_soft.set(m.cpu[0], X86_MP, &s);
+	run_to_halt_at(M_CODE + 2);
+	assert_int_equal(s.reg[RBX], 2);
+	assert_false(s.nmi_blocked);
+}
+
+CODE(mov_ss, 32, "mov $0x10, %ax; mov %ax, %ss; mov $0x7777, %esp; inc %ebx; hlt");
+
+static void mov_ss_holds_interrupts_off(void **state)
+{
+	start(PROT32);
+	PUT(mov_ss, M_CODE);
+	engine_soft.get(m.cpu[0], X86_REGS | X86_LAPIC, &s);
+	s.rflags |= FL_IF;
+	st_le32(s.lapic + 0xf0, 0x1ff);
+	engine_soft.set(m.cpu[0], X86_REGS | X86_LAPIC, &s);
+	/* Step to behind the MOV SS, then post: the next instruction comes first. */
+	engine_soft.debug(m.cpu[0], &(struct debug_plan){ .nbreak = 1, .brk = { M_CODE + 4 } }, NULL);
+	assert_int_equal(machine_run(&m, 0, &s), RUN_DEBUG);
+	engine_soft.debug(m.cpu[0], &(struct debug_plan){ 0 }, NULL);
+	engine_soft.msi(m.vm, &(struct msi){ 0xfee00000, 0x41 });
+	assert_int_equal(run_to_handler(), 0x41);
+	engine_soft.get(m.cpu[0], X86_REGS, &s);
+	assert_int_equal(stack32(0), M_CODE + 4);
+}
+
+CODE(step_int, 32, "pushf; orl $0x100, (%esp); popf; int $0x30");
+
+static void int_clears_tf_without_a_trap(void **state)
+{
+	start(PROT32);
+	PUT(step_int, M_CODE);
+	assert_int_equal(run_to_handler(), 0x30);
+	assert_true(stack32(2) & FL_TF);
+	assert_false(s.dr6 & 0x4000);
+}
+
+CODE(watch_ss, 32,
+     "mov $0xd000, %eax; mov %eax, %dr0; mov $0x000f0001, %eax; mov %eax, %dr7; mov 0xd000, %ss; inc %ebx; inc %ebx");
+
+static void mov_ss_holds_traps_off(void **state)
+{
+	start(PROT32);
+	PUT(watch_ss, M_CODE);
+	st_le16(m.ram + 0xd000, M_DS);
+	assert_int_equal(run_to_handler(), EXC_DB);
+	assert_int_equal(s.reg[RBX], 1);
+	assert_int_equal(s.dr6 & 0xf, 1);
+}
+
+static void debug_plans(void **state)
+{
+	start(LONG64);
+	MACHINE_CODE(&m, M_CODE, 0x90, 0xff, 0xc3, 0xff, 0xc3, 0xf4);
+	engine_soft.debug(m.cpu[0], &(struct debug_plan){ .nbreak = 1, .brk = { M_CODE + 3 } }, NULL);
+	assert_int_equal(machine_run(&m, 0, &s), RUN_DEBUG);
+	assert_int_equal(s.rip, M_CODE + 3);
+	engine_soft.debug(m.cpu[0], &(struct debug_plan){ .step = true, .nbreak = 1, .brk = { M_CODE + 3 } }, NULL);
+	assert_int_equal(machine_run(&m, 0, &s), RUN_DEBUG);
+	assert_int_equal(s.rip, M_CODE + 5);
+	assert_int_equal(s.reg[RBX], 2);
+}
+
+static void kicks_are_not_lost(void **state)
+{
+	start(LONG64);
+	MACHINE_CODE(&m, M_CODE, 0xeb, 0xfe);
+	for (unsigned n = 0; n < 3; n++) {
+		engine_soft.kick(m.cpu[0]);
+		assert_int_equal(machine_run(&m, 0, &s), RUN_KICKED);
+		assert_int_equal(s.rip, M_CODE);
+	}
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		T(instruction_breakpoint_and_rf),
+		T(data_breakpoint),
+		T(port_breakpoint),
+		T(general_detect_is_off_in_the_handler),
+		T(mov_ss_holds_code_breakpoints_off),
+		T(nmi_after_a_faulting_iret),
+		T(nmi_is_blocked_until_iret),
+		T(mov_ss_holds_interrupts_off),
+		T(int_clears_tf_without_a_trap),
+		T(mov_ss_holds_traps_off),
+		T(debug_plans),
+		T(kicks_are_not_lost),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
