@@ -18,7 +18,10 @@ help:
 setup:
 	@tools/setup.sh build
 boot: all
-	@tools/boot.sh
+	@tools/boot.sh; s=$$?; case $$s in \
+	  0) echo '== the guest rebooted (lhyve: status 0); make boot again, or let a loop do it: while tools/boot.sh; do :; done' ;; \
+	  1) echo '== the guest powered off (lhyve: status 1)' ;; \
+	  *) echo "== tools/boot.sh: status $$s" >&2; exit $$s ;; esac
 test:
 	@tools/test.sh
 test-guests: all

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# boot.sh [LHYVE OPTION]... : boots the cached Debian image at this terminal, as `make boot` does.
+# boot.sh [LHYVE OPTION]... : boots the cached Debian image at this terminal, as `make boot` does. Its status is lhyve's: 0 after a reboot
+# of the guest, so that `while tools/boot.sh; do :; done` starts again, 1 after a power-off, 2 halt, 3 triple fault, 4 error.
 #   LHYVE_SSH_PORT (2222)  the port of this host that leads to the guest's ssh      LHYVE_MEM (1G), LHYVE_CPUS (2)
 . "$(dirname "$0")/lib.sh"
 "$TOP/tools/image.sh"
