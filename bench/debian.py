@@ -3,7 +3,8 @@
 
 boot: seconds to the login prompt, 2 vCPUs.  idle: CPU share of the process over 30 s, 20 s after login, 1 vCPU.
 memory: resident beyond guest RAM after 500 short processes.  disk: fio on virtio-blk, 4 KiB random reads at depth 1 and 32 and
-sequential reads, host page cache warm.  net: iperf3 through slirp both ways, the server on the host."""
+sequential reads, host page cache warm.  net: iperf3 through slirp both ways, the server on the host; then both ways at once, by two
+processes: the client's --bidir sends ten blocks for each that it reads, so it measures 10 to 1 wherever sending never blocks."""
 import json, os, subprocess, sys, tempfile
 from common import Guest, cpu_seconds, image, lhyve_cmd, need, overlay, probe, qemu_cmd, report, resident_beyond_ram, time
 from debian import login
@@ -56,6 +57,14 @@ def measure(what, who, cmd, rows):
                 srv.wait(10)
                 rows.setdefault(name, {}).setdefault(who, []).append(
                     json.loads(out[out.index('{'):])['end']['sum_received']['bits_per_second'] / 1e6)
+            srv = [subprocess.Popen(['iperf3', '-s', '-1', '-p', p], stdout=subprocess.DEVNULL) for p in ('5299', '5300')]
+            time.sleep(0.3)
+            g.check('iperf3 -c 10.0.2.2 -p 5299 -J -t 8 > /tmp/a & iperf3 -c 10.0.2.2 -p 5300 -J -t 8 -R > /tmp/b; wait', 60)
+            for name, path in (('both: guest to host, Mbit/s', '/tmp/a'), ('both: host to guest, Mbit/s', '/tmp/b')):
+                rows.setdefault(name, {}).setdefault(who, []).append(
+                    json.loads(g.check('cat ' + path))['end']['sum_received']['bits_per_second'] / 1e6)
+            for p in srv:
+                p.wait(10)
 
 
 def main():
