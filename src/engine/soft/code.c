@@ -157,6 +157,7 @@ struct code_cache *code_cache_new(struct cpu *c, size_t bytes)
 		log_err("vCPU %u: no %zu bytes of address space for decoded code", c->id, k->size);
 		exit(4);
 	}
+	madvise(k->arena, k->size, MADV_HUGEPAGE); /* read in no order: the host's TLB is the bottleneck */
 	k->limit = k->size < LIMIT_MIN ? k->size : LIMIT_MIN;
 	k->used = 64;
 	tables_clear(k);

@@ -224,7 +224,7 @@ REC_INLINE uint64_t rec_pc(const struct cpu *c, int64_t off)
 }
 
 /* Jump cache: where a guest RIP was found last. Only for code whose linear address is its RIP. */
-enum { JUMP_BITS = 12 };
+enum { JUMP_BITS = 13 };
 struct jump {
 	uint64_t rip;
 	struct rec *rec;
