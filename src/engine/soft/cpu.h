@@ -68,6 +68,7 @@ struct tlb {
 	uint16_t filled[2][TLB_SIZE]; /* indices with entries: [1] are global pages */
 	uint16_t nfilled[2];
 	uint8_t in_list[TLB_SIZE]; /* 0: not; else 1 + which list */
+	uint64_t page[TLB_SIZE];   /* mmu.c: the physical page behind each entry, and PAGE_SLOW_WRITES */
 };
 
 /* Code-mode bits: with the physical address they are the key of a block. */

@@ -1,11 +1,6 @@
 /*
- * Guest linear memory: the software TLB's fills and flushes, and every access that its tags refuse (misses, page
- * crossings, MMIO, the APIC page, ROM, pages that hold code, watched pages).
- *
- * An entry belongs to one list of its TLB, so a flush costs what was filled. An index that held both kinds of page
- * since the last flush counts as non-global. A translation that was told to the interpreter (an execute tag) may live
- * on there when the entry is replaced, as in a second level of the TLB: flushes move fetch_epoch, an INVLPG only if the
- * interpreter knows the page.
+ * Guest linear memory: the software TLB's fills, and every access that its tags refuse (misses, page crossings, MMIO,
+ * the APIC page, ROM, pages that hold code, watched pages). Flushes are in tlb.c.
  */
 #include "engine/soft/soft_int.h"
 
@@ -14,8 +9,8 @@
 
 #include <string.h>
 
-enum { PAGE = 4096, LIST_LOCAL = 0, LIST_GLOBAL = 1 };
-enum { PAGE_SLOW_WRITES = 1 }; /* in engine_vcpu.page: may be written, but has no tag because it holds code */
+enum { PAGE = 4096 };
+enum { PAGE_SLOW_WRITES = 1 }; /* in tlb.page: may be written, but has no tag because it holds code */
 #define PAGE_OF(a) ((a) & ~(uint64_t)(PAGE - 1))
 
 /* ------ guest physical memory ------ */
@@ -215,18 +210,6 @@ static void translate(struct cpu *c, enum tlb_kind k, uint64_t lin, unsigned acc
 
 /* ------ fills ------ */
 
-static void epoch_moves(struct cpu *c, bool global)
-{
-	c->fetch_epoch[0]++;
-	if (global)
-		c->fetch_epoch[1]++;
-}
-
-static void entry_clear(struct tlb *t, unsigned idx)
-{
-	t->e[idx].rtag = t->e[idx].wtag = t->e[idx].xtag = tlb_empty(idx);
-}
-
 static void list_add(struct cpu *c, struct tlb *t, unsigned idx, bool global)
 {
 	unsigned list = global ? LIST_GLOBAL : LIST_LOCAL;
@@ -295,123 +278,8 @@ static void tlb_fill(struct cpu *c, enum tlb_kind k, uint64_t lin, const struct 
 	e->wtag = tag_write ? tag : empty;
 	e->xtag = x ? tag : empty;
 	e->add = (uint64_t)(s->host + (PAGE_OF(w->at) - s->at)) - page;
-	v->page[k][idx] = PAGE_OF(w->at) | (r && wr && !tag_write && !s->rom ? PAGE_SLOW_WRITES : 0);
+	t->page[idx] = PAGE_OF(w->at) | (r && wr && !tag_write && !s->rom ? PAGE_SLOW_WRITES : 0);
 	large_note(v, lin, w->shift);
-}
-
-/* ------ flushes ------ */
-
-static void flush_list(struct tlb *t, unsigned list)
-{
-	for (unsigned n = 0; n < t->nfilled[list]; n++) {
-		unsigned idx = t->filled[list][n];
-
-		if (t->in_list[idx] != list + 1)
-			continue;
-		entry_clear(t, idx);
-		t->in_list[idx] = 0;
-	}
-	t->nfilled[list] = 0;
-}
-
-void mmu_flush_all(struct cpu *c)
-{
-	for (unsigned k = 0; k < TLBS; k++) {
-		flush_list(c->tlbs[k], LIST_LOCAL);
-		flush_list(c->tlbs[k], LIST_GLOBAL);
-	}
-	memset(vcpu_of(c)->large_2m, 0, sizeof(vcpu_of(c)->large_2m));
-	memset(vcpu_of(c)->large_1g, 0, sizeof(vcpu_of(c)->large_1g));
-	epoch_moves(c, true);
-}
-
-void mmu_flush_nonglobal(struct cpu *c)
-{
-	for (unsigned k = 0; k < TLBS; k++)
-		flush_list(c->tlbs[k], LIST_LOCAL);
-	epoch_moves(c, false);
-}
-
-/* The page that an entry is for; false: empty. */
-static bool entry_page(const struct tlb *t, unsigned idx, uint64_t *page)
-{
-	const struct tlb_entry *e = &t->e[idx];
-	uint64_t empty = tlb_empty(idx), tag = e->rtag != empty ? e->rtag : e->wtag != empty ? e->wtag : e->xtag;
-
-	*page = -tag;
-	return tag != empty;
-}
-
-/* Entries of the region of 1 << shift bytes around lin. */
-static void flush_region(struct cpu *c, uint64_t lin, unsigned shift)
-{
-	for (unsigned k = 0; k < TLBS; k++) {
-		struct tlb *t = c->tlbs[k];
-
-		for (unsigned n = 0; n < t->nfilled[0] + (unsigned)t->nfilled[1]; n++) {
-			unsigned idx = n < t->nfilled[0] ? t->filled[0][n] : t->filled[1][n - t->nfilled[0]];
-			uint64_t page;
-
-			if (entry_page(t, idx, &page) && page >> shift == lin >> shift)
-				entry_clear(t, idx);
-		}
-	}
-	epoch_moves(c, true);
-}
-
-void mmu_flush_page(struct cpu *c, uint64_t lin)
-{
-	const struct engine_vcpu *v = vcpu_of(c);
-	unsigned idx = lin >> 12 & (TLB_SIZE - 1);
-
-	for (unsigned k = 0; k < TLBS; k++) {
-		uint64_t page;
-
-		if (entry_page(c->tlbs[k], idx, &page) && page == PAGE_OF(lin))
-			entry_clear(c->tlbs[k], idx);
-	}
-	for (unsigned g = 0; g < 2; g++)
-		if (code_noted(c, lin, g))
-			c->fetch_epoch[g]++;
-	if (v->large_1g[lin >> 36 & 7] & BIT64(lin >> 30 & 63))
-		flush_region(c, lin, 30);
-	else if (v->large_2m[lin >> 27 & 63] & BIT64(lin >> 21 & 63))
-		flush_region(c, lin, c->cr4 & CR4_PAE ? 21 : 22);
-	else if (!(c->cr4 & CR4_PAE) && (v->large_2m[(lin ^ 0x200000) >> 27 & 63] & BIT64((lin ^ 0x200000) >> 21 & 63)))
-		flush_region(c, lin, 22);
-}
-
-void mmu_revoke_writes(struct cpu *c, gpa_t page)
-{
-	const struct ram_slot *s = ram_find(c->vm->map, page);
-	uint64_t host;
-
-	if (!s)
-		return;
-	host = (uint64_t)(s->host + (page - s->at));
-	for (unsigned k = 0; k < TLBS; k++) {
-		struct tlb *t = c->tlbs[k];
-
-		for (unsigned n = 0; n < t->nfilled[0] + (unsigned)t->nfilled[1]; n++) {
-			unsigned idx = n < t->nfilled[0] ? t->filled[0][n] : t->filled[1][n - t->nfilled[0]];
-			struct tlb_entry *e = &t->e[idx];
-
-			if (e->wtag != tlb_empty(idx) && e->add - e->wtag == host)
-				e->wtag = tlb_empty(idx);
-		}
-	}
-	__atomic_fetch_and(&s->pages[(page - s->at) / PAGE].writers, ~BIT(c->id), __ATOMIC_SEQ_CST);
-}
-
-struct tlb tlb_strict;
-
-void mmu_tlb_init(struct cpu *c)
-{
-	entry_clear(&tlb_strict, 0);
-	for (unsigned k = 0; k < TLBS; k++) {
-		memset(c->tlbs[k], 0, sizeof(struct tlb));
-		entry_clear(c->tlbs[k], 0);
-	}
 }
 
 /* ------ accesses ------ */
@@ -505,7 +373,7 @@ static bool beside_code(const struct cpu *c, enum tlb_kind k, uint64_t lin, unsi
 {
 	unsigned idx = lin >> 12 & (TLB_SIZE - 1);
 	const struct tlb_entry *e = &c->tlbs[k]->e[idx];
-	gpa_t page = vcpu_of((struct cpu *)c)->page[k][idx];
+	gpa_t page = c->tlbs[k]->page[idx];
 	const struct ram_slot *s;
 
 	if (!(page & PAGE_SLOW_WRITES) || lin + e->rtag > PAGE - size)
@@ -641,7 +509,7 @@ void mmu_rmw_done(struct cpu *c, uint64_t lin, void *host, unsigned size)
 	if (LIKELY(tlb_write(c, lin, size) == host))
 		return;
 	/* mmu_rmw filled the entry, and nothing has run since. */
-	mmu_stored(c, PAGE_OF(vcpu_of(c)->page[kind_now(c)][lin >> 12 & (TLB_SIZE - 1)]) + lin % PAGE, size);
+	mmu_stored(c, PAGE_OF(c->tlbs[kind_now(c)]->page[lin >> 12 & (TLB_SIZE - 1)]) + lin % PAGE, size);
 }
 
 uint64_t mmu_rmw_slow(struct cpu *c, uint64_t lin, unsigned size, bool locked, uint64_t (*fn)(void *self, uint64_t old),
@@ -675,6 +543,6 @@ const uint8_t *mmu_fetch(struct cpu *c, uint64_t lin, gpa_t *page, bool *global)
 			return NULL;
 	}
 	*global = c->tlbs[k]->in_list[idx] == LIST_GLOBAL + 1;
-	*page = PAGE_OF(vcpu_of(c)->page[k][idx]);
+	*page = PAGE_OF(c->tlbs[k]->page[idx]);
 	return (const uint8_t *)(PAGE_OF(lin) + e->add);
 }

@@ -78,13 +78,15 @@ static void cr0_write(struct cpu *c, uint64_t v)
 static void cr3_write(struct cpu *c, uint64_t v)
 {
 	const struct engine_vcpu *vc = vcpu_of(c);
+	bool keep = false;
 
 	if (c->mode & MODE_64) {
 		uint64_t ok = mask64(vc->feat.phys_bits) | (c->cr4 & CR4_PCIDE ? BIT64(63) : 0);
 
 		if (v & ~ok)
 			cpu_gp0(c);
-		v &= ~BIT64(63); /* "keep": allowed, but this TLB holds one address space */
+		keep = v >> 63;
+		v &= ~BIT64(63);
 	} else {
 		v &= 0xffffffff;
 	}
@@ -92,7 +94,10 @@ static void cr3_write(struct cpu *c, uint64_t v)
 		pdpte_check(c, v);
 	c->cr3 = v;
 	c->stat.cr3_loads++;
-	mmu_flush_nonglobal(c);
+	if (c->cr4 & CR4_PCIDE)
+		mmu_pcid_load(c, v & 0xfff, keep);
+	else
+		mmu_flush_nonglobal(c);
 	c->leave = true;
 }
 
@@ -433,15 +438,14 @@ void op_invpcid(struct cpu *c, const struct insn *i)
 	    (type == 0 && !mmu_canonical_base(c, at)))
 		cpu_gp0(c);
 	c->leave = true;
-	/* The TLB holds the current PCID only. */
-	if (type < 2 && pcid != (c->cr4 & CR4_PCIDE ? c->cr3 & 0xfff : 0))
-		return;
 	if (type == 0)
-		mmu_flush_page(c, at);
+		mmu_pcid_flush_page(c, (unsigned)pcid, at);
+	else if (type == 1)
+		mmu_pcid_flush(c, (unsigned)pcid);
 	else if (type == 2)
 		mmu_flush_all(c);
 	else
-		mmu_flush_nonglobal(c);
+		mmu_pcid_flush_all(c);
 }
 
 void op_wbinvd(struct cpu *c, const struct insn *i)

@@ -378,8 +378,7 @@ static void soft_vcpu_free(struct engine_vcpu *v)
 		return;
 	v->cpu.vm->vcpu[v->cpu.id] = NULL;
 	code_cache_free(v->cpu.code);
-	for (unsigned k = 0; k < TLBS; k++)
-		free(v->cpu.tlbs[k]);
+	mmu_tlb_free(&v->cpu);
 	free(v->cpu.lapic);
 	free(v);
 }

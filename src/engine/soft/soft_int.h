@@ -16,6 +16,7 @@
 #include "base/sync.h"
 #include "x86/lapic.h"
 
+enum { TLB_SETS = 4, TLB_REVOKED = 16 };
 enum { SOFT_CPUS_MAX = 32 /* bits in code_page.holders */, RAM_SLOTS_MAX = 64, MAIL_MAX = 128 };
 
 struct ram_slot {
@@ -83,7 +84,14 @@ struct engine_vcpu {
 		uint8_t vector, type; /* as in x86_state */
 		uint32_t error;
 	} inject;
-	gpa_t page[TLBS][TLB_SIZE];	    /* mmu.c: the physical page behind each TLB entry, and PAGE_SLOW_WRITES */
+	struct tlb_set { /* tlb.c: an address space by its PCID; one of them is cpu.tlbs */
+		struct tlb *t[TLBS];
+		int pcid;      /* -1: free */
+		unsigned used; /* when it was left: the oldest one is taken */
+		unsigned nrevoked;
+		gpa_t revoked[TLB_REVOKED]; /* pages whose write tags it has to give up before it is used again */
+	} set[TLB_SETS];
+	unsigned set_now, set_clock;
 	uint64_t large_2m[64], large_1g[8]; /* mmu.c: a bit for each (hashed) region that has entries of large pages */
 	uint64_t spin_tsc;		    /* adaptive spin before sleep */
 	uint32_t pause_count;
@@ -185,7 +193,16 @@ bool mmu_canonical(const struct cpu *c, uint64_t lin);
 /* As what is only kept for later is checked (bases, MSRs, addresses to invalidate): by the width that the processor
  * has, whatever CR4.LA57 says. */
 bool mmu_canonical_base(const struct cpu *c, uint64_t lin);
+/* ------ tlb.c ------ */
+enum { LIST_LOCAL = 0, LIST_GLOBAL = 1 }; /* of struct tlb */
 void mmu_tlb_init(struct cpu *c);
+void mmu_tlb_free(struct cpu *c);
+/* The address space of a PCID is the current one now; keep: its translations stay valid. */
+void mmu_pcid_load(struct cpu *c, unsigned pcid, bool keep);
+/* INVPCID: a page of one address space, all of it, everything that is not global. */
+void mmu_pcid_flush_page(struct cpu *c, unsigned pcid, uint64_t lin);
+void mmu_pcid_flush(struct cpu *c, unsigned pcid);
+void mmu_pcid_flush_all(struct cpu *c);
 void mmu_revoke_writes(struct cpu *c, gpa_t page); /* own write tags of a physical page */
 /* Marks dirty, drops code behind a store that did not go through a tag. */
 void mmu_stored(struct cpu *c, gpa_t at, uint64_t len);

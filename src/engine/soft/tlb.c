@@ -1,0 +1,307 @@
+/*
+ * Flushes of the software TLB, and address spaces that keep their translations while another one runs (PCID; SDM vol.
+ * 3, 4.10).
+ *
+ * An entry belongs to one list of its TLB, so a flush costs what was filled. An index that held both kinds of page
+ * since the last flush counts as non-global. A translation that was told to the interpreter (an execute tag) may live
+ * on there when the entry is replaced, as in a second level of the TLB: flushes move fetch_epoch, an INVLPG only if the
+ * interpreter knows the page.
+ *
+ * A set of TLBs for each of the last few PCIDs. Global pages are in each set that used them: what invalidates them goes
+ * through all. The interpreter's own translations do not know sets: every load of CR3 moves its epoch. Pages that got
+ * code are noted for sets that rest, and lose their write tags before such a set is used again.
+ */
+#include "engine/soft/soft_int.h"
+
+#include "base/alloc.h"
+#include "base/bits.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { PAGE = 4096 };
+#define PAGE_OF(a) ((a) & ~(uint64_t)(PAGE - 1))
+
+struct tlb tlb_strict;
+
+static void epoch_moves(struct cpu *c, bool global)
+{
+	c->fetch_epoch[0]++;
+	if (global)
+		c->fetch_epoch[1]++;
+}
+
+static void entry_clear(struct tlb *t, unsigned idx)
+{
+	t->e[idx].rtag = t->e[idx].wtag = t->e[idx].xtag = tlb_empty(idx);
+}
+
+static void flush_list(struct tlb *t, unsigned list)
+{
+	for (unsigned n = 0; n < t->nfilled[list]; n++) {
+		unsigned idx = t->filled[list][n];
+
+		if (t->in_list[idx] != list + 1)
+			continue;
+		entry_clear(t, idx);
+		t->in_list[idx] = 0;
+	}
+	t->nfilled[list] = 0;
+}
+
+static void set_flush(struct tlb_set *s, bool global)
+{
+	for (unsigned k = 0; k < TLBS; k++) {
+		flush_list(s->t[k], LIST_LOCAL);
+		if (global)
+			flush_list(s->t[k], LIST_GLOBAL);
+	}
+}
+
+static struct tlb_set *set_now(struct cpu *c)
+{
+	return &vcpu_of(c)->set[vcpu_of(c)->set_now];
+}
+
+static struct tlb_set *set_find(struct engine_vcpu *v, unsigned pcid)
+{
+	for (unsigned n = 0; n < TLB_SETS; n++)
+		if (v->set[n].pcid == (int)pcid)
+			return &v->set[n];
+	return NULL;
+}
+
+/* ------ flushes ------ */
+
+void mmu_flush_all(struct cpu *c)
+{
+	struct engine_vcpu *v = vcpu_of(c);
+
+	for (unsigned n = 0; n < TLB_SETS; n++) {
+		if (v->set[n].t[0])
+			set_flush(&v->set[n], true);
+		v->set[n].pcid = -1;
+		v->set[n].nrevoked = 0;
+	}
+	set_now(c)->pcid = c->cr4 & CR4_PCIDE ? (int)(c->cr3 & 0xfff) : 0;
+	memset(v->large_2m, 0, sizeof(v->large_2m));
+	memset(v->large_1g, 0, sizeof(v->large_1g));
+	epoch_moves(c, true);
+}
+
+void mmu_flush_nonglobal(struct cpu *c)
+{
+	set_flush(set_now(c), false);
+	epoch_moves(c, false);
+}
+
+/* The page that an entry is for; false: empty. */
+static bool entry_page(const struct tlb *t, unsigned idx, uint64_t *page)
+{
+	const struct tlb_entry *e = &t->e[idx];
+	uint64_t empty = tlb_empty(idx), tag = e->rtag != empty ? e->rtag : e->wtag != empty ? e->wtag : e->xtag;
+
+	*page = -tag;
+	return tag != empty;
+}
+
+/* Entries of the region of 1 << shift bytes around lin. */
+static void region_clear(struct tlb *t, uint64_t lin, unsigned shift)
+{
+	for (unsigned n = 0; n < t->nfilled[0] + (unsigned)t->nfilled[1]; n++) {
+		unsigned idx = n < t->nfilled[0] ? t->filled[0][n] : t->filled[1][n - t->nfilled[0]];
+		uint64_t page;
+
+		if (entry_page(t, idx, &page) && page >> shift == lin >> shift)
+			entry_clear(t, idx);
+	}
+}
+
+/* log2 of the size of what may hold lin in any TLB: a large page that was seen there, or a page. */
+static unsigned reach_of(const struct cpu *c, uint64_t lin)
+{
+	const struct engine_vcpu *v = vcpu_of((struct cpu *)c);
+	uint64_t other = lin ^ 0x200000;
+
+	if (v->large_1g[lin >> 36 & 7] & BIT64(lin >> 30 & 63))
+		return 30;
+	if (v->large_2m[lin >> 27 & 63] & BIT64(lin >> 21 & 63))
+		return c->cr4 & CR4_PAE ? 21 : 22;
+	if (!(c->cr4 & CR4_PAE) && (v->large_2m[other >> 27 & 63] & BIT64(other >> 21 & 63)))
+		return 22;
+	return 12;
+}
+
+static void set_flush_page(struct tlb_set *s, uint64_t lin, unsigned reach)
+{
+	unsigned idx = lin >> 12 & (TLB_SIZE - 1);
+
+	for (unsigned k = 0; k < TLBS; k++) {
+		uint64_t page;
+
+		if (reach > 12)
+			region_clear(s->t[k], lin, reach);
+		else if (entry_page(s->t[k], idx, &page) && page == PAGE_OF(lin))
+			entry_clear(s->t[k], idx);
+	}
+}
+
+/* Global pages go in all address spaces; that others lose theirs too does no harm. */
+void mmu_flush_page(struct cpu *c, uint64_t lin)
+{
+	struct engine_vcpu *v = vcpu_of(c);
+	unsigned reach = reach_of(c, lin);
+
+	for (unsigned n = 0; n < TLB_SETS; n++)
+		if (v->set[n].t[0])
+			set_flush_page(&v->set[n], lin, reach);
+	if (reach > 12)
+		epoch_moves(c, true);
+	for (unsigned g = 0; g < 2; g++)
+		if (code_noted(c, lin, g))
+			c->fetch_epoch[g]++;
+}
+
+/* ------ write tags ------ */
+
+static void set_revoke(struct tlb_set *s, uint64_t host)
+{
+	for (unsigned k = 0; k < TLBS; k++) {
+		struct tlb *t = s->t[k];
+
+		for (unsigned n = 0; n < t->nfilled[0] + (unsigned)t->nfilled[1]; n++) {
+			unsigned idx = n < t->nfilled[0] ? t->filled[0][n] : t->filled[1][n - t->nfilled[0]];
+			struct tlb_entry *e = &t->e[idx];
+
+			if (e->wtag != tlb_empty(idx) && e->add - e->wtag == host)
+				e->wtag = tlb_empty(idx);
+		}
+	}
+}
+
+void mmu_revoke_writes(struct cpu *c, gpa_t page)
+{
+	const struct ram_slot *s = ram_find(c->vm->map, page);
+	struct engine_vcpu *v = vcpu_of(c);
+
+	if (!s)
+		return;
+	set_revoke(set_now(c), (uint64_t)(s->host + (page - s->at)));
+	for (unsigned n = 0; n < TLB_SETS; n++) {
+		struct tlb_set *rest = &v->set[n];
+
+		if (n == v->set_now || rest->pcid < 0)
+			continue;
+		if (rest->nrevoked < TLB_REVOKED)
+			rest->revoked[rest->nrevoked++] = page;
+		else
+			rest->pcid = -1; /* more than is worth to be kept */
+	}
+	__atomic_fetch_and(&s->pages[(page - s->at) / PAGE].writers, ~BIT(c->id), __ATOMIC_SEQ_CST);
+}
+
+static void set_revoke_noted(struct cpu *c, struct tlb_set *s)
+{
+	while (s->nrevoked) {
+		gpa_t page = s->revoked[--s->nrevoked];
+		const struct ram_slot *r = ram_find(c->vm->map, page);
+
+		if (r)
+			set_revoke(s, (uint64_t)(r->host + (page - r->at)));
+	}
+}
+
+/* ------ address spaces ------ */
+
+/* A set for a new PCID: a free one, else the one that was left first. */
+static struct tlb_set *set_take(struct engine_vcpu *v)
+{
+	struct tlb_set *s = NULL;
+
+	for (unsigned n = 0; n < TLB_SETS; n++) {
+		struct tlb_set *t = &v->set[n];
+
+		if (n == v->set_now)
+			continue;
+		if (!s || (t->pcid < 0 && s->pcid >= 0) || ((t->pcid < 0) == (s->pcid < 0) && t->used < s->used))
+			s = t;
+	}
+	for (unsigned k = 0; k < TLBS && !s->t[k]; k++) {
+		s->t[k] = xcalloc(1, sizeof(struct tlb));
+		entry_clear(s->t[k], 0);
+	}
+	set_flush(s, true);
+	s->nrevoked = 0;
+	return s;
+}
+
+void mmu_pcid_load(struct cpu *c, unsigned pcid, bool keep)
+{
+	struct engine_vcpu *v = vcpu_of(c);
+	struct tlb_set *was = set_now(c), *s = set_find(v, pcid);
+
+	if (!s)
+		s = set_take(v);
+	else if (!keep)
+		set_flush(s, false);
+	set_revoke_noted(c, s);
+	was->used = ++v->set_clock;
+	s->pcid = (int)pcid;
+	v->set_now = (unsigned)(s - v->set);
+	memcpy(c->tlbs, s->t, sizeof(c->tlbs));
+	cpu_mode_changed(c); /* which of them serves now */
+	epoch_moves(c, false);
+}
+
+void mmu_pcid_flush_page(struct cpu *c, unsigned pcid, uint64_t lin)
+{
+	struct tlb_set *s = set_find(vcpu_of(c), pcid);
+
+	if (s == set_now(c))
+		mmu_flush_page(c, lin);
+	else if (s)
+		set_flush_page(s, lin, reach_of(c, lin));
+}
+
+void mmu_pcid_flush(struct cpu *c, unsigned pcid)
+{
+	struct tlb_set *s = set_find(vcpu_of(c), pcid);
+
+	if (s)
+		set_flush(s, false);
+	if (s == set_now(c))
+		epoch_moves(c, false);
+}
+
+void mmu_pcid_flush_all(struct cpu *c)
+{
+	struct engine_vcpu *v = vcpu_of(c);
+
+	for (unsigned n = 0; n < TLB_SETS; n++)
+		if (v->set[n].t[0])
+			set_flush(&v->set[n], false);
+	epoch_moves(c, false);
+}
+
+void mmu_tlb_init(struct cpu *c)
+{
+	struct engine_vcpu *v = vcpu_of(c);
+
+	entry_clear(&tlb_strict, 0);
+	for (unsigned n = 0; n < TLB_SETS; n++)
+		v->set[n].pcid = -1;
+	v->set_now = 0;
+	v->set[0].pcid = 0;
+	for (unsigned k = 0; k < TLBS; k++) {
+		memset(c->tlbs[k], 0, sizeof(struct tlb));
+		entry_clear(c->tlbs[k], 0);
+		v->set[0].t[k] = c->tlbs[k];
+	}
+}
+
+void mmu_tlb_free(struct cpu *c)
+{
+	for (unsigned n = 0; n < TLB_SETS; n++)
+		for (unsigned k = 0; k < TLBS; k++)
+			free(vcpu_of(c)->set[n].t[k]);
+}

@@ -1,0 +1,135 @@
+/* Address spaces that keep their translations (SDM vol. 3, 4.10): what a load of CR3 and INVPCID leave, and what must
+ * go. */
+#include "program.h"
+
+/* Two spaces, PCID 1 at M_PML4 and PCID 2 at PML4_2. Identity, but 2 MiB on: page 0 leads to ONE or TWO; page 1 is
+ * global and leads to ONE in both; page 2 leads to THREE in both. Their tables are PT_1 and PT_2. */
+enum { PML4_2 = 0x20000, PT_1 = 0x24000, PT_2 = 0x25000, ONE = 0x300000, TWO = 0x301000, THREE = 0x303000 };
+
+static void pt(unsigned table, unsigned n, uint64_t pte)
+{
+	st_le64(m.ram + table + n * 8, pte);
+}
+
+static void start_spaces(void)
+{
+	start(LONG64);
+	st_le64(m.ram + PML4_2, (PML4_2 + 0x1000) | 7);
+	st_le64(m.ram + PML4_2 + 0x1000, (PML4_2 + 0x2000) | 7);
+	memcpy(m.ram + PML4_2 + 0x2000, m.ram + M_PML4 + 0x2000, 4096);
+	st_le64(m.ram + M_PML4 + 0x2000 + 8, PT_1 | 7);
+	st_le64(m.ram + PML4_2 + 0x2000 + 8, PT_2 | 7);
+	for (unsigned t = PT_1; t <= PT_2; t += 0x1000) {
+		pt(t, 0, (t == PT_1 ? ONE : TWO) | 7);
+		pt(t, 1, ONE | 0x107);
+		pt(t, 2, THREE | 7);
+	}
+	m.ram[ONE] = 1;
+	m.ram[TWO] = 2;
+	st_le64(m.ram + 0xd000, 1); /* INVPCID: PCID 1, page 0 */
+	st_le64(m.ram + 0xd008, 0x200000);
+	engine_soft.get(m.cpu[0], X86_REGS | X86_SREGS, &s);
+	s.reg[RSI] = M_PML4 | 1;
+	s.reg[RDI] = PML4_2 | 2;
+	s.reg[R8] = BIT64(63) | M_PML4 | 1;
+	s.reg[R9] = BIT64(63) | PML4_2 | 2;
+	s.cr4 |= CR4_PCIDE | CR4_PGE;
+	engine_soft.set(m.cpu[0], X86_REGS | X86_SREGS, &s);
+}
+
+#define TO_1 "mov %rsi, %cr3;"
+#define TO_2 "mov %rdi, %cr3;"
+#define BACK_TO_1 "mov %r8, %cr3;"
+#define BACK_TO_2 "mov %r9, %cr3;"
+#define POINT_1_AT(page) "movl $" #page " + 7, 0x24000;"
+#define INVPCID(type) "mov $" #type ", %ebp; invpcid 0xd000, %rbp;"
+
+CODE(keeps, 64,
+     TO_1 "mov 0x200000, %al;" TO_2 "mov 0x200000, %ah;" POINT_1_AT(0x301000) BACK_TO_1 "mov 0x200000, %cl; hlt");
+
+static void a_space_keeps_its_translations(void **state)
+{
+	start_spaces();
+	PUT(keeps, M_CODE);
+	assert_int_equal(machine_run(&m, 0, &s), RUN_HALTED);
+	assert_int_equal(s.reg[RAX] & 0xffff, 0x0201);
+	assert_int_equal(s.reg[RCX] & 0xff, 1); /* a processor may forget it: this one does not */
+}
+
+CODE(loads, 64, TO_1 "mov 0x200000, %al;" TO_2 POINT_1_AT(0x301000) TO_1 "mov 0x200000, %cl; hlt");
+CODE(one_page, 64, TO_1 "mov 0x200000, %al;" TO_2 POINT_1_AT(0x301000) INVPCID(0) BACK_TO_1 "mov 0x200000, %cl; hlt");
+CODE(one_space, 64, TO_1 "mov 0x200000, %al;" TO_2 POINT_1_AT(0x301000) INVPCID(1) BACK_TO_1 "mov 0x200000, %cl; hlt");
+CODE(all, 64, TO_1 "mov 0x200000, %al;" TO_2 POINT_1_AT(0x301000) INVPCID(2) BACK_TO_1 "mov 0x200000, %cl; hlt");
+CODE(local, 64, TO_1 "mov 0x200000, %al;" TO_2 POINT_1_AT(0x301000) INVPCID(3) BACK_TO_1 "mov 0x200000, %cl; hlt");
+CODE(own, 64, TO_1 "mov 0x200000, %al;" POINT_1_AT(0x301000) INVPCID(1) "mov 0x200000, %cl; hlt");
+
+static void what_invalidates_does(void **state)
+{
+	static const struct {
+		const uint8_t *from, *to;
+	} cases[] = { { loads_start, loads_end }, { one_page_start, one_page_end }, { one_space_start, one_space_end },
+		      { all_start, all_end },	  { local_start, local_end },	    { own_start, own_end } };
+
+	for (unsigned n = 0; n < ARRAY_LEN(cases); n++) {
+		start_spaces();
+		machine_put(&m, M_CODE, cases[n].from, (size_t)(cases[n].to - cases[n].from));
+		assert_int_equal(machine_run(&m, 0, &s), RUN_HALTED);
+		assert_int_equal(s.reg[RAX] & 0xff, 1);
+		if ((s.reg[RCX] & 0xff) != 2)
+			fail_msg("case %u", n);
+	}
+}
+
+CODE(global, 64,
+     TO_1 "mov 0x201000, %al;" TO_2 "movl $0x301107, 0x24008; movl $0x301107, 0x25008; invlpg 0x201000;" BACK_TO_1
+	  "mov 0x201000, %cl; hlt");
+
+static void invlpg_drops_global_pages_everywhere(void **state)
+{
+	start_spaces();
+	PUT(global, M_CODE);
+	assert_int_equal(machine_run(&m, 0, &s), RUN_HALTED);
+	assert_int_equal(s.reg[RAX] & 0xff, 1);
+	assert_int_equal(s.reg[RCX] & 0xff, 2);
+}
+
+/* A space that rests holds the right to write to a page; then the page gets code. */
+CODE(writes, 64,
+     TO_1 "movb $0xb8, 0x202000;" TO_2 "mov $0x202000, %ebx; call *%rbx; mov %eax, %ecx;" BACK_TO_1
+	  "movb $9, 0x202001;" BACK_TO_2 "call *%rbx; hlt");
+
+static void code_in_a_page_that_a_resting_space_writes(void **state)
+{
+	start_spaces();
+	PUT(writes, M_CODE);
+	MACHINE_CODE(&m, THREE, 0, 5, 0, 0, 0, 0xc3); /* mov eax,5; ret */
+	assert_int_equal(machine_run(&m, 0, &s), RUN_HALTED);
+	assert_int_equal(s.reg[RCX], 5);
+	assert_int_equal(s.reg[RAX], 9);
+}
+
+/* More spaces than are kept, each with a page of its own. */
+CODE(many, 64,
+     "xor %eax, %eax; mov $3, %ebx; 1: mov %r8, %rdx; mov %bl, %dl; mov %rdx, %cr3; movb %bl, 0x202000;"
+     "add 0x202000, %al; inc %bl; cmp $20, %bl; jb 1b; cmp $1, %bh; mov $1, %bh; mov $3, %bl; jne 1b; hlt");
+
+static void more_spaces_than_are_kept(void **state)
+{
+	start_spaces();
+	PUT(many, M_CODE);
+	assert_int_equal(machine_run(&m, 0, &s), RUN_HALTED);
+	assert_int_equal(s.reg[RAX] & 0xff, 2 * (3 + 19) * 17 / 2 & 0xff);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		T(a_space_keeps_its_translations),
+		T(what_invalidates_does),
+		T(invlpg_drops_global_pages_everywhere),
+		T(code_in_a_page_that_a_resting_space_writes),
+		T(more_spaces_than_are_kept),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
