@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# image.sh [-f] [-k KERNEL_PACKAGE] [-p PACKAGE,...] [-s SIZE] [DIR] : makes a Debian 12 guest in DIR (default: the cache):
+# image.sh [-f] [-a amd64|i386] [-k KERNEL_PACKAGE] [-p PACKAGE,...] [-s SIZE] [DIR] : makes a Debian 12 guest in DIR (default: the cache):
 # disk.img (raw, ext4, no partitions), vmlinuz and initrd.img, from Debian's packages by the host's own apt mirrors.
 # Does nothing if it is there; -f makes it anew. Root's password is "lhyve"; ssh lets root in with it.
 . "$(dirname "$0")/lib.sh"
-force='' kernel=linux-image-cloud-amd64 extra='' size=4G
-while getopts fk:p:s: o; do
+force='' arch=amd64 kernel='' extra='' size=4G
+while getopts fa:k:p:s: o; do
   case $o in
     f) force=1 ;;
+    a) arch=$OPTARG ;;
     k) kernel=$OPTARG ;;
     p) extra=,$OPTARG ;;
     s) size=$OPTARG ;;
@@ -15,6 +16,11 @@ while getopts fk:p:s: o; do
 done
 shift $((OPTIND - 1))
 dir=${1:-$CACHE/debian}
+case $arch in
+  amd64) : "${kernel:=linux-image-cloud-amd64}" ;;
+  i386)  : "${kernel:=linux-image-686-pae}" ;;
+  *)     die "no architecture $arch here" ;;
+esac
 [ -n "$force" ] || [ ! -e "$dir/done" ] || exit 0
 "$TOP/tools/setup.sh" image
 mkdir -p "$(dirname "$dir")"
@@ -24,6 +30,10 @@ chmod 755 "$tmp"
 apt_sources > "$tmp/sources.list"
 grep -q bookworm "$tmp/sources.list" || die "the host's apt knows no mirror of Debian 12 (bookworm)"
 grep bookworm "$tmp/sources.list" > "$tmp/guest.list"
+# Of the host's own architecture its apt has just read all indexes; a mirror may lack some of the others'. The release itself is enough.
+if [ "$arch" = "$(dpkg --print-architecture)" ]; then cp "$tmp/guest.list" "$tmp/build.list"; else
+  grep ' bookworm ' "$tmp/guest.list" > "$tmp/build.list"
+fi
 
 # What has to be there before the kernel package makes its initramfs.
 mkdir -p "$tmp/early/etc/initramfs-tools/conf.d" "$tmp/early/etc/initramfs-tools"
@@ -40,7 +50,7 @@ printf '127.0.0.1 localhost\n127.0.1.1 lhyve\n' > "$tmp/late/etc/hosts"
 cp "$tmp/guest.list" "$tmp/late/etc/apt/sources.list"
 
 say "making a Debian 12 image in $dir (once; a minute or two)"
-as_root mmdebstrap --mode=root --variant=minbase --format=directory --aptopt='APT::Sandbox::User "root"' \
+as_root mmdebstrap --mode=root --architectures="$arch" --variant=minbase --format=directory --aptopt='APT::Sandbox::User "root"' \
   --include="$kernel,systemd-sysv,systemd,udev,dbus,kmod,openssh-server,iproute2,iputils-ping,procps,less,vim-tiny,ca-certificates,libpam-systemd,e2fsprogs,zstd,init$extra" \
   --essential-hook="cp -a $tmp/early/. \$1/" \
   --customize-hook="rm -f \$1/etc/resolv.conf; cp -a $tmp/late/. \$1/; chown -R 0:0 \$1/etc/systemd/network" \
@@ -48,7 +58,7 @@ as_root mmdebstrap --mode=root --variant=minbase --format=directory --aptopt='AP
   --customize-hook='chroot $1 systemctl -q enable systemd-networkd ssh' \
   --customize-hook='chroot $1 systemctl -q mask systemd-networkd-wait-online.service' \
   --customize-hook=': > $1/etc/machine-id' \
-  bookworm "$tmp/root" "$tmp/guest.list" >&2
+  bookworm "$tmp/root" "$tmp/build.list" >&2
 mkdir "$tmp/out"
 as_root sh -c "cp $tmp/root/boot/vmlinuz-* $tmp/out/vmlinuz && cp $tmp/root/boot/initrd.img-* $tmp/out/initrd.img && chmod 644 $tmp/out/*"
 say "writing the file system"
