@@ -635,12 +635,17 @@ void lapic_save(struct lapic *l, uint8_t page[LAPIC_PAGE])
 		if (reg_read(l, reg, &v))
 			page_set(page, reg, v);
 	}
+	/* A timer that is due and has not fired yet goes on as one that is about to be. */
+	if (l->due && timer_mode(l) != TIMER_DEADLINE && !page_get(page, REG_TIMER_NOW))
+		page_set(page, REG_TIMER_NOW, 1);
 	page_set(page, REG_DFR, l->dfr);
 	page_set(page, REG_ICR_HIGH, lapic_x2(l) ? l->icr_dest : l->icr_dest << 24);
 }
 
 void lapic_load(struct lapic *l, const uint8_t page[LAPIC_PAGE])
 {
+	uint32_t left;
+
 	for (unsigned n = 0; n < 8; n++) {
 		l->isr[n] = page_get(page, REG_ISR + n);
 		l->tmr[n] = page_get(page, REG_TMR + n);
@@ -661,6 +666,9 @@ void lapic_load(struct lapic *l, const uint8_t page[LAPIC_PAGE])
 	l->timer_init = page_get(page, REG_TIMER_INIT);
 	l->timer_div = page_get(page, REG_TIMER_DIV) & 0xb;
 	l->due = 0;
-	if (timer_mode(l) != TIMER_DEADLINE && page_get(page, REG_TIMER_NOW))
-		l->due = l->bus->now(l->bus->self) + page_get(page, REG_TIMER_NOW) * timer_unit(l);
+	left = page_get(page, REG_TIMER_NOW);
+	if (!left && timer_mode(l) == TIMER_PERIODIC)
+		left = l->timer_init;
+	if (timer_mode(l) != TIMER_DEADLINE && left)
+		l->due = l->bus->now(l->bus->self) + left * timer_unit(l);
 }
