@@ -132,7 +132,7 @@ static bool ours(const struct engine_vm *vm, uint32_t index)
 
 	if (vm->nested && (index == 0x3a || index == 0xc0010114))
 		return false;
-	return m && m->owner == MSR_CONST && index != MSR_ARCH_CAPABILITIES;
+	return m && (m->owner == MSR_CONST || m->owner == MSR_ABSENT) && index != MSR_ARCH_CAPABILITIES;
 }
 
 static uint8_t *filter_range(const struct engine_vm *vm, struct kvm_msr_filter_range *r, uint32_t base, uint32_t count)
