@@ -46,7 +46,7 @@ static int host_intack(void *self, unsigned vcpu)
 	int v = m->intack;
 
 	m->intack = -1;
-	engine_soft.extint(m->vm, false);
+	m->ops->extint(m->vm, false);
 	return v;
 }
 
@@ -58,42 +58,60 @@ static void host_eoi(void *self, unsigned vector)
 	m->last_eoi = vector;
 }
 
+/* Between guard pages: a host access beside guest RAM must not go unseen. */
+static uint8_t *ram_new(void)
+{
+	uint8_t *ram = mmap(NULL, MACHINE_RAM + 2 * GUARD, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	assert_true(ram != MAP_FAILED);
+	assert_int_equal(mprotect(ram + GUARD, MACHINE_RAM, PROT_READ | PROT_WRITE), 0);
+	return ram + GUARD;
+}
+
+void machine_open_on(struct machine *m, const struct engine_ops *ops, const struct engine_host *h,
+		     const struct engine_vm_opts *o, uint8_t *ram)
+{
+	struct mem_slot slot = { .id = 1, .at = 0, .size = MACHINE_RAM };
+	struct err e = { 0 };
+
+	memset(m, 0, sizeof(*m));
+	m->ops = ops;
+	m->intack = -1;
+	m->ncpu = o->ncpu;
+	m->shared = ram;
+	m->ram = ram ? ram : ram_new();
+	if (ops->vm_new(&m->vm, h, o, &e) < 0)
+		fail_msg("%s", e.msg);
+	for (unsigned n = 0; n < m->ncpu; n++)
+		if (ops->vcpu_new(m->vm, n, &m->cpu[n], &e) < 0)
+			fail_msg("%s", e.msg);
+	slot.host = m->ram;
+	if (ops->slot(m->vm, &slot, &e) < 0)
+		fail_msg("%s", e.msg);
+}
+
 void machine_open(struct machine *m, unsigned ncpu)
 {
 	static const struct cpu_topology topo[] = { { 1, 1, 1 }, { 1, 1, 1 }, { 1, 2, 1 }, { 1, 3, 1 }, { 1, 4, 1 } };
 	struct engine_host h = { m, host_io, host_mmio, host_msr, host_intack, host_eoi };
 	struct engine_vm_opts o = { .ncpu = ncpu, .phys_bits = 40, .x2apic = true, .topo = &topo[ncpu] };
-	struct mem_slot slot = { .id = 1, .at = 0, .size = MACHINE_RAM };
-	struct err e = { 0 };
 
-	memset(m, 0, sizeof(*m));
-	m->intack = -1;
-	m->ncpu = ncpu;
-	/* Between guard pages: a host access beside guest RAM must not go unseen. */
-	m->ram = mmap(NULL, MACHINE_RAM + 2 * GUARD, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	assert_true(m->ram != MAP_FAILED);
-	m->ram += GUARD;
-	assert_int_equal(mprotect(m->ram, MACHINE_RAM, PROT_READ | PROT_WRITE), 0);
-	if (engine_soft.vm_new(&m->vm, &h, &o, &e) < 0)
-		fail_msg("%s", e.msg);
-	for (unsigned n = 0; n < ncpu; n++)
-		assert_int_equal(engine_soft.vcpu_new(m->vm, n, &m->cpu[n], &e), 0);
-	slot.host = m->ram;
-	assert_int_equal(engine_soft.slot(m->vm, &slot, &e), 0);
+	machine_open_on(m, &engine_soft, &h, &o, NULL);
 }
 
 void machine_close(struct machine *m)
 {
 	for (unsigned n = 0; n < m->ncpu; n++)
-		engine_soft.vcpu_free(m->cpu[n]);
-	engine_soft.vm_free(m->vm);
-	munmap(m->ram - GUARD, MACHINE_RAM + 2 * GUARD);
+		m->ops->vcpu_free(m->cpu[n]);
+	m->ops->vm_free(m->vm);
+	if (!m->shared)
+		munmap(m->ram - GUARD, MACHINE_RAM + 2 * GUARD);
 }
 
 void machine_put(struct machine *m, uint64_t at, const void *bytes, size_t n)
 {
 	memcpy(m->ram + at, bytes, n);
-	engine_soft.wrote(m->vm, at, n);
+	m->ops->wrote(m->vm, at, n);
 }
 
 static void put64(struct machine *m, uint64_t at, uint64_t v)
@@ -151,6 +169,16 @@ static void protected_state(struct x86_state *s, bool wide)
 	s->cr0 = CR0_PE | CR0_ET | CR0_NE;
 }
 
+static void pae_tables(struct machine *m, struct x86_state *s)
+{
+	put64(m, M_PML4, (M_PML4 + 0x1000) | 1);
+	for (unsigned n = 0; n < 512; n++)
+		put64(m, M_PML4 + 0x1000 + n * 8, (uint64_t)n << 21 | 0x87);
+	s->cr3 = M_PML4;
+	s->cr4 = CR4_PAE;
+	s->cr0 |= CR0_PG | CR0_WP;
+}
+
 static void long_tables(struct machine *m, struct x86_state *s)
 {
 	put64(m, M_PML4, (M_PML4 + 0x1000) | 7);
@@ -167,8 +195,8 @@ void machine_mode(struct machine *m, unsigned cpu, enum machine_mode mode)
 {
 	struct x86_state s;
 
-	engine_soft.reset(m->cpu[cpu], true);
-	engine_soft.get(m->cpu[cpu], X86_ALL, &s);
+	m->ops->reset(m->cpu[cpu], true);
+	m->ops->get(m->cpu[cpu], X86_ALL, &s);
 	s.rip = M_CODE;
 	s.reg[RSP] = M_STACK;
 	s.reg[RDX] = 0;
@@ -182,15 +210,17 @@ void machine_mode(struct machine *m, unsigned cpu, enum machine_mode mode)
 	}
 	if (mode == LONG64)
 		long_tables(m, &s);
-	assert_int_equal(engine_soft.set(m->cpu[cpu], X86_ALL & ~X86_TSC, &s), 0);
+	if (mode == PAE32)
+		pae_tables(m, &s);
+	assert_int_equal(m->ops->set(m->cpu[cpu], X86_ALL & ~X86_TSC, &s), 0);
 }
 
 enum run_result machine_run(struct machine *m, unsigned n, struct x86_state *s)
 {
-	enum run_result r = engine_soft.run(m->cpu[n]);
+	enum run_result r = m->ops->run(m->cpu[n]);
 
 	if (r == RUN_FAILED)
-		print_message("engine: %s\n", engine_soft.why(m->cpu[n]));
-	engine_soft.get(m->cpu[n], X86_ALL, s);
+		print_message("engine: %s\n", m->ops->why(m->cpu[n]));
+	m->ops->get(m->cpu[n], X86_ALL, s);
 	return r;
 }

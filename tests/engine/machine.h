@@ -7,10 +7,12 @@
 enum { MACHINE_RAM = 4 << 20, MACHINE_CPUS = 4, MACHINE_LOG = 64 };
 
 struct machine {
+	const struct engine_ops *ops;
 	struct engine_vm *vm;
 	struct engine_vcpu *cpu[MACHINE_CPUS];
 	unsigned ncpu;
 	uint8_t *ram;	/* at 0 */
+	bool shared;	/* it is another machine's */
 	struct access { /* what reached the host */
 		uint64_t at, value;
 		unsigned size;
@@ -22,15 +24,19 @@ struct machine {
 	unsigned eois, last_eoi;
 };
 
-void machine_open(struct machine *m, unsigned ncpu);
+void machine_open(struct machine *m, unsigned ncpu); /* on the soft engine */
+/* On another one, with callbacks of the caller's; o tells the number of vCPUs. */
+void machine_open_on(struct machine *m, const struct engine_ops *ops, const struct engine_host *h,
+		     const struct engine_vm_opts *o, uint8_t *ram); /* NULL: RAM of its own */
 void machine_close(struct machine *m);
 void machine_put(struct machine *m, uint64_t at, const void *bytes, size_t n);
 #define MACHINE_CODE(m, at, ...) \
 	machine_put(m, at, (const uint8_t[]){ __VA_ARGS__ }, sizeof((const uint8_t[]){ __VA_ARGS__ }))
 
 /* States to start from: flat segments of every mode, a GDT at 1000h, an IDT at 2000h whose vector n leads to 3000h + 16
- * n with a HLT there, a TSS at 6000h, page tables (identity, 2 MiB pages) at 10000h for long mode. Stack at 8000h. */
-enum machine_mode { REAL16, PROT32, LONG64 };
+ * n with a HLT there, a TSS at 6000h, page tables (identity, 2 MiB pages, 1 GiB) at 10000h for long mode and for PAE.
+ * Stack at 8000h. */
+enum machine_mode { REAL16, PROT32, PAE32, LONG64 };
 enum {
 	M_GDT = 0x1000,
 	M_IDT = 0x2000,
