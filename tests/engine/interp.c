@@ -715,6 +715,52 @@ static void test_second_page_warm(void **state)
 	paging_off(c);
 }
 
+/* Two pages that share a TLB entry: the one that has lost it gets it back without a walk, while it may. */
+static void test_tlb_conflict(void **state)
+{
+	struct cpu *c = &m.v->cpu;
+	uint64_t a = DATA, b = DATA + (uint64_t)PAGE * TLB_SIZE, walks;
+
+	paging_on(c);
+	c->tlb = c->tlbs[TLB_KERN];
+	st_le64(m.ram + PTES - PAGE + 8 * (b >> 21), PTES | 3); /* the same frame */
+	if (setjmp(c->unwind))
+		fail();
+	st64(c, a, 1);
+	assert_int_equal(ld64(c, b), 1);
+	walks = c->stat.tlb_misses;
+	for (unsigned n = 0; n < 10; n++) {
+		st64(c, a, n);
+		assert_int_equal(ld64(c, b), n);
+	}
+	assert_int_equal(c->stat.tlb_misses, walks);
+	/* b has the entry; a is invalidated, and has another frame. */
+	st_le64(m.ram + DATA + 8 * PAGE, 77);
+	pte_set(c, (uint32_t)a, (DATA + 8 * PAGE) | 3);
+	assert_int_equal(ld64(c, a), 77);
+	/* A right is taken away. */
+	st64(c, a, 78);
+	ld64(c, b);
+	st_le64(m.ram + PTES + a / PAGE * 8, (DATA + 8 * PAGE) | 1);
+	mmu_flush_nonglobal(c);
+	c->cr0 |= CR0_WP;
+	if (!setjmp(c->unwind)) {
+		st64(c, a, 79);
+		fail();
+	}
+	assert_int_equal(c->exc_vector, EXC_PF);
+	assert_int_equal(ld_le64(m.ram + DATA + 8 * PAGE), 78);
+	pte_set(c, (uint32_t)a, DATA | 3);
+	/* The frame becomes code while its write tag is away. */
+	st64(c, a, 1);
+	ld64(c, b + PAGE);
+	ld64(c, a + PAGE * (uint64_t)TLB_SIZE);
+	code_page_claim(c, DATA);
+	ld64(c, a);
+	assert_null(tlb_write(c, a, 8));
+	paging_off(c);
+}
+
 /* The page behind a call gets another frame. */
 static void test_remap(void **state)
 {
@@ -758,7 +804,7 @@ int main(void)
 		cmocka_unit_test(test_nop_patched),  cmocka_unit_test(test_arena_full),
 		cmocka_unit_test(test_too_long),     cmocka_unit_test(test_stop),
 		cmocka_unit_test(test_second_page),  cmocka_unit_test(test_second_page_warm),
-		cmocka_unit_test(test_remap),
+		cmocka_unit_test(test_tlb_conflict), cmocka_unit_test(test_remap),
 	};
 
 	return cmocka_run_group_tests(tests, setup, NULL);

@@ -57,7 +57,7 @@ enum cc_op {	       /* times 4 plus log2(size); ORDER: flags.c */
 #define CC(op, size_log2) ((op)*4 + (size_log2))
 
 /* Software TLB: see mmu.h. */
-enum { TLB_BITS = 12, TLB_SIZE = 1 << TLB_BITS };
+enum { TLB_BITS = 12, TLB_SIZE = 1 << TLB_BITS, TLB_VICTIMS = 8 };
 struct tlb_entry {
 	uint64_t rtag, wtag, xtag; /* minus the page's linear address if that access is allowed, else the empty tag */
 	uint64_t add;		   /* host address = linear address + add */
@@ -69,6 +69,13 @@ struct tlb {
 	uint16_t nfilled[2];
 	uint8_t in_list[TLB_SIZE]; /* 0: not; else 1 + which list */
 	uint64_t page[TLB_SIZE];   /* mmu.c: the physical page behind each entry, and PAGE_SLOW_WRITES */
+	struct tlb_victim {	   /* an entry that lost its index to another page; mmu.c looks here before it walks */
+		uint64_t lin;	   /* of the page; odd: nothing here */
+		struct tlb_entry e;
+		uint64_t page; /* as above */
+		bool global;
+	} victim[TLB_VICTIMS];
+	unsigned next_victim;
 };
 
 /* Code-mode bits: with the physical address they are the key of a block. */

@@ -256,6 +256,30 @@ static bool may_tag_write(struct cpu *c, const struct ram_slot *s, gpa_t page)
 	return true;
 }
 
+/* Gives a page the entry back that it has lost, if that allows the access. */
+static bool victim_back(struct cpu *c, struct tlb *t, uint64_t lin, unsigned access)
+{
+	unsigned idx = lin >> 12 & (TLB_SIZE - 1);
+
+	for (unsigned n = 0; n < TLB_VICTIMS; n++) {
+		struct tlb_victim o = t->victim[n];
+
+		if (o.lin != PAGE_OF(lin))
+			continue;
+		tlb_victim_forget(&t->victim[n]);
+		if ((access & PAGE_FETCH ? o.e.xtag : access & PAGE_WRITE ? o.e.wtag : o.e.rtag) == tlb_empty(idx))
+			return false;
+		if (t->nfilled[o.global ? LIST_GLOBAL : LIST_LOCAL] == TLB_SIZE) /* a flush is due */
+			return false;
+		tlb_victim_keep(t, idx, PAGE_OF(lin));
+		list_add(c, t, idx, o.global);
+		t->e[idx] = o.e;
+		t->page[idx] = o.page;
+		return true;
+	}
+	return false;
+}
+
 /* An execute tag is for who fetches: data pages without one are replaced without a trace. */
 static void tlb_fill(struct cpu *c, enum tlb_kind k, uint64_t lin, const struct page_walk *w, const struct ram_slot *s,
 		     bool fetch)
@@ -270,6 +294,7 @@ static void tlb_fill(struct cpu *c, enum tlb_kind k, uint64_t lin, const struct 
 	bool wr = r && w->dirty && (w->writable || (k != TLB_USER && !(c->cr0 & CR0_WP))), tag_write;
 
 	x = x && (fetch || e->xtag == tag);
+	tlb_victim_keep(t, idx, page);
 	list_add(c, t, idx, w->global);
 	if (UNLIKELY(watched(c, page)))
 		r = wr = false;
@@ -338,6 +363,8 @@ static gpa_t touch(struct cpu *c, enum tlb_kind k, uint64_t lin, unsigned access
 	const struct ram_slot *s;
 	struct page_walk w;
 
+	if (victim_back(c, c->tlbs[k], lin, access))
+		return PAGE_OF(c->tlbs[k]->page[lin >> 12 & (TLB_SIZE - 1)]) + lin % PAGE;
 	translate(c, k, lin, access, &w);
 	s = ram_at(c, w.at);
 	if (s)

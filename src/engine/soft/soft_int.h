@@ -195,6 +195,14 @@ bool mmu_canonical(const struct cpu *c, uint64_t lin);
 bool mmu_canonical_base(const struct cpu *c, uint64_t lin);
 /* ------ tlb.c ------ */
 enum { LIST_LOCAL = 0, LIST_GLOBAL = 1 }; /* of struct tlb */
+/* The page that an entry is for; false: empty. */
+bool tlb_entry_page(const struct tlb *t, unsigned idx, uint64_t *page);
+/* Before another page takes the index of an entry. */
+void tlb_victim_keep(struct tlb *t, unsigned idx, uint64_t new_page);
+static inline void tlb_victim_forget(struct tlb_victim *o)
+{
+	o->lin = 1;
+}
 void mmu_tlb_init(struct cpu *c);
 void mmu_tlb_free(struct cpu *c);
 /* The address space of a PCID is the current one now; keep: its translations stay valid. */

@@ -36,6 +36,49 @@ static void entry_clear(struct tlb *t, unsigned idx)
 	t->e[idx].rtag = t->e[idx].wtag = t->e[idx].xtag = tlb_empty(idx);
 }
 
+bool tlb_entry_page(const struct tlb *t, unsigned idx, uint64_t *page)
+{
+	const struct tlb_entry *e = &t->e[idx];
+	uint64_t empty = tlb_empty(idx), tag = e->rtag != empty ? e->rtag : e->wtag != empty ? e->wtag : e->xtag;
+
+	*page = -tag;
+	return tag != empty;
+}
+
+/* ------ victims ------ */
+
+void tlb_victim_keep(struct tlb *t, unsigned idx, uint64_t new_page)
+{
+	uint64_t page;
+
+	if (!tlb_entry_page(t, idx, &page) || page == new_page)
+		return;
+	t->victim[t->next_victim++ % TLB_VICTIMS] = (struct tlb_victim){
+		.lin = page,
+		.e = t->e[idx],
+		.page = t->page[idx],
+		.global = t->in_list[idx] == LIST_GLOBAL + 1,
+	};
+}
+
+/* From all zeros. */
+static void tlb_new(struct tlb *t)
+{
+	entry_clear(t, 0);
+	for (unsigned n = 0; n < TLB_VICTIMS; n++)
+		tlb_victim_forget(&t->victim[n]);
+}
+
+/* Those of the region of 1 << shift bytes around lin. */
+static void victims_forget(struct tlb *t, uint64_t lin, unsigned shift)
+{
+	for (unsigned n = 0; n < TLB_VICTIMS; n++)
+		if (t->victim[n].lin >> shift == lin >> shift)
+			tlb_victim_forget(&t->victim[n]);
+}
+
+/* ------ flushes of one set ------ */
+
 static void flush_list(struct tlb *t, unsigned list)
 {
 	for (unsigned n = 0; n < t->nfilled[list]; n++) {
@@ -47,6 +90,9 @@ static void flush_list(struct tlb *t, unsigned list)
 		t->in_list[idx] = 0;
 	}
 	t->nfilled[list] = 0;
+	for (unsigned n = 0; n < TLB_VICTIMS; n++)
+		if (t->victim[n].global == (list == LIST_GLOBAL))
+			tlb_victim_forget(&t->victim[n]);
 }
 
 static void set_flush(struct tlb_set *s, bool global)
@@ -95,16 +141,6 @@ void mmu_flush_nonglobal(struct cpu *c)
 	epoch_moves(c, false);
 }
 
-/* The page that an entry is for; false: empty. */
-static bool entry_page(const struct tlb *t, unsigned idx, uint64_t *page)
-{
-	const struct tlb_entry *e = &t->e[idx];
-	uint64_t empty = tlb_empty(idx), tag = e->rtag != empty ? e->rtag : e->wtag != empty ? e->wtag : e->xtag;
-
-	*page = -tag;
-	return tag != empty;
-}
-
 /* Entries of the region of 1 << shift bytes around lin. */
 static void region_clear(struct tlb *t, uint64_t lin, unsigned shift)
 {
@@ -112,7 +148,7 @@ static void region_clear(struct tlb *t, uint64_t lin, unsigned shift)
 		unsigned idx = n < t->nfilled[0] ? t->filled[0][n] : t->filled[1][n - t->nfilled[0]];
 		uint64_t page;
 
-		if (entry_page(t, idx, &page) && page >> shift == lin >> shift)
+		if (tlb_entry_page(t, idx, &page) && page >> shift == lin >> shift)
 			entry_clear(t, idx);
 	}
 }
@@ -139,9 +175,10 @@ static void set_flush_page(struct tlb_set *s, uint64_t lin, unsigned reach)
 	for (unsigned k = 0; k < TLBS; k++) {
 		uint64_t page;
 
+		victims_forget(s->t[k], lin, reach);
 		if (reach > 12)
 			region_clear(s->t[k], lin, reach);
-		else if (entry_page(s->t[k], idx, &page) && page == PAGE_OF(lin))
+		else if (tlb_entry_page(s->t[k], idx, &page) && page == PAGE_OF(lin))
 			entry_clear(s->t[k], idx);
 	}
 }
@@ -176,6 +213,9 @@ static void set_revoke(struct tlb_set *s, uint64_t host)
 			if (e->wtag != tlb_empty(idx) && e->add - e->wtag == host)
 				e->wtag = tlb_empty(idx);
 		}
+		for (unsigned n = 0; n < TLB_VICTIMS; n++) /* whatever their tags */
+			if (t->victim[n].e.add + t->victim[n].lin == host)
+				tlb_victim_forget(&t->victim[n]);
 	}
 }
 
@@ -228,7 +268,7 @@ static struct tlb_set *set_take(struct engine_vcpu *v)
 	}
 	for (unsigned k = 0; k < TLBS && !s->t[k]; k++) {
 		s->t[k] = xcalloc(1, sizeof(struct tlb));
-		entry_clear(s->t[k], 0);
+		tlb_new(s->t[k]);
 	}
 	set_flush(s, true);
 	s->nrevoked = 0;
@@ -287,14 +327,14 @@ void mmu_tlb_init(struct cpu *c)
 {
 	struct engine_vcpu *v = vcpu_of(c);
 
-	entry_clear(&tlb_strict, 0);
+	tlb_new(&tlb_strict);
 	for (unsigned n = 0; n < TLB_SETS; n++)
 		v->set[n].pcid = -1;
 	v->set_now = 0;
 	v->set[0].pcid = 0;
 	for (unsigned k = 0; k < TLBS; k++) {
 		memset(c->tlbs[k], 0, sizeof(struct tlb));
-		entry_clear(c->tlbs[k], 0);
+		tlb_new(c->tlbs[k]);
 		v->set[0].t[k] = c->tlbs[k];
 	}
 }
