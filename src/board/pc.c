@@ -439,3 +439,8 @@ void pc_eoi(struct pc *pc, unsigned vector)
 {
 	ioapic_eoi(&pc->ioapic->chip, vector);
 }
+
+void pc_ferr(struct pc *pc)
+{
+	irq_set(&pc->gsi[13], true);
+}

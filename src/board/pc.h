@@ -71,6 +71,7 @@ bool pc_io(struct pc *pc, uint16_t port, void *data, unsigned size, bool write);
 void pc_mmio(struct pc *pc, gpa_t at, void *data, unsigned size, bool write);
 int pc_intack(struct pc *pc);
 void pc_eoi(struct pc *pc, unsigned vector);
+void pc_ferr(struct pc *pc); /* x87 error: IRQ 13, until port F0 is written */
 
 /* ------ tables, for this folder; each writes into guest RAM ------ */
 

@@ -36,6 +36,8 @@ struct engine_host {
 		    bool write);		  /* not in the table; false: #GP */
 	int (*intack)(void *self, unsigned vcpu); /* ExtINT accepted: vector from the 8259s, or -1 */
 	void (*eoi)(void *self, unsigned vector); /* of a level-triggered interrupt: to the I/O APIC */
+	/* FERR#: an x87 exception with CR0.NE clear; the vCPU waits for an interrupt. Port F0 ends it. May be NULL. */
+	void (*ferr)(void *self, unsigned vcpu);
 };
 
 struct engine_vm_opts {

@@ -46,6 +46,11 @@ static void host_eoi(void *self, unsigned vector)
 	pc_eoi(((struct vm *)self)->pc, vector);
 }
 
+static void host_ferr(void *self, unsigned vcpu)
+{
+	pc_ferr(((struct vm *)self)->pc);
+}
+
 /* ------ from the board to the engine ------ */
 
 static void board_msi(void *self, const struct msi *m)
@@ -314,6 +319,7 @@ static int engine_open(struct vm *vm, struct err *e)
 		.msr = host_msr,
 		.intack = host_intack,
 		.eoi = host_eoi,
+		.ferr = host_ferr,
 	};
 	return vm->ops->vm_new(&vm->evm, &vm->ehost, &o, e);
 }

@@ -488,6 +488,11 @@ static void small_ports(void **state)
 	assert_int_equal(r->nrequest, 0);
 	rig_out(r, 0x92, 1, 3);
 	assert_int_equal(r->request, VM_RESET);
+	r->level[13] = true;
+	rig_out(r, 0xf1, 1, 0);
+	assert_true(r->level[13]);
+	rig_out(r, 0xf0, 1, 0);
+	assert_false(r->level[13]); /* x87 error */
 	rig_out(r, 0xe0, 4, 0x12345678);
 	assert_int_equal(rig_in(r, 0xe1, 1), 0x56);
 	rig_mmio_write(r, 0xff000010, 8, 0x1122334455667788);

@@ -3,6 +3,7 @@
  * exceptions at the next waiting instruction, the environment's formats.
  */
 #include "engine/soft/flags.h"
+#include "engine/soft/soft_int.h"
 #include "engine/soft/thunk.h"
 #include "model.h"
 #include "x86/decode.h"
@@ -323,14 +324,67 @@ static void arena_full(void **unused)
 	assert_int_equal(fx16(c, FX_ST + 7 * 16 + 8), 0x4000);
 }
 
+static unsigned ferrs;
+
+static void note_ferr(void *self, unsigned vcpu)
+{
+	ferrs++;
+}
+
+static void no_io(void *self, unsigned vcpu, uint16_t port, void *data, unsigned size, bool write)
+{
+}
+
+/* SDM vol. 3, appendix D: with CR0.NE clear FERR# goes to the PC's IRQ 13, and the instruction waits. */
+static void errors_as_interrupts(void **unused)
+{
+	uint16_t cw = 0x37b; /* divide by zero unmasked */
+
+	c->vm->host.ferr = note_ferr;
+	c->vm->host.io = no_io;
+	c->cr0 &= ~(uint64_t)CR0_NE;
+	c->cpl = 0;
+	assert_int_equal(RUN("\xdb\xe3"), NO_EXCEPTION);
+	memcpy(mem, &cw, 2);
+	assert_int_equal(RUN("\xd9\x2b"), NO_EXCEPTION); /* fldcw */
+	assert_int_equal(RUN("\xd9\xe8"), NO_EXCEPTION); /* fld1 */
+	assert_int_equal(RUN("\xd9\xee"), NO_EXCEPTION); /* fldz */
+	assert_int_equal(RUN("\xdc\xf9"), NO_EXCEPTION); /* fdiv st1, st0: raises nothing yet */
+	assert_int_equal(ferrs, 0);
+	RUN(FWAIT);
+	assert_true(c->halted && c->frozen);
+	assert_int_equal(ferrs, 1);
+	assert_int_equal(c->rip, 0x401000); /* it comes again */
+	c->halted = c->frozen = false;
+	assert_int_equal(RUN("\xe6\xf0"), NO_EXCEPTION); /* out 0f0h, al */
+	assert_int_equal(RUN(FWAIT), NO_EXCEPTION);
+	assert_int_equal(RUN("\xd9\xe8"), NO_EXCEPTION); /* goes on with the error pending */
+	assert_int_equal(RUN("\xdb\xe2"), NO_EXCEPTION); /* fnclex: IGNNE# is gone with it */
+	assert_int_equal(RUN("\xd9\xee"), NO_EXCEPTION);
+	assert_int_equal(RUN("\xdc\xf9"), NO_EXCEPTION);
+	RUN(FWAIT);
+	assert_int_equal(ferrs, 2);
+	c->halted = c->frozen = false;
+	c->vm->host.ferr = NULL;
+	c->cr0 |= CR0_NE;
+	c->cpl = 3;
+	assert_int_equal(RUN("\xdb\xe3"), NO_EXCEPTION);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(control_bits),	  cmocka_unit_test(alignment),
-		cmocka_unit_test(mxcsr),	  cmocka_unit_test(upper_halves),
-		cmocka_unit_test(x87_exceptions), cmocka_unit_test(environment),
-		cmocka_unit_test(save_restore),	  cmocka_unit_test(mmx),
-		cmocka_unit_test(image),	  cmocka_unit_test(arena_full),
+		cmocka_unit_test(control_bits),
+		cmocka_unit_test(alignment),
+		cmocka_unit_test(mxcsr),
+		cmocka_unit_test(upper_halves),
+		cmocka_unit_test(x87_exceptions),
+		cmocka_unit_test(environment),
+		cmocka_unit_test(save_restore),
+		cmocka_unit_test(mmx),
+		cmocka_unit_test(image),
+		cmocka_unit_test(arena_full),
+		cmocka_unit_test(errors_as_interrupts),
 	};
 
 	return cmocka_run_group_tests(tests, setup, NULL);

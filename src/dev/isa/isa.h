@@ -92,7 +92,7 @@ bool isa_ps2_mouse(struct isa_ps2 *k, int dx, int dy, int dz, unsigned buttons);
 struct isa_ports {
 	struct device dev;
 	uint8_t post, port92;
-	struct region r80, r84, r92;
+	struct region r80, r84, r92, rf0;
 };
 extern const struct device_class isa_ports_class;
 

@@ -8,6 +8,7 @@
 #include "engine/soft/seg_int.h"
 #include "engine/soft/soft_int.h"
 #include "engine/soft/sys.h"
+#include "engine/soft/thunk.h"
 
 #include "base/bits.h"
 #include "x86/paging.h"
@@ -382,6 +383,8 @@ uint64_t sys_in(struct cpu *c, uint16_t port, unsigned size)
 
 void sys_out(struct cpu *c, uint16_t port, unsigned size, uint64_t v)
 {
+	if (UNLIKELY(port == 0xf0)) /* the PC makes IGNNE# of it while there is FERR# */
+		c->ignne = fx16(c, FX_FSW) & FSW_ES;
 	io(c, port, size, &v, true);
 }
 

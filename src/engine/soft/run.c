@@ -268,6 +268,12 @@ void cpu_fail(struct cpu *c, const char *fmt, ...)
 	longjmp(v->leave_run, 1);
 }
 
+void cpu_freeze(struct cpu *c)
+{
+	c->halted = c->frozen = true;
+	longjmp(c->unwind, 1);
+}
+
 static enum run_result loop_once(struct engine_vcpu *v, bool *again)
 {
 	struct cpu *c = &v->cpu;
@@ -324,7 +330,9 @@ static enum run_result run_loop(struct engine_vcpu *v)
 	if (setjmp(c->unwind)) {
 		if (c->vm->parker == c->id + 1)
 			world_go(c);
-		if (!cpu_take_exception(c))
+		if (c->frozen)
+			c->frozen = false;
+		else if (!cpu_take_exception(c))
 			v->shutdown = true;
 	}
 	do

@@ -161,6 +161,8 @@ void host_leave(struct cpu *c);
 /* ------ run.c ------ */
 enum run_result soft_run(struct engine_vcpu *v);
 /* The VM cannot go on: run returns RUN_FAILED with this text. */
+/* The instruction is not executed; it comes again after an interrupt. */
+NORETURN void cpu_freeze(struct cpu *c);
 NORETURN void cpu_fail(struct cpu *c, const char *fmt, ...) PRINTF(2, 3);
 
 /* ------ soft_state.c ------ */

@@ -4,8 +4,8 @@
  *
  * cpu.fx has FXSAVE's fields, but its registers in physical order. FIP and FDP are 64 bits wide and the guest's own;
  * FCS and FDS read as zero, as on current CPUs. FOP and FDP change only where an unmasked exception is left behind, as
- * on current CPUs too. With CR0.NE clear an exception should be signalled through IRQ 13; nothing is wired there: it is
- * noted and forgotten.
+ * on current CPUs too. With CR0.NE clear a waiting instruction asserts FERR# and waits for an interrupt, which the PC
+ * makes of it (IRQ 13); a write to port F0 asserts IGNNE# until the error is gone (SDM vol. 3, appendix D).
  */
 #include "engine/soft/x87.h"
 
@@ -13,7 +13,7 @@
 #include "engine/soft/flags.h"
 #include "engine/soft/mmu.h"
 #include "engine/soft/seg.h"
-#include "base/log.h"
+#include "engine/soft/soft_int.h"
 
 #include <string.h>
 
@@ -42,8 +42,12 @@ void x87_check_pending(struct cpu *c)
 		return;
 	if (c->cr0 & CR0_NE)
 		cpu_raise(c, EXC_MF);
-	log_guest("cpu%u: x87 exception at %#llx with CR0.NE clear: there is no IRQ 13 for it", c->id,
-		  (unsigned long long)c->rip);
+	if (c->ignne || !c->vm->host.ferr)
+		return;
+	host_enter(c);
+	c->vm->host.ferr(c->vm->host.self, c->id);
+	host_leave(c);
+	cpu_freeze(c);
 }
 
 void x87_summary(struct cpu *c)
@@ -52,6 +56,8 @@ void x87_summary(struct cpu *c)
 
 	if (sw & ~fx16(c, FX_FCW) & FSW_EXC)
 		sw |= FSW_ES | FSW_B;
+	else
+		c->ignne = false;
 	fx16_set(c, FX_FSW, sw);
 }
 
@@ -63,6 +69,7 @@ void x87_reset(struct cpu *c)
 	fx16_set(c, FX_FOP, 0);
 	fx64_set(c, FX_FIP, 0);
 	fx64_set(c, FX_FDP, 0);
+	c->ignne = false;
 	x87_host_clear();
 }
 
@@ -245,6 +252,7 @@ void op_fnclex(struct cpu *c, const struct insn *i)
 {
 	x87_available(c);
 	fx16_set(c, FX_FSW, fx16(c, FX_FSW) & ~(FSW_EXC | FSW_SF | FSW_ES | FSW_B));
+	c->ignne = false;
 	x87_host_clear();
 }
 
