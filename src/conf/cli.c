@@ -107,7 +107,7 @@ const struct cli_opt cli_opts[] = {
 	{ 'C', NULL, NULL, "memory.guest_in_core", "true", .group = CLI_MACHINE,
 	  .help = "guest memory is part of core files" },
 	{ 'n', NULL, "id=N,size=SIZE,cpus=LIST[,domain_policy=POLICY]", .parse = cli_numa, .group = CLI_MACHINE,
-	  .help = "NUMA domain (not built yet)" },
+	  .help = "NUMA domain" },
 	{ 'M', NULL, NULL, "monitor.enabled", "true", .group = CLI_MACHINE,
 	  .help = "monitor that restarts the guest (not built yet)" },
 	{ 'N', NULL, NULL, "monitor.no_reboot", "true", .group = CLI_MACHINE, .help = "with -M: end when the guest resets" },
