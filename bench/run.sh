@@ -3,4 +3,5 @@
 . "$(dirname "$0")/../tools/lib.sh"
 "$TOP/bench/boot.py" 5
 "$TOP/bench/debian.py"
+"$TOP/bench/kvm.py" 5
 "$TOP/bench/lbench.sh" --scale 0.3 -n 1 --bench hash,sort,lz,interp,virtcall,fib,string,smc

@@ -45,16 +45,38 @@ def modules_of(kernel, names):
     return order
 
 
-def make(out, busybox, commands=(), how='poweroff', modules=(), programs=(), params=None):
-    """`params`: arguments of modules by name, such as {'virtio_pci': 'force_legacy=1'}."""
-    raw, ino = b'', [1]
+def with_libraries(*programs):
+    """For `files`: programs into /bin, and what they are linked with where their loader looks for it."""
+    files = {}
+    for p in programs:
+        files['/bin/' + os.path.basename(p)] = p
+        for line in subprocess.run(['ldd', p], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True).stdout.splitlines():
+            w = [x for x in line.split() if x.startswith('/')]
+            if w:
+                files[w[0]] = w[0]
+    return files
+
+
+def make(out, busybox, commands=(), how='poweroff', modules=(), programs=(), params=None, files=None):
+    """`params`: arguments of modules by name, such as {'virtio_pci': 'force_legacy=1'}. `files`: paths in the guest to paths here;
+    a program is put there with `with_libraries`."""
+    raw, ino, made = b'', [1], set()
 
     def put(name, mode, data=b'', dev=(0, 0)):
         nonlocal raw
         ino[0] += 1
         raw += entry(ino[0], name, mode, data, dev)
+
+    def put_dir(d):
+        if d and d not in made:
+            put_dir(os.path.dirname(d))
+            made.add(d)
+            put(d, stat.S_IFDIR | 0o755)
     for d in ('bin', 'dev', 'proc', 'sys', 'mod', 'tmp', 'mnt'):
-        put(d, stat.S_IFDIR | 0o755)
+        put_dir(d)
+    for there, here in (files or {}).items():
+        put_dir(os.path.dirname(there).lstrip('/'))
+        put(there.lstrip('/'), stat.S_IFREG | (0o755 if os.access(here, os.X_OK) else 0o644), open(here, 'rb').read())
     put('dev/console', stat.S_IFCHR | 0o600, dev=(5, 1))
     put('bin/busybox', stat.S_IFREG | 0o755, open(busybox, 'rb').read())
     for a in subprocess.run([busybox, '--list'], stdout=subprocess.PIPE, text=True, check=True).stdout.split():
