@@ -2,6 +2,7 @@
  * One instruction on a struct cpu: a VM with one slot of RAM (the arena) and one with the page tables, which give the
  * arena the rights that the host's mapping has. User mode, as the tester itself.
  */
+#include "bare.h"
 #include "diff.h"
 
 #include "base/bits.h"
@@ -21,22 +22,8 @@ enum {
 	LDT_AT = GDT_AT + PAGE
 };
 
-static struct engine_vcpu *v;
-static struct soft_vm vm;
-static struct ram_map map;
-static struct lapic lapic;
-
-static uint8_t *slot_add(gpa_t at, uint64_t size)
-{
-	struct ram_slot *s = &map.slot[map.n++];
-
-	s->at = at;
-	s->size = size;
-	s->host = aligned_alloc(PAGE, size);
-	s->pages = calloc(size / PAGE, sizeof(*s->pages));
-	memset(s->host, 0, size);
-	return s->host;
-}
+static struct cpu *cpu;
+static uint8_t *arena;
 
 static void tables_make(uint64_t *t)
 {
@@ -60,29 +47,13 @@ static void tables_make(uint64_t *t)
 
 uint8_t *model_init(void)
 {
-	struct cpu *c;
-
-	tables_make((uint64_t *)slot_add(TABLES, TABLE_PAGES * PAGE));
-	slot_add(ARENA, ARENA_SIZE);
-	v = aligned_alloc(64, round_up(sizeof(*v), 64));
-	memset(v, 0, sizeof(*v));
-	c = &v->cpu;
-	vm.map = &map;
-	vm.vcpu[0] = v;
-	v->feat.phys_bits = 40;
-	v->running = 1;
-	c->vm = &vm;
-	c->lapic = &lapic;
-	for (unsigned k = 0; k < TLBS; k++)
-		c->tlbs[k] = calloc(1, sizeof(struct tlb));
-	mmu_tlb_init(c);
-	c->code = code_cache_new(c, MIB(1));
-	c->cr0 = CR0_PE | CR0_PG | CR0_WP | CR0_NE | CR0_AM;
-	c->cr3 = TABLES;
-	c->cr4 = CR4_PAE;
-	c->efer = EFER_LME | EFER_LMA | EFER_NXE;
-	c->gdt = (struct x86_table){ GDT_AT, GDT_LIMIT };
-	return map.slot[1].host;
+	tables_make((uint64_t *)bare_ram(TABLES, TABLE_PAGES * PAGE));
+	arena = bare_ram(ARENA, ARENA_SIZE);
+	cpu = bare_cpu(TABLES);
+	cpu->code = code_cache_new(cpu, MIB(1));
+	cpu->cr0 |= CR0_AM;
+	cpu->gdt = (struct x86_table){ GDT_AT, GDT_LIMIT };
+	return arena;
 }
 
 static void state_load(struct cpu *c, const struct diff_case *k)
@@ -141,7 +112,7 @@ const unsigned diff_engines_n = ARRAY_LEN(diff_engines);
 static void run(struct cpu *c, const struct diff_engine *e, const struct diff_case *k)
 {
 	struct insn i;
-	enum decode_result res = decode(&i, map.slot[1].host + k->off, INSN_MAX, k->mode);
+	enum decode_result res = decode(&i, arena + k->off, INSN_MAX, k->mode);
 
 	if (res == DECODE_UD)
 		cpu_ud(c);
@@ -155,10 +126,10 @@ static void run(struct cpu *c, const struct diff_engine *e, const struct diff_ca
 
 void model_run(const struct diff_engine *e, const struct diff_case *k, struct diff_result *out)
 {
-	struct cpu *c = &v->cpu;
+	struct cpu *c = cpu;
 
-	memset(map.slot[1].host + CODE_AT, 0xcc, PAGE);
-	memcpy(map.slot[1].host + k->off, k->code, k->len);
+	memset(arena + CODE_AT, 0xcc, PAGE);
+	memcpy(arena + k->off, k->code, k->len);
 	code_drop_all(c);
 	state_load(c, k);
 	out->vector = NO_EXCEPTION;

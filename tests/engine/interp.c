@@ -197,131 +197,164 @@ static void put_modrm(unsigned prefix, bool wide, bool byte, const uint8_t *op, 
 	}
 }
 
-static void put_random(void)
+/* What the kinds of instructions below have in common: a size, its prefix, a register. */
+struct shape {
+	unsigned op16, reg;
+	bool wide, byte;
+};
+
+static void put_op(const struct shape *s, unsigned opcode, unsigned reg)
+{
+	uint8_t op = (uint8_t)opcode;
+
+	put_modrm(s->op16, s->wide, s->byte, &op, 1, reg, false);
+}
+
+/* 0F opcode, not for bytes. */
+static void put_0f(const struct shape *s, unsigned opcode, unsigned reg)
+{
+	uint8_t op[2] = { 0x0f, (uint8_t)opcode };
+
+	put_modrm(s->op16, s->wide, false, op, 2, reg, false);
+}
+
+static void put_arith(const struct shape *s) /* in both directions */
+{
+	unsigned op = rnd(8) << 3;
+
+	put_op(s, op | (rnd(2) ? 2 : 0) | !s->byte, s->reg);
+}
+
+static void put_arith_imm(const struct shape *s)
+{
+	put_op(s, s->byte ? 0x80 : 0x83, rnd(8));
+	put_imm(1);
+}
+
+static void put_test(const struct shape *s)
+{
+	put_op(s, s->byte ? 0x84 : 0x85, s->reg);
+}
+
+static void put_mov(const struct shape *s)
+{
+	put_op(s, 0x88 | (rnd(2) ? 2 : 0) | !s->byte, s->reg);
+}
+
+static void put_movx(const struct shape *s)
+{
+	uint8_t op[2] = { 0x0f, (uint8_t)(rnd(2) ? 0xb6 : 0xbe) };
+
+	op[1] |= (uint8_t)rnd(2);
+	put_modrm(s->op16, s->wide, true, op, 2, s->reg, false);
+}
+
+static void put_shift(const struct shape *s)
 {
 	static const uint8_t shifts[] = { 0, 1, 4, 5, 7 };
-	unsigned size = rnd(4), reg = any_reg(), op16 = 0, x;
-	bool wide = mode == T64 && size == 3, byte = size == 0;
-	uint8_t op[2];
+	bool by_imm = rnd(2);
 
-	if (size == 1)
-		op16 = 0x66;
-	if (byte && mode != T64)
-		reg = rnd(4);
-	switch (rnd(21)) {
+	put_op(s, (by_imm ? 0xc0 : 0xd2) | !s->byte, shifts[rnd(5)]);
+	if (by_imm)
+		put_imm(1);
+}
+
+static void put_cmov(const struct shape *s)
+{
+	put_0f(s, 0x40 | rnd(16), s->reg);
+}
+
+static void put_setcc(const struct shape *s)
+{
+	uint8_t op[2] = { 0x0f, (uint8_t)(0x90 | rnd(16)) };
+
+	put_modrm(0, false, true, op, 2, 0, false);
+}
+
+static void put_unary(const struct shape *s) /* NOT and NEG, INC and DEC */
+{
+	if (rnd(2))
+		put_op(s, 0xfe | !s->byte, rnd(2));
+	else
+		put_op(s, 0xf6 | !s->byte, 2 + rnd(2));
+}
+
+static void put_imul(const struct shape *s)
+{
+	put_0f(s, 0xaf, s->reg);
+}
+
+static void put_lea(const struct shape *s)
+{
+	uint8_t op = 0x8d;
+
+	put_modrm(s->op16, s->wide, false, &op, 1, s->reg, true);
+}
+
+static void put_muldiv(const struct shape *s) /* DIV and IDIV raise #DE mostly */
+{
+	put_op(s, 0xf6 | !s->byte, rnd(8) ? 4 + rnd(2) : 6 + rnd(2));
+}
+
+static void put_bt(const struct shape *s) /* BT, BTS, BTR, BTC, by immediate */
+{
+	put_0f(s, 0xba, 4 + rnd(4));
+	put_imm(1);
+}
+
+static void put_scan(const struct shape *s) /* BSF, BSR */
+{
+	put_0f(s, 0xbc | rnd(2), s->reg);
+}
+
+static void put_locked(const struct shape *s) /* arithmetic, XADD and CMPXCHG with LOCK, XCHG */
+{
+	unsigned kind = rnd(8) << 3;
+	uint8_t op[2] = { 0x0f };
+	bool two = false;
+
+	if (kind == 7 << 3 || rnd(2)) { /* there is no LOCK CMP */
+		op[0] = (uint8_t)(0x86 | !s->byte);
+	} else {
+		put(1, 0xf0);
+		two = rnd(2);
+		op[two] = (uint8_t)((two ? (rnd(2) ? 0xc0 : 0xb0) : kind) | !s->byte);
+	}
+	put_modrm(s->op16, s->wide, s->byte, op, two ? 2 : 1, s->reg, true);
+}
+
+static void put_short(const struct shape *s) /* BSWAP, XCHG with the accumulator, CBW, CWD, IMUL by immediate */
+{
+	uint8_t op = 0x6b;
+
+	switch (rnd(4)) {
 	case 0:
+		put(2, 0x0f, 0xc8 | rnd(4));
+		break;
 	case 1:
+		put(1, 0x90 | rnd(4));
+		break;
 	case 2:
-	case 3: /* arithmetic in both directions */
-		op[0] = (uint8_t)(rnd(8) << 3 | (rnd(2) ? 2 : 0) | !byte);
-		put_modrm(op16, wide, byte, op, 1, reg, false);
+		put(1, 0x98 | rnd(2));
 		break;
-	case 4:
-	case 5:
-		op[0] = byte ? 0x80 : 0x83;
-		put_modrm(op16, wide, byte, op, 1, rnd(8), false);
+	default:
+		put_modrm(s->op16, s->wide, false, &op, 1, s->reg, false);
 		put_imm(1);
-		break;
-	case 6:
-		op[0] = byte ? 0x84 : 0x85;
-		put_modrm(op16, wide, byte, op, 1, reg, false);
-		break;
-	case 7:
-	case 8:
-		op[0] = (uint8_t)(0x88 | (rnd(2) ? 2 : 0) | !byte);
-		put_modrm(op16, wide, byte, op, 1, reg, false);
-		break;
-	case 9:
-		op[0] = 0x0f;
-		op[1] = (uint8_t)((rnd(2) ? 0xb6 : 0xbe) | rnd(2));
-		put_modrm(op16, wide, true, op, 2, reg, false);
-		break;
-	case 10:
-		op[0] = (uint8_t)((rnd(2) ? 0xc0 : 0xd2) | !byte);
-		x = op[0];
-		put_modrm(op16, wide, byte, op, 1, shifts[rnd(5)], false);
-		if (x < 0xd0)
-			put_imm(1);
-		break;
-	case 11:
-		op[0] = 0x0f;
-		op[1] = (uint8_t)(0x40 | rnd(16));
-		put_modrm(op16, wide, false, op, 2, reg, false);
-		break;
-	case 12:
-		op[0] = 0x0f;
-		op[1] = (uint8_t)(0x90 | rnd(16));
-		put_modrm(0, false, true, op, 2, 0, false);
-		break;
-	case 13:
-		op[0] = (uint8_t)(0xf6 | !byte); /* NOT, NEG, then INC, DEC */
-		x = 2 + rnd(2);
-		if (rnd(2)) {
-			op[0] = (uint8_t)(0xfe | !byte);
-			x = rnd(2);
-		}
-		put_modrm(op16, wide, byte, op, 1, x, false);
-		break;
-	case 14:
-		op[0] = 0x0f;
-		op[1] = 0xaf;
-		put_modrm(op16, wide, false, op, 2, reg, false);
-		break;
-	case 15:
-		op[0] = 0x8d;
-		put_modrm(op16, wide, false, op, 1, reg, true);
-		break;
-	case 16: /* MUL, IMUL; DIV and IDIV raise #DE mostly */
-		op[0] = (uint8_t)(0xf6 | !byte);
-		put_modrm(op16, wide, byte, op, 1, rnd(8) ? 4 + rnd(2) : 6 + rnd(2), false);
-		break;
-	case 17: /* BT, BTS, BTR, BTC, by immediate */
-		op[0] = 0x0f;
-		op[1] = 0xba;
-		put_modrm(op16, wide, false, op, 2, 4 + rnd(4), false);
-		put_imm(1);
-		break;
-	case 18: /* BSF, BSR */
-		op[0] = 0x0f;
-		op[1] = (uint8_t)(0xbc | rnd(2));
-		put_modrm(op16, wide, false, op, 2, reg, false);
-		break;
-	case 19: { /* XADD, CMPXCHG, XCHG, LOCK */
-		static const uint8_t two[] = { 0xc0, 0xb0 };
+	}
+}
 
-		op[0] = (uint8_t)(rnd(6) << 3 | !byte);
-		if (rnd(2) || op[0] >> 3 == 2 || op[0] >> 3 == 3)
-			op[0] = (uint8_t)(0x86 | !byte);
-		else if (rnd(2))
-			op[0] = (uint8_t)(two[rnd(2)] | !byte), put(1, 0xf0);
-		else
-			put(1, 0xf0);
-		if (op[0] >= 0xb0) {
-			op[1] = op[0];
-			op[0] = 0x0f;
-			put_modrm(op16, wide, byte, op, 2, reg, true);
-		} else {
-			put_modrm(op16, wide, byte, op, 1, reg, true);
-		}
-		break;
-	}
-	default: /* BSWAP, XCHG with the accumulator, CBW, CWD, IMUL by immediate */
-		switch (rnd(4)) {
-		case 0:
-			put(2, 0x0f, 0xc8 | rnd(4));
-			break;
-		case 1:
-			put(1, 0x90 | rnd(4));
-			break;
-		case 2:
-			put(1, 0x98 | rnd(2));
-			break;
-		default:
-			op[0] = 0x6b;
-			put_modrm(op16, wide, false, op, 1, reg, false);
-			put_imm(1);
-		}
-	}
+static void put_random(void)
+{
+	static void (*const kinds[])(const struct shape *s) = {
+		put_arith, put_arith, put_arith,  put_arith, put_arith_imm, put_arith_imm, put_test,
+		put_mov,   put_mov,   put_movx,	  put_shift, put_cmov,	    put_setcc,	   put_unary,
+		put_imul,  put_lea,   put_muldiv, put_bt,    put_scan,	    put_locked,	   put_short,
+	};
+	unsigned size = rnd(4);
+	struct shape s = { .op16 = size == 1 ? 0x66 : 0, .wide = mode == T64 && size == 3, .byte = size == 0 };
+
+	s.reg = s.byte && mode != T64 ? rnd(4) : any_reg();
+	kinds[rnd(ARRAY_LEN(kinds))](&s);
 }
 
 /* A loop of random instructions, branches over a few of them, calls; an undefined opcode at the end. Starts at text.at.

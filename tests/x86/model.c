@@ -1,29 +1,11 @@
 #include "model.h"
 
-#include "base/bits.h"
+#include "../engine/bare.h"
 #include "engine/soft/soft_int.h"
 #include "engine/soft/thunk.h"
 
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
-
-static struct engine_vcpu *v;
-static struct soft_vm vm;
-static struct ram_map map;
-static struct lapic lapic;
-
-static uint8_t *slot_add(gpa_t at, uint64_t size)
-{
-	struct ram_slot *s = &map.slot[map.n++];
-
-	s->at = at;
-	s->size = size;
-	s->host = aligned_alloc(PAGE, size);
-	s->pages = calloc(size / PAGE, sizeof(*s->pages));
-	memset(s->host, 0, size);
-	return s->host;
-}
 
 static void tables_make(uint64_t *t, gpa_t at)
 {
@@ -46,25 +28,11 @@ struct cpu *model_new(uint8_t **mem)
 		fprintf(stderr, "%s\n", e.msg);
 		exit(1);
 	}
-	tables_make((uint64_t *)slot_add(TABLES, 4 * PAGE), TABLES);
-	*mem = slot_add(MODEL_AT, MODEL_BYTES);
-	v = aligned_alloc(64, round_up(sizeof(*v), 64));
-	memset(v, 0, sizeof(*v));
-	c = &v->cpu;
-	vm.map = &map;
-	vm.vcpu[0] = v;
-	v->feat.phys_bits = 40;
-	v->running = 1;
-	c->vm = &vm;
-	c->lapic = &lapic;
-	for (unsigned k = 0; k < TLBS; k++)
-		c->tlbs[k] = calloc(1, sizeof(struct tlb));
-	mmu_tlb_init(c);
-	c->cr0 = CR0_PE | CR0_PG | CR0_WP | CR0_NE;
-	c->cr3 = TABLES;
-	c->cr4 = CR4_PAE | CR4_OSFXSR | CR4_OSXMMEXCPT | CR4_OSXSAVE;
+	tables_make((uint64_t *)bare_ram(TABLES, 4 * PAGE), TABLES);
+	*mem = bare_ram(MODEL_AT, MODEL_BYTES);
+	c = bare_cpu(TABLES);
+	c->cr4 |= CR4_OSFXSR | CR4_OSXMMEXCPT | CR4_OSXSAVE;
 	c->xcr0 = 7;
-	c->efer = EFER_LME | EFER_LMA | EFER_NXE;
 	c->cpl = 3;
 	c->seg[SEG_CS].attr = ATTR_L | ATTR_S | ATTR_P | 11 | 3 << ATTR_DPL_SHIFT;
 	c->seg[SEG_SS].attr = ATTR_DB | ATTR_S | ATTR_P | 3 | 3 << ATTR_DPL_SHIFT;
