@@ -244,6 +244,24 @@ static void state_round_trip(void **state)
 	assert_memory_equal(&b, &c, sizeof(b));
 }
 
+/* A state that is set replaces what was pending: a vCPU that comes back must not see an old INIT. */
+static void pending_events_are_replaced(void **state)
+{
+	static struct x86_state s;
+
+	machine_mode(&m, 0, LONG64);
+	MACHINE_CODE(&m, M_CODE, 0xf4);
+	engine_soft.event(m.cpu[0], VCPU_INIT, 0);
+	engine_soft.event(m.cpu[0], VCPU_SIPI, 0x20);
+	engine_soft.event(m.cpu[0], VCPU_NMI, 0);
+	engine_soft.get(m.cpu[0], X86_EVENTS, &s);
+	assert_true(s.init_pending && s.nmi_pending);
+	s.init_pending = s.sipi_pending = s.nmi_pending = false;
+	engine_soft.set(m.cpu[0], X86_EVENTS, &s);
+	run_to_halt(&s);
+	assert_int_equal(s.rip, M_CODE + 1);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -260,6 +278,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(extint_through_lint0, setup, teardown),
 		cmocka_unit_test_setup_teardown(single_step_traps_after_each_instruction, setup, teardown),
 		cmocka_unit_test_setup_teardown(state_round_trip, setup, teardown),
+		cmocka_unit_test_setup_teardown(pending_events_are_replaced, setup, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -132,6 +132,7 @@ static void set_events(struct engine_vcpu *v, const struct x86_state *s)
 {
 	struct cpu *c = &v->cpu;
 
+	cpu_unpost(c, POLL_INIT | POLL_SIPI | POLL_NMI); /* what was pending here is over */
 	c->nmi_pending = s->nmi_pending;
 	c->nmi_blocked = s->nmi_blocked;
 	c->shadow = s->shadow;
