@@ -27,7 +27,7 @@
 #include <sys/mman.h>
 
 enum { HASH_BITS = 14, PAGE_HASH_BITS = 10, NOTED_BITS = 14, LINE = 64, PAGE = 4096 };
-enum { LIMIT_MIN = 8 << 20, SOON = 200000000, LONG = 20 * (uint64_t)SOON /* instructions */ };
+enum { LIMIT_MIN = 7 << 20, SOON = 200000000, LONG = 20 * (uint64_t)SOON /* instructions */ };
 
 struct block { /* its records follow */
 	uint64_t key;
@@ -147,6 +147,15 @@ static void tables_clear(struct code_cache *k)
 	k->generation++;
 }
 
+/* Records are read in no order, so the host's TLB counts. No huge page goes beyond the limit: it would be resident. */
+static void arena_huge(struct code_cache *k)
+{
+	size_t huge = round_down(k->limit, MIB(2));
+
+	madvise(k->arena, huge, MADV_HUGEPAGE);
+	madvise(k->arena + huge, k->size - huge, MADV_NOHUGEPAGE);
+}
+
 struct code_cache *code_cache_new(struct cpu *c, size_t bytes)
 {
 	struct code_cache *k = xcalloc(1, sizeof(*k));
@@ -157,8 +166,8 @@ struct code_cache *code_cache_new(struct cpu *c, size_t bytes)
 		log_err("vCPU %u: no %zu bytes of address space for decoded code", c->id, k->size);
 		exit(4);
 	}
-	madvise(k->arena, k->size, MADV_HUGEPAGE); /* read in no order: the host's TLB is the bottleneck */
 	k->limit = k->size < LIMIT_MIN ? k->size : LIMIT_MIN;
+	arena_huge(k);
 	k->used = 64;
 	tables_clear(k);
 	return k;
@@ -241,8 +250,10 @@ static void arena_adapt(struct cpu *c)
 	k->emptied_at = c->stat.insns;
 	if (lasted < SOON) {
 		k->limit = 2 * k->limit < k->size ? 2 * k->limit : k->size;
+		arena_huge(k);
 	} else if (lasted > LONG && k->limit > LIMIT_MIN) {
 		k->limit = LIMIT_MIN;
+		arena_huge(k);
 		madvise(k->arena + LIMIT_MIN, k->size - LIMIT_MIN, MADV_DONTNEED);
 	}
 }
