@@ -1,10 +1,10 @@
 /*
  * The CPU that guests see: the host's leaves through masks of what is emulated, leaves made up for topology, time and
  * the hypervisor. Left out on purpose where the CPU is emulated: AVX-512 and AMX, TSX, CET, protection keys, MPX, PMU,
- * MONITOR, WAITPKG, VMX and SVM. 5-level paging only for who asks (+la57): guests that find it use it, and each walk
- * gets longer. Of the controls of speculation there is only SPEC_CTRL, which IBRS_ALL in IA32_ARCH_CAPABILITIES
- * implies; that register says that nothing else is needed. With cpu.mitigations it says nothing, and the others are
- * there.
+ * WAITPKG, VMX and SVM. 5-level paging only for who asks (+la57): guests that find it use it, and each walk
+ * gets longer; so MONITOR (+monitor), which HLT is better than here. Of the controls of speculation there is only
+ * SPEC_CTRL, which IBRS_ALL in IA32_ARCH_CAPABILITIES implies; that register says that nothing else is needed. With
+ * cpu.mitigations it says nothing, and the others are there.
  */
 #include "x86/cpuid.h"
 
@@ -44,6 +44,7 @@ struct feat {
 static const struct feat feats[] = {
 	{ 1, ECX, 0, HOST, "sse3" },
 	{ 1, ECX, 1, HOST, "pclmulqdq" },
+	{ 1, ECX, 3, ASK, "monitor" },
 	{ 1, ECX, 9, HOST, "ssse3" },
 	{ 1, ECX, 12, HOST, "fma" },
 	{ 1, ECX, 13, OURS, "cx16" },
@@ -691,7 +692,8 @@ int cpuid_build(struct cpuid_table *t, const struct cpuid_opts *o, struct err *e
 	put_basic(&b);
 	if (host.intel)
 		put_caches(&b, 4);
-	put(&b, (struct cpuid_leaf){ .leaf = 5 });
+	put(&b,
+	    (struct cpuid_leaf){ .leaf = 5, .eax = has(&b, "monitor") ? 64 : 0, .ebx = has(&b, "monitor") ? 64 : 0 });
 	put(&b, (struct cpuid_leaf){ .leaf = 6, .eax = 4 }); /* the APIC timer runs always */
 	put(&b, (struct cpuid_leaf){ .leaf = 7,
 				     .sub = 0,

@@ -523,6 +523,23 @@ static void cpuid_follows_cr4(void **state)
 	assert_int_equal(s.reg[RCX] >> 27 & 1, 1);
 }
 
+CODE(waits, 64,
+     "mov $0xd000, %eax; xor %ecx, %ecx; xor %edx, %edx; monitor; incl (%rax); mwait;" /* a store between: no wait */
+     "monitor; mwait; mov $1, %ebx; inc %ecx; mwait");
+
+/* MONITOR and MWAIT: #UD unless shown, MWAIT ends, #GP for extensions that are not there. */
+static void monitor_and_mwait(void **state)
+{
+	with_features("");
+	start(LONG64);
+	PUT(waits, M_CODE);
+	assert_int_equal(run_to_handler(), EXC_UD);
+	with_features("+monitor");
+	start(LONG64);
+	assert_int_equal(run_to_handler(), EXC_GP);
+	assert_int_equal(s.reg[RBX], 1);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -546,6 +563,7 @@ int main(void)
 		T(hidden_instructions_are_undefined),
 		T(tzcnt_and_lzcnt_are_bsf_and_bsr_without),
 		T(five_level_paging),
+		T(monitor_and_mwait),
 		T(values_that_are_refused),
 		T(cpuid_follows_cr4),
 	};

@@ -14,6 +14,7 @@
 #include "x86/paging.h"
 
 #include <sched.h>
+#include <string.h>
 
 enum { PAUSES_A_YIELD = 32 };
 
@@ -497,6 +498,44 @@ void op_sfence(struct cpu *c, const struct insn *i)
 	__builtin_ia32_sfence();
 }
 
+/* ------ MONITOR, MWAIT (SDM vol. 2): off unless cpu.features asks for it, since stores are seen late ------ */
+
+enum { LINE = 64, DOZE_US = 200 };
+
+void op_monitor(struct cpu *c, const struct insn *i)
+{
+	struct engine_vcpu *v = vcpu_of(c);
+	uint64_t lin;
+
+	if (c->cpl)
+		cpu_ud(c);
+	if ((uint32_t)c->r[RCX])
+		cpu_gp0(c);
+	lin = seg_lin(c, i->seg, size_trunc(c->r[RAX], i->addrsize), 1, false);
+	v->monitor_lin = lin & ~(uint64_t)(LINE - 1);
+	mmu_ld_block(c, v->monitor_lin, v->monitor, LINE);
+	v->monitor_armed = true;
+}
+
+/* Sleeps until something is posted, but not long: another vCPU's store posts nothing. It may end for no reason. */
+void op_mwait(struct cpu *c, const struct insn *i)
+{
+	struct engine_vcpu *v = vcpu_of(c);
+	uint8_t now[LINE];
+
+	if (c->cpl)
+		cpu_ud(c);
+	if ((uint32_t)c->r[RCX])
+		cpu_gp0(c);
+	if (!v->monitor_armed)
+		return;
+	v->monitor_armed = false;
+	mmu_ld_block(c, v->monitor_lin, now, LINE);
+	if (memcmp(now, v->monitor, LINE) == 0)
+		cpu_doze(c, DOZE_US);
+	c->leave = true;
+}
+
 void op_serialize(struct cpu *c, const struct insn *i)
 {
 	__builtin_ia32_mfence();
@@ -517,5 +556,3 @@ NOT_THERE(vmx)
 NOT_THERE(vmcall)
 NOT_THERE(vmmcall)
 NOT_THERE(rsm)
-NOT_THERE(monitor)
-NOT_THERE(mwait)

@@ -154,6 +154,17 @@ static void futex_sleep(struct engine_vcpu *v, uint64_t due)
 	__atomic_store_n(&v->asleep, 0, __ATOMIC_SEQ_CST);
 }
 
+void cpu_doze(struct cpu *c, unsigned us)
+{
+	uint64_t end = soft_clock(c->vm) + us_to_tsc(c->vm, us), due = c->lapic->due;
+
+	host_enter(c);
+	if (!__atomic_load_n(&c->poll, __ATOMIC_SEQ_CST))
+		futex_sleep(vcpu_of(c), due && due < end ? due : end);
+	host_leave(c);
+	clock_look(c);
+}
+
 /* Until something is posted or the timer is due. A short spin first if the last sleeps were short: to wake a thread is
  * dear. */
 static void sleep_until_event(struct engine_vcpu *v)

@@ -95,7 +95,10 @@ struct engine_vcpu {
 	uint64_t large_2m[64], large_1g[8]; /* mmu.c: a bit for each (hashed) region that has entries of large pages */
 	uint64_t spin_tsc;		    /* adaptive spin before sleep */
 	uint32_t pause_count;
-	uint64_t tsc_adjust; /* IA32_TSC_ADJUST; cpu.tsc_offset = vm->clock_base + this */
+	uint64_t tsc_adjust;  /* IA32_TSC_ADJUST; cpu.tsc_offset = vm->clock_base + this */
+	uint64_t monitor_lin; /* MONITOR: the line, and what was in it */
+	uint8_t monitor[64];
+	bool monitor_armed;
 	char why[200];
 	jmp_buf leave_run; /* engine failure: out of anything */
 	/* Below: other threads. */
@@ -161,6 +164,8 @@ void host_leave(struct cpu *c);
 /* ------ run.c ------ */
 enum run_result soft_run(struct engine_vcpu *v);
 /* The VM cannot go on: run returns RUN_FAILED with this text. */
+/* Until something is posted, the timer is due, or the time is over; the caller looks at nothing it held before. */
+void cpu_doze(struct cpu *c, unsigned us);
 /* The instruction is not executed; it comes again after an interrupt. */
 NORETURN void cpu_freeze(struct cpu *c);
 NORETURN void cpu_fail(struct cpu *c, const char *fmt, ...) PRINTF(2, 3);
