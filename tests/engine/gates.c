@@ -230,12 +230,71 @@ static void inner_stack_without_room(void **state)
 	assert_int_equal(s.reg[RAX], 0x50);
 }
 
+/* ------ one exception while another is delivered: SDM vol. 3, table 6-5 ------ */
+
+CODE(de_insn, 64, "xor %ecx, %ecx; div %ecx");
+CODE(ud_insn, 64, "ud2");
+CODE(gp_insn, 64, "mov $0x400, %eax; mov %eax, %ds");
+CODE(pf_insn, 64, "mov 0x200000, %eax");
+CODE(int_insn, 64, "int $0x30");
+CODE(nmi_insn, 64, "nop; hlt");
+
+enum { NOT_PRESENT, NO_STACK };
+
+/* The gate of the first vector leads nowhere, or to a stack that is not there. */
+static void break_gate(unsigned vector, unsigned how)
+{
+	if (how == NOT_PRESENT)
+		m.ram[M_IDT + vector * 16 + 5] &= 0x7f;
+	else
+		m.ram[M_IDT + vector * 16 + 4] = 1; /* IST1 */
+}
+
+static void exceptions_in_exceptions(void **state)
+{
+	static const struct {
+		const uint8_t *from, *to;
+		uint8_t first, how, second;
+		uint16_t error;
+	} cases[] = {
+		{ ud_insn_start, ud_insn_end, EXC_UD, NOT_PRESENT, EXC_NP, EXC_UD * 8 + 3 },
+		{ ud_insn_start, ud_insn_end, EXC_UD, NO_STACK, EXC_PF, PF_W },
+		{ de_insn_start, de_insn_end, EXC_DE, NOT_PRESENT, EXC_DF, 0 },
+		{ de_insn_start, de_insn_end, EXC_DE, NO_STACK, EXC_PF, PF_W },
+		{ gp_insn_start, gp_insn_end, EXC_GP, NOT_PRESENT, EXC_DF, 0 },
+		{ gp_insn_start, gp_insn_end, EXC_GP, NO_STACK, EXC_PF, PF_W },
+		{ pf_insn_start, pf_insn_end, EXC_PF, NOT_PRESENT, EXC_DF, 0 },
+		{ pf_insn_start, pf_insn_end, EXC_PF, NO_STACK, EXC_DF, 0 },
+		{ int_insn_start, int_insn_end, 0x30, NOT_PRESENT, EXC_NP, 0x30 * 8 + 2 }, /* no EXT for INT n */
+		{ int_insn_start, int_insn_end, 0x30, NO_STACK, EXC_PF, PF_W },
+		{ nmi_insn_start, nmi_insn_end, EXC_NMI, NOT_PRESENT, EXC_NP, EXC_NMI * 8 + 3 },
+		{ nmi_insn_start, nmi_insn_end, EXC_NMI, NO_STACK, EXC_PF, PF_W },
+	};
+
+	for (unsigned n = 0; n < ARRAY_LEN(cases); n++) {
+		unsigned vector;
+
+		start(LONG64);
+		st_le64(m.ram + M_PML4 + 0x2000 + 8, 0);   /* nothing at 2 MiB */
+		st_le64(m.ram + M_TSS + 0x24, 0x200100);   /* IST1 */
+		st_le64(m.ram + M_TSS + 0x24 + 8, 0x7400); /* IST2: for what comes then */
+		m.ram[M_IDT + EXC_PF * 16 + 4] = m.ram[M_IDT + EXC_DF * 16 + 4] = 2;
+		break_gate(cases[n].first, cases[n].how);
+		machine_put(&m, M_CODE, cases[n].from, (size_t)(cases[n].to - cases[n].from));
+		if (cases[n].first == EXC_NMI)
+			engine_soft.event(m.cpu[0], VCPU_NMI, 0);
+		vector = run_to_handler();
+		if (vector != cases[n].second || stack64(0) != cases[n].error)
+			fail_msg("case %u: vector %u, error %x", n, vector, (unsigned)stack64(0));
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		T(call_gate_with_parameters),	 T(call_to_a_task_and_iret_back), T(new_tasks_with_faults),
 		T(tasks_that_cannot_be_entered), T(call_gates_with_faults),	  T(double_fault_by_a_task_gate),
-		T(task_with_a_debug_trap),	 T(inner_stack_without_room),
+		T(task_with_a_debug_trap),	 T(inner_stack_without_room),	  T(exceptions_in_exceptions),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
