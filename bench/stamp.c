@@ -1,6 +1,6 @@
 /*
- * stamp [-t SECONDS] MARKER... -- COMMAND... : milliseconds from the start of COMMAND to each MARKER in its output (stdout and
- * stderr), in this order; then ends it. For guests that have no Python. Status 1: a marker did not come.
+ * stamp [-t SECONDS] MARKER... -- COMMAND... : milliseconds from the start of COMMAND to each MARKER in its output
+ * (stdout and stderr), in this order; then ends it. For guests that have no Python. Status 1: a marker did not come.
  */
 #include <fcntl.h>
 #include <poll.h>

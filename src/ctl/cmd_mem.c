@@ -16,8 +16,8 @@ static void map_line(void *self, const char *text)
 	if (sscanf(text, "%" SCNx64 "-%" SCNx64 " %7s %63[^+]+%" SCNx64, &from, &to, kind, name, &off) != 5)
 		return;
 	json_array_append_new(self, json_pack("{s:I, s:I, s:s, s:s, s:I}", "at", (json_int_t)from, "size",
-					      (json_int_t)to - (json_int_t)from + 1, "kind", kind, "name", name, "offset",
-					      (json_int_t)off));
+					      (json_int_t)to - (json_int_t)from + 1, "kind", kind, "name", name,
+					      "offset", (json_int_t)off));
 }
 
 static int run_memory(struct ctl_call *c, const void *args, json_t *result, struct err *e)

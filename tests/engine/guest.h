@@ -1,4 +1,4 @@
-/* clang-format off: assembler */
+/* clang-format off */ /* assembler */
 /* For the guest programs in guest_*.S: they lie in the tester's read-only data and run at 9000h (M_CODE). */
 #define PROGRAM(name)          \
 	.section .rodata;      \
