@@ -186,6 +186,26 @@ static void kicks_are_not_lost(void **state)
 	}
 }
 
+CODE(step_rep, 64,
+     "pushf; orl $0x100, (%rsp); mov $0xd000, %esi; mov $0xd100, %edi; mov $3, %ecx; popf; rep movsb; nop");
+
+/* SDM vol. 3, 18.3.1.1: RF is set in what is pushed between the elements of a repeated instruction, not behind it. */
+static void stepping_over_rep(void **state)
+{
+	uint64_t rep = M_CODE + (unsigned)(step_rep_end - step_rep_start) - 3;
+
+	for (unsigned left = 0; left < 3; left++) {
+		start(LONG64);
+		PUT(step_rep, M_CODE);
+		/* The handler goes on until ECX is what is left. */
+		MACHINE_CODE(&m, M_HANDLERS + EXC_DB * 16, 0x83, 0xf9, (uint8_t)left, 0x74, 0x02, 0x48, 0xcf, 0xf4);
+		assert_int_equal(machine_run(&m, 0, &s), RUN_HALTED);
+		assert_int_equal(s.reg[RCX], left);
+		assert_int_equal(stack64(0), left ? rep : rep + 2);
+		assert_int_equal(!!(stack64(2) & FL_RF), left != 0);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -201,6 +221,7 @@ int main(void)
 		T(mov_ss_holds_traps_off),
 		T(debug_plans),
 		T(kicks_are_not_lost),
+		T(stepping_over_rep),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -127,8 +127,9 @@ struct cpu {
 		tsc_offset; /* guest TSC = host TSC + this (scaling is not needed: the guest is told the host's rate) */
 	uint64_t misc_enable, mtrr_def, mtrr_fix[11], mtrr_var[16], spec_ctrl, mcg_status;
 	bool nmi_blocked, nmi_pending;
-	bool ignne;  /* IGNNE#: x87 errors are ignored until there is none any more */
-	bool frozen; /* on the way to the run loop: the instruction waits for an interrupt */
+	bool rep_stopped; /* the last instruction was a repeated one that goes on: what is pushed now has RF */
+	bool ignne;	  /* IGNNE#: x87 errors are ignored until there is none any more */
+	bool frozen;	  /* on the way to the run loop: the instruction waits for an interrupt */
 	/* vector and x87 state: thunk.c. Registers are kept as the host stores them. */
 	uint8_t vec[32][XMM_BYTES] __attribute__((aligned(64)));
 	uint8_t fx[512]

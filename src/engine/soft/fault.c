@@ -179,6 +179,10 @@ static uint32_t flags_to_push(const struct cpu *c, unsigned vector, enum ev_sour
 {
 	uint32_t fl = cpu_flags(c);
 
+	/* SDM vol. 3, 18.3.1.1. Between two elements of a repeated string instruction it is set for what is no fault
+	 * too. */
+	if (c->rep_stopped)
+		fl |= FL_RF;
 	/* Faults return with RF set, so that an instruction breakpoint does not hit twice. #DB decides for itself. */
 	if (src == EV_EXCEPTION && vector != EXC_DB && c->exc_kind == EXC_FAULT)
 		fl |= FL_RF;

@@ -136,7 +136,7 @@ static ALWAYS_INLINE bool str_ends(struct cpu *c, const struct str *s, uint64_t 
 	if (LIKELY(c->budget > 0 && !__atomic_load_n(&c->poll, __ATOMIC_RELAXED) && !c->leave && !(c->fl & FL_TF)))
 		return false;
 	c->rip_next = c->rip;
-	c->leave = true;
+	c->leave = c->rep_stopped = true;
 	return true;
 }
 

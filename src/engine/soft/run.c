@@ -313,14 +313,19 @@ static enum run_result loop_once(struct engine_vcpu *v, bool *again)
 		irq_look(v);
 	if (c->wait_sipi) {
 		sleep_until_event(v);
-	} else if (c->halted) {
+		return RUN_KICKED;
+	}
+	if (c->halted) {
 		if (!(c->fl & FL_IF) && !c->nmi_pending && !v->halt_told) {
 			v->halt_told = true;
 			*again = false;
 			return RUN_HALTED;
 		}
 		sleep_until_event(v);
-	} else if (UNLIKELY(must_step(v))) {
+		return RUN_KICKED;
+	}
+	c->rep_stopped = false;
+	if (UNLIKELY(must_step(v))) {
 		if (step(v)) {
 			*again = false;
 			return RUN_DEBUG;
