@@ -168,7 +168,9 @@ static enum walked walk_once(struct walk *k, unsigned access, struct page_walk *
 		bool leaf;
 
 		k->step[k->n].at = table + index * k->size;
-		pte = k->step[k->n++].pte = pte_read(k, table + index * k->size);
+		pte = k->levels == 3 && level == 3 && k->p->pdpte ? k->p->pdpte[index]
+								  : pte_read(k, table + index * k->size);
+		k->step[k->n++].pte = pte;
 		if (!(pte & PTE_P))
 			return fault(k, w, access, 0);
 		leaf = is_leaf(k, level, pte);

@@ -11,7 +11,8 @@
 struct paging {
 	uint64_t cr0, cr3, cr4, efer;
 	uint8_t phys_bits;
-	bool gb_pages; /* 1 GiB pages: CPUID 80000001.EDX[26] */
+	bool gb_pages;	       /* 1 GiB pages: CPUID 80000001.EDX[26] */
+	const uint64_t *pdpte; /* PAE outside long mode: what a load of CR3 has read; NULL: from memory */
 };
 
 /* Where the tables are. entry: host address of the size-aligned entry at a guest physical address, to read, or NULL:

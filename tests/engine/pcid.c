@@ -121,6 +121,32 @@ static void more_spaces_than_are_kept(void **state)
 	assert_int_equal(s.reg[RAX] & 0xff, 2 * (3 + 19) * 17 / 2 & 0xff);
 }
 
+/* PAE: the four pointers are read when CR3 is loaded, and not again (SDM vol. 3, 4.4.1); reserved bits are #GP then. */
+CODE(pae_pointers, 32,
+     "mov 0x40000000, %al; movl $0x21001, 0x20008; invlpg 0x40000000; mov 0x40000000, %ah; mov %cr3, %ebx;"
+     "mov %ebx, %cr3; mov 0x40000000, %cl; movl $0x21003, 0x20010; mov %ebx, %cr3");
+
+static void pae_pointers_are_registers(void **state)
+{
+	start(PROT32);
+	PUT(pae_pointers, M_CODE);
+	for (unsigned n = 0; n < 4; n++)
+		st_le64(m.ram + 0x20000 + n * 8, n == 1 ? 0x22001 : n == 0 ? 0x21001 : 0);
+	memset(m.ram + 0x21000, 0, 0x2000);
+	st_le64(m.ram + 0x21000, 0x83);		   /* 0, and after the change 40000000h: 0 */
+	st_le64(m.ram + 0x22000, 0x200000 | 0x83); /* 40000000h: 200000h */
+	m.ram[0] = 1;
+	m.ram[0x200000] = 2;
+	engine_soft.get(m.cpu[0], X86_SREGS, &s);
+	s.cr3 = 0x20000;
+	s.cr4 |= CR4_PAE;
+	s.cr0 |= CR0_PG;
+	engine_soft.set(m.cpu[0], X86_SREGS, &s);
+	assert_int_equal(run_to_handler(), EXC_GP);
+	assert_int_equal(s.reg[RAX] & 0xffff, 0x0202);
+	assert_int_equal(s.reg[RCX] & 0xff, 1);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -129,6 +155,7 @@ int main(void)
 		T(invlpg_drops_global_pages_everywhere),
 		T(code_in_a_page_that_a_resting_space_writes),
 		T(more_spaces_than_are_kept),
+		T(pae_pointers_are_registers),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -121,6 +121,8 @@ struct cpu {
 	struct x86_segment seg[X86_SEGS];
 	struct x86_table gdt, idt;
 	uint64_t cr0, cr2, cr3, cr4, efer, xcr0, xss;
+	uint64_t pdpte[4]; /* of PAE outside long mode */
+	bool pdptes_known;
 	uint64_t dr[4], dr6, dr7;
 	uint64_t kernel_gs_base, star, lstar, cstar, fmask, sysenter_cs, sysenter_esp, sysenter_eip, tsc_aux, pat;
 	uint64_t

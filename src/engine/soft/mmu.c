@@ -202,6 +202,9 @@ static void translate(struct cpu *c, enum tlb_kind k, uint64_t lin, unsigned acc
 
 	if ((c->efer & EFER_LMA) && !mmu_canonical(c, lin))
 		cpu_gp0(c);
+	if (UNLIKELY(!c->pdptes_known) && (c->cr4 & CR4_PAE) && !(c->efer & EFER_LMA))
+		cpu_pdptes_load(c, c->cr3);
+	p.pdpte = c->pdptes_known ? c->pdpte : NULL;
 	access |= k == TLB_USER ? PAGE_USER : k == TLB_KERN_AC ? PAGE_AC : 0;
 	c->stat.tlb_misses++;
 	if (!page_walk(&p, &t, lin, access, w))

@@ -20,21 +20,30 @@ enum { PAUSES_A_YIELD = 32 };
 
 /* ------ control registers ------ */
 
-/* PAE's four page-directory pointers are checked when CR3 is loaded. They are read again at each walk: a guest that
- * changes them loads CR3, as the manual demands. */
-static void pdpte_check(struct cpu *c, uint64_t cr3)
+/* PAE's four page-directory pointers are registers, loaded and checked when CR3 is (SDM vol. 3, 4.4.1). */
+bool cpu_pdptes_load(struct cpu *c, uint64_t cr3)
 {
 	uint64_t reserved =
 		(~mask64(c->cpuid ? vcpu_of(c)->feat.phys_bits : 36) & 0x7fffffffffffffffull) | BIT64(63) | 0x1e6;
+	uint64_t v[4];
 
 	for (unsigned n = 0; n < 4; n++) {
 		gpa_t at = (cr3 & 0xffffffe0) + n * 8;
 		const struct ram_slot *s = ram_find(c->vm->map, at);
-		uint64_t v = s ? *(const volatile uint64_t *)(s->host + (at - s->at)) : 0;
 
-		if ((v & 1) && (v & reserved))
-			cpu_gp0(c);
+		v[n] = s ? *(const volatile uint64_t *)(s->host + (at - s->at)) : 0;
+		if ((v[n] & 1) && (v[n] & reserved))
+			return false;
 	}
+	memcpy(c->pdpte, v, sizeof(v));
+	c->pdptes_known = true;
+	return true;
+}
+
+static void pdptes_need(struct cpu *c, uint64_t cr3)
+{
+	if (!cpu_pdptes_load(c, cr3))
+		cpu_gp0(c);
 }
 
 static bool pae_legacy(uint64_t cr0, uint64_t cr4, uint64_t efer)
@@ -68,7 +77,7 @@ static void cr0_write(struct cpu *c, uint64_t v)
 		}
 	}
 	if (pae_legacy(v, c->cr4, efer) && (changed & (CR0_PG | CR0_CD | CR0_NW)))
-		pdpte_check(c, c->cr3);
+		pdptes_need(c, c->cr3);
 	c->cr0 = v;
 	c->efer = efer;
 	if (changed & (CR0_PG | CR0_WP | CR0_PE))
@@ -93,7 +102,7 @@ static void cr3_write(struct cpu *c, uint64_t v)
 		v &= 0xffffffff;
 	}
 	if (pae_legacy(c->cr0, c->cr4, c->efer))
-		pdpte_check(c, v);
+		pdptes_need(c, v);
 	c->cr3 = v;
 	c->stat.cr3_loads++;
 	if (c->cr4 & CR4_PCIDE)
@@ -117,8 +126,8 @@ static void cr4_write(struct cpu *c, uint64_t v)
 		cpu_gp0(c);
 	if ((changed & v & CR4_PCIDE) && (!(c->efer & EFER_LMA) || (c->cr3 & 0xfff)))
 		cpu_gp0(c);
-	if (pae_legacy(c->cr0, v, c->efer) && (changed & (CR4_PAE | CR4_PGE | CR4_PSE)))
-		pdpte_check(c, c->cr3);
+	if (pae_legacy(c->cr0, v, c->efer) && (changed & (CR4_PAE | CR4_PGE | CR4_PSE | CR4_SMEP)))
+		pdptes_need(c, c->cr3);
 	c->cr4 = v;
 	if (changed & flushing)
 		mmu_flush_all(c);

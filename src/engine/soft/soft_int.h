@@ -178,6 +178,7 @@ void cpu_features(struct engine_vcpu *v);
 
 /* ------ op_sys.c ------ */
 void cpu_dr7_set(struct cpu *c, uint64_t v);
+bool cpu_pdptes_load(struct cpu *c, uint64_t cr3); /* false: reserved bits are set, nothing is loaded */
 
 /* ------ op_msr.c ------ */
 bool cpu_msr_read(struct cpu *c, uint32_t index, uint64_t *v); /* false: #GP */

@@ -124,6 +124,7 @@ static void set_sregs(struct cpu *c, const struct x86_state *s)
 	c->efer = s->efer;
 	__atomic_store_n(&c->lapic->base, s->apic_base, __ATOMIC_RELAXED);
 	c->lapic->tpr = (c->lapic->tpr & 0xf) | (s->cr8 & 0xf) << 4;
+	c->pdptes_known = false; /* they are not in the state, and RAM may come later */
 	c->xcr0 = s->xcr0 | 1;
 	c->xss = s->xss;
 }

@@ -170,6 +170,8 @@ void task_switch(struct cpu *c, uint16_t sel, enum task_why why, uint64_t rip_sa
 	cpu_dr7_set(c, c->dr7 & ~0x155ull); /* local breakpoints */
 	if (wide && (c->cr0 & CR0_PG) && t.cr3 != c->cr3) {
 		c->cr3 = t.cr3;
+		if ((c->cr4 & CR4_PAE) && !cpu_pdptes_load(c, c->cr3))
+			cpu_gp0(c);
 		mmu_flush_nonglobal(c);
 	}
 	c->leave = true;
