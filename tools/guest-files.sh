@@ -86,7 +86,7 @@ source_of() { # NAME
   arch=source
   update
   rm -rf "${tmp:-}"; tmp=$(mktemp -d "$CACHE/.unpack.XXXXXX")
-  (cd "$tmp" && apt apt-get source --download-only "$1" >&2) || die "cannot download the source of $1"
+  (cd "$tmp" && apt apt-get source --download-only --tar-only "$1" >&2) || die "cannot download the source of $1"
   mkdir "$tmp/out"
   mv "$tmp"/*.orig.tar.* "$tmp/out/$1.tar"
   mv "$tmp/out" "$CACHE/source-$1"
