@@ -16,7 +16,7 @@ static void umip_check(struct cpu *c)
 static void ss_loaded(struct cpu *c, unsigned seg)
 {
 	if (seg == SEG_SS)
-		c->shadow = vcpu_of(c)->ss_shadow = true;
+		c->shadow = vcpu_of(c)->ss_shadow = c->leave = true; /* the run loop ends the shadow */
 }
 
 void op_mov_sreg(struct cpu *c, const struct insn *i)

@@ -8,6 +8,7 @@
 #include "engine/soft/exec_table.h"
 #include "engine/soft/mmu.h"
 #include "engine/soft/seg.h"
+#include "engine/soft/soft_int.h"
 
 #include <string.h>
 
@@ -388,13 +389,15 @@ void op_stmxcsr(struct cpu *c, const struct insn *i)
 /* ------ engine get and set ------ */
 void xsave_image_out(const struct cpu *c, uint8_t image[XSAVE_BYTES])
 {
-	uint64_t bv = COMPS;
+	/* Only what this vCPU has: other engines refuse the rest. */
+	uint64_t bv = COMP_X87 | COMP_SSE | (vcpu_of((struct cpu *)c)->feat.xcr0 & COMP_AVX);
 
 	memset(image, 0, XSAVE_BYTES);
 	x87_out(c, image, true);
 	mxcsr_out(c, image);
 	xmm_out(c, image, 16);
-	ymm_out(c, image, 16);
+	if (bv & COMP_AVX)
+		ymm_out(c, image, 16);
 	memcpy(image + AT_HEADER, &bv, 8);
 }
 
