@@ -5,6 +5,9 @@
 #include <stdio.h>
 #include <string.h>
 
+/* Below the size of a huge page: a host that gives those to all anonymous memory would spend one on each stack. */
+enum { STACK = 1 << 20 };
+
 #ifdef LHYVE_DEBUG
 /* Ranks held by this thread, a bit each. A thread may hold several of one rank only by mistake. */
 static _Thread_local unsigned held_ranks;
@@ -67,6 +70,7 @@ bool lock_mine(const struct lock *l)
 
 int thread_start(pthread_t *out, const char *name, void *(*fn)(void *), void *arg)
 {
+	pthread_attr_t attr;
 	sigset_t all, old;
 	char shown[16];
 	int rc;
@@ -79,7 +83,10 @@ int thread_start(pthread_t *out, const char *name, void *(*fn)(void *), void *ar
 	sigdelset(&all, SIGABRT);
 	sigdelset(&all, SIGTRAP);
 	pthread_sigmask(SIG_BLOCK, &all, &old);
-	rc = pthread_create(out, NULL, fn, arg);
+	pthread_attr_init(&attr);
+	pthread_attr_setstacksize(&attr, STACK);
+	rc = pthread_create(out, &attr, fn, arg);
+	pthread_attr_destroy(&attr);
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
 	if (rc)
 		return -rc;
