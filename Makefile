@@ -10,6 +10,7 @@ help:
 	@echo 'make test         all tests of CI'
 	@echo 'make              build into $(BUILD)/'
 	@echo 'make install      install (PREFIX through meson, DESTDIR)'
+	@echo 'make test-kvm     the suite of the KVM engine, in a nested machine where the host has no /dev/kvm'
 	@echo 'make test-guests  the long runs of real guests'
 	@echo 'make bench        the benchmarks, side by side with QEMU and the host'
 	@echo 'make fuzz         the differential tester and the fuzzers, until stopped'
@@ -24,6 +25,8 @@ boot: all
 	  *) echo "== tools/boot.sh: status $$s" >&2; exit $$s ;; esac
 test:
 	@tools/test.sh
+test-kvm: setup
+	@tools/test-kvm.sh
 test-guests: all
 	@tools/test-guests.sh
 bench: all
@@ -37,4 +40,4 @@ clean:
 distclean: clean
 	rm -rf "$${LHYVE_CACHE:-$${XDG_CACHE_HOME:-$$HOME/.cache}/lhyve}"
 
-.PHONY: all help setup boot test test-guests bench fuzz install clean distclean
+.PHONY: all help setup boot test test-kvm test-guests bench fuzz install clean distclean

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# test.sh [STEP]... : all tests of CI, or those steps: style gcc clang asan tsan guests (and guests-long). Ends in "N passed, N failed".
+# test.sh [STEP]... : all tests of CI, or those steps: style gcc clang asan tsan guests kvm (and guests-long). Ends in "N passed, N failed".
 # A step's tests are meson's, each a program or script of tests/; a build that fails counts as one failed test.
 . "$(dirname "$0")/lib.sh"
-[ $# -gt 0 ] || set -- style gcc clang asan tsan guests
+[ $# -gt 0 ] || set -- style gcc clang asan tsan guests kvm
 log=$(mktemp -d); trap 'rm -rf "$log"' EXIT
 export MESON_TESTTHREADS=${MESON_TESTTHREADS:-2}
 export TSAN_OPTIONS="suppressions=$TOP/tests/tsan.supp"
@@ -58,6 +58,12 @@ for step in "$@"; do
     tsan)  suite 'gcc, thread sanitizer' build-test-tsan threads -Dbuildtype=debugoptimized -Db_sanitize=thread \
              -Dc_args=-Wno-tsan ;; # it does not see fences; what they order are atomics
     guests) suite 'guests, short runs' build-test-gcc guest ;;
+    kvm)
+      say 'kvm'
+      LHYVE_TEST_BUILD=build-test-gcc "$TOP/tools/test-kvm.sh" > "$log/out" 2>&1 || :
+      grep -vE '^(ok|\[)' "$log/out" | tail -n 120 || :
+      # shellcheck disable=SC2046
+      count $(awk '/^[0-9]+ passed, [0-9]+ failed$/ { p = $1; f = $3 } END { print p + 0, p + f ? f + 0 : 1 }' "$log/out") ;;
     guests-long) suite 'guests, long runs' build-test-gcc guest-long ;;
     *) die "no step named $step" ;;
   esac

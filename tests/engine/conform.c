@@ -1,7 +1,8 @@
 /*
  * Engine conformance: the same guest programs on every engine, through nothing but the vtable of engine.h, with equal
  * reports and final states. `t_conform [ENGINE...] [-s SUBJECT]`: without an engine, soft, and kvm where its probe
- * likes the host; an engine that is named (or by LHYVE_TEST_ENGINE) must run. Subjects: cpu, io, mem, irq, state.
+ * likes the host; an engine that is named (or by LHYVE_TEST_ENGINE) must run, and is
+ * compared with soft. Subjects: cpu, io, mem, irq, state.
  */
 #include "stand.h"
 
@@ -155,6 +156,8 @@ static void engine_add(const char *name)
 			fprintf(stderr, "t_conform: %s: %s\n", name, e.msg);
 			exit(1);
 		}
+		if (nengine == 0 && all[n] != &engine_soft)
+			engine_add("soft"); /* to compare with */
 		engine[nengine++] = all[n];
 		return;
 	}
@@ -201,11 +204,8 @@ int main(int argc, char **argv)
 		else
 			engine_add(argv[n]);
 	}
-	if (!nengine && wanted) {
-		engine_add("soft");
-		if (strcmp(wanted, "soft") != 0)
-			engine_add(wanted);
-	}
+	if (!nengine && wanted)
+		engine_add(wanted);
 	if (!nengine)
 		engines_that_work();
 	for (unsigned n = 0; n < ARRAY_LEN(subjects); n++)

@@ -488,7 +488,12 @@ void stand_get(struct stand *s, unsigned cpu, unsigned groups, struct x86_state 
 
 void stand_set(struct stand *s, unsigned cpu, unsigned groups, const struct x86_state *x)
 {
-	assert_int_equal(s->ops->set(s->m.cpu[cpu], groups, x), 0);
+	if (s->ops->set(s->m.cpu[cpu], groups, x) == 0)
+		return;
+	for (unsigned g = 1; g <= X86_ALL; g <<= 1)
+		if (groups & g && s->ops->set(s->m.cpu[cpu], g, x) != 0)
+			fail_msg("%s: group %u of vCPU %u's state cannot be set", s->ops->name, g, cpu);
+	fail_msg("%s: vCPU %u's state can be set in parts, but not at once", s->ops->name, cpu);
 }
 
 uint64_t stand_u64(const struct stand *s, uint64_t at)

@@ -23,29 +23,35 @@ static void regs_equal(const struct x86_state *a, const struct x86_state *b, con
 		if (a->reg[n] != b->reg[n])
 			differ(what, names[n], a->reg[n], b->reg[n]);
 	SAME(rip);
-	SAME(rflags);
+	/* RF lives for one instruction; QEMU's TCG, as the CPU of a nested machine, keeps it until the next jump. */
+	if ((a->rflags ^ b->rflags) & ~(uint64_t)FL_RF)
+		differ(what, "rflags", a->rflags, b->rflags);
 }
 
-/* Of a segment that cannot be used only that counts, and the base of FS and GS. */
-static void segment_equal(const struct x86_segment *a, const struct x86_segment *b, unsigned n, const char *what)
+/* Of a segment that cannot be used only that counts, and the base of FS and GS. In real mode types mean nothing, and a
+ * TR that was never loaded has the type that the CPU's maker likes. */
+static void segment_equal(const struct x86_state *a, const struct x86_state *b, unsigned n, const char *what)
 {
 	static const char *const names[] = { "es", "cs", "ss", "ds", "fs", "gs", "ldtr", "tr" };
-	uint64_t unlike = (a->sel ^ b->sel) | (a->unusable != b->unusable);
+	const struct x86_segment *x = &a->seg[n], *y = &b->seg[n];
+	bool typed = a->cr0 & CR0_PE && !(n == SEG_TR && !x->sel);
+	uint16_t attrs = (uint16_t)(~ATTR_AVL & (typed ? 0xffff : ~ATTR_TYPE));
+	uint64_t unlike = (x->sel ^ y->sel) | (x->unusable != y->unusable);
 
-	if (!a->unusable && !b->unusable)
-		unlike |= (a->base ^ b->base) | (a->limit ^ b->limit) | ((a->attr ^ b->attr) & (uint16_t)~ATTR_AVL);
+	if (!x->unusable && !y->unusable)
+		unlike |= (x->base ^ y->base) | (x->limit ^ y->limit) | ((x->attr ^ y->attr) & attrs);
 	if (n == SEG_FS || n == SEG_GS)
-		unlike |= a->base ^ b->base;
+		unlike |= x->base ^ y->base;
 	if (unlike)
 		fail_msg("%s: %s: sel %x %x base %llx %llx limit %x %x attr %x %x unusable %d %d", what, names[n],
-			 a->sel, b->sel, (long long)a->base, (long long)b->base, a->limit, b->limit, a->attr, b->attr,
-			 a->unusable, b->unusable);
+			 x->sel, y->sel, (long long)x->base, (long long)y->base, x->limit, y->limit, x->attr, y->attr,
+			 x->unusable, y->unusable);
 }
 
 static void sregs_equal(const struct x86_state *a, const struct x86_state *b, const char *what)
 {
 	for (unsigned n = 0; n < X86_SEGS; n++)
-		segment_equal(&a->seg[n], &b->seg[n], n, what);
+		segment_equal(a, b, n, what);
 	SAME(gdt.base);
 	SAME(gdt.limit);
 	SAME(idt.base);
@@ -69,17 +75,21 @@ static const uint64_t *msr_of(const struct x86_state *s, uint32_t index)
 	return NULL;
 }
 
+/* Those of the shared table that both have; an engine may have more of its own, and none that CPUID hides. */
 static void msrs_equal(const struct x86_state *a, const struct x86_state *b, const char *what)
 {
-	SAME(nmsr);
-	for (unsigned n = 0; n < a->nmsr; n++) {
-		const uint64_t *other = msr_of(b, a->msr[n].index);
+	uint32_t index[X86_MSRS_MAX];
+	unsigned n = msr_saved(index, X86_MSRS_MAX);
 
-		if (a->msr[n].index == MSR_TSC_ADJUST)
-			continue; /* belongs to the time */
-		if (!other || *other != a->msr[n].val)
-			fail_msg("%s: MSR %x: %llx %llx", what, a->msr[n].index, (long long)a->msr[n].val,
-				 other ? (long long)*other : -1);
+	while (n--) {
+		const uint64_t *x = msr_of(a, index[n]), *y = msr_of(b, index[n]);
+
+		if (index[n] == MSR_TSC_ADJUST || index[n] == MSR_SPEC_CTRL)
+			continue; /* belongs to the time; often hidden */
+		if (!x || !y)
+			fail_msg("%s: MSR %x: only one has it", what, index[n]);
+		if (*x != *y)
+			fail_msg("%s: MSR %x: %llx %llx", what, index[n], (long long)*x, (long long)*y);
 	}
 }
 

@@ -7,7 +7,10 @@ TOP = os.path.abspath(os.path.join(os.path.dirname(os.path.abspath(__file__)), '
 LHYVE = os.environ.get('LHYVE') or os.path.join(TOP, 'build/src/cmd/lhyve')
 CACHE = os.environ.get('LHYVE_CACHE') or os.path.join(
     os.environ.get('XDG_CACHE_HOME') or os.path.join(os.environ.get('HOME', '/root'), '.cache'), 'lhyve')
-PLAIN = ['-H', '-P', '-u', '-s', '0,hostbridge', '-s', '31,lpc', '-l', 'com1,stdio', '-o', 'engine=soft']
+PLAIN = ['-H', '-P', '-u', '-s', '0,hostbridge', '-s', '31,lpc', '-l', 'com1,stdio', '-o', 'engine=' + (os.environ.get('LHYVE_TEST_ENGINE') or 'soft')]
+PLAIN += [w for o in os.environ.get('LHYVE_TEST_OPTIONS', '').split() for w in ('-o', o)]
+SLOW = float(os.environ.get('LHYVE_TEST_SLOW') or 1)  # limits are times this
+INSIDE = os.environ.get('LHYVE_TEST_INSIDE')  # in a nested machine (nested_suite.py): nothing is fetched, this is the Debian disk
 
 
 class Failed(Exception):
@@ -15,16 +18,22 @@ class Failed(Exception):
 
 
 def files(*what):
+    if INSIDE:
+        return
     subprocess.run([os.path.join(TOP, 'tools/guest-files.sh'), *what], check=True)
 
 
 def image(*args):
+    if INSIDE:
+        return os.path.join(CACHE, 'debian')
     subprocess.run([os.path.join(TOP, 'tools/image.sh'), *args], check=True)
     return os.path.join(CACHE, 'debian')
 
 
 def overlay(path, where):
     """A sparse copy of an image, so that a test may write to it."""
+    if INSIDE and path == os.path.join(CACHE, 'debian', 'disk.img'):
+        return INSIDE
     out = os.path.join(where, os.path.basename(path))
     subprocess.run(['cp', '--sparse=always', '--reflink=auto', path, out], check=True)
     return out
@@ -69,6 +78,7 @@ class Guest:
 
     def expect(self, pattern, timeout=60, never=None):
         """Waits for a pattern behind what was matched before; returns the match. `never`: a pattern that must not come first."""
+        timeout *= SLOW
         end = time.monotonic() + timeout
         while True:
             m = re.search(pattern, self.seen)
@@ -106,6 +116,7 @@ class Guest:
         return out
 
     def wait(self, timeout=60):
+        timeout *= SLOW
         end = time.monotonic() + timeout
         while self.p.poll() is None and time.monotonic() < end:
             if self.read(min(0.2, end - time.monotonic())) is None:
