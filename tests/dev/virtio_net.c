@@ -468,7 +468,8 @@ static uint8_t ctrl(uint8_t class, uint8_t command, const void *data, uint32_t n
 
 	p[0] = class;
 	p[1] = command;
-	memcpy(p + 16, data, n);
+	if (n)
+		memcpy(p + 16, data, n);
 	p[4000] = 0xEE;
 	assert_true(drv_add(d, control_queue, out, n ? 2 : 1, &in, 1) >= 0);
 	drv_kick(d, control_queue);
