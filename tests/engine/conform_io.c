@@ -234,7 +234,7 @@ static void storm(struct stand *s, unsigned rounds, bool pause)
 	__atomic_store_n(&k.stop, true, __ATOMIC_RELAXED);
 	pthread_join(t, NULL);
 	storm_check(s, rounds);
-	assert_true(k.kicks > 10);
+	assert_true(k.kicks > 0); /* how many depends on what else the host does */
 }
 
 /* Exits of every kind while somebody kicks: nothing is lost and nothing is done twice. */

@@ -136,9 +136,9 @@ static enum run_result old_driver(struct engine_vcpu *v)
 {
 	uint16_t bar = cfg_in(v, 4, 0x10) & 0xfffc;
 	struct aspace *mem = ((struct vm *)v->vm->host->self)->pc->mem;
-	uint32_t used = 0, level = 0x8051, sel = 0x38;
+	uint32_t level = 0x8051, sel = 0x38;
 	uint8_t desc[3][16] = { { 0 } }, head[16] = { 8 };
-	uint16_t avail[3] = { 0, 1, 0 };
+	uint16_t avail[3] = { 0, 1, 0 }, *index;
 	uint64_t one = 1;
 
 	for (unsigned i = 0; i < 3; i++) {
@@ -158,9 +158,10 @@ static enum run_result old_driver(struct engine_vcpu *v)
 		assert_int_equal(write(v->vm->bell.fd, &one, sizeof(one)), sizeof(one));
 	else
 		out(v, bar + 16, 0, 2);
-	for (unsigned i = 0; i < 10000 && !(used >> 16); i++, nap())
-		aspace_read(mem, 0x200000 + 4096, &used, sizeof(used));
-	assert_int_equal(used >> 16, 1);
+	index = aspace_host(mem, 0x200000 + 4096 + 2, 2, false, NULL);
+	for (unsigned i = 0; i < 10000 && !__atomic_load_n(index, __ATOMIC_ACQUIRE); i++)
+		nap();
+	assert_int_equal(*index, 1);
 	v->vm->host->mmio(v->vm->host->self, v->id, 0xfec00000, &sel, 4, true);
 	v->vm->host->mmio(v->vm->host->self, v->id, 0xfec00010, &level, 4, true);
 	assert_int_equal(v->vm->bells_off, 0);
