@@ -1,5 +1,5 @@
 /*
- * The seam between a machine and what runs its CPUs. The interpreter (soft), a scripted fake, and later KVM and the
+ * The seam between a machine and what runs its CPUs. The interpreter (soft), KVM, a scripted fake (tests), later the
  * translator implement one vtable; devices never see it. Data moves through callbacks, so every engine runs the same
  * dispatch; `run` returns only when the VM layer must decide, always at an instruction boundary with no half-done I/O;
  * get and set only then. The local APIC belongs to the vCPU on every engine; I/O APIC, 8259 and 8254 are the board's.
