@@ -8,15 +8,20 @@ What QEMU 7.2 cannot be: it does not intercept XSETBV, so KVM never hears of a g
 and with two CPUs, which are two threads, a guest is found with registers of its host, so there is one."""
 import json, os, re, subprocess, sys, tempfile, threading, time
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from guest import CACHE, files, image
+from guest import CACHE, TOP, files, image
 import initramfs
 
 CPU = 'max,-la57,-avx,-avx2,-fma,-f16c,-vaes,-vpclmulqdq,-pku'
 LIMIT = 900
 MODULES = ['virtio_pci', '9pnet_virtio', '9p', 'virtio_blk', 'ext4', 'crc32c_generic', 'tun', 'kvm', 'kvm_amd']
+# What of the host lies where the tests get a file system of their own stays in sight.
+KEPT = [d for d in (TOP, CACHE) if d.startswith(('/tmp/', '/run/'))]
 PREPARE = ('mkdir -p /root && mount -t 9p -o trans=virtio,version=9p2000.L,msize=262144,cache=loose,ro host /root && '
-           'for d in proc sys dev; do mount -o bind /$d /root/$d; done && mount -t ext4 /dev/vdb /root/tmp && '
-           'mount -t tmpfs tmpfs /root/run && ifconfig lo 127.0.0.1 && [ -c /dev/kvm ]')
+           'for d in proc sys dev; do mount -o bind /$d /root/$d; done && '
+           + ''.join('mkdir -p /kept%d && mount -o bind /root%s /kept%d && ' % (n, d, n) for n, d in enumerate(KEPT))
+           + 'mount -t tmpfs tmpfs /root/tmp && mount -t tmpfs tmpfs /root/run && '
+           + ''.join('mkdir -p /root%s && mount -o bind /kept%d /root%s && ' % (d, n, d) for n, d in enumerate(KEPT))
+           + 'ifconfig lo 127.0.0.1 && [ -c /dev/kvm ]')
 print_lock = threading.Lock()
 
 
