@@ -4,7 +4,8 @@
  * WAITPKG, VMX and SVM. 5-level paging only for who asks (+la57): guests that find it use it, and each walk
  * gets longer; so MONITOR (+monitor), which HLT is better than here. Of the controls of speculation there is only
  * SPEC_CTRL, which IBRS_ALL in IA32_ARCH_CAPABILITIES implies; that register says that nothing else is needed. With
- * cpu.mitigations it says nothing, and the others are there.
+ * cpu.mitigations it says nothing, and the others are there. The family and model are not the host's either where
+ * they would promise more: programs of GCC's target_clones choose by them.
  */
 #include "x86/cpuid.h"
 
@@ -207,6 +208,8 @@ static void host_ask(void)
 		host_read(&host.leaf[host.n++], wanted[n], 0);
 	host.intel = host.leaf[0].ebx == signature_INTEL_ebx;
 	host.amd = host.leaf[0].ebx == signature_AMD_ebx || host.leaf[0].ebx == 0x6f677948; /* Hygon */
+	host.avx512 = host.leaf[3].ebx >> 16 & 1;					    /* leaf 7 */
+	host.avx_vnni = host_read(&l, 7, 1)->eax >> 4 & 1;
 	cache_leaf = host.amd ? 0x8000001d : 4;
 	while (host.ncache < ARRAY_LEN(host.cache) && host_read(&l, cache_leaf, host.ncache)->eax & 0x1f)
 		host.cache[host.ncache++] = l;
@@ -352,6 +355,23 @@ static unsigned log2_up(unsigned v)
 	return v <= 1 ? 0 : 32 - (unsigned)__builtin_clz(v - 1);
 }
 
+/*
+ * Family, model and stepping, EAX of leaf 1. What is emulated has none of the newer vector sets: in place of the host's
+ * number that of a core of the same vendor whose compiler flags need no more than what is shown.
+ */
+static uint32_t signature(const struct build *b)
+{
+	enum { COMET_LAKE = 0x000a0655, ZEN3 = 0x00a20f12, AVX2 = BIT(5), ADX = BIT(19), VAES = BIT(9) };
+
+	if (b->model)
+		return b->model->signature[host.amd];
+	if (b->o->hw)
+		return host_leaf(1).eax;
+	if (host.amd)
+		return host_leaf(7).ecx & VAES ? ZEN3 : host_leaf(1).eax;
+	return (host_leaf(7).ebx & (AVX2 | ADX)) == (AVX2 | ADX) ? COMET_LAKE : host_leaf(1).eax;
+}
+
 static void put_basic(struct build *b)
 {
 	struct cpuid_leaf l = host_leaf(0);
@@ -361,7 +381,7 @@ static void put_basic(struct build *b)
 	put(b, l);
 	l = host_leaf(1);
 	put(b, (struct cpuid_leaf){ .leaf = 1,
-				    .eax = b->model ? b->model->signature[host.amd] : l.eax,
+				    .eax = signature(b),
 				    .ebx = (l.ebx & 0xffff) | 0x800 | (logical & 0xff) << 16 | b->o->vcpu << 24,
 				    .ecx = feat_bits(b, 1, ECX),
 				    .edx = feat_bits(b, 1, EDX) });
@@ -539,7 +559,7 @@ static void put_extended(struct build *b)
 	put(b, l);
 	l = host_leaf(0x80000001);
 	put(b, (struct cpuid_leaf){ .leaf = 0x80000001,
-				    .eax = b->model && host.amd ? b->model->signature[1] : l.eax,
+				    .eax = host.amd ? signature(b) : l.eax,
 				    .ebx = l.ebx,
 				    .ecx = feat_bits(b, 0x80000001, ECX) | (host.amd && logical > 1 ? 2 | BIT(22) : 0),
 				    .edx = feat_bits(b, 0x80000001, EDX) |

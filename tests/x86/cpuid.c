@@ -5,6 +5,7 @@
 
 #include "base/bits.h"
 
+#include <cpuid.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -323,6 +324,51 @@ static int keys(const char *key, const char *value, const char *key2, const char
 	return rc;
 }
 
+/* GCC's target_clones and __builtin_cpu_is() know these models by number and give them AVX-512 or AVX-VNNI: a guest
+ * that lacks them must not have such a number, whatever the host is. */
+static void signature_fits(void **state)
+{
+	static const uint8_t
+		avx512[] = { 0x55, 0x66, 0x6a, 0x6c, 0x7d, 0x7e, 0x8c, 0x8d, 0x8f, 0xa7, 0xad, 0xae, 0xcf },
+		vnni[] = { 0x97, 0x9a, 0xaa, 0xac, 0xaf, 0xb5, 0xb6, 0xb7, 0xba, 0xbd, 0xbe, 0xbf, 0xc5, 0xc6 };
+	static const char *const names[] = { "host",	 "x86-64-v1",	"x86-64-v2", "x86-64-v3", "nehalem",
+					     "westmere", "sandybridge", "ivybridge", "haswell",	  "broadwell",
+					     "skylake",	 "zen",		"zen2" };
+	struct err e = { 0 };
+
+	for (unsigned n = 0; n < ARRAY_LEN(names); n++) {
+		unsigned eax, family, model;
+
+		if (keys("cpu.model", names[n], NULL, NULL, &e) < 0)
+			continue; /* the other vendor's */
+		eax = leaf(1, 0)->eax;
+		family = (eax >> 8 & 15) == 15 ? 15 + (eax >> 20 & 255) : eax >> 8 & 15;
+		model = (eax >> 4 & 15) | (eax >> 12 & 0xf0);
+		assert_false(leaf(7, 0)->ebx >> 16 & 1);
+		assert_false(leaf(7, 1)->eax >> 4 & 1);
+		if (family == 6) {
+			assert_null(memchr(avx512, (int)model, sizeof(avx512)));
+			assert_null(memchr(vnni, (int)model, sizeof(vnni)));
+		}
+		assert_true(family < 0x1a && !(family == 0x19 && ((model >= 0x10 && model < 0x20) || model >= 0x60)));
+	}
+}
+
+/* Where hardware runs the guest, the features are the host's, and so is the number. */
+static void signature_on_hardware(void **state)
+{
+	struct cpuid_table hw = { .n = 2,
+				  .leaf = { { .leaf = 1, .ecx = ~0u, .edx = ~0u }, { 7, 0, true, 0, ~0u, ~0u, ~0u } } };
+	struct cpuid_opts o = opts();
+	uint32_t a, b, c, d;
+
+	o.hw = &hw;
+	o.apic_hz = 1000000000;
+	build(&o);
+	__cpuid(1, a, b, c, d);
+	assert_int_equal(leaf(1, 0)->eax, a);
+}
+
 static void models_by_name(void **state)
 {
 	struct err e = { 0 };
@@ -404,6 +450,8 @@ int main(void)
 		cmocka_unit_test(guests_that_are_hypervisors),
 		cmocka_unit_test(crystal_of_a_hardware_apic),
 		cmocka_unit_test(models_by_name),
+		cmocka_unit_test(signature_fits),
+		cmocka_unit_test(signature_on_hardware),
 		cmocka_unit_test(what_must_be_asked_for),
 		cmocka_unit_test(leaves_out_of_range),
 		cmocka_unit_test(msr_table),
