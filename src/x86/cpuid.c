@@ -177,7 +177,7 @@ static const struct feat feats[] = {
 /* ------ the host, asked once: the instruction traps on most hosts ------ */
 
 struct host {
-	bool amd, intel;
+	bool amd, intel, avx512, avx_vnni;
 	uint32_t max, max_ext;
 	struct cpuid_leaf leaf[24], cache[6];
 	unsigned n, ncache;
