@@ -1,6 +1,7 @@
 #include "base/sync.h"
 
 #include <assert.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -93,4 +94,12 @@ int thread_start(pthread_t *out, const char *name, void *(*fn)(void *), void *ar
 	snprintf(shown, sizeof(shown), "%s", name);
 	pthread_setname_np(*out, shown);
 	return 0;
+}
+
+unsigned cpus_usable(void)
+{
+	cpu_set_t set;
+	int n = sched_getaffinity(0, sizeof(set), &set) == 0 ? CPU_COUNT(&set) : 0;
+
+	return n > 0 ? (unsigned)n : 1;
 }

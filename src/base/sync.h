@@ -36,6 +36,8 @@ void lock_take(struct lock *l);
 void lock_drop(struct lock *l);
 bool lock_mine(const struct lock *l); /* for assert; always true in release builds */
 
+/* Host processors that this process may use; at least 1. */
+unsigned cpus_usable(void);
 /* Starts a named thread (at most 15 characters show) with all signals blocked but the synchronous ones. 0 or -errno. */
 int thread_start(pthread_t *out, const char *name, void *(*fn)(void *), void *arg);
 

@@ -10,6 +10,11 @@
 
 static const struct prop engine_props[] = {
 	{ .name = "engine", .type = PROP_TYPE_STR, .def = "auto", .help = "what runs the vCPUs: auto, kvm or soft" },
+	{ .name = "engine.move",
+	  .type = PROP_TYPE_BOOL,
+	  .def = "false",
+	  .help = "the machine may move to another engine while it runs (lhyvectl --engine): guests see only what all "
+		  "engines of this host offer" },
 	{ .name = "engine.soft",
 	  .type = PROP_TYPE_STR,
 	  .def = "interp",
@@ -86,6 +91,11 @@ static const struct engine_ops *choose_kvm(struct err *e)
 		return &engine_kvm;
 	err_wrap(e, "engine=kvm");
 	return NULL;
+}
+
+const struct engine_ops *engine_named(const char *name)
+{
+	return !strcmp(name, "soft") ? &engine_soft : !strcmp(name, "kvm") ? &engine_kvm : NULL;
 }
 
 const struct engine_ops *engine_choose(const struct conf *root, struct err *e)

@@ -40,8 +40,18 @@ struct engine_host {
 	void (*ferr)(void *self, unsigned vcpu);
 };
 
+/*
+ * What guests see of the CPU alike on every engine that works on this host, so that their machine can move from one to
+ * another (key engine.move): rates, IA32_ARCH_CAPABILITIES, and for cpuid_opts.limit what hardware has (n 0: none).
+ */
+struct engine_common {
+	uint64_t tsc_khz, apic_hz, arch_cap;
+	struct cpuid_table limit;
+};
+
 struct engine_vm_opts {
-	const struct conf *conf; /* engine.* keys */
+	const struct conf *conf;	    /* engine.* keys */
+	const struct engine_common *common; /* as it says; NULL: as the engine likes. Must outlive the VM */
 	struct loop *loop;
 	unsigned ncpu;
 	uint8_t phys_bits;
@@ -115,6 +125,8 @@ struct engine_ops {
 	void (*rates)(struct engine_vm *vm, uint64_t *tsc_khz, uint64_t *apic_hz);
 	/* The CPU that guests can get, for cpuid_opts.hw; NULL: what x86/cpuid.c knows to be emulated. */
 	int (*cpu)(struct engine_vm *vm, struct cpuid_table *t, struct err *e);
+	/* IA32_ARCH_CAPABILITIES that guests can get; NULL: all of ARCH_CAP_SAFE. */
+	uint64_t (*arch_cap)(struct engine_vm *vm);
 
 	int (*vcpu_new)(struct engine_vm *vm, unsigned id, struct engine_vcpu **out, struct err *e);
 	void (*vcpu_free)(struct engine_vcpu *v);
@@ -137,5 +149,8 @@ struct engine_ops {
 /* engine=auto|kvm|soft. NULL with one line that names cause and remedy. */
 const struct engine_ops *engine_choose(const struct conf *root, struct err *e);
 extern const struct engine_ops engine_soft, engine_kvm;
+/* soft or kvm; NULL: no such engine. It need not work here. */
+const struct engine_ops *engine_named(const char *name);
+int engine_common(struct engine_common *c, const struct conf *conf, struct err *e);
 
 #endif

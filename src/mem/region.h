@@ -99,7 +99,8 @@ struct mem_listener {
 
 struct aspace *aspace_new(const char *name, uint64_t size, bool ports);
 void aspace_free(struct aspace *as);
-void aspace_listen(struct aspace *as, struct mem_listener *l); /* told at once of what is there */
+void aspace_listen(struct aspace *as, struct mem_listener *l);	 /* told at once of what is there */
+void aspace_unlisten(struct aspace *as, struct mem_listener *l); /* not told of anything any more */
 /* Batches changes: listeners and the view see them at the outermost end. */
 void aspace_begin(struct aspace *as);
 void aspace_end(struct aspace *as);

@@ -227,3 +227,10 @@ void aspace_listen(struct aspace *as, struct mem_listener *l)
 	}
 	lock_drop(&as->lock);
 }
+
+void aspace_unlisten(struct aspace *as, struct mem_listener *l)
+{
+	lock_take(&as->lock);
+	list_remove(&l->link);
+	lock_drop(&as->lock);
+}

@@ -258,14 +258,19 @@ static uint32_t feat_bit(const struct cpuid_leaf *l, const struct feat *f)
 	return reg[f->reg] >> f->bit & 1;
 }
 
-/* Where hardware runs the guest it must have what is shown; these two are only words. */
-static bool feat_on_hw(const struct build *b, const struct feat *f)
+/* Where hardware runs the guest it must have what is shown; two are only words. */
+static bool feat_in(const struct cpuid_table *hw, const struct feat *f)
 {
 	if (!strcmp(f->name, "hypervisor") || !strcmp(f->name, "htt"))
 		return true;
+	return feat_bit(cpuid_find(hw, f->leaf & ~0x70000u, f->leaf >> 16 & 7), f);
+}
+
+static bool feat_on_hw(const struct build *b, const struct feat *f)
+{
 	if ((!strcmp(f->name, "svm") || !strcmp(f->name, "vmx")) && !b->nested)
 		return false;
-	return feat_bit(cpuid_find(b->o->hw, f->leaf & ~0x70000u, f->leaf >> 16 & 7), f);
+	return feat_in(b->o->hw, f);
 }
 
 static bool feat_on(const struct build *b, unsigned n)
@@ -277,6 +282,8 @@ static bool feat_on(const struct build *b, unsigned n)
 		return false;
 	if (b->o->hw)
 		return feat_on_hw(b, f);
+	if (b->o->limit && !feat_in(b->o->limit, f))
+		return false;
 	l = host_leaf(f->leaf);
 	if (f->from == MITI)
 		return b->mitigations;
@@ -484,10 +491,10 @@ static void tsc_ratio(uint64_t tsc_khz, uint64_t crystal_khz, uint32_t *num, uin
 static void put_time(struct build *b)
 {
 	uint64_t khz = b->o->tsc_khz ? b->o->tsc_khz : tsc_khz();
-	uint64_t hz = b->o->hw ? b->o->apic_hz : khz * 1000 / lapic_ratio(khz);
+	uint64_t own = khz * 1000 / lapic_ratio(khz), hz = b->o->apic_hz ? b->o->apic_hz : own;
 	uint32_t mhz = (uint32_t)((khz + 500) / 1000), num = lapic_ratio(khz), den = 1;
 
-	if (b->o->hw)
+	if (hz != own)
 		tsc_ratio(khz, hz / 1000, &num, &den);
 	put(b, (struct cpuid_leaf){ .leaf = 0x15, .eax = den, .ebx = num, .ecx = (uint32_t)hz });
 	put(b, (struct cpuid_leaf){ .leaf = 0x16, .eax = mhz, .ebx = mhz, .ecx = 100 });
@@ -512,7 +519,7 @@ static void put_kvm(struct build *b, uint32_t at)
 static void put_bhyve(struct build *b)
 {
 	uint64_t khz = b->o->tsc_khz ? b->o->tsc_khz : tsc_khz();
-	uint64_t apic_khz = b->o->hw ? b->o->apic_hz / 1000 : khz / lapic_ratio(khz);
+	uint64_t apic_khz = b->o->apic_hz ? b->o->apic_hz / 1000 : khz / lapic_ratio(khz);
 
 	put(b, (struct cpuid_leaf){ .leaf = 0x40000000,
 				    .eax = 0x40000010,
@@ -550,9 +557,19 @@ static void put_brand(struct build *b)
 	}
 }
 
+/* KVM may offer less than the CPU: what memory encryption takes, where it has no nested paging. */
+static uint8_t phys_bits(const struct build *b)
+{
+	const struct cpuid_table *hw = b->o->hw ? b->o->hw : b->o->limit;
+	uint32_t have = hw ? cpuid_find(hw, 0x80000008, 0)->eax & 0xff : 0;
+
+	return have >= 32 && have < b->o->phys_bits ? (uint8_t)have : b->o->phys_bits;
+}
+
 static void put_extended(struct build *b)
 {
 	struct cpuid_leaf l = host_leaf(0x80000000);
+	uint8_t phys = phys_bits(b);
 	unsigned logical = b->o->topo.cores * b->o->topo.threads;
 
 	l.eax = host.amd ? 0x8000001e : 0x80000008;
@@ -569,7 +586,7 @@ static void put_extended(struct build *b)
 	put(b, host_leaf(0x80000006));
 	put(b, (struct cpuid_leaf){ .leaf = 0x80000007, .edx = feat_bits(b, 0x80000007, EDX) });
 	put(b, (struct cpuid_leaf){ .leaf = 0x80000008,
-				    .eax = b->o->phys_bits | (has(b, "la57") ? 57 : 48) << 8,
+				    .eax = phys | (has(b, "la57") ? 57 : 48) << 8,
 				    .ebx = feat_bits(b, 0x80000008, EBX),
 				    .ecx = host.amd ? (logical - 1) | log2_up(logical) << 12 : 0 });
 	if (!host.amd)
@@ -691,9 +708,11 @@ static int features_parse(struct build *b, struct err *e)
 
 static uint32_t bhi_ctrl(const struct build *b)
 {
+	uint32_t ours = has(b, "spec_ctrl") ? BIT(4) : 0;
+
 	if (b->o->hw)
 		return cpuid_find(b->o->hw, 7, 2)->edx & 0x3f;
-	return has(b, "spec_ctrl") ? BIT(4) : 0;
+	return b->o->limit ? ours & cpuid_find(b->o->limit, 7, 2)->edx : ours;
 }
 
 int cpuid_build(struct cpuid_table *t, const struct cpuid_opts *o, struct err *e)

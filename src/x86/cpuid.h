@@ -29,11 +29,13 @@ struct cpuid_opts {
 	struct cpu_topology topo;
 	uint8_t phys_bits;
 	bool x2apic, tsc_deadline;
-	uint64_t tsc_khz, apic_hz; /* told by leaves 0x15, 0x16, 0x40000010 */
+	uint64_t tsc_khz, apic_hz; /* told by leaves 0x15, 0x16, 0x40000010; 0: those of the soft engine */
 	const struct conf *conf;   /* cpu.* keys: hypervisor, mitigations, model, features, nested */
 	/* What a hardware engine can show, its leaves of features and 0xD; NULL: what is emulated and the host's own.
 	 */
 	const struct cpuid_table *hw;
+	/* Without hw: features only where this table has them too, as a hardware engine told them; NULL: no limit. */
+	const struct cpuid_table *limit;
 };
 
 int cpuid_build(struct cpuid_table *t, const struct cpuid_opts *o, struct err *e);

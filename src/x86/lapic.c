@@ -269,18 +269,23 @@ static unsigned timer_mode(const struct lapic *l)
 	return l->lvt[LVT_TIMER] >> 17 & 3;
 }
 
-static uint64_t timer_unit(const struct lapic *l) /* TSC ticks in one count */
+static uint64_t timer_unit(const struct lapic *l) /* TSC ticks in bus->per counts */
 {
 	unsigned d = (l->timer_div & 3) | (l->timer_div >> 1 & 4);
 
 	return (uint64_t)l->bus->tick << (d == 7 ? 0 : d + 1);
 }
 
+static uint64_t timer_span(const struct lapic *l, uint32_t count) /* TSC ticks; fits for rates below 30 GHz */
+{
+	return count * timer_unit(l) / (l->bus->per ? l->bus->per : 1);
+}
+
 static void timer_start(struct lapic *l)
 {
 	if (timer_mode(l) == TIMER_DEADLINE)
 		return;
-	l->due = l->timer_init ? l->bus->now(l->bus->self) + l->timer_init * timer_unit(l) : 0;
+	l->due = l->timer_init ? l->bus->now(l->bus->self) + timer_span(l, l->timer_init) : 0;
 }
 
 static uint32_t timer_count(const struct lapic *l)
@@ -289,7 +294,7 @@ static uint32_t timer_count(const struct lapic *l)
 
 	if (timer_mode(l) == TIMER_DEADLINE || !l->due || l->due <= now)
 		return 0;
-	return (uint32_t)((l->due - now) / timer_unit(l));
+	return (uint32_t)((l->due - now) * (l->bus->per ? l->bus->per : 1) / timer_unit(l));
 }
 
 void lapic_set_deadline(struct lapic *l, uint64_t guest, uint64_t clock)
@@ -302,7 +307,7 @@ void lapic_set_deadline(struct lapic *l, uint64_t guest, uint64_t clock)
 
 void lapic_tick(struct lapic *l, uint64_t now)
 {
-	uint64_t period = l->timer_init * timer_unit(l);
+	uint64_t period = timer_span(l, l->timer_init);
 
 	if (!l->due || now < l->due)
 		return;
@@ -670,5 +675,5 @@ void lapic_load(struct lapic *l, const uint8_t page[LAPIC_PAGE])
 	if (!left && timer_mode(l) == TIMER_PERIODIC)
 		left = l->timer_init;
 	if (timer_mode(l) != TIMER_DEADLINE && left)
-		l->due = l->bus->now(l->bus->self) + left * timer_unit(l);
+		l->due = l->bus->now(l->bus->self) + timer_span(l, left);
 }

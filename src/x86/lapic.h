@@ -19,7 +19,7 @@ struct lapic;
 struct lapic_bus { /* the APICs of one machine, and who owns them */
 	struct lapic *apic[LAPICS_MAX];
 	unsigned n;
-	unsigned tick;	    /* TSC ticks in one tick of the timers' input clock */
+	uint32_t tick, per; /* TSC ticks in so many ticks of the timers' input clock; 0: in one */
 	uint32_t lowest_at; /* lowest priority: where the next search starts */
 	void *self;
 	uint64_t (*now)(void *self);

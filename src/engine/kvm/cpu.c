@@ -3,6 +3,7 @@
 
 #include "base/alloc.h"
 #include "base/bits.h"
+#include "x86/msr.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -56,6 +57,28 @@ int kvm_cpu(struct engine_vm *vm, struct cpuid_table *t, struct err *e)
 	return r < 0 ? err_sys(e, r, "engine=kvm: supported CPUID") : 0;
 }
 
+uint64_t kvm_arch_cap(struct engine_vm *vm)
+{
+	uint64_t val = 0;
+
+	kvm_msr_feature(vm, MSR_ARCH_CAPABILITIES, &val); /* a kernel that cannot say has nothing to promise */
+	return val;
+}
+
+/*
+ * A guest that is not told of KVM's paravirtual MSRs shall not have them. The kernel looks for KVM's leaves where they
+ * begin; before Linux 5.17 only at 0x40000000, so beside others it does not know what they offer, and has to be
+ * lenient.
+ */
+static void pv_enforce(struct engine_vcpu *v, const struct cpuid_table *t)
+{
+	struct kvm_enable_cap c = { .cap = KVM_CAP_ENFORCE_PV_FEATURE_CPUID, .args[0] = 1 };
+
+	if (!v->vm->caps.pv_enforce || cpuid_find(t, 0x40000100, 0)->ebx == ld_le32("KVMK"))
+		return;
+	kvm_ioctl(v->fd, KVM_ENABLE_CAP, &c);
+}
+
 int kvm_cpuid_set(struct engine_vcpu *v, const struct cpuid_table *t, struct err *e)
 {
 	struct kvm_cpuid2 *k = cpuid_alloc();
@@ -76,6 +99,10 @@ int kvm_cpuid_set(struct engine_vcpu *v, const struct cpuid_table *t, struct err
 	free(k);
 	if (r < 0)
 		return err_sys(e, r, "engine=kvm: CPUID of vCPU %u", v->id);
+	pv_enforce(v, t);
+	if (v->vm->opts.common && cpuid_find(t, 7, 0)->edx & BIT(29) &&
+	    (r = kvm_msr_set(v, MSR_ARCH_CAPABILITIES, v->vm->opts.common->arch_cap)) < 0)
+		return err_sys(e, r, "engine=kvm: IA32_ARCH_CAPABILITIES of vCPU %u", v->id);
 	kvm_msr_list(v); /* some exist only with their feature */
 	return 0;
 }

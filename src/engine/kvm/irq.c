@@ -64,6 +64,13 @@ void kvm_level_pin(struct engine_vm *vm, unsigned n, const struct msi *m)
 		log_err("kvm: routing of pin %u: errno %d", n, -r);
 }
 
+static void irqfd_note(struct engine_vm *vm, unsigned n, const struct msi *m)
+{
+	vm->irqfds_set[n / 64] = (vm->irqfds_set[n / 64] & ~BIT64(n % 64)) | (m ? BIT64(n % 64) : 0);
+	if (m)
+		vm->irqfd[n] = *m;
+}
+
 int kvm_irqfd(struct engine_vm *vm, unsigned n, const struct msi *m, int fd, struct err *e)
 {
 	struct kvm_irqfd k = { .fd = (uint32_t)fd, .gsi = KVM_PINS + n, .flags = m ? 0 : KVM_IRQFD_FLAG_DEASSIGN };
@@ -75,13 +82,13 @@ int kvm_irqfd(struct engine_vm *vm, unsigned n, const struct msi *m, int fd, str
 	lock_take(&vm->lock);
 	was = vm->irqfds_set[n / 64] & BIT64(n % 64);
 	r = m || !was ? 0 : kvm_ioctl(vm->fd, KVM_IRQFD, &k);
-	vm->irqfds_set[n / 64] = (vm->irqfds_set[n / 64] & ~BIT64(n % 64)) | (m ? BIT64(n % 64) : 0);
-	if (m)
-		vm->irqfd[n] = *m;
+	irqfd_note(vm, n, m);
 	if (r == 0)
 		r = routes_tell(vm);
 	if (r == 0 && m && !was)
 		r = kvm_ioctl(vm->fd, KVM_IRQFD, &k);
+	if (r < 0 && m && !was)
+		irqfd_note(vm, n, NULL); /* its route stays in the kernel until the next change, and nothing uses it */
 	lock_drop(&vm->lock);
 	return r < 0 ? err_sys(e, r, "engine=kvm: irqfd %u", n) : 0;
 }

@@ -16,9 +16,6 @@
 
 enum { APIC_HZ = 1000000000 }; /* of the kernel's local APICs */
 enum { CPUS_MAX = 255 };
-/* Three pages and one that Intel CPUs without unrestricted guests need: below the boot ROM's region, in no window. */
-#define IDENTITY_MAP 0xfeffc000u
-#define TSS 0xfeffd000u
 
 static int probe(struct err *e)
 {
@@ -40,13 +37,6 @@ static int cap_enable(struct engine_vm *vm, unsigned cap, uint64_t arg)
 	return kvm_ioctl(vm->fd, KVM_ENABLE_CAP, &c);
 }
 
-static unsigned host_cpus(void)
-{
-	long n = sysconf(_SC_NPROCESSORS_ONLN);
-
-	return n > 0 ? (unsigned)n : 1;
-}
-
 /* What helps and may be missing. */
 static void options(struct engine_vm *vm)
 {
@@ -55,7 +45,7 @@ static void options(struct engine_vm *vm)
 	if (vm->caps.exit_on_emulation)
 		cap_enable(vm, KVM_CAP_EXIT_ON_EMULATION_FAILURE, 1);
 	/* A vCPU that spins may keep its CPU where each has one; -P asks for the exits. */
-	if (!vm->opts.exit_on_pause && vm->opts.ncpu <= host_cpus())
+	if (!vm->opts.exit_on_pause && vm->opts.ncpu <= cpus_usable())
 		exits |= vm->caps.disable_exits & KVM_X86_DISABLE_EXITS_PAUSE;
 	if (exits)
 		cap_enable(vm, KVM_CAP_X86_DISABLE_EXITS, exits);
@@ -64,9 +54,17 @@ static void options(struct engine_vm *vm)
 		vm->caps.ring = 0;
 }
 
+/* Three pages and one: below the boot ROM's region, in no window. */
+int kvm_real_mode(int fd)
+{
+	uint64_t identity = 0xfeffc000, tss = 0xfeffd000;
+	int r = kvm_ioctl(fd, KVM_SET_IDENTITY_MAP_ADDR, &identity);
+
+	return r < 0 ? r : kvm_ioctl(fd, KVM_SET_TSS_ADDR, (void *)(uintptr_t)tss);
+}
+
 static int vm_open(struct engine_vm *vm, struct err *e)
 {
-	uint64_t identity = IDENTITY_MAP;
 	int r;
 
 	vm->sys = kvm_open(&vm->caps, e);
@@ -81,9 +79,7 @@ static int vm_open(struct engine_vm *vm, struct err *e)
 	if (r < (int)sizeof(struct kvm_run) || vm->fd < 0)
 		return err_sys(e, vm->fd < 0 ? vm->fd : -ENOTSUP, "engine=kvm: new VM");
 	options(vm);
-	if ((r = kvm_ioctl(vm->fd, KVM_SET_IDENTITY_MAP_ADDR, &identity)) < 0 ||
-	    (r = kvm_ioctl(vm->fd, KVM_SET_TSS_ADDR, (void *)(uintptr_t)TSS)) < 0 ||
-	    (r = cap_enable(vm, KVM_CAP_SPLIT_IRQCHIP, KVM_PINS)) < 0)
+	if ((r = kvm_real_mode(vm->fd)) < 0 || (r = cap_enable(vm, KVM_CAP_SPLIT_IRQCHIP, KVM_PINS)) < 0)
 		return err_sys(e, r, "engine=kvm: new VM");
 	return kvm_msr_policy(vm, e);
 }
@@ -281,6 +277,7 @@ const struct engine_ops engine_kvm = {
 	.level_pin = kvm_level_pin,
 	.rates = rates,
 	.cpu = kvm_cpu,
+	.arch_cap = kvm_arch_cap,
 	.vcpu_new = vcpu_new,
 	.vcpu_free = vcpu_free,
 	.run = kvm_vcpu_run,

@@ -23,8 +23,9 @@ enum {
 
 /* What the kernel can do beyond what is required (probe.c). */
 struct kvm_caps {
-	bool readonly, msr_exits, msr_filter, tsc_attr, exit_on_emulation, bus_lock, stats_fd, pv_enforce, any_len_bell;
+	bool tsc_attr, exit_on_emulation, bus_lock, stats_fd, pv_enforce, any_len_bell;
 	bool clock;		/* KVM_GET_CLOCK */
+	bool xcrs;		/* the CPU has XSAVE */
 	unsigned disable_exits; /* KVM_X86_DISABLE_EXITS_* */
 	unsigned ring;		/* bytes of a dirty ring at most; 0: none */
 	unsigned max_cpus;
@@ -46,9 +47,8 @@ struct engine_vm {
 	size_t run_bytes;
 	unsigned ncpu; /* slots of vcpu */
 	struct engine_vcpu **vcpu;
-	bool amd, nested, mitigations;
+	bool amd, nested;
 	bool extint; /* INTR of the 8259 pair; atomic */
-	uint64_t tsc_khz, arch_cap;
 
 	struct lock lock; /* slots, routes */
 	struct kvm_slot slot[KVM_SLOTS];
@@ -102,6 +102,8 @@ static inline uint64_t kvm_tsc(void)
 	return __builtin_ia32_rdtsc();
 }
 
+/* Gives KVM the pages that Intel CPUs without unrestricted guests need; before the first vCPU. */
+int kvm_real_mode(int vm_fd);
 /* ioctl that is done again after EINTR; -errno or its result. */
 int kvm_ioctl(int fd, unsigned long request, void *arg);
 
@@ -129,6 +131,7 @@ void kvm_msr_list(struct engine_vcpu *v);		 /* v->msr */
 void kvm_msr_exit(struct engine_vcpu *v, bool write);
 void kvm_msrs_get(const struct engine_vcpu *v, struct x86_state *s); /* group X86_MSRS */
 int kvm_msrs_set(const struct engine_vcpu *v, const struct x86_state *s);
+int kvm_msr_feature(const struct engine_vm *vm, uint32_t index, uint64_t *val); /* of the host, for guests */
 int kvm_msr_get(const struct engine_vcpu *v, uint32_t index, uint64_t *val);
 int kvm_msr_set(const struct engine_vcpu *v, uint32_t index, uint64_t val);
 
@@ -144,6 +147,7 @@ int kvm_inject_extint(struct engine_vcpu *v, uint8_t vector);
 
 /* ------ cpu.c ------ */
 int kvm_cpu(struct engine_vm *vm, struct cpuid_table *t, struct err *e);
+uint64_t kvm_arch_cap(struct engine_vm *vm);
 int kvm_cpuid_set(struct engine_vcpu *v, const struct cpuid_table *t, struct err *e);
 
 /* ------ memory.c ------ */

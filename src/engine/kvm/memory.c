@@ -58,9 +58,7 @@ int kvm_slot_set(struct engine_vm *vm, const struct mem_slot *m, struct err *e)
 	lock_take(&vm->lock);
 	r = slot_drop(vm, m->id);
 	if (r == 0 && m->size && slot_make(&s, m)) {
-		if (s.rom && !vm->caps.readonly)
-			r = err_set(e, -ENOTSUP, "engine=kvm: this kernel has no read-only memory for ROMs");
-		else if ((uintptr_t)s.host % KVM_PAGE)
+		if ((uintptr_t)s.host % KVM_PAGE)
 			r = err_set(e, -EINVAL, "memory at 0x%" PRIx64 " does not begin on a page of the host", s.at);
 		else
 			r = region_tell(vm, m->id, &s);

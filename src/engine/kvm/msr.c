@@ -22,14 +22,24 @@ struct one_msr {
 	struct kvm_msr_entry entry;
 };
 
-int kvm_msr_get(const struct engine_vcpu *v, uint32_t index, uint64_t *val)
+static int one_get(int fd, uint32_t index, uint64_t *val)
 {
 	struct one_msr m = { .head.nmsrs = 1, .entry.index = index };
-	int r = kvm_ioctl(v->fd, KVM_GET_MSRS, &m);
+	int r = kvm_ioctl(fd, KVM_GET_MSRS, &m);
 
 	if (r == 1)
 		*val = m.entry.data;
 	return r == 1 ? 0 : r < 0 ? r : -ENOENT;
+}
+
+int kvm_msr_feature(const struct engine_vm *vm, uint32_t index, uint64_t *val)
+{
+	return one_get(vm->sys, index, val);
+}
+
+int kvm_msr_get(const struct engine_vcpu *v, uint32_t index, uint64_t *val)
+{
+	return one_get(v->fd, index, val);
 }
 
 int kvm_msr_set(const struct engine_vcpu *v, uint32_t index, uint64_t val)
@@ -156,10 +166,6 @@ int kvm_msr_policy(struct engine_vm *vm, struct err *e)
 	uint8_t *low, *amd;
 	int r;
 
-	if (!vm->caps.msr_exits || !vm->caps.msr_filter)
-		return err_set(
-			e, -ENOTSUP,
-			"engine=kvm: this kernel does not pass MSRs to user space: Linux 5.10 or newer is needed");
 	r = kvm_ioctl(vm->fd, KVM_ENABLE_CAP, &exits);
 	if (r < 0)
 		return err_sys(e, r, "engine=kvm: exits for MSRs");

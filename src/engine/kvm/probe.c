@@ -34,12 +34,15 @@ static const struct {
 	{ KVM_CAP_IOEVENTFD, "ioeventfd" },
 	{ KVM_CAP_EXT_CPUID, "extended CPUID" },
 	{ KVM_CAP_XSAVE, "XSAVE state" },
-	{ KVM_CAP_XCRS, "extended control registers" },
 	{ KVM_CAP_VCPU_EVENTS, "vCPU events" },
 	{ KVM_CAP_DEBUGREGS, "debug registers" },
 	{ KVM_CAP_MP_STATE, "MP state" },
 	{ KVM_CAP_DESTROY_MEMORY_REGION_WORKS, "removal of memory" },
+	{ KVM_CAP_SET_TSS_ADDR, "TSS address" },
 	{ KVM_CAP_SET_IDENTITY_MAP_ADDR, "identity map address" },
+	{ KVM_CAP_READONLY_MEM, "read-only memory" },
+	{ KVM_CAP_X86_USER_SPACE_MSR, "MSR exits" },
+	{ KVM_CAP_X86_MSR_FILTER, "MSR filter" },
 };
 
 static int kvm_open_failed(int err, struct err *e)
@@ -78,15 +81,13 @@ static void caps_ask(int sys, struct kvm_caps *c)
 	int cpus = ioctl(sys, KVM_CHECK_EXTENSION, KVM_CAP_MAX_VCPUS);
 
 	*c = (struct kvm_caps){
-		.readonly = has(sys, KVM_CAP_READONLY_MEM),
-		.msr_exits = has(sys, KVM_CAP_X86_USER_SPACE_MSR),
-		.msr_filter = has(sys, KVM_CAP_X86_MSR_FILTER),
 		.exit_on_emulation = has(sys, KVM_CAP_EXIT_ON_EMULATION_FAILURE),
 		.stats_fd = has(sys, KVM_CAP_BINARY_STATS_FD),
 		.pv_enforce = has(sys, KVM_CAP_ENFORCE_PV_FEATURE_CPUID),
 		.any_len_bell = has(sys, KVM_CAP_IOEVENTFD_ANY_LENGTH),
 		.tsc_attr = has(sys, KVM_CAP_VCPU_ATTRIBUTES),
 		.clock = has(sys, KVM_CAP_ADJUST_CLOCK),
+		.xcrs = has(sys, KVM_CAP_XCRS),
 		.disable_exits = exits > 0 ? (unsigned)exits : 0,
 		.ring = ring > 0 ? (unsigned)ring : 0,
 		.max_cpus = cpus > 0 ? (unsigned)cpus : 1,
@@ -110,7 +111,7 @@ int kvm_open(struct kvm_caps *caps, struct err *e)
 			continue;
 		close(sys);
 		return err_set(e, -ENOTSUP,
-			       "/dev/kvm: no %s (capability %u): this kernel is too old, Linux 5.4 or newer is needed",
+			       "/dev/kvm: no %s (capability %u): this kernel is too old, Linux 5.10 or newer is needed",
 			       required[n].name, required[n].cap);
 	}
 	caps_ask(sys, caps);

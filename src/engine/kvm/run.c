@@ -245,6 +245,8 @@ enum run_result kvm_vcpu_run(struct engine_vcpu *v)
 		kvm_kick_unblock();
 		v->tid = gettid();
 		v->thread = pthread_self();
+		v->half_io = true; /* nothing is, but an entry tells whether an ExtINT may be injected */
+		finish_io(v);
 	}
 	__atomic_store_n(&v->in_run, true, __ATOMIC_SEQ_CST);
 	for (;;) {

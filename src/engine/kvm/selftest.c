@@ -112,7 +112,9 @@ static int rig_open(struct rig *g, struct err *e)
 	g->fd = kvm_ioctl(g->sys, KVM_CREATE_VM, NULL);
 	if (g->fd < 0)
 		return g->fd;
-	r = kvm_ioctl(g->fd, KVM_SET_USER_MEMORY_REGION, &m);
+	r = kvm_real_mode(g->fd);
+	if (r == 0)
+		r = kvm_ioctl(g->fd, KVM_SET_USER_MEMORY_REGION, &m);
 	g->cpu = r == 0 ? kvm_ioctl(g->fd, KVM_CREATE_VCPU, NULL) : r;
 	if (g->cpu < 0)
 		return g->cpu;

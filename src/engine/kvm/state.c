@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <string.h>
 
+enum { PV_POLL_CONTROL = 0x4b564d05 };		/* the host may poll before it lets a halted vCPU's thread sleep */
 enum { EV_EXTERNAL, EV_NMI = 2, EV_EXCEPTION }; /* types of x86_state.inject_type */
 
 /* ------ segments ------ */
@@ -102,10 +103,10 @@ static int set_regs(struct engine_vcpu *v, const struct x86_state *s)
 static int get_sregs(struct engine_vcpu *v, struct x86_state *s)
 {
 	struct kvm_sregs k;
-	struct kvm_xcrs x;
+	struct kvm_xcrs x = { 0 };
 	int r = kvm_ioctl(v->fd, KVM_GET_SREGS, &k);
 
-	if (r == 0)
+	if (r == 0 && v->vm->caps.xcrs)
 		r = kvm_ioctl(v->fd, KVM_GET_XCRS, &x);
 	if (r < 0)
 		return r;
@@ -148,7 +149,7 @@ static int set_sregs(struct engine_vcpu *v, const struct x86_state *s)
 	for (unsigned n = 0; n < X86_SEGS; n++)
 		*seg_at(&k, n) = seg_to(&s->seg[n]);
 	r = kvm_ioctl(v->fd, KVM_SET_SREGS, &k);
-	if (r == 0)
+	if (r == 0 && v->vm->caps.xcrs)
 		r = kvm_ioctl(v->fd, KVM_SET_XCRS, &x);
 	if (r == 0 && s->xss)
 		r = kvm_msr_set(v, MSR_XSS, s->xss);
@@ -159,7 +160,7 @@ static int set_sregs(struct engine_vcpu *v, const struct x86_state *s)
 
 static int get_fpu(struct engine_vcpu *v, struct x86_state *s)
 {
-	struct kvm_xsave k;
+	struct kvm_xsave k = { 0 };
 	int r = kvm_ioctl(v->fd, KVM_GET_XSAVE, &k);
 
 	memcpy(s->xsave, k.region, sizeof(s->xsave));
@@ -168,7 +169,7 @@ static int get_fpu(struct engine_vcpu *v, struct x86_state *s)
 
 static int set_fpu(struct engine_vcpu *v, const struct x86_state *s)
 {
-	struct kvm_xsave k;
+	struct kvm_xsave k = { 0 };
 
 	memcpy(k.region, s->xsave, sizeof(s->xsave));
 	return kvm_ioctl(v->fd, KVM_SET_XSAVE, &k);
@@ -176,7 +177,7 @@ static int set_fpu(struct engine_vcpu *v, const struct x86_state *s)
 
 static int get_debug(struct engine_vcpu *v, struct x86_state *s)
 {
-	struct kvm_debugregs k;
+	struct kvm_debugregs k = { 0 };
 	int r = kvm_ioctl(v->fd, KVM_GET_DEBUGREGS, &k);
 
 	memcpy(s->dr, k.db, sizeof(s->dr));
@@ -224,7 +225,7 @@ static int get_events(struct engine_vcpu *v, struct x86_state *s)
 	if (r < 0)
 		return r;
 	inject_from(&k, s);
-	s->nmi_pending = k.nmi.pending;
+	s->nmi_pending = k.nmi.pending || __atomic_load_n(&v->work, __ATOMIC_SEQ_CST) & WORK_NMI;
 	s->nmi_blocked = k.nmi.masked;
 	s->shadow = k.interrupt.shadow;
 	s->sipi_vector = k.sipi_vector;
@@ -360,15 +361,22 @@ static int set_time(struct engine_vcpu *v, const struct x86_state *s)
 	return r;
 }
 
-/* What the timer had left when the VM stopped; the rest of the page is as it is now, for devices that interrupted
- * since. */
+/*
+ * What the timer had left when the VM stopped; the rest of the page is as it is now, for devices that interrupted
+ * since. The kernel does not show an interrupt of the timer that waits for the next entry: one-shot mode that has
+ * counted down may be just that, so it fires (again), as KVM itself has it when the page is set.
+ */
 static int get_lapic(struct engine_vcpu *v, struct kvm_lapic_state *l)
 {
-	enum { TMCCT = 0x390 };
+	enum { LVTT = 0x320, MODE_MASKED = 7 << 16, TMICT = 0x380, TMCCT = 0x390 };
 	int r = kvm_ioctl(v->fd, KVM_GET_LAPIC, l);
 
+	if (r < 0)
+		return r;
 	if (v->vm->paused)
 		memcpy(l->regs + TMCCT, v->lapic.regs + TMCCT, 4);
+	if (!(ld_le32(l->regs + LVTT) & MODE_MASKED) && ld_le32(l->regs + TMICT) && !ld_le32(l->regs + TMCCT))
+		st_le32(l->regs + TMCCT, 1);
 	return r;
 }
 
@@ -511,7 +519,7 @@ void kvm_reset(struct engine_vcpu *v, bool bsp)
 		const struct msr *m = msr_find(v->msr[n], v->vm->amd);
 
 		s.msr[n].index = v->msr[n];
-		s.msr[n].val = m ? m->value : 0;
+		s.msr[n].val = m ? m->value : v->msr[n] == PV_POLL_CONTROL;
 	}
 	s.nmsr = v->nmsr;
 	if ((r = kvm_set(v, X86_ALL, &s)) < 0)

@@ -11,7 +11,6 @@
 #include <errno.h>
 #include <limits.h>
 #include <linux/futex.h>
-#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -98,14 +97,6 @@ static int soft_probe(struct err *e)
 	return thunk_init(e);
 }
 
-/* Host processors that this process may use. */
-static unsigned host_cpus(void)
-{
-	cpu_set_t set;
-
-	return sched_getaffinity(0, sizeof(set), &set) == 0 ? (unsigned)CPU_COUNT(&set) : 1;
-}
-
 static int soft_vm_new(struct engine_vm **out, const struct engine_host *h, const struct engine_vm_opts *o,
 		       struct err *e)
 {
@@ -127,11 +118,12 @@ static int soft_vm_new(struct engine_vm **out, const struct engine_host *h, cons
 	vm->code_bytes = MIB(code_mib);
 	vm->map = xcalloc(1, sizeof(*vm->map));
 	lock_init(&vm->map_lock, RANK_ENGINE, "soft map");
-	vm->tsc_khz = tsc_khz();
+	vm->tsc_khz = o->common ? o->common->tsc_khz : tsc_khz();
 	vm->clock_base = -__builtin_ia32_rdtsc();
-	vm->arch_cap = mitigations ? 0 : ARCH_CAP_SAFE;
-	vm->yield_on_pause = o->exit_on_pause || o->ncpu > host_cpus();
-	vm->apics = (struct lapic_bus){ .tick = lapic_ratio(vm->tsc_khz),
+	vm->arch_cap = o->common ? o->common->arch_cap : mitigations ? 0 : ARCH_CAP_SAFE;
+	vm->yield_on_pause = o->exit_on_pause || o->ncpu > cpus_usable();
+	vm->apics = (struct lapic_bus){ .tick = o->common ? (uint32_t)vm->tsc_khz : lapic_ratio(vm->tsc_khz),
+					.per = o->common ? (uint32_t)(o->common->apic_hz / 1000) : 1,
 					.self = vm,
 					.now = apic_now,
 					.look = apic_look,
