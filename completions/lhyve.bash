@@ -51,7 +51,7 @@ _lhyvectl()
 		mapfile -t COMPREPLY < <(compgen -W "--vm $words" -- "$cur")
 		return
 	fi
-	words="list help status pause resume reset powerdown poweroff destroy stats registers devices memory events"
+	words="list help status pause resume move reset powerdown poweroff destroy stats registers devices memory events"
 	if [[ $line =~ --vm[=\ ]([^ ]+) ]]; then
 		vm=${BASH_REMATCH[1]}
 		words+=" $("$prog" --vm="$vm" commands 2>/dev/null | sed -n 's/^\([a-z][a-z-]*\) .*/\1/p')"

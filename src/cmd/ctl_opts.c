@@ -106,6 +106,7 @@ void ctl_opts_fill(struct ctl_opts *o)
 	add(o, CTL_KIND_DEBUGGED, NULL, "get-suspended-cpus", "suspended")->query = true;
 	add(o, CTL_KIND_STATS, NULL, "get-stats", NULL)->query = true;
 	add(o, CTL_KIND_TOPOLOGY, NULL, "get-cpu-topology", NULL)->query = true;
+	add(o, CTL_KIND_ENGINE, "soft|kvm", "engine", NULL);
 	add(o, CTL_KIND_RESET, NULL, "force-reset", NULL);
 	add(o, CTL_KIND_POWEROFF, NULL, "force-poweroff", NULL);
 	add(o, CTL_KIND_DESTROY, NULL, "destroy", NULL);
@@ -152,6 +153,6 @@ void ctl_opts_usage(const struct ctl_opts *o, const char *prog, FILE *f)
 		else
 			fprintf(f, "       [--%s]\n", o->opt[i].name);
 	}
-	fprintf(f, "Commands: list, help, and those of the machine, such as status, pause, resume, reset,\n"
+	fprintf(f, "Commands: list, help, and those of the machine, such as status, pause, resume, move, reset,\n"
 		   "          powerdown, stats, registers, devices, events. --json prints answers for programs.\n");
 }

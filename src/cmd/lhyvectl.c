@@ -291,6 +291,8 @@ static int option_run(struct session *s, const struct ctl_opt *o)
 		return plain(s, "rtc-set", json_pack("{s:s}", "time", o->value));
 	case CTL_KIND_RTC_GET:
 		return get_rtc(s);
+	case CTL_KIND_ENGINE:
+		return plain(s, "move", json_pack("{s:s}", "engine", o->value));
 	case CTL_KIND_RESET:
 		return plain(s, "reset", NULL);
 	case CTL_KIND_POWEROFF:

@@ -107,6 +107,22 @@ static int run_nmi(struct ctl_call *c, const void *args, json_t *result, struct 
 	return 0;
 }
 
+struct move_args {
+	char *engine;
+};
+
+static const struct prop move_props[] = {
+	PROP_STR("engine", struct move_args, engine, .required = true, .help = "soft or kvm"),
+	PROP_END,
+};
+
+static int run_move(struct ctl_call *c, const void *args, json_t *result, struct err *e)
+{
+	const struct move_args *a = args;
+
+	return vm_move(c->vm, a->engine, e);
+}
+
 struct events_args {
 	bool on, past;
 };
@@ -137,6 +153,8 @@ CMD(commands, "this list");
 CMD(status, "name, state, engine, CPUs, memory, process");
 CMD(pause, "stop all CPUs, the clocks of the machine and its devices");
 CMD(resume, "go on after pause");
+CMD(move, "go on with another engine; needs the key engine.move", .args = move_props,
+    .args_size = sizeof(struct move_args));
 CMD(reset, "end as after a reset by the guest: status 0");
 CMD(powerdown, "press the ACPI power button");
 CMD(poweroff, "end as after a power-off by the guest: status 1");

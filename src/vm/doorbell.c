@@ -14,7 +14,7 @@ static void tell(struct vm *vm, bool port, gpa_t at, const struct region_bell *b
 	struct doorbell d = { .port = port, .at = at, .size = b->size, .match = b->match, .val = b->val, .fd = b->fd };
 	struct err e = { 0 };
 
-	if (vm->ops->doorbell(vm->evm, &d, on, &e) == 0 || !on)
+	if (!vm_has_doorbells(vm) || vm->ops->doorbell(vm->evm, &d, on, &e) == 0 || !on)
 		return; /* off fails where on did */
 	if (!__atomic_exchange_n(&vm->bell_refused, true, __ATOMIC_RELAXED))
 		log_warn("vm: no doorbell at %s 0x%" PRIx64 ", its writes are exits: %s", port ? "port" : "address", at,
@@ -33,12 +33,19 @@ static void bell_port(struct mem_listener *l, gpa_t at, const struct region_bell
 
 void vm_bells_listen(struct vm *vm)
 {
-	if (!vm_has_doorbells(vm))
+	if (!vm_has_doorbells(vm) && !vm->common)
 		return;
 	vm->bells_mem.bell = bell_mem;
 	vm->bells_port.bell = bell_port;
 	aspace_listen(vm->pc->mem, &vm->bells_mem);
 	aspace_listen(vm->pc->io, &vm->bells_port);
+}
+
+void vm_bells_again(struct vm *vm)
+{
+	aspace_unlisten(vm->pc->mem, &vm->bells_mem);
+	aspace_unlisten(vm->pc->io, &vm->bells_port);
+	vm_bells_listen(vm);
 }
 
 bool vm_has_doorbells(const struct vm *vm)

@@ -17,48 +17,66 @@
 /* ------ creation ------ */
 
 /* The host's counter is measured only where the engine does not know its rate: that takes milliseconds. */
-static void rates(const struct vcpu *v, struct cpuid_opts *o)
+static void rates(const struct engine_ops *ops, struct engine_vm *evm, struct cpuid_opts *o)
 {
-	if (v->vm->ops->rates) {
-		v->vm->ops->rates(v->vm->evm, &o->tsc_khz, &o->apic_hz);
+	if (ops->rates) {
+		ops->rates(evm, &o->tsc_khz, &o->apic_hz);
 		return;
 	}
 	o->tsc_khz = tsc_khz();
 	o->apic_hz = tsc_khz() * 1000 / lapic_ratio(tsc_khz());
 }
 
-static int cpuid_give(struct vcpu *v, struct err *e)
+static int cpuid_opts(struct vcpu *v, struct cpuid_opts *o, struct err *e)
 {
-	static struct cpuid_table t, hw; /* large; one VM is built at a time */
-	const struct engine_ops *ops = v->vm->ops;
-	struct cpuid_opts o = {
+	*o = (struct cpuid_opts){
 		.vcpu = v->id,
 		.ncpu = v->vm->ncpu,
 		.topo = v->vm->topo,
 		.phys_bits = vm_phys_bits(),
 		.tsc_deadline = true,
 		.conf = v->vm->conf,
-		.hw = ops->cpu ? &hw : NULL,
 	};
-	int r = conf_bool(v->vm->conf, "x86.x2apic", false, &o.x2apic, e);
-
-	rates(v, &o);
-	if (r == 0 && ops->cpu && v->id == 0)
-		r = ops->cpu(v->vm->evm, &hw, e);
-	if (r == 0)
-		r = cpuid_build(&t, &o, e);
-	return r == 0 ? ops->cpuid(v->ev, &t, e) : r;
+	return conf_bool(v->vm->conf, "x86.x2apic", false, &o->x2apic, e);
 }
 
-int vcpu_create(struct vcpu *v, struct err *e)
+int vcpu_cpuid_common(struct vcpu *v, const struct engine_common *c, struct cpuid_table *t, struct err *e)
 {
-	int r = v->vm->ops->vcpu_new(v->vm->evm, v->id, &v->ev, e);
+	struct cpuid_opts o;
+	int r = cpuid_opts(v, &o, e);
 
-	if (r < 0)
-		return r;
-	r = cpuid_give(v, e);
+	o.tsc_khz = c->tsc_khz;
+	o.apic_hz = c->apic_hz;
+	o.limit = c->limit.n ? &c->limit : NULL;
+	return r < 0 ? r : cpuid_build(t, &o, e);
+}
+
+static int cpuid_own(struct vcpu *v, const struct engine_ops *ops, struct engine_vm *evm, struct cpuid_table *t,
+		     struct err *e)
+{
+	static struct cpuid_table hw; /* large; one VM is built at a time */
+	struct cpuid_opts o;
+	int r = cpuid_opts(v, &o, e);
+
+	rates(ops, evm, &o);
+	o.hw = ops->cpu ? &hw : NULL;
+	if (r == 0 && ops->cpu && v->id == 0)
+		r = ops->cpu(evm, &hw, e);
+	return r < 0 ? r : cpuid_build(t, &o, e);
+}
+
+int vcpu_create(struct vcpu *v, const struct engine_ops *ops, struct engine_vm *evm, struct engine_vcpu **out,
+		struct err *e)
+{
+	static struct cpuid_table t; /* as above */
+	int r = ops->vcpu_new(evm, v->id, out, e);
+
 	if (r == 0)
-		v->vm->ops->reset(v->ev, v->id == 0);
+		r = v->vm->common ? vcpu_cpuid_common(v, v->vm->common, &t, e) : cpuid_own(v, ops, evm, &t, e);
+	if (r == 0)
+		r = ops->cpuid(*out, &t, e);
+	if (r == 0)
+		ops->reset(*out, v->id == 0);
 	return r;
 }
 

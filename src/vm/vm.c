@@ -64,13 +64,17 @@ static void board_level_pin(void *self, unsigned n, const struct msi *m)
 {
 	struct vm *vm = self;
 
-	vm->ops->level_pin(vm->evm, n, m);
+	if (n < VM_PINS && (vm->pin[n].on = m))
+		vm->pin[n].m = *m;
+	if (vm->ops->level_pin)
+		vm->ops->level_pin(vm->evm, n, m);
 }
 
 static void board_extint(void *self, unsigned unused, bool level)
 {
 	struct vm *vm = self;
 
+	__atomic_store_n(&vm->extint, level, __ATOMIC_SEQ_CST);
 	vm->ops->extint(vm->evm, level);
 }
 
@@ -294,10 +298,11 @@ static int check_firmware(const struct conf *conf, struct err *e)
 	return 0;
 }
 
-static int engine_open(struct vm *vm, struct err *e)
+int vm_engine_open(struct vm *vm, const struct engine_ops *ops, struct engine_vm **out, struct err *e)
 {
 	struct engine_vm_opts o = {
 		.conf = vm->conf,
+		.common = vm->common,
 		.loop = vm->loop,
 		.ncpu = vm->ncpu,
 		.phys_bits = vm_phys_bits(),
@@ -321,7 +326,7 @@ static int engine_open(struct vm *vm, struct err *e)
 		.eoi = host_eoi,
 		.ferr = host_ferr,
 	};
-	return vm->ops->vm_new(&vm->evm, &vm->ehost, &o, e);
+	return ops->vm_new(out, &vm->ehost, &o, e);
 }
 
 static int board_open(struct vm *vm, struct err *e)
@@ -332,12 +337,12 @@ static int board_open(struct vm *vm, struct err *e)
 		.name = vm->name,
 		.ncpu = vm->ncpu,
 		.topo = vm->topo,
-		.doorbells = vm_has_doorbells(vm),
+		.doorbells = vm_has_doorbells(vm) || vm->common,
 	};
 	struct pc_host h = {
 		.self = vm,
 		.msi = board_msi,
-		.level_pin = vm->ops->level_pin ? board_level_pin : NULL,
+		.level_pin = vm->ops->level_pin || vm->common ? board_level_pin : NULL,
 		.extint = board_extint,
 		.request = board_request,
 		.event = board_event,
@@ -347,12 +352,23 @@ static int board_open(struct vm *vm, struct err *e)
 	return vm->pc ? 0 : -ENOMEM;
 }
 
+static int common_open(struct vm *vm, struct err *e)
+{
+	bool may_move;
+	int r = conf_bool(vm->conf, "engine.move", false, &may_move, e);
+
+	if (r < 0 || !may_move)
+		return r;
+	vm->common = xcalloc(1, sizeof(*vm->common));
+	return engine_common(vm->common, vm->conf, e);
+}
+
 static int cpus_create(struct vm *vm, struct err *e)
 {
 	int r = 0;
 
 	for (unsigned i = 0; i < vm->ncpu && r == 0; i++)
-		r = vcpu_create(&vm->cpu[i], e);
+		r = vcpu_create(&vm->cpu[i], vm->ops, vm->evm, &vm->cpu[i].ev, e);
 	return r;
 }
 
@@ -395,7 +411,8 @@ static int build(struct vm *vm, struct err *e)
 		vm->cpu[i] = (struct vcpu){ .vm = vm, .id = i, .out = true };
 		snprintf(vm->cpu[i].name, sizeof(vm->cpu[i].name), "vcpu %u", i);
 	}
-	if ((r = board_open(vm, e)) < 0 || (r = engine_open(vm, e)) < 0)
+	if ((r = common_open(vm, e)) < 0 || (r = board_open(vm, e)) < 0 ||
+	    (r = vm_engine_open(vm, vm->ops, &vm->evm, e)) < 0)
 		return r;
 	vm->ops->paused(vm->evm, true);
 	if ((r = cpus_create(vm, e)) < 0)
@@ -479,6 +496,7 @@ void vm_free(struct vm *vm)
 	pthread_mutex_destroy(&vm->gate);
 	pthread_cond_destroy(&vm->changed);
 	pthread_mutex_destroy(&vm->event_lock);
+	free(vm->common);
 	free(vm->cpu);
 	free(vm->name);
 	free(vm);

@@ -31,6 +31,9 @@ bool vm_power_button(struct vm *vm);
 int vm_pause(struct vm *vm, struct err *e);
 int vm_resume(struct vm *vm, struct err *e);
 bool vm_paused(const struct vm *vm);
+/* To the engine of that name, or a fresh VM of the same one, at an instruction boundary; needs key engine.move. On
+ * failure the machine goes on where it was. Loop thread. */
+int vm_move(struct vm *vm, const char *engine, struct err *e);
 void vm_inject_nmi(struct vm *vm);
 /* The guest's clock, in seconds since 1970 as it shows them, and its CMOS. False: not a cell that can be read, set. */
 int64_t vm_rtc_time(struct vm *vm);

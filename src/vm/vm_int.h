@@ -26,7 +26,7 @@ struct vcpu {
 	} unhandled;
 };
 
-enum { VM_SLOTS = 64, VM_EARLY = 16 };
+enum { VM_SLOTS = 64, VM_PINS = 32, VM_EARLY = 16 };
 
 /*
  * The gate is a leaf lock: nothing else is taken and nothing is called with it held. Whoever wants vCPUs out of the
@@ -44,6 +44,13 @@ struct vm {
 	struct engine_vm *evm;
 	struct vcpu *cpu;
 	struct engine_host ehost;
+	struct engine_common *common; /* engine.move; NULL: the machine stays where it is */
+	/* What the engine was told of lines, for another one. */
+	struct {
+		bool on;
+		struct msi m;
+	} pin[VM_PINS]; /* under the I/O APIC's lock */
+	bool extint;	/* atomic */
 	struct mem_listener listener;
 	struct mem_range slot[VM_SLOTS]; /* by id; size 0: free. Under the address space's lock */
 	struct mem_listener bells_mem, bells_port;
@@ -81,13 +88,23 @@ void vm_hold(struct vm *vm);
 void vm_release(struct vm *vm);
 uint8_t vm_phys_bits(void); /* of the host, as the guest sees them */
 
+int vm_engine_open(struct vm *vm, const struct engine_ops *ops, struct engine_vm **out, struct err *e);
+
+/* ------ move.c ------ */
+/* vm_move to a given engine; for tests. */
+int vm_move_to(struct vm *vm, const struct engine_ops *to, struct err *e);
+
 /* ------ topology.c ------ */
 /* cpus, sockets, cores, threads (bhyve.md 2.1). */
 int topology_parse(const struct conf *conf, struct cpu_topology *t, unsigned *ncpu, struct err *e);
 
 /* ------ vcpu.c ------ */
-int vcpu_create(struct vcpu *v, struct err *e); /* engine part: CPUID, reset */
-int vcpu_start(struct vcpu *v, struct err *e);	/* its thread, which waits at the gate */
+/* A vCPU of an engine, which may not be the machine's yet: CPUID, reset. */
+int vcpu_create(struct vcpu *v, const struct engine_ops *ops, struct engine_vm *evm, struct engine_vcpu **out,
+		struct err *e);
+/* What a guest sees that moves; c: vm->common, or what this host has now. */
+int vcpu_cpuid_common(struct vcpu *v, const struct engine_common *c, struct cpuid_table *t, struct err *e);
+int vcpu_start(struct vcpu *v, struct err *e); /* its thread, which waits at the gate */
 void vcpu_join(struct vcpu *v);
 void vcpu_hold(struct vcpu *v);
 void vcpu_release(struct vcpu *v);
@@ -102,6 +119,7 @@ bool vcpu_code_read(struct vcpu *v, const struct x86_state *s, uint64_t rip, voi
 /* ------ doorbell.c ------ */
 bool vm_has_doorbells(const struct vm *vm);
 void vm_bells_listen(struct vm *vm);
+void vm_bells_again(struct vm *vm); /* tells them to an engine that is new */
 
 /* ------ strict.c ------ */
 void vcpu_unhandled(struct vcpu *v, uint16_t port, unsigned size, bool write); /* inside the host callback */

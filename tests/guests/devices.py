@@ -185,6 +185,42 @@ def pause_resume(where, times, more=()):
         print('      %d rounds on the disk, %s transfers' % (before[0] + 1, g.check('wc -l < /tmp/sums').strip()), flush=True)
 
 
+CLOCK = """(read old _ < /proc/uptime; while [ ! -e /tmp/stop ]; do read new _ < /proc/uptime
+[ "$(printf '%s\\n%s\\n' $old $new | sort -n | tail -n 1)" = $new ] || echo $old $new > /tmp/bad; old=$new; echo $new > /tmp/clock; done) & true"""
+
+
+def moves(where, times, cpus):
+    """A machine moves between engines under load (to a fresh one of the same kind where there is only that): the disk keeps what it
+    promised, time goes on and never back, all CPUs go on."""
+    path, engine = blob(where + '/disk', 16 * MIB), os.environ.get('LHYVE_TEST_ENGINE') or 'soft'
+    with shell(where, ['-o', 'engine.move=true', '-s', '2,virtio-blk,%s,queues=%d' % (path, cpus)], ['virtio_blk'], cpus=cpus) as g:
+        g.check('dd if=/dev/urandom of=/tmp/x bs=64k count=16')
+        cpuinfo = g.check('grep -E "flags|model|bugs" /proc/cpuinfo')
+        g.check((WORK % 16).replace('\n', '; '))
+        g.check(CLOCK.replace('\n', '; '))
+        for n in range(times):
+            time.sleep(random.uniform(0, 0.1))
+            ctl(g, '--engine=' + (engine if n % 2 else 'soft'))
+            if random.random() < 0.2:
+                g.check('md5sum < /tmp/x')
+        before, clock = int(g.check('cat /tmp/rounds')), float(g.check('cat /tmp/clock'))
+        g.check('for i in $(seq 300); do [ $(cat /tmp/rounds) -gt %d ] && break; usleep 100000; done; touch /tmp/stop' % before)
+        g.check('[ ! -e /tmp/bad ] && [ $(cat /tmp/rounds) -gt %d ]; wait' % before, 60)
+        for cpu in range(cpus):
+            g.check('taskset %d sh -c "md5sum < /tmp/x"' % (1 << cpu))
+        same(g, 'the CPU', g.check('grep -E "flags|model|bugs" /proc/cpuinfo'), cpuinfo)
+        if float(g.check('cat /tmp/clock')) <= clock:
+            g.fail('time stands still')
+        bad = g.sh("dmesg | grep -iE 'clocksource.*unstable|lost|stall|lockup|hung|I/O error|tsc.*(back|skew|warp)'")
+        if not bad[0]:
+            g.fail('complaints: ' + bad[1])
+        print('      %d moves, %d rounds on the disk' % (times, before + 1), flush=True)
+
+
+def move_1(where): moves(where, 100, 1)
+def move_2(where): moves(where, 100, 2)
+
+
 def pause_io(where): pause_resume(where, 40)
 def pause_io_200(where): pause_resume(where, 200)
 def pause_io_threads(where): pause_resume(where, 100, ['-o', 'blk.aio=threads'])
@@ -505,6 +541,6 @@ def numa(where):
 
 
 if __name__ == '__main__':
-    run(blk_options, blk_threads, blk_legacy, blk_grow, pause_io, pause_io_200, pause_io_threads, console_ports, console_legacy, net_tap, net_tap_legacy, net_queues, com2_pty, com2_tcp, com2_unix,
+    run(blk_options, blk_threads, blk_legacy, blk_grow, move_1, move_2, pause_io, pause_io_200, pause_io_threads, console_ports, console_legacy, net_tap, net_tap_legacy, net_queues, com2_pty, com2_tcp, com2_unix,
         com2_file, uart_pty, uart_tcp, uart_unix, irq_msix, irq_single_msi, irq_single_msi_legacy, irq_ioapic, irq_8259,
         irq_8259_nolapic, x2apic, mptable, mptable_only, bridge_msix, bridge_intx, bridge_8259, bridge_renumbered, bridge_mptable, numa)
