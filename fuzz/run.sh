@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # run.sh [SECONDS] : the differential tester against this host's CPU, with a new seed in each round;
-# without SECONDS until stopped. A failing round prints its seed and stays in fuzz/failed/.
+# without SECONDS until stopped. First the cases that failed before. A failing round prints its seed; its output and the
+# case, as a file that t_diff replays, stay in fuzz/failed/.
 . "$(dirname "$0")/../tools/lib.sh"
 end=$(( $(date +%s) + ${1:-31536000} ))
 dir=$TOP/build-fuzz
@@ -9,10 +10,13 @@ dir=$TOP/build-fuzz
 ninja -C "$dir" tests/engine/t_diff >&2
 mkdir -p "$TOP/fuzz/failed"
 rounds=0
+for c in "$TOP"/fuzz/failed/*.case "$TOP"/tests/engine/cases/*.case; do
+  [ ! -f "$c" ] || "$dir/tests/engine/t_diff" "$c" || { echo "$c differs (again)"; exit 1; }
+done
 while [ "$(date +%s)" -lt "$end" ]; do
   seed=$(od -An -N4 -tu4 /dev/urandom | tr -d ' ')
   log=$TOP/fuzz/failed/diff-$seed
-  if ! "$dir/tests/engine/t_diff" --seed "$seed" --seconds 20 > "$log" 2>&1; then
+  if ! "$dir/tests/engine/t_diff" --seed "$seed" --seconds 20 --save "$TOP/fuzz/failed" > "$log" 2>&1; then
     tail -n 20 "$log"; echo "seed $seed differs: see $log"; exit 1
   fi
   rm -f "$log"; rounds=$((rounds + 1))

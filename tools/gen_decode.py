@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Compiles src/x86/decode.tab (its head explains the language): gen_decode.py decode.tab KIND OUT.
-KIND is ops (enum x86_op), tables (for decode.c), exec_h or exec_c (operation to function)."""
+KIND is ops (enum x86_op), tables (for decode.c), exec_h or exec_c (operation to function), rows (for tests: one ROW() a
+line)."""
 import re
 import sys
 
@@ -328,9 +329,19 @@ def exec_c(rows, ops):
             ''.join(f'\t[OP_{o}] = op_{o.lower()},\n' for o in ops) + '};\n')
 
 
+def rows_inc(rows, ops):
+    def row(r):
+        sels = ', '.join(str(*r.limit[s]) if s in r.limit else '-1' for s, _ in SELS)
+        feat = 'FEAT_' + (r.feat or 'X87').split('/')[-1]
+        modrm = 'true' if r.modrm else 'false'
+        return (f'ROW("{" ".join(r.line.split())}", "{r.name}", OP_{r.op}, {r.map}, 0x{r.opcodes[0]:02x}, 0x{r.opcodes[-1]:02x}, '
+                f'{sels}, "{",".join(r.opnds)}", "{r.os_class()}", SECTION_{r.section.upper()}, {feat}, {modrm}, "{" ".join(r.attrs)}")')
+    return '/* Generated from decode.tab. */\n' + '\n'.join(row(r) for r in rows) + '\n'
+
+
 def main():
     tab, kind, out = sys.argv[1:4]
-    text = {'ops': ops_h, 'tables': tables_h, 'exec_h': exec_h, 'exec_c': exec_c}[kind](*parse(tab))
+    text = {'ops': ops_h, 'tables': tables_h, 'exec_h': exec_h, 'exec_c': exec_c, 'rows': rows_inc}[kind](*parse(tab))
     with open(out, 'w', encoding='ascii') as f:
         f.write(text)
 

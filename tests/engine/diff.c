@@ -1,9 +1,11 @@
 /*
  * The host CPU as the specification: random instructions on it and on the engine must end alike (diff.h).
  *
- *   diff [--seed N] [--cases N | --seconds N] [--mode 16|32|64] [--only NAME] [--keep-going] [--table]
+ *   diff [--seed N] [--cases N | --seconds N] [--mode 16|32|64] [--only NAME] [--tier ENGINE] [--single | --sequences]
+ *        [--keep-going] [--save FOLDER] [--table] [FILE ...]
  *
- * Without arguments: the fixed-seed part of the quick tests. Prints how to repeat a case that differs.
+ * Without arguments: the fixed-seed part of the quick tests, one case in eight a sequence. A case that differs is
+ * printed, and with --save also kept as a file; files are replayed, on every engine.
  */
 #include "diff.h"
 
@@ -14,9 +16,12 @@
 #include <time.h>
 
 /* ORDER: the comment at ARENA. */
-static const uint8_t arena_rights[ARENA_SIZE / PAGE] = {
-	[1] = ARENA_RW, [2] = ARENA_RW, [3] = ARENA_RO, [4] = ARENA_RW, [CODE_AT / PAGE] = ARENA_CODE
-};
+static const uint8_t arena_rights[ARENA_SIZE / PAGE] = { [1] = ARENA_RW,
+							 [2] = ARENA_RW,
+							 [3] = ARENA_RO,
+							 [4] = ARENA_RW,
+							 [COUNTER / PAGE] = ARENA_RW,
+							 [CODE_AT / PAGE] = ARENA_CODE };
 
 enum arena_right arena_right(unsigned page)
 {
@@ -115,19 +120,31 @@ static bool results_equal(const struct diff_case *k, const struct diff_result *a
 	return a->error == b->error && (a->vector != EXC_PF || a->cr2 == b->cr2);
 }
 
-static void print_case(const struct diff_case *k)
+static void print_code(const struct diff_case *k)
 {
 	char text[120];
 	struct insn i;
 
-	if (decode(&i, k->code, sizeof(k->code), k->mode) == DECODE_OK)
-		disasm(text, sizeof(text), &i, ARENA + k->off - k->seg[SEG_CS].base);
-	else
-		strcpy(text, "(#UD)");
-	printf("  %u-bit %s:", (unsigned)k->mode * 8, text);
-	for (unsigned n = 0; n < k->len; n++)
-		printf(" %02x", k->code[n]);
-	printf("  flags %05x", k->fl);
+	for (unsigned at = 0; at < k->len; at += i.len) {
+		if (decode(&i, k->code + at, INSN_MAX, k->mode) == DECODE_OK) {
+			disasm(text, sizeof(text), &i, ARENA + k->off + at - k->seg[SEG_CS].base);
+		} else {
+			strcpy(text, "(#UD)");
+			i.len = (uint8_t)(k->len - at);
+		}
+		printf("  %x, %u-bit: %s:", ARENA + k->off + at, (unsigned)k->mode * 8, text);
+		for (unsigned n = 0; n < i.len; n++)
+			printf(" %02x", k->code[at + n]);
+		printf("\n");
+	}
+}
+
+static void print_case(const struct diff_case *k)
+{
+	print_code(k);
+	printf("    flags %05x, segments", k->fl);
+	for (unsigned n = 0; n < 6; n++)
+		printf(" %x", k->seg[n].sel);
 	for (unsigned n = 0; n < 16; n++)
 		printf("%s%3s %016llx", n % 4 ? "  " : "\n    ", reg_names[n], (unsigned long long)k->r[n]);
 	printf("\n");
@@ -135,6 +152,7 @@ static void print_case(const struct diff_case *k)
 
 static void print_difference(const struct diff_result *a, const struct diff_result *b, uint32_t mem)
 {
+	printf("    host: ends at %llx, vector %x\n", (unsigned long long)a->rip, a->vector);
 	for (unsigned n = 0; n < 16; n++)
 		if (a->r[n] != b->r[n])
 			printf("    %s: host %016llx, engine %016llx\n", reg_names[n], (unsigned long long)a->r[n],
@@ -155,60 +173,45 @@ static void print_difference(const struct diff_result *a, const struct diff_resu
 		printf("    memory at %x: host %02x, engine %02x\n", ARENA + mem, native[mem], model[mem]);
 }
 
-/* ------ coverage: how many of each form, and how many of those raised ------ */
-struct cover {
-	char name[16], how[48];
-	enum code_size mode;
-	uint64_t n, raised;
-};
-enum { COVERS = 1 << 14 }; /* about five times what there are */
-static struct cover covers[COVERS];
+/* ------ coverage: how many of each row, code and operand size, and what happened ------ */
+enum { ROWS_MAX = 2048 };
+static struct cover {
+	uint64_t n, seen[4];
+} covers[ROWS_MAX][3][4];
 
 static void cover_add(const struct diff_case *k, bool raised)
 {
-	const char *name = form_name(k->form);
-	unsigned at = (unsigned)k->mode;
+	unsigned mode = (unsigned)__builtin_ctz((unsigned)k->mode) - 1, seen = k->seen | (raised ? SEEN_RAISED : 0);
+	struct cover *c = &covers[k->row - rows][mode][__builtin_ctz(k->opsize)];
 
-	for (const char *p = name; *p; p++)
-		at = at * 31 + (uint8_t)*p;
-	for (const char *p = k->how; *p; p++)
-		at = at * 31 + (uint8_t)*p;
-	for (at %= COVERS; covers[at].n; at = (at + 1) % COVERS)
-		if (covers[at].mode == k->mode && !strcmp(covers[at].name, name) && !strcmp(covers[at].how, k->how))
-			break;
-	if (!covers[at].n) {
-		snprintf(covers[at].name, sizeof(covers[at].name), "%s", name);
-		snprintf(covers[at].how, sizeof(covers[at].how), "%s", k->how);
-		covers[at].mode = k->mode;
-	}
-	covers[at].n++;
-	covers[at].raised += raised;
-}
-
-static int cover_order(const void *a, const void *b)
-{
-	const struct cover *x = a, *y = b;
-	int by_name = strcmp(x->name, y->name);
-
-	return by_name ? by_name : x->mode != y->mode ? (int)x->mode - (int)y->mode : strcmp(x->how, y->how);
+	c->n++;
+	for (unsigned n = 0; n < 4; n++)
+		c->seen[n] += seen >> n & 1;
+	row_count(k->row, seen);
 }
 
 static void cover_print(void)
 {
-	qsort(covers, COVERS, sizeof(covers[0]), cover_order);
-	printf("%-12s %4s %-14s %10s %10s\n", "mnemonic", "code", "form", "cases", "raised");
-	for (unsigned n = 0; n < COVERS; n++)
-		if (covers[n].n)
-			printf("%-12s %4u %-14s %10llu %10llu\n", covers[n].name, (unsigned)covers[n].mode * 8,
-			       covers[n].how, (unsigned long long)covers[n].n, (unsigned long long)covers[n].raised);
+	printf("%-40s %4s %4s %9s %9s %9s %9s %9s\n", "row", "code", "size", "cases", "register", "memory", "crossing",
+	       "raised");
+	for (unsigned n = 0; n < rows_n * 12; n++) {
+		const struct cover *c = &covers[n / 12][n / 4 % 3][n % 4];
+
+		if (c->n)
+			printf("%-40.40s %4u %4u %9llu %9llu %9llu %9llu %9llu\n", rows[n / 12].text, 16u << n / 4 % 3,
+			       8u << n % 4, (unsigned long long)c->n, (unsigned long long)c->seen[0],
+			       (unsigned long long)c->seen[1], (unsigned long long)c->seen[2],
+			       (unsigned long long)c->seen[3]);
+	}
 }
 
 /* ------ running ------ */
 struct options {
 	uint64_t seed, cases, seconds;
 	unsigned mode;
-	const char *only;
-	bool keep_going, table;
+	const char *only, *save;
+	const struct diff_engine *tier;
+	bool keep_going, table, single, sequences;
 };
 
 static enum code_size any_mode(const struct options *o)
@@ -224,36 +227,76 @@ static enum code_size any_mode(const struct options *o)
 	return m;
 }
 
-/* Each case has a seed of its own, so that one alone can be repeated. */
+static bool generate(const struct options *o, struct diff_case *k)
+{
+	bool sequence = o->sequences || (!o->single && rnd_one_in(8));
+
+	k->mode = any_mode(o);
+	native_segments(k);
+	k->fl = native_flags();
+	return sequence ? gen_sequence(k, 2 + rnd_below(SEQUENCE_MAX - 1), o->only) : gen_case(k, o->only);
+}
+
+static void memory_align(void)
+{
+	for (unsigned n = 0; n < ARENA_SIZE / PAGE; n++)
+		if (arena_right(n) == ARENA_RW || arena_right(n) == ARENA_RO)
+			memcpy(model + n * PAGE, native + n * PAGE, PAGE);
+}
+
+/* The memory that a case finds, which the run changes, for its file. */
+static const uint8_t *memory_note(const struct options *o)
+{
+	static uint8_t before[ARENA_SIZE];
+
+	if (o->save)
+		memcpy(before, native, CODE_AT);
+	return before;
+}
+
+static bool run_case(const struct options *o, const struct diff_engine *e, const struct diff_case *k)
+{
+	struct diff_result host, engine;
+	const uint8_t *before;
+	char path[256];
+	uint32_t mem;
+
+	memory_prepare(k);
+	before = memory_note(o);
+	model_run(e, k, &engine);
+	native_run(k, &host);
+	result_normalise(k, &host);
+	result_normalise(k, &engine);
+	cover_add(k, host.vector != NO_EXCEPTION);
+	mem = memory_compare();
+	if (mem == ARENA_SIZE && results_equal(k, &host, &engine))
+		return true;
+	printf("%s differs (%s)\n", e->name, k->row->text);
+	print_case(k);
+	print_difference(&host, &engine, mem);
+	memory_align();
+	if (o->save) {
+		snprintf(path, sizeof(path), "%s/%s-%016llx.case", o->save, k->row->name, (unsigned long long)rnd());
+		printf("kept as %s\n", case_save(k, before, e->name, path) ? path : "nothing");
+	}
+	return false;
+}
+
+/* Each case has a seed of its own; what memory holds comes from those before it. */
 static bool one_case(const struct options *o, uint64_t seed)
 {
-	const struct diff_engine *e = &diff_engines[seed % diff_engines_n];
-	struct diff_result host, engine;
-	struct diff_case k = { 0 };
-	uint32_t mem;
+	struct diff_case k;
 
 	rnd_seed(seed);
 	rnd();
-	k.mode = any_mode(o);
-	native_segments(&k);
-	k.fl = native_flags();
-	if (!gen_case(&k, o->only) || (k.put_whole && !can_poke(k.put_at, k.put_len)))
+	memset(&k, 0, offsetof(struct diff_case, code));
+	memset((uint8_t *)&k + offsetof(struct diff_case, code) + sizeof(k.code), 0,
+	       sizeof(k) - offsetof(struct diff_case, code) - sizeof(k.code));
+	if (!generate(o, &k) || (k.put_whole && !can_poke(k.put_at, k.put_len)))
 		return true;
-	memory_prepare(&k);
-	model_run(e, &k, &engine);
-	native_run(&k, &host);
-	result_normalise(&k, &host);
-	result_normalise(&k, &engine);
-	cover_add(&k, host.vector != NO_EXCEPTION);
-	mem = memory_compare();
-	if (mem == ARENA_SIZE && results_equal(&k, &host, &engine))
+	if (run_case(o, o->tier ? o->tier : &diff_engines[seed % diff_engines_n], &k))
 		return true;
-	printf("%s differs (%s), seed %llu\n", e->name, form_name(k.form), (unsigned long long)seed);
-	print_case(&k);
-	print_difference(&host, &engine, mem);
-	for (unsigned n = 0; n < ARENA_SIZE / PAGE; n++)
-		if (arena_right(n) == ARENA_RW)
-			memcpy(model + n * PAGE, native + n * PAGE, PAGE);
+	printf("seed %llu\n", (unsigned long long)seed);
 	return false;
 }
 
@@ -271,53 +314,86 @@ static int run_all(const struct options *o)
 	}
 	if (o->table)
 		cover_print();
+	rows_write("native");
 	printf("%llu cases from seed %llu, %llu differ\n", (unsigned long long)n, (unsigned long long)o->seed,
 	       (unsigned long long)failed);
 	return failed ? 1 : 0;
 }
 
+static bool replay(const struct options *o, const char *path)
+{
+	struct diff_case k = { 0 };
+	bool same = true;
+
+	for (unsigned n = 0; n < diff_engines_n; n++) {
+		if (!case_load(&k, native, path))
+			return false;
+		memory_align();
+		if (native_mode(k.mode))
+			same &= run_case(o, &diff_engines[n], &k);
+	}
+	printf("%s: %s\n", path, same ? "alike" : "differs");
+	return same;
+}
+
+static bool option(struct options *o, int c)
+{
+	switch (c) {
+	case 's':
+		o->seed = strtoull(optarg, NULL, 0);
+		return true;
+	case 'n':
+		o->cases = strtoull(optarg, NULL, 0);
+		return true;
+	case 't':
+		o->seconds = strtoull(optarg, NULL, 0);
+		return true;
+	case 'm':
+		o->mode = (unsigned)atoi(optarg);
+		return true;
+	case 'o':
+		o->only = optarg;
+		return true;
+	case 'f':
+		o->save = optarg;
+		return true;
+	case 'e':
+		o->tier = diff_engine_find(optarg);
+		return o->tier != NULL;
+	default:
+		return false;
+	}
+}
+
 int main(int argc, char **argv)
 {
-	static const struct option longs[] = {
+	struct options o = { .seed = 1, .cases = 300000 };
+	int keep = 0, table = 0, single = 0, sequences = 0, c, failed = 0;
+	const struct option longs[] = {
 		{ "seed", required_argument, NULL, 's' },    { "cases", required_argument, NULL, 'n' },
 		{ "seconds", required_argument, NULL, 't' }, { "mode", required_argument, NULL, 'm' },
-		{ "only", required_argument, NULL, 'o' },    { "keep-going", no_argument, NULL, 'k' },
-		{ "table", no_argument, NULL, 'c' },	     { 0 },
+		{ "only", required_argument, NULL, 'o' },    { "save", required_argument, NULL, 'f' },
+		{ "tier", required_argument, NULL, 'e' },    { "keep-going", no_argument, &keep, 1 },
+		{ "table", no_argument, &table, 1 },	     { "single", no_argument, &single, 1 },
+		{ "sequences", no_argument, &sequences, 1 }, { 0 },
 	};
-	struct options o = { .seed = 1, .cases = 100000 };
-	int c;
 
-	while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1) {
-		switch (c) {
-		case 's':
-			o.seed = strtoull(optarg, NULL, 0);
-			break;
-		case 'n':
-			o.cases = strtoull(optarg, NULL, 0);
-			break;
-		case 't':
-			o.seconds = strtoull(optarg, NULL, 0);
-			break;
-		case 'm':
-			o.mode = (unsigned)atoi(optarg);
-			break;
-		case 'o':
-			o.only = optarg;
-			break;
-		case 'k':
-			o.keep_going = true;
-			break;
-		case 'c':
-			o.table = true;
-			break;
-		default:
+	while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1)
+		if (c && !option(&o, c))
 			return 2;
-		}
-	}
+	o.keep_going = keep;
+	o.table = table;
+	o.single = single;
+	o.sequences = sequences;
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	rnd_seed(12345);
+	forms_init();
 	native = native_init();
 	model = model_init();
-	memcpy(model + DATA_LOW, native + DATA_LOW, DATA_HIGH - DATA_LOW);
-	return run_all(&o);
+	memory_align();
+	if (optind == argc)
+		return run_all(&o);
+	for (int n = optind; n < argc; n++)
+		failed += !replay(&o, argv[n]);
+	return failed ? 1 : 0;
 }

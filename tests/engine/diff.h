@@ -3,10 +3,12 @@
  * registers, flags, memory and exceptions must agree in every bit. The arena lies at the same linear addresses on both
  * sides.
  *
- *   diff_gen.c     makes cases from a table of forms
+ *   diff_form.c    forms of instructions, from the rows of the opcode table
+ *   diff_gen.c     makes cases of them, and sequences
  *   diff_native.c  runs one on the host: state goes in and out by signal frames, so every register and RIP is the
- * case's diff_model.c   runs one on a struct cpu with page tables for the arena; engines are rows of a table diff.c
- * compares, counts, prints
+ * case's diff_model.c   runs one on a struct cpu with page tables for the arena; engines are rows of a table
+ *   diff_file.c    cases as files
+ *   diff.c         compares, counts, prints
  */
 #ifndef TESTS_ENGINE_DIFF_H
 #define TESTS_ENGINE_DIFF_H
@@ -14,6 +16,7 @@
 #include "base/types.h"
 #include "engine/soft/cpu.h"
 #include "x86/decode.h"
+#include "diff_form.h"
 #include "x86/state.h"
 
 /* The arena: what is absent or read-only makes faults. ORDER: arena_rights in diff.c. */
@@ -23,16 +26,19 @@ enum {
 	PAGE = 4096,
 	DATA_LOW = PAGE,
 	DATA_HIGH = 5 * PAGE, /* present; page 3 is read-only */
+	COUNTER = 6 * PAGE,   /* present, far from the others; not compared */
 	CODE_AT = 0x8000,     /* the code page, filled with INT3 around the instruction */
+	SEQUENCE_MAX = 30,
 };
 enum arena_right { ARENA_NONE, ARENA_RW, ARENA_RO, ARENA_CODE };
 enum arena_right arena_right(unsigned page);
 
 struct diff_case {
-	const struct form *form;
+	const struct row *row; /* of the first instruction */
 	enum code_size mode;
+	unsigned insns;
 	unsigned len; /* of code */
-	uint8_t code[24];
+	uint8_t code[512];
 	uint32_t off; /* of the instruction in the arena */
 	uint64_t r[16];
 	uint32_t fl;
@@ -42,7 +48,7 @@ struct diff_case {
 	uint8_t fill_byte, put[48];
 	bool put_whole; /* or not at all: what would be there else may set TF or AC, which the tester does not survive
 			 */
-	char how[48];	/* what was chosen: for the coverage table */
+	uint8_t opsize, seen; /* for the coverage table */
 };
 
 enum { NO_EXCEPTION = 0xff };
@@ -70,13 +76,19 @@ static inline bool rnd_one_in(unsigned n)
 /* ------ diff_gen.c ------ */
 /* k->mode and k->seg are set; only: name of a form, or NULL. False: no such form in this mode. */
 bool gen_case(struct diff_case *k, const char *only);
-const char *form_name(const struct form *f);
+bool gen_sequence(struct diff_case *k, unsigned insns, const char *only);
+
+/* ------ diff_file.c ------ */
+bool case_save(const struct diff_case *k, const uint8_t *arena, const char *engine, const char *path);
+/* The arena's data too. False: not such a file; a message has been printed. */
+bool case_load(struct diff_case *k, uint8_t *arena, const char *path);
 
 /* ------ diff_native.c ------ */
 uint8_t *native_init(void);	       /* the arena */
 bool native_mode(enum code_size mode); /* false: the host has no such code segment for us */
 void native_segments(struct diff_case *k);
-uint64_t native_descriptor(uint16_t sel); /* as in the host's tables, those that the cases use */
+struct x86_segment native_segment(uint16_t sel); /* those that the cases begin with, from their selectors */
+uint64_t native_descriptor(uint16_t sel);	 /* as in the host's tables, those that the cases use */
 uint32_t native_base(uint16_t sel);
 uint16_t any_selector(void);
 enum { GDT_LIMIT = 7 * 8 - 1, LOCALS = 13 };
@@ -86,12 +98,14 @@ void native_run(const struct diff_case *k, struct diff_result *out);
 /* ------ diff_model.c ------ */
 struct diff_engine {
 	const char *name;
-	/* Executes the decoded instruction at c->rip; c->rip is the next one's address afterwards. It may raise. */
-	void (*run)(struct cpu *c, const struct insn *i);
+	/* Executes the code at c->rip, until the INT3 behind it raises. */
+	void (*run)(struct cpu *c);
+	bool cached; /* it keeps something of the code */
 };
 extern const struct diff_engine diff_engines[];
 extern const unsigned diff_engines_n;
 uint8_t *model_init(void); /* its arena */
+const struct diff_engine *diff_engine_find(const char *name);
 void model_run(const struct diff_engine *e, const struct diff_case *k, struct diff_result *out);
 
 #endif

@@ -1,8 +1,8 @@
-/* Forms of instructions: what diff_gen.c makes cases of. */
+/* Forms of instructions, made of the rows of the opcode table: what diff_gen.c makes cases of. */
 #ifndef TESTS_ENGINE_DIFF_FORM_H
 #define TESTS_ENGINE_DIFF_FORM_H
 
-#include "base/types.h"
+#include "rows.h"
 
 enum form_flag {
 	F_MODRM = 1,
@@ -11,8 +11,8 @@ enum form_flag {
 	F_IMMZ = 8,
 	F_IMMV = 0x10,
 	F_IMM16 = 0x20,
-	F_PLUSR = 0x40,
-	F_COND = 0x80,
+	F_PLUSR = 0x40, /* register in the low bits of the opcode */
+	F_REXB = 0x80,	/* only with REX.B */
 	F_LOCK = 0x100,
 	F_MEM = 0x200,
 	F_REG = 0x400,
@@ -22,7 +22,8 @@ enum form_flag {
 	F_STACK = 0x4000,
 	F_VEX = 0x8000,
 	F_NO64 = 0x10000,
-	F_NOADDR = 0x20000,
+	F_XLAT = 0x20000,
+	F_FAR = 0x40000, /* takes a selector, with or without an offset, from memory, the stack or the instruction */
 	F_MOFFS = 0x80000,
 	F_DIV = 0x100000,
 	F_BRANCH = 0x200000,
@@ -34,20 +35,23 @@ enum form_flag {
 	F_CAS2 = 0x8000000,
 	F_ONLY64 = 0x10000000,
 	F_NO66 = 0x20000000,
-	F_FAR = 0x40000,    /* takes a selector, with or without an offset, from memory, the stack or the instruction */
-	F_SEL = 0x40000000, /* takes a selector from ModRM.rm */
+	F_SEL = 0x40000000,  /* takes a selector from ModRM.rm */
+	F_VVVV = 0x80000000, /* VEX.vvvv is a register */
 };
 enum { ANY_EXT = -1 };
 
 struct form {
-	const char *name;
-	uint8_t map, op;
-	int8_t ext;  /* ModRM.reg, or ANY_EXT */
-	uint8_t pfx; /* mandatory prefix; VEX: pp */
+	const struct row *row;
+	uint8_t map, op, span; /* span: opcodes from op on */
+	int8_t ext, rm;	       /* ModRM.reg, ModRM.rm, or ANY_EXT */
+	uint8_t pfx;	       /* mandatory prefix; VEX: pp */
 	uint32_t f;
 };
 
-extern const struct form forms[];
-extern const unsigned forms_n;
+extern struct form forms[];
+extern unsigned forms_n;
+void forms_init(void);
+/* Why rows of that name have no cases here; NULL: they have. */
+const char *form_excuse(const struct row *r);
 
 #endif

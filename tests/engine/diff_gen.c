@@ -1,19 +1,13 @@
 /*
- * Random cases: an instruction from the table of forms below, with prefixes, operands and addresses at random, and
- * registers chosen so that memory operands land in the arena: mostly inside, often over a page boundary, in read-only
- * or absent pages.
+ * Random cases: an instruction of a form, with prefixes, operands and addresses at random, and registers chosen so that
+ * memory operands land in the arena: mostly inside, often over a page boundary, in read-only or absent pages. Or a
+ * sequence of them: two registers are pointers then, which few instructions change; branches lead forward to another
+ * instruction, and the whole may go round a few times.
  */
 #include "diff.h"
 
-#include "diff_form.h"
-
-#include <stdio.h>
 #include <string.h>
-
-const char *form_name(const struct form *f)
-{
-	return f->name;
-}
+#include <strings.h>
 
 /* ------ values ------ */
 static uint64_t any_value(void)
@@ -49,20 +43,20 @@ static uint64_t any_value(void)
 	}
 }
 
-/* An arena offset for an access: mostly in plain memory, else around the edges of the rights. */
-static uint32_t any_place(void)
+/* An arena offset for an access of so many bytes: mostly in plain memory, else around the edges of the rights. */
+static uint32_t any_place(unsigned size)
 {
-	uint32_t near = rnd_below(48);
+	static const uint32_t edges[] = { 2 * PAGE, 2 * PAGE, 3 * PAGE, 4 * PAGE, DATA_HIGH, DATA_LOW };
+	uint32_t edge = edges[rnd_below(ARRAY_LEN(edges))];
 
 	switch (rnd_below(12)) {
 	case 0:
-		return 2 * PAGE - 24 + near;
+		return edge - 24 + rnd_below(48);
 	case 1:
-		return 3 * PAGE - 24 + near;
 	case 2:
-		return rnd_one_in(2) ? 4 * PAGE - 24 + near : DATA_HIGH - 24 + near;
+		return edge - (size > 1 ? 1 + rnd_below(size - 1) : 1);
 	case 3:
-		return rnd_one_in(2) ? DATA_LOW - 24 + near : 3 * PAGE + rnd_below(PAGE);
+		return 3 * PAGE + rnd_below(PAGE);
 	default:
 		return DATA_LOW + 512 + rnd_below(2 * PAGE - 1024);
 	}
@@ -84,7 +78,14 @@ struct gen {
 	uint64_t imm;
 	unsigned imm_size;
 	uint8_t vvvv;
+	bool seq; /* one of several */
 };
+
+/* Pointers of a sequence: 16-bit addresses can have them, in the modes that have them. */
+static bool is_pointer(const struct gen *g, unsigned reg)
+{
+	return reg == RBX || reg == (g->k->mode == CODE64 ? R13 : RBP);
+}
 
 static uint64_t mask_of(unsigned size)
 {
@@ -99,7 +100,18 @@ static void put(struct diff_case *k, uint64_t v, unsigned n)
 
 static unsigned any_reg(const struct gen *g)
 {
-	return rnd_below(g->k->mode == CODE64 ? 16 : 8);
+	unsigned reg;
+
+	do {
+		reg = rnd_below(g->k->mode == CODE64 ? 16 : 8);
+	} while (g->seq && (is_pointer(g, reg) || reg == RSP) && !rnd_one_in(32));
+	return reg;
+}
+
+/* Bytes that the memory operand has, more or less. */
+static unsigned place_size(const struct gen *g)
+{
+	return g->f->f & F_CAS2 ? 16 : g->f->f & F_FAR ? g->opsize + 2 : g->opsize;
 }
 
 static uint64_t place_addr(const struct gen *g, uint32_t place) /* as an offset in the data segments */
@@ -184,15 +196,29 @@ static void mem_based(struct gen *g, unsigned base, unsigned index)
 	reg_low(g, base, to);
 }
 
+/* Relative to a pointer. */
+static void mem_pointer(struct gen *g)
+{
+	bool second = rnd_one_in(2);
+	unsigned base = !second ? RBX : g->k->mode == CODE64 ? R13 : RBP;
+
+	g->modrm |= 0x80 | (g->addrsize != 2 ? base & 7 : second ? 6 : 7);
+	g->rex |= base & 8 ? 1 : 0;
+	g->disp_size = g->addrsize == 2 ? 2 : 4;
+	g->disp = (int32_t)(place_addr(g, g->place) - g->k->r[base]);
+}
+
 static void mem_operand(struct gen *g)
 {
 	unsigned base = any_reg(g), index = rnd_one_in(2) ? RSP : any_reg(g); /* RSP: none */
 
 	g->is_mem = true;
-	g->place = any_place();
+	g->place = any_place(place_size(g));
 	if (g->f->f & F_CAS2 && !rnd_one_in(8))
 		g->place &= ~15u;
-	if (g->addrsize == 2) {
+	if (g->seq && !rnd_one_in(6)) {
+		mem_pointer(g);
+	} else if (g->addrsize == 2) {
 		mem16(g);
 	} else if (rnd_one_in(6)) {
 		mem_absolute(g, index);
@@ -209,13 +235,13 @@ static void modrm_operands(struct gen *g)
 
 	g->modrm = (uint8_t)((reg & 7) << 3);
 	g->rex |= reg & 8 ? 4 : 0;
-	if ((g->f->f & F_BITS))
+	if ((g->f->f & F_BITS) && !g->seq)
 		g->k->r[reg] = (g->k->r[reg] & ~mask_of(g->opsize)) | ((rnd_below(4096) - 2048u) & mask_of(g->opsize));
 	if (!(g->f->f & F_REG) && ((g->f->f & F_MEM) || rnd_one_in(2))) {
 		mem_operand(g);
 		return;
 	}
-	rm = any_reg(g);
+	rm = g->f->rm != ANY_EXT ? (unsigned)g->f->rm : any_reg(g);
 	g->modrm |= (uint8_t)(0xc0 | (rm & 7));
 	g->rex |= rm & 8 ? 1 : 0;
 }
@@ -227,6 +253,8 @@ static void prefixes(struct gen *g)
 	uint32_t f = g->f->f;
 	bool m64 = g->k->mode == CODE64;
 
+	if (f & F_REXB)
+		g->rex |= 1;
 	g->has66 = !(f & (F_NO66 | F_VEX)) && rnd_one_in(f & F_BYTE ? 12 : 4);
 	g->has67 = rnd_one_in(12);
 	if (m64 && !(f & F_BYTE) && rnd_one_in(3))
@@ -255,7 +283,7 @@ static uint64_t any_target(const struct gen *g)
 
 	do {
 		at = CODE_AT + rnd_below(PAGE - 16);
-	} while (at + 32 > g->k->off && at < g->k->off + 32);
+	} while (at + 32 > g->k->off && at < g->k->off + sizeof(g->k->code) + 32);
 	return ARENA + at;
 }
 
@@ -294,7 +322,7 @@ static void immediates(struct gen *g)
 	if (f & F_FRAME) /* ENTER: sizes that stay near */
 		g->imm = rnd_below(200) | (rnd_one_in(2) ? 0 : rnd_below(40) << 16);
 	if (f & F_MOFFS) {
-		g->place = any_place();
+		g->place = any_place(g->opsize);
 		g->is_mem = true;
 		g->imm_size = g->addrsize;
 		g->imm = place_addr(g, g->place);
@@ -342,13 +370,16 @@ static void encode(struct gen *g)
 	if (f->pfx && !(f->f & F_VEX))
 		put(k, f->pfx, 1);
 	if (f->f & F_PLUSR) {
-		unsigned reg = any_reg(g);
+		unsigned reg;
 
-		op |= reg & 7;
+		do {
+			reg = any_reg(g);
+			op = f->span > 1 ? (f->op & 0xf8) | (reg & 7) : f->op;
+		} while (op < f->op);
 		g->rex |= reg & 8 ? 1 : 0;
+	} else {
+		op += rnd_below(f->span);
 	}
-	if (f->f & F_COND)
-		op |= rnd_below(16);
 	if (f->f & F_VEX) {
 		vex_bytes(g, g->vvvv);
 	} else {
@@ -373,7 +404,7 @@ static void encode(struct gen *g)
 static void string_registers(struct gen *g)
 {
 	struct diff_case *k = g->k;
-	uint32_t src = any_place(), dst = rnd_one_in(3) ? src + rnd_below(32) - 16 : any_place();
+	uint32_t src = any_place(g->opsize), dst = rnd_one_in(3) ? src + rnd_below(32) - 16 : any_place(g->opsize);
 
 	reg_low(g, RSI, place_addr(g, src));
 	reg_low(g, RDI, place_addr(g, dst));
@@ -411,9 +442,9 @@ static void stack_registers(struct gen *g)
 
 	g->addrsize = stack_size(g->k);
 	if (!(g->f->f & F_FRAME) || g->f->f & F_STACK)
-		reg_low(g, RSP, place_addr(g, any_place()));
+		reg_low(g, RSP, place_addr(g, any_place(8)));
 	if (g->f->f & F_FRAME)
-		reg_low(g, RBP, place_addr(g, any_place()));
+		reg_low(g, RBP, place_addr(g, any_place(8)));
 	g->addrsize = save;
 }
 
@@ -467,7 +498,7 @@ static void far_values(struct gen *g)
 		return;
 	k->put_whole = true;
 	put_add(k, rnd() & (FL_ARITH | FL_DF | FL_IF | FL_IOPL | FL_ID | FL_VIF | FL_VIP), size);
-	put_add(k, rnd_one_in(2) ? rnd() : place_addr(g, any_place()), size);
+	put_add(k, rnd_one_in(2) ? rnd() : place_addr(g, any_place(8)), size);
 	put_add(k, any_selector(), size);
 }
 
@@ -504,16 +535,20 @@ static void memory_values(struct gen *g)
 		put_value(k, g->place, any_value(), 8);
 }
 
-static void registers(struct gen *g)
+static void registers_random(struct diff_case *k)
 {
-	struct diff_case *k = g->k;
-	uint32_t f = g->f->f;
-
 	for (unsigned n = 0; n < 16; n++)
 		k->r[n] = k->mode == CODE64 ? any_value() : (uint32_t)any_value();
 	k->fl |= (uint32_t)rnd() & FL_ARITH;
 	if (rnd_one_in(8))
 		k->fl |= FL_AC;
+}
+
+static void registers(struct gen *g)
+{
+	struct diff_case *k = g->k;
+	uint32_t f = g->f->f;
+
 	if (f & F_CL && rnd_one_in(2))
 		k->r[RCX] = rnd_below(70);
 	if ((f & F_REL8) && rnd_one_in(2))
@@ -524,13 +559,13 @@ static void registers(struct gen *g)
 		string_registers(g);
 	if (f & (F_STACK | F_FRAME))
 		stack_registers(g);
-	if (!strcmp(g->f->name, "xlat"))
-		reg_low(g, RBX, place_addr(g, any_place()));
+	if (f & F_XLAT)
+		reg_low(g, RBX, place_addr(g, any_place(1)));
 }
 
 static bool wanted(const struct form *f, enum code_size mode, const char *only)
 {
-	if (only && strcmp(f->name, only))
+	if (only && strcasecmp(f->row->name, only) != 0)
 		return false;
 	return mode == CODE64 ? !(f->f & F_NO64) : !(f->f & F_ONLY64);
 }
@@ -548,35 +583,145 @@ static const struct form *any_form(enum code_size mode, const char *only)
 	return f;
 }
 
+static void instruction(struct gen *g)
+{
+	prefixes(g);
+	if (!g->seq)
+		registers(g);
+	immediates(g);
+	relative(g);
+	if (g->f->f & F_MODRM)
+		modrm_operands(g);
+	if (g->f->f & F_VVVV)
+		g->vvvv = (uint8_t)any_reg(g);
+	g->lock = (g->f->f & F_LOCK) && g->is_mem ? rnd_one_in(3)
+						  : !g->seq && !(g->f->f & (F_STR | F_VEX)) && rnd_one_in(100);
+	if (!g->seq)
+		memory_values(g);
+	encode(g);
+}
+
+static unsigned seen(const struct gen *g)
+{
+	unsigned last = g->place + place_size(g) - 1;
+
+	if (!g->is_mem)
+		return g->f->f & (F_STR | F_STACK | F_XLAT) ? SEEN_MEM : SEEN_REG;
+	return SEEN_MEM | (g->place / PAGE != last / PAGE ? SEEN_CROSS : 0);
+}
+
+static void upper_halves_away(struct diff_case *k)
+{
+	for (unsigned n = 0; k->mode != CODE64 && n < 16; n++)
+		k->r[n] = n < 8 ? (uint32_t)k->r[n] : 0;
+}
+
 bool gen_case(struct diff_case *k, const char *only)
 {
 	struct gen g = { .k = k, .f = any_form(k->mode, only) };
 
 	if (!g.f)
 		return false;
-	k->form = g.f;
-	k->off = CODE_AT + 256 + rnd_below(PAGE - 512);
-	prefixes(&g);
-	registers(&g);
-	immediates(&g);
-	relative(&g);
-	if (g.f->f & F_MODRM)
-		modrm_operands(&g);
-	if (g.f->f & F_VEX) {
-		g.vvvv = (uint8_t)any_reg(&g);
-		if (!strcmp(g.f->name, "rorx"))
-			g.vvvv = 0;
+	k->row = g.f->row;
+	k->off = CODE_AT + 256 + rnd_below(PAGE - 1024);
+	k->insns = 1;
+	registers_random(k);
+	instruction(&g);
+	upper_halves_away(k);
+	k->opsize = (uint8_t)g.opsize;
+	k->seen = (uint8_t)seen(&g);
+	return true;
+}
+
+/* ------ sequences ------ */
+static const struct form *any_form_of_sequence(enum code_size mode, const char *only)
+{
+	/* What always faults here, and what leads away. */
+	static const char no[] = " CLI STI HLT CLTS INVD WBINVD WRMSR RDMSR LGDT LIDT LMSW INVLPG LLDT LTR IN OUT INS "
+				 "OUTS MOV_CR MOV_DR VMX UD0 UD1 UD2 RSM SYSRET SYSEXIT SWAPGS MONITOR MWAIT CLAC STAC "
+				 "INVPCID RDPMC BOUND POPF CALL_IND JMP_IND ENTER LEAVE ";
+	const struct form *f;
+	char name[24];
+
+	for (;;) {
+		f = any_form(mode, only);
+		if (!f || only)
+			return f;
+		name[0] = ' ';
+		stpcpy(stpcpy(name + 1, f->row->name), " ");
+		if (!(f->f & (F_FAR | F_SEL)) && !strstr(no, name) && (!(f->f & F_DIV) || rnd_one_in(8)))
+			return f;
 	}
-	g.lock = (g.f->f & F_LOCK) && g.is_mem ? rnd_one_in(3) : !(g.f->f & (F_STR | F_VEX)) && rnd_one_in(100);
-	memory_values(&g);
-	encode(&g);
-	if (k->mode != CODE64) {
-		for (unsigned n = 0; n < 16; n++)
-			k->r[n] = n < 8 ? (uint32_t)k->r[n] : 0;
+}
+
+static void sequence_state(struct diff_case *k)
+{
+	struct gen g = { .k = k, .addrsize = stack_size(k) };
+
+	registers_random(k);
+	reg_low(&g, RSP, place_addr(&g, 4 * PAGE + 1024 + 8 * rnd_below(64)));
+	g.addrsize = (unsigned)k->mode;
+	reg_low(&g, RBX, place_addr(&g, any_place(8)));
+	reg_low(&g, k->mode == CODE64 ? R13 : RBP, place_addr(&g, any_place(8)));
+	reg_low(&g, RSI, place_addr(&g, any_place(8)));
+	reg_low(&g, RDI, place_addr(&g, any_place(8)));
+	k->r[RCX] = rnd_below(64);
+	upper_halves_away(k);
+}
+
+/* A branch at the end of these bytes, with so many of distance. */
+static void branch_patch(struct diff_case *k, unsigned end, unsigned size, unsigned to)
+{
+	uint64_t d = (uint64_t)to - end;
+
+	memcpy(k->code + end - size, &d, size);
+}
+
+/* Counts a byte of the arena down and goes back to the first instruction. */
+static void sequence_round(struct diff_case *k)
+{
+	struct gen g = { .k = k };
+	uint64_t at = place_addr(&g, COUNTER);
+	unsigned size = k->mode == CODE16 ? 2 : 4;
+
+	put(k, k->mode == CODE64 ? 0x250cfe : k->mode == CODE32 ? 0x0dfe : 0x0efe, k->mode == CODE64 ? 3 : 2);
+	put(k, at, size);
+	put(k, 0x850f, 2);
+	put(k, 0, size);
+	branch_patch(k, k->len, size, 0);
+	k->put_at = COUNTER;
+	k->put_len = 1;
+	k->put[0] = (uint8_t)(1 + rnd_below(3));
+}
+
+bool gen_sequence(struct diff_case *k, unsigned n, const char *only)
+{
+	unsigned start[SEQUENCE_MAX + 1], branch[SEQUENCE_MAX];
+
+	sequence_state(k);
+	k->off = CODE_AT + 256 + rnd_below(PAGE - 1024);
+	for (unsigned j = 0; j < n; j++) {
+		struct gen g = { .k = k, .seq = true, .f = any_form_of_sequence(k->mode, rnd_one_in(3) ? only : NULL) };
+
+		if (!g.f)
+			return false;
+		if (!j)
+			k->row = g.f->row;
+		start[j] = k->len;
+		instruction(&g);
+		branch[j] = g.f->f & (F_REL8 | F_RELZ) ? g.imm_size : 0;
 	}
-	snprintf(k->how, sizeof(k->how), "%u%s%s%s", g.opsize, g.is_mem ? " mem" : "", g.imm_size ? " imm" : "",
-		 g.rep	  ? " rep"
-		 : g.lock ? " lock"
-			  : "");
+	start[n] = k->len;
+	for (unsigned j = 0; j < n; j++)
+		if (branch[j]) {
+			unsigned to = j + 1 + rnd_below(4);
+
+			branch_patch(k, start[j + 1], branch[j], start[to < n ? to : n]);
+		}
+	if (rnd_one_in(3))
+		sequence_round(k);
+	k->insns = n;
+	k->seen = SEEN_REG;
+	k->opsize = 4;
 	return true;
 }

@@ -1,5 +1,5 @@
 /*
- * One instruction on a struct cpu: a VM with one slot of RAM (the arena) and one with the page tables, which give the
+ * A case on a struct cpu: a VM with one slot of RAM (the arena) and one with the page tables, which give the
  * arena the rights that the host's mapping has. User mode, as the tester itself.
  */
 #include "bare.h"
@@ -9,20 +9,22 @@
 #include "engine/soft/flags.h"
 #include "engine/soft/soft_int.h"
 
+#include <cpuid.h>
 #include <stdlib.h>
 #include <string.h>
 
-/* Page tables and, for the supervisor above the arena, descriptor tables. */
+/* Page tables and, for the supervisor, descriptor tables. */
 enum {
 	TABLES = 0x10000,
 	TABLE_PAGES = 6,
 	GDT_PAGE = 4,
 	LDT_PAGE = 5,
-	GDT_AT = ARENA + ARENA_SIZE,
+	GDT_AT = ARENA + 0x1f0000, /* as far away as one page table allows */
 	LDT_AT = GDT_AT + PAGE
 };
 
 static struct cpu *cpu;
+static const struct diff_case *now;
 static uint8_t *arena;
 
 static void tables_make(uint64_t *t)
@@ -47,11 +49,19 @@ static void tables_make(uint64_t *t)
 
 uint8_t *model_init(void)
 {
+	struct cpuid_table *t;
+
 	tables_make((uint64_t *)bare_ram(TABLES, TABLE_PAGES * PAGE));
 	arena = bare_ram(ARENA, ARENA_SIZE);
 	cpu = bare_cpu(TABLES);
+	t = &vcpu_of(cpu)->table;
 	cpu->code = code_cache_new(cpu, MIB(1));
 	cpu->cr0 |= CR0_AM;
+	cpu->cr4 |= CR4_OSFXSR | CR4_FSGSBASE;
+	cpu->efer |= EFER_SCE;
+	cpu->sysenter_cs = 0x10;
+	t->n = 1;
+	__cpuid(0, t->leaf[0].eax, t->leaf[0].ebx, t->leaf[0].ecx, t->leaf[0].edx);
 	cpu->gdt = (struct x86_table){ GDT_AT, GDT_LIMIT };
 	return arena;
 }
@@ -70,6 +80,7 @@ static void state_load(struct cpu *c, const struct diff_case *k)
 	c->poll = 0;
 	cpu_mode_changed(c);
 	c->leave = c->shadow = false;
+	vcpu_of(c)->delivering = false;
 }
 
 static void state_store(struct cpu *c, struct diff_result *out)
@@ -81,64 +92,95 @@ static void state_store(struct cpu *c, struct diff_result *out)
 		out->sel[n] = n == SEG_FS ? 0 : c->seg[n].sel;
 }
 
-/* The exec function, straight from the decoder. */
-static void run_exec(struct cpu *c, const struct insn *i)
+static uint64_t place(const struct cpu *c)
 {
-	exec_table[i->op](c, i);
-	c->rip = c->rip_next;
+	return c->rip + c->seg[SEG_CS].base - ARENA;
 }
 
-/* Records: until the INT3 behind the instruction, which the empty IDT turns into a fault at its address. */
-static void run_records(struct cpu *c, const struct insn *i)
+static bool in_code(const struct cpu *c)
 {
-	for (unsigned n = 0; n < 64; n++) {
+	return place(c) - now->off < now->len;
+}
+
+/* The exec functions, straight from the decoder. */
+static void run_exec(struct cpu *c)
+{
+	do {
+		struct insn i;
+		enum decode_result res = decode(&i, arena + place(c), INSN_MAX, now->mode);
+
+		if (res == DECODE_UD)
+			cpu_ud(c);
+		if (res != DECODE_OK)
+			cpu_gp0(c);
+		c->leave = false;
+		c->rip_next = c->rip + i.len;
+		if (now->mode != CODE64)
+			c->rip_next &= now->mode == CODE32 ? 0xffffffff : 0xffff;
+		exec_table[i.op](c, &i);
+		c->rip = c->rip_next;
+	} while (now->insns > 1 && in_code(c));
+}
+
+/* Records: until the INT3 behind the code, which the empty IDT turns into a fault at its address. */
+static void run_records(struct cpu *c)
+{
+	for (unsigned n = 0; n < 4096; n++) {
 		c->leave = false;
 		c->budget = 1 << 16;
 		interp_run(c);
 	}
 }
 
-static bool is_int3_fault(const struct cpu *c, const struct diff_case *k)
+/* Or INT1, met in the middle of another instruction. */
+static bool is_int3_fault(const struct cpu *c)
 {
-	uint64_t off = c->rip + c->seg[SEG_CS].base - ARENA;
+	unsigned error = c->exc_error & ~1u;
 
-	return c->exc_vector == EXC_GP && (c->exc_error & ~1u) == (EXC_BP << 3 | 2) && off != k->off &&
-	       off < ARENA_SIZE;
+	return c->exc_vector == EXC_GP && (error == (EXC_BP << 3 | 2) || error == (EXC_DB << 3 | 2)) &&
+	       place(c) < ARENA_SIZE;
 }
 
-const struct diff_engine diff_engines[] = { { "exec", run_exec }, { "records", run_records } };
+const struct diff_engine diff_engines[] = { { "exec", run_exec, false }, { "records", run_records, true } };
 const unsigned diff_engines_n = ARRAY_LEN(diff_engines);
 
-static void run(struct cpu *c, const struct diff_engine *e, const struct diff_case *k)
+const struct diff_engine *diff_engine_find(const char *name)
 {
-	struct insn i;
-	enum decode_result res = decode(&i, arena + k->off, INSN_MAX, k->mode);
+	for (unsigned n = 0; n < diff_engines_n; n++)
+		if (!strcmp(diff_engines[n].name, name))
+			return &diff_engines[n];
+	return NULL;
+}
 
-	if (res == DECODE_UD)
-		cpu_ud(c);
-	if (res != DECODE_OK)
-		cpu_gp0(c);
-	c->rip_next = c->rip + i.len;
-	if (k->mode != CODE64)
-		c->rip_next &= k->mode == CODE32 ? 0xffffffff : 0xffff;
-	e->run(c, &i);
+/* INT3 all around the code, as diff_native.c has it. */
+static void code_place(const struct diff_case *k)
+{
+	static uint32_t off = CODE_AT, len = PAGE;
+
+	memset(arena + off, 0xcc, len);
+	memcpy(arena + k->off, k->code, k->len);
+	off = k->off;
+	len = k->len;
 }
 
 void model_run(const struct diff_engine *e, const struct diff_case *k, struct diff_result *out)
 {
 	struct cpu *c = cpu;
 
-	memset(arena + CODE_AT, 0xcc, PAGE);
-	memcpy(arena + k->off, k->code, k->len);
-	code_drop_all(c);
+	now = k;
+	code_place(k);
+	if (e->cached)
+		code_drop(c, ARENA + CODE_AT, PAGE);
 	state_load(c, k);
 	out->vector = NO_EXCEPTION;
 	if (!setjmp(c->unwind)) {
-		run(c, e, k);
-	} else if (!is_int3_fault(c, k) && !(c->exc_vector == EXC_PF && (c->exc_error & PF_I))) { /* as diff_native.c */
+		e->run(c);
+	} else if (!is_int3_fault(c) && !(c->exc_vector == EXC_PF && (c->exc_error & PF_I))) { /* as diff_native.c */
 		out->vector = c->exc_vector;
 		out->error = c->exc_has_error ? c->exc_error : 0;
 		out->cr2 = c->exc_cr2;
+		if (c->exc_vector == EXC_PF && c->exc_cr2 - GDT_AT < 2 * PAGE)
+			out->error &= ~(uint32_t)PF_P; /* the host has nothing there */
 	}
 	state_store(c, out);
 }

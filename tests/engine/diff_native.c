@@ -1,6 +1,6 @@
 /*
- * One instruction on the host. An INT3 in the tester leads to the signal handler, which puts the case's registers,
- * flags, code segment and RIP into the frame: the return from the signal starts the instruction. INT3 lies all around
+ * A case on the host. An INT3 in the tester leads to the signal handler, which puts the case's registers,
+ * flags, code segment and RIP into the frame: the return from the signal starts the code. INT3 lies all around
  * it, so wherever it goes the next signal comes at once, with all registers in its frame; the handler then puts the
  * tester's own back. Faults come the same way, with vector, error code and CR2. 32-bit code runs in the kernel's
  * compatibility segment, 16-bit code in a segment of the local descriptor table.
@@ -115,6 +115,9 @@ static void frame_store(greg_t *g)
 	result->cr2 = (uint64_t)g[REG_CR2];
 	if (result->vector == EXC_BP) {
 		result->vector = NO_EXCEPTION;
+		result->rip--;
+	} else if (result->vector == EXC_DB) {
+		result->vector = NO_EXCEPTION; /* INT1, in the middle of another instruction */
 		result->rip--;
 	} else if (result->vector == EXC_PF && (result->error & PF_I)) {
 		result->vector = NO_EXCEPTION; /* it went where there is no code: as far as the instruction is meant */
@@ -253,6 +256,17 @@ static struct x86_segment global(unsigned index)
 	return (struct x86_segment){ .limit = ~0u, .attr = attr[index] };
 }
 
+struct x86_segment native_segment(uint16_t sel)
+{
+	struct x86_segment s;
+
+	if (!(sel & 0xfffc))
+		return (struct x86_segment){ .sel = sel, .unusable = true };
+	s = sel & 4 ? local(sel >> 3) : global(sel >> 3);
+	s.sel = sel;
+	return s;
+}
+
 uint64_t native_descriptor(uint16_t sel)
 {
 	struct x86_segment s = sel & 4 ? local(sel >> 3) : global(sel >> 3);
@@ -296,10 +310,19 @@ uint32_t native_flags(void)
 	return (uint32_t)__builtin_ia32_readeflags_u64() & (FL_ID | FL_NT);
 }
 
+static void code_place(const struct diff_case *k)
+{
+	static uint32_t off = CODE_AT, len = PAGE;
+
+	memset(arena + off, 0xcc, len);
+	memcpy(arena + k->off, k->code, k->len);
+	off = k->off;
+	len = k->len;
+}
+
 void native_run(const struct diff_case *k, struct diff_result *out)
 {
-	memset(arena + CODE_AT, 0xcc, PAGE);
-	memcpy(arena + k->off, k->code, k->len);
+	code_place(k);
 	now = k;
 	result = out;
 	asm volatile("mov %0, %%ds; mov %1, %%es" : : "r"(k->seg[SEG_DS].sel), "r"(k->seg[SEG_ES].sel) : "memory");

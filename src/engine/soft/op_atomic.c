@@ -121,9 +121,9 @@ static void cmpxchg16b(struct cpu *c, const struct insn *i)
 	void *p;
 	bool same;
 
-	lin = opnd_lin(c, i, 16, true);
-	if (lin & 15)
+	if ((insn_ea(c, i) + (i->seg >= SEG_FS ? c->seg[i->seg].base : 0)) & 15) /* before what its segment says */
 		cpu_gp0(c);
+	lin = opnd_lin(c, i, 16, true);
 	p = mmu_rmw(c, lin, 16);
 	if (LIKELY(p != NULL)) {
 		same = host_cas16(p, old, new);

@@ -222,10 +222,10 @@ static void far_to(struct cpu *c, uint16_t sel, uint64_t off, unsigned size, boo
 
 static void far_mem(struct cpu *c, const struct insn *i, bool call)
 {
-	unsigned size = i->opsize;
-	uint64_t lin = insn_lin(c, i, size + 2, false), off = ld_size(c, lin, size);
+	uint64_t off;
+	uint16_t sel = opnd_far(c, i, &off);
 
-	far_to(c, ld16(c, lin + size), off, size, call);
+	far_to(c, sel, off, i->opsize, call);
 }
 
 void op_call_far(struct cpu *c, const struct insn *i)

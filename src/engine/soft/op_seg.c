@@ -46,9 +46,9 @@ void op_pop_sreg(struct cpu *c, const struct insn *i)
 
 static void load_far_pointer(struct cpu *c, const struct insn *i, unsigned seg)
 {
-	uint64_t lin = insn_lin(c, i, i->opsize + 2u, false), off = ld_size(c, lin, i->opsize);
+	uint64_t off;
 
-	seg_load(c, seg, ld16(c, lin + i->opsize));
+	seg_load(c, seg, opnd_far(c, i, &off));
 	reg_set(c, i, i->reg, i->opsize, off);
 }
 

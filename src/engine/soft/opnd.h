@@ -175,6 +175,14 @@ static inline uint64_t opnd_lin(struct cpu *c, const struct insn *i, unsigned si
 	return insn_lin(c, i, size, write);
 }
 
+/* A far pointer in memory: two reads, each with its own checks. The selector's place is not looked at before the offset
+ * is there. */
+static inline uint16_t opnd_far(struct cpu *c, const struct insn *i, uint64_t *off)
+{
+	*off = ld_size(c, insn_lin(c, i, i->opsize, false), i->opsize);
+	return ld16(c, seg_lin(c, i->seg, insn_ea(c, i) + i->opsize, 2, false));
+}
+
 static inline bool opnd_is_mem(const struct insn *i, unsigned n)
 {
 	switch (i->opnd[n].kind) {

@@ -23,7 +23,8 @@ static bool limit_ok(const struct x86_segment *s, uint32_t off, unsigned size)
 
 	if ((s->attr & 0xc) == 4) /* expand-down data */
 		return off > s->limit && last <= (s->attr & ATTR_DB ? 0xffffffffu : 0xffffu);
-	return last <= s->limit;
+	return last <= s->limit ||
+	       s->limit == 0xffffffff; /* of 4 GiB: it goes on at 0 (SDM vol. 3, 5.3: as one likes) */
 }
 
 uint64_t seg_lin_slow(struct cpu *c, unsigned seg, uint64_t off, unsigned size, bool write)
