@@ -47,7 +47,7 @@ def main():
                 elif target not in allowed[folder]:
                     print(f'src/{path}:{i}: {folder} may not include {target}')
                     bad += 1
-                elif m.group(1).endswith('_int.h') and os.path.dirname(m.group(1)) != os.path.dirname(path):
+                elif m.group(1).endswith('_int.h') and not path.startswith(os.path.dirname(m.group(1)) + '/'):
                     print(f'src/{path}:{i}: {m.group(1)} is private to its folder')
                     bad += 1
     return bad != 0

@@ -14,7 +14,9 @@
  * later sees the mark and tells us. A drop takes all blocks of the lines written; links, far targets and the jump cache
  * may go on leading to them, since their first record then leads on (h_dead).
  */
+#include "engine/soft/code.h"
 #include "engine/soft/isa.h"
+#include "engine/soft/jit/jit.h"
 #include "engine/soft/rec.h"
 
 #include "base/alloc.h"
@@ -204,12 +206,10 @@ void code_drop(struct cpu *c, gpa_t at, uint64_t len)
 	struct code_cache *k = c->code;
 	struct page *p = page_get(k, round_down(at, PAGE));
 	uint64_t from = round_down(at % PAGE, LINE), to = round_up(at % PAGE + len, LINE);
-	uint32_t *link;
-	bool any = false;
+	uint32_t none = 0, *link;
+	bool any = jit_drop(c, at, len);
 
-	if (!p)
-		return;
-	for (link = &p->blocks; *link;) {
+	for (link = p ? &p->blocks : &none; *link;) {
 		struct block *b = at_offset(k, *link);
 
 		if (b->from >= to || b->to <= from) {
@@ -232,6 +232,7 @@ void code_drop_all(struct cpu *c)
 
 	tables_clear(k);
 	k->stale = true;
+	jit_drop_all(c);
 	c->stat.code_flushes++;
 	c->leave = true;
 }
@@ -274,13 +275,12 @@ static void arena_room(struct cpu *c)
 	k->used = 64;
 }
 
-struct source { /* the page a block is made from */
-	const uint8_t *host;
-	struct code_page *marks; /* NULL: nothing can write it */
-	enum code_size size;
-};
+void code_source(struct cpu *c, struct code_source *s, const uint8_t *host, gpa_t at)
+{
+	*s = (struct code_source){ host, code_page_of(c->vm, at), code_size_of(c) };
+}
 
-static void mark_lines(const struct source *s, unsigned from, unsigned to)
+static void mark_lines(const struct code_source *s, unsigned from, unsigned to)
 {
 	uint64_t bits = mask64((to - 1) / LINE + 1) & ~mask64(from / LINE);
 
@@ -288,8 +288,7 @@ static void mark_lines(const struct source *s, unsigned from, unsigned to)
 		__atomic_fetch_or(&s->marks->lines, bits, __ATOMIC_SEQ_CST);
 }
 
-/* The instruction at off, from a copy that is decoded only when its lines are marked. */
-static enum decode_result decode_at(const struct source *s, struct insn *i, unsigned off)
+enum decode_result code_decode(const struct code_source *s, struct insn *i, unsigned off)
 {
 	unsigned avail = PAGE - off < INSN_MAX ? PAGE - off : INSN_MAX, marked = round_up(off + 1, LINE);
 	enum decode_result res;
@@ -317,12 +316,12 @@ static void exec_gp(struct cpu *c, const struct insn *i)
 }
 
 /* Decodes from off on; returns where the block's source ends. */
-static unsigned block_fill(struct cpu *c, struct maker *m, const struct source *s, unsigned off)
+static unsigned block_fill(struct cpu *c, struct maker *m, const struct code_source *s, unsigned off)
 {
 	struct insn i;
 
 	while (m->n < REC_BLOCK_INSNS && off < PAGE && !m->ended) {
-		switch (decode_at(s, &i, off)) {
+		switch (code_decode(s, &i, off)) {
 		case DECODE_OK:
 			isa_apply(c, &i);
 			rec_make(m, &i, off);
@@ -352,15 +351,18 @@ static unsigned block_fill(struct cpu *c, struct maker *m, const struct source *
 static struct block *block_make(struct cpu *c, const uint8_t *host, gpa_t at, unsigned off)
 {
 	struct code_cache *k = c->code;
-	struct source s = { host, code_page_of(c->vm, at), code_size_of(c) };
+	struct code_source s;
 	struct maker m = { .mode = c->mode };
 	struct page *p;
 	struct block *b;
 
 	arena_room(c);
+	code_source(c, &s, host, at);
 	p = page_need(k, at);
 	b = at_offset(k, (uint32_t)k->used);
 	m.at = m.first = block_rec(b);
+	if (c->jit.jit && (c->mode & MODE_64))
+		rec_make_count(&m, off);
 	*b = (struct block){ .key = key_of(host, off, c->mode), .from = (uint16_t)off };
 	b->to = (uint16_t)block_fill(c, &m, &s, off);
 	rec_pair_up(m.first, m.at);
@@ -414,7 +416,7 @@ bool code_noted(const struct cpu *c, uint64_t lin, bool global)
 	return n->epoch == c->fetch_epoch[global] && (n->bits[bit / 64] >> bit % 64 & 1);
 }
 
-static void page_note(struct cpu *c, uint64_t lin, bool global)
+void code_note(struct cpu *c, uint64_t lin, bool global)
 {
 	struct noted *n = &c->code->noted[global];
 	unsigned bit = noted_bit(lin);
@@ -430,7 +432,7 @@ static void jump_note(struct cpu *c, struct rec *r, bool global)
 {
 	struct jump *j = rec_jump_at(c, c->rip);
 
-	page_note(c, c->rip, global);
+	code_note(c, c->rip, global);
 	*j = (struct jump){ c->rip, r, c->fetch_epoch[global], c->mode, global };
 }
 

@@ -99,7 +99,8 @@ enum poll_bit {		      /* any thread sets, the owner clears: c->poll */
 		POLL_TIMER = 64,
 };
 
-enum { XMM_BYTES = 64 };
+enum { XMM_BYTES = 64, JIT_ITLB = 1024 };
+struct jit;
 
 struct cpu {
 	/* --- hot: records --- */
@@ -145,6 +146,17 @@ struct cpu {
 	uint8_t exc_kind; /* enum exc_kind */
 	/* --- code cache of this vCPU (interp.c, code.c) --- */
 	struct code_cache *code;
+	struct jit_hot {	/* what translated code reaches; jit/jit_int.h */
+		uint64_t flags; /* image of RFLAGS */
+		uint64_t park, tmp, t0;
+		uint64_t resume, resume_rax, resume_ax;
+		uint64_t page_bits, offset_bits; /* masks for PEXT */
+		void **jc[2];			 /* jump caches of kernel and user code */
+		struct jit *jit;		 /* NULL: interpreter only */
+		uint32_t site, mxcsr;
+		uint8_t vec, want;	    /* enum vec_level: what is loaded; what to load on the way back */
+		uint32_t itlb[2][JIT_ITLB]; /* kernel, user: identity of the page at (page number & mask) */
+	} jit;
 	uint64_t fetch_epoch[2]; /* [0] moves when any translation may have changed, [1] when global ones too */
 	/* --- the rest --- */
 	struct tlb *tlbs[TLBS]; /* by enum tlb_kind */
@@ -160,8 +172,8 @@ struct cpu {
 	int64_t miss_budget;
 	struct cpu_stats {
 		uint64_t insns, exits_io, exits_mmio, irqs, nmis, exceptions, page_faults, tlb_misses, hlts, pauses,
-			cr_access, rdmsr, wrmsr, cpuid, blocks_made, blocks_dropped, code_flushes, kicks, invlpg,
-			cr3_loads, ipis;
+			cr_access, rdmsr, wrmsr, cpuid, blocks_made, blocks_dropped, blocks_translated, code_flushes,
+			kicks, invlpg, cr3_loads, ipis;
 	} stat; /* owner writes, any thread reads a stale value */
 };
 

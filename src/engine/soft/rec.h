@@ -394,7 +394,7 @@ static inline bool code_is_flat(uint32_t mode)
 enum { REC_CROSS_SLOTS = 1 + REC_INSN_SLOTS + 4 };
 enum {
 	REC_BLOCK_INSNS = 48,
-	REC_BLOCK_BYTES = (REC_BLOCK_INSNS * (REC_INSN_SLOTS + 2) + REC_CROSS_SLOTS) * (int)sizeof(struct rec)
+	REC_BLOCK_BYTES = (1 + REC_BLOCK_INSNS * (REC_INSN_SLOTS + 2) + REC_CROSS_SLOTS) * (int)sizeof(struct rec)
 };
 struct maker { /* a block in the making */
 	uint32_t mode;
@@ -409,6 +409,7 @@ struct maker { /* a block in the making */
 void rec_make(struct maker *m, const struct insn *i, unsigned off);
 void rec_make_generic(struct maker *m, const struct insn *i, unsigned off, exec_fn exec);
 void rec_make_cross(struct maker *m, unsigned off);
+void rec_make_count(struct maker *m, unsigned off); /* first of a block: the translator takes it when it is hot */
 void rec_make_end(struct maker *m, unsigned off); /* to the instruction at off */
 
 /* ------ rec_cross.c ------ */

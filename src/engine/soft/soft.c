@@ -4,6 +4,7 @@
 
 #include "base/alloc.h"
 #include "base/bits.h"
+#include "engine/soft/jit/jit.h"
 #include "engine/soft/thunk.h"
 #include "x86/msr.h"
 #include "x86/tsc.h"
@@ -17,7 +18,11 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-enum { PAGE = 4096, CODE_MIB = 20 }; /* with it Debian stays under 32 MiB beyond its RAM: doc/promises.md */
+enum {
+	PAGE = 4096,
+	CODE_MIB = 20,
+	JIT_MIB = 32
+}; /* with it Debian stays under 32 MiB beyond its RAM: doc/promises.md */
 
 static struct soft_vm *soft(struct engine_vm *vm)
 {
@@ -102,6 +107,7 @@ static int soft_vm_new(struct engine_vm **out, const struct engine_host *h, cons
 {
 	struct soft_vm *vm;
 	bool mitigations = false;
+	const char *how;
 	uint64_t code_mib = CODE_MIB;
 	int rc;
 
@@ -112,23 +118,29 @@ static int soft_vm_new(struct engine_vm **out, const struct engine_host *h, cons
 		rc = conf_u64(o->conf, "engine.code_mib", CODE_MIB, 1, 2048, &code_mib, e);
 	if (rc < 0 || (rc = thunk_init(e)) < 0)
 		return rc;
+	how = o->conf ? conf_get(o->conf, "engine.soft") : NULL;
+	if (how && !strcmp(how, "jit") && (rc = jit_probe(e)) < 0)
+		return rc;
 	vm = xcalloc(1, sizeof(*vm));
 	vm->host = *h;
 	vm->opts = *o;
 	vm->code_bytes = MIB(code_mib);
+	vm->jit = how && !strcmp(how, "jit");
+	vm->jit_bytes = MIB(JIT_MIB);
 	vm->map = xcalloc(1, sizeof(*vm->map));
 	lock_init(&vm->map_lock, RANK_ENGINE, "soft map");
-	vm->tsc_khz = o->common ? o->common->tsc_khz : tsc_khz();
 	vm->clock_base = -__builtin_ia32_rdtsc();
 	vm->arch_cap = o->common ? o->common->arch_cap : mitigations ? 0 : ARCH_CAP_SAFE;
 	vm->yield_on_pause = o->exit_on_pause || o->ncpu > cpus_usable();
-	vm->apics = (struct lapic_bus){ .tick = o->common ? (uint32_t)vm->tsc_khz : lapic_ratio(vm->tsc_khz),
-					.per = o->common ? (uint32_t)(o->common->apic_hz / 1000) : 1,
-					.self = vm,
-					.now = apic_now,
-					.look = apic_look,
-					.event = apic_event,
-					.eoi = apic_eoi };
+	vm->apics = (struct lapic_bus){
+		.self = vm, .now = apic_now, .look = apic_look, .event = apic_event, .eoi = apic_eoi
+	};
+	if (vm->jit && (rc = jit_ticker_new(vm, e)) < 0) {
+		lock_destroy(&vm->map_lock);
+		free(vm->map);
+		free(vm);
+		return rc;
+	}
 	*out = (struct engine_vm *)vm;
 	return 0;
 }
@@ -150,6 +162,7 @@ static void soft_vm_free(struct engine_vm *evm)
 
 	if (!vm)
 		return;
+	jit_ticker_free(vm);
 	for (unsigned n = 0; n < vm->map->n; n++)
 		slot_drop(&vm->map->slot[n]);
 	lock_destroy(&vm->map_lock);
@@ -319,6 +332,30 @@ static void soft_nmi(struct engine_vm *evm)
 
 /* ------ vCPU ------ */
 
+static void soft_vcpu_free(struct engine_vcpu *v)
+{
+	if (!v)
+		return;
+	v->cpu.vm->vcpu[v->cpu.id] = NULL;
+	code_cache_free(v->cpu.code);
+	jit_free(&v->cpu);
+	mmu_tlb_free(&v->cpu);
+	free(v->cpu.lapic);
+	free(v);
+}
+
+/* Not before the first vCPU: to measure the host's counter takes time. */
+static void rates(struct soft_vm *vm)
+{
+	const struct engine_common *c = vm->opts.common;
+
+	if (vm->tsc_khz)
+		return;
+	vm->tsc_khz = c ? c->tsc_khz : tsc_khz();
+	vm->apics.tick = c ? (uint32_t)vm->tsc_khz : lapic_ratio(vm->tsc_khz);
+	vm->apics.per = c ? (uint32_t)(c->apic_hz / 1000) : 1;
+}
+
 static int soft_vcpu_new(struct engine_vm *evm, unsigned id, struct engine_vcpu **out, struct err *e)
 {
 	struct soft_vm *vm = soft(evm);
@@ -329,13 +366,14 @@ static int soft_vcpu_new(struct engine_vm *evm, unsigned id, struct engine_vcpu 
 				.phys_bits = vm->opts.phys_bits,
 				.x2apic = vm->opts.x2apic,
 				.tsc_deadline = true,
-				.tsc_khz = vm->tsc_khz,
 				.conf = vm->opts.conf };
 	int rc;
 
 	if (!v)
 		return err_set(e, -ENOMEM, "vCPU %u: no memory", id);
 	memset(v, 0, sizeof(*v));
+	rates(vm);
+	o.tsc_khz = vm->tsc_khz;
 	if (vm->opts.topo)
 		o.topo = *vm->opts.topo;
 	rc = cpuid_build(&v->table, &o, e);
@@ -354,6 +392,10 @@ static int soft_vcpu_new(struct engine_vm *evm, unsigned id, struct engine_vcpu 
 	v->cpu.lapic->bus = &vm->apics;
 	v->cpu.lapic->id = id;
 	v->cpu.code = code_cache_new(&v->cpu, vm->code_bytes);
+	if (vm->jit && (rc = jit_new(&v->cpu, vm->jit_bytes, e)) < 0) {
+		soft_vcpu_free(v);
+		return rc;
+	}
 	cpu_features(v);
 	cpu_reset(&v->cpu, true);
 	vm->apics.apic[id] = v->cpu.lapic;
@@ -362,17 +404,6 @@ static int soft_vcpu_new(struct engine_vm *evm, unsigned id, struct engine_vcpu 
 	vm->vcpu[id] = v;
 	*out = v;
 	return 0;
-}
-
-static void soft_vcpu_free(struct engine_vcpu *v)
-{
-	if (!v)
-		return;
-	v->cpu.vm->vcpu[v->cpu.id] = NULL;
-	code_cache_free(v->cpu.code);
-	mmu_tlb_free(&v->cpu);
-	free(v->cpu.lapic);
-	free(v);
 }
 
 static int soft_cpuid(struct engine_vcpu *v, const struct cpuid_table *t, struct err *e)

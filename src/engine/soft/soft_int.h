@@ -93,6 +93,7 @@ struct engine_vcpu {
 	} set[TLB_SETS];
 	unsigned set_now, set_clock;
 	uint64_t large_2m[64], large_1g[8]; /* mmu.c: a bit for each (hashed) region that has entries of large pages */
+	uint64_t tick_due;		    /* jit/ticker.c: when our timer is due, 0: nobody waits for it */
 	uint64_t spin_tsc;		    /* adaptive spin before sleep */
 	uint32_t pause_count;
 	uint64_t tsc_adjust;  /* IA32_TSC_ADJUST; cpu.tsc_offset = vm->clock_base + this */
@@ -121,9 +122,12 @@ struct soft_vm {
 	uint32_t holders_lock; /* codepage.c; spun on */
 	uint32_t parker;       /* 1 + vCPU that has stopped the world, 0: nobody */
 	bool extint;	       /* INTR of the 8259 pair */
+	size_t jit_bytes;      /* translated code of a vCPU */
 	size_t code_bytes;     /* decoded code of a vCPU */
 	uint64_t arch_cap;     /* IA32_ARCH_CAPABILITIES */
-	bool yield_on_pause;   /* the host has fewer processors than the guest, or -P */
+	struct jit_ticker *ticker;
+	bool jit;	     /* engine.soft=jit */
+	bool yield_on_pause; /* the host has fewer processors than the guest, or -P */
 };
 
 static inline struct engine_vcpu *vcpu_of(struct cpu *c)

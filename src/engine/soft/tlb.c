@@ -11,6 +11,7 @@
  * through all. The interpreter's own translations do not know sets: every load of CR3 moves its epoch. Pages that got
  * code are noted for sets that rest, and lose their write tags before such a set is used again.
  */
+#include "engine/soft/jit/jit.h"
 #include "engine/soft/soft_int.h"
 
 #include "base/alloc.h"
@@ -29,6 +30,7 @@ static void epoch_moves(struct cpu *c, bool global)
 	c->fetch_epoch[0]++;
 	if (global)
 		c->fetch_epoch[1]++;
+	jit_fetch_changed(c, global);
 }
 
 static void entry_clear(struct tlb *t, unsigned idx)
@@ -196,7 +198,7 @@ void mmu_flush_page(struct cpu *c, uint64_t lin)
 		epoch_moves(c, true);
 	for (unsigned g = 0; g < 2; g++)
 		if (code_noted(c, lin, g))
-			c->fetch_epoch[g]++;
+			epoch_moves(c, g);
 }
 
 /* ------ write tags ------ */

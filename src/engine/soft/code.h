@@ -1,0 +1,21 @@
+/* What the translator shares with the block cache of the interpreter (code.c): source bytes, and notes of pages. */
+#ifndef ENGINE_SOFT_CODE_H
+#define ENGINE_SOFT_CODE_H
+
+#include "engine/soft/mmu.h"
+
+struct code_source { /* the page a block is made from */
+	const uint8_t *host;
+	struct code_page *marks; /* NULL: nothing can write it */
+	enum code_size size;
+};
+
+/* The page at host, which is guest physical `at`; it was claimed (code_page_claim). */
+void code_source(struct cpu *c, struct code_source *s, const uint8_t *host, gpa_t at);
+/* The instruction at off, from a copy that is decoded only when its lines are marked. DECODE_MORE: it goes on in the
+ * next page. */
+enum decode_result code_decode(const struct code_source *s, struct insn *i, unsigned off);
+/* Somebody remembers that translation: INVLPG of it has to move the epoch. */
+void code_note(struct cpu *c, uint64_t lin, bool global);
+
+#endif

@@ -1,0 +1,231 @@
+/*
+ * Encoder of host instructions: bytes into the arena, always from fields (registers, one memory operand), never copied
+ * from the guest. What does not fit is dropped and counted: asm_full() after a block says that it has to be thrown
+ * away.
+ */
+#ifndef ENGINE_SOFT_JIT_ASM_H
+#define ENGINE_SOFT_JIT_ASM_H
+
+#include "base/types.h"
+
+#include <string.h>
+
+struct asmb {
+	uint8_t *rw;  /* offset 0, where it is written */
+	uint32_t at;  /* next byte */
+	uint32_t end; /* no byte from here on */
+};
+
+/* [base + index << scale + disp]; index -1: none. */
+struct am {
+	int base, index;
+	unsigned scale;
+	int32_t disp;
+};
+
+enum { HAX, HCX, HDX, HBX, HSP, HBP, HSI, HDI, H8, H9, H10, H11, H12, H13, H14, H15 };
+enum { PP_NONE, PP_66, PP_F3, PP_F2 };
+enum { RM_MEM = -1 };
+
+static inline bool asm_full(const struct asmb *a)
+{
+	return a->at > a->end;
+}
+
+static inline void a8(struct asmb *a, unsigned v)
+{
+	if (a->at < a->end)
+		a->rw[a->at] = (uint8_t)v;
+	a->at++;
+}
+
+static inline void a_bytes(struct asmb *a, uint64_t v, unsigned n)
+{
+	for (; n; n--, v >>= 8)
+		a8(a, v & 0xff);
+}
+
+static inline struct am am_at(int base, int32_t disp)
+{
+	return (struct am){ base, -1, 0, disp };
+}
+
+static inline void a_modrm_mem(struct asmb *a, unsigned reg, const struct am *m)
+{
+	bool sib = m->index >= 0 || (m->base & 7) == HSP;
+	unsigned mod = m->disp == 0 && (m->base & 7) != HBP ? 0 : m->disp == (int8_t)m->disp ? 1 : 2;
+
+	a8(a, mod << 6 | (reg & 7) << 3 | (sib ? 4u : (unsigned)m->base & 7));
+	if (sib)
+		a8(a, m->scale << 6 | (m->index >= 0 ? (unsigned)m->index & 7 : 4u) << 3 | ((unsigned)m->base & 7));
+	if (mod)
+		a_bytes(a, (uint32_t)m->disp, mod == 1 ? 1 : 4);
+}
+
+static inline void a_prefix(struct asmb *a, unsigned pp)
+{
+	static const uint8_t byte[] = { 0, 0x66, 0xf3, 0xf2 };
+
+	if (pp)
+		a8(a, byte[pp]);
+}
+
+struct enc { /* what an instruction is but its operands */
+	uint8_t pp, map, op;
+	bool w, rex; /* rex: a byte register that needs the prefix */
+	bool opsize; /* 66 beside a mandatory prefix */
+};
+
+/* reg: a register or an opcode extension; rm: a register, or RM_MEM for m. An immediate is the caller's. */
+static inline void a_insn(struct asmb *a, const struct enc *e, unsigned reg, int rm, const struct am *m)
+{
+	bool mem = rm == RM_MEM;
+	unsigned b = mem ? (unsigned)m->base : (unsigned)rm, x = mem && m->index >= 0 ? (unsigned)m->index : 0;
+	unsigned rex = (e->w ? 8u : 0) | (reg >> 3 & 1) << 2 | (x >> 3 & 1) << 1 | (b >> 3 & 1);
+
+	if (e->opsize)
+		a8(a, 0x66);
+	a_prefix(a, e->pp);
+	if (rex || e->rex)
+		a8(a, 0x40 | rex);
+	if (e->map)
+		a8(a, 0x0f);
+	if (e->map > 1)
+		a8(a, e->map == 2 ? 0x38 : 0x3a);
+	a8(a, e->op);
+	if (mem)
+		a_modrm_mem(a, reg, m);
+	else
+		a8(a, 0xc0 | (reg & 7) << 3 | ((unsigned)rm & 7));
+}
+
+/* The three-byte VEX prefix carries all fields. */
+static inline void a_vex(struct asmb *a, const struct enc *e, bool l, unsigned vvvv, unsigned reg, int rm,
+			 const struct am *m)
+{
+	bool mem = rm == RM_MEM;
+	unsigned b = mem ? (unsigned)m->base : (unsigned)rm, x = mem && m->index >= 0 ? (unsigned)m->index : 0;
+
+	a8(a, 0xc4);
+	a8(a, (!(reg >> 3 & 1)) << 7 | (!(x >> 3 & 1)) << 6 | (!(b >> 3 & 1)) << 5 | e->map);
+	a8(a, (unsigned)e->w << 7 | (~vvvv & 15) << 3 | (unsigned)l << 2 | e->pp);
+	a8(a, e->op);
+	if (mem)
+		a_modrm_mem(a, reg, m);
+	else
+		a8(a, 0xc0 | (reg & 7) << 3 | ((unsigned)rm & 7));
+}
+
+/* ------ common ones; 64-bit unless they say otherwise ------ */
+static inline void a_op_rm(struct asmb *a, unsigned op, unsigned reg, struct am m)
+{
+	a_insn(a, &(struct enc){ .op = (uint8_t)op, .w = true }, reg, RM_MEM, &m);
+}
+
+static inline void a_op_rr(struct asmb *a, unsigned op, unsigned reg, int rm)
+{
+	a_insn(a, &(struct enc){ .op = (uint8_t)op, .w = true }, reg, rm, NULL);
+}
+
+static inline void a_op32_rr(struct asmb *a, unsigned op, unsigned reg, int rm)
+{
+	a_insn(a, &(struct enc){ .op = (uint8_t)op }, reg, rm, NULL);
+}
+
+static inline void a_op32_rm(struct asmb *a, unsigned op, unsigned reg, struct am m)
+{
+	a_insn(a, &(struct enc){ .op = (uint8_t)op }, reg, RM_MEM, &m);
+}
+
+static inline void a_load(struct asmb *a, unsigned reg, struct am m)
+{
+	a_op_rm(a, 0x8b, reg, m);
+}
+
+static inline void a_store(struct asmb *a, unsigned reg, struct am m)
+{
+	a_op_rm(a, 0x89, reg, m);
+}
+
+static inline void a_lea(struct asmb *a, unsigned reg, struct am m)
+{
+	a_op_rm(a, 0x8d, reg, m);
+}
+
+static inline void a_mov(struct asmb *a, unsigned to, int from)
+{
+	a_op_rr(a, 0x8b, to, from);
+}
+
+static inline void a_mov_imm32(struct asmb *a, unsigned reg, uint32_t v) /* upper half 0 */
+{
+	if (reg >= 8)
+		a8(a, 0x41);
+	a8(a, 0xb8 | (reg & 7));
+	a_bytes(a, v, 4);
+}
+
+static inline void a_mov_imm(struct asmb *a, unsigned reg, uint64_t v)
+{
+	if (v == (uint32_t)v) {
+		a_mov_imm32(a, reg, (uint32_t)v);
+	} else if ((int64_t)v == (int32_t)v) {
+		a_op_rr(a, 0xc7, 0, (int)reg);
+		a_bytes(a, v, 4);
+	} else {
+		a8(a, 0x48 | reg >> 3);
+		a8(a, 0xb8 | (reg & 7));
+		a_bytes(a, v, 8);
+	}
+}
+
+/* Jumps with a 32-bit displacement; return where it is. */
+static inline uint32_t a_jmp(struct asmb *a)
+{
+	a8(a, 0xe9);
+	a_bytes(a, 0, 4);
+	return a->at - 4;
+}
+
+static inline uint32_t a_jcc(struct asmb *a, unsigned cond)
+{
+	a8(a, 0x0f);
+	a8(a, 0x80 | cond);
+	a_bytes(a, 0, 4);
+	return a->at - 4;
+}
+
+/* Aims the displacement at `where` to the offset `to`. */
+static inline void a_aim(struct asmb *a, uint32_t where, uint32_t to)
+{
+	uint32_t rel = to - (where + 4);
+
+	if (where + 4 <= a->end)
+		memcpy(a->rw + where, &rel, 4);
+}
+
+static inline void a_here(struct asmb *a, uint32_t where)
+{
+	a_aim(a, where, a->at);
+}
+
+static inline void a_jmp_to(struct asmb *a, uint32_t to)
+{
+	a_aim(a, a_jmp(a), to);
+}
+
+/* Short forms for a few bytes ahead. */
+static inline uint32_t a_short(struct asmb *a, unsigned op)
+{
+	a8(a, op);
+	a8(a, 0);
+	return a->at - 1;
+}
+
+static inline void a_short_here(struct asmb *a, uint32_t where)
+{
+	if (where < a->end)
+		a->rw[where] = (uint8_t)(a->at - where - 1);
+}
+
+#endif

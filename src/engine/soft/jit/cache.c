@@ -1,0 +1,391 @@
+/*
+ * What is translated, and where it lies: the arena (one memory, mapped twice: writable here, executable there), pages,
+ * blocks, links between them. Owned by the vCPU's thread. A dropped block keeps its memory, since it may be the running
+ * one; all memory is used again at once when something is full, which happens only where no translated code is under
+ * way (jit_block_for).
+ */
+#include "engine/soft/jit/jit_int.h"
+
+#include "base/alloc.h"
+#include "base/bits.h"
+#include "engine/soft/code.h"
+
+#include <cpuid.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+enum { PAGES_MAX = 1 << 17, BLOCKS_MAX = 1 << 19, EXITS_MAX = 1 << 20, SITES_MAX = 1 << 21, INSNS_MAX = 1 << 18 };
+enum { LEFT_PAGES = 2, LEFT_BLOCKS = 2, LEFT_EXITS = 2 * BLOCK_INSNS, LEFT_SITES = 4 * BLOCK_INSNS };
+
+/* ------ tables ------ */
+static bool table_new(struct table *t, size_t size, uint32_t max)
+{
+	t->at = mmap(NULL, size * max, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	t->n = 1; /* index 0 is none */
+	t->max = max;
+	return t->at != MAP_FAILED;
+}
+
+static void table_free(struct table *t, size_t size)
+{
+	if (t->at && t->at != MAP_FAILED)
+		munmap(t->at, size * t->max);
+}
+
+uint32_t jit_take(struct table *t)
+{
+	return t->n++;
+}
+
+static bool left(const struct table *t, uint32_t n)
+{
+	return t->max - t->n >= n;
+}
+
+bool jit_room(struct jit *j)
+{
+	return j->limit - j->used >= BLOCK_ROOM && left(&j->pages, LEFT_PAGES) && left(&j->blocks, LEFT_BLOCKS) &&
+	       left(&j->exits, LEFT_EXITS) && left(&j->sites, LEFT_SITES) && left(&j->insns, BLOCK_INSNS);
+}
+
+/* ------ the host ------ */
+int jit_probe(struct err *e)
+{
+	unsigned a, b = 0, c, d;
+
+	if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(b >> 8 & 1))
+		return err_set(e, -ENOTSUP, "engine.soft=jit: this host's CPU has no BMI2");
+	return 0;
+}
+
+static int arena_map(struct jit *j, struct err *e)
+{
+	int fd = memfd_create("jit", MFD_CLOEXEC | 0x10 /* MFD_EXEC, which older kernels refuse */);
+
+	if (fd < 0)
+		fd = memfd_create("jit", MFD_CLOEXEC);
+	if (fd < 0 || ftruncate(fd, (off_t)j->size) < 0) {
+		err_sys(e, -errno, "engine.soft=jit: no memory for translated code");
+		if (fd >= 0)
+			close(fd);
+		return -1;
+	}
+	j->rw = mmap(NULL, j->size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	j->rx = mmap(NULL, j->size, PROT_READ | PROT_EXEC, MAP_SHARED, fd, 0);
+	close(fd);
+	if (j->rw == MAP_FAILED || j->rx == MAP_FAILED)
+		return err_sys(e, -errno, "engine.soft=jit: this host forbids executable memory");
+	return 0;
+}
+
+/* ------ life ------ */
+static void caches_clear(struct cpu *c)
+{
+	struct jit *j = jit_of(c);
+
+	memset(c->jit.itlb, 0, sizeof(c->jit.itlb));
+	memset(j->nitlb, 0, sizeof(j->nitlb));
+	for (unsigned u = 0; u < 2; u++)
+		for (unsigned n = 0; n < JC_ENTRIES; n++)
+			j->jc[u][n] = jit_code(j, j->lookup);
+}
+
+int jit_new(struct cpu *c, size_t code_bytes, struct err *e)
+{
+	struct jit *j = xcalloc(1, sizeof(*j));
+	int rc;
+
+	c->jit.jit = j;
+	j->size = j->limit = round_up(code_bytes, JIT_PAGE);
+	rc = arena_map(j, e);
+	if (rc < 0)
+		return rc;
+	if (!table_new(&j->pages, sizeof(struct jpage), PAGES_MAX) ||
+	    !table_new(&j->blocks, sizeof(struct jblock), BLOCKS_MAX) ||
+	    !table_new(&j->exits, sizeof(struct jexit), EXITS_MAX) ||
+	    !table_new(&j->sites, sizeof(struct site), SITES_MAX) ||
+	    !table_new(&j->insns, sizeof(struct insn), INSNS_MAX))
+		return err_sys(e, -errno, "engine.soft=jit: no address space for its tables");
+	for (unsigned u = 0; u < 2; u++)
+		c->jit.jc[u] = j->jc[u] = xcalloc(JC_ENTRIES, sizeof(void *));
+	c->jit.page_bits = (uint64_t)(TLB_SIZE - 1) << 12;
+	c->jit.offset_bits = ~0xfffull;
+	c->jit.mxcsr = 0x1f80;
+	j->used = 64;
+	j->generation = 1;
+	if (!jit_entries(c))
+		return err_set(e, -ENOSPC, "engine.soft=jit: %zu bytes of code are too few", code_bytes);
+	j->start = j->used;
+	caches_clear(c);
+	return 0;
+}
+
+void jit_free(struct cpu *c)
+{
+	struct jit *j = jit_of(c);
+
+	if (!j)
+		return;
+	if (j->rw && j->rw != MAP_FAILED)
+		munmap(j->rw, j->size);
+	if (j->rx && j->rx != MAP_FAILED)
+		munmap(j->rx, j->size);
+	table_free(&j->pages, sizeof(struct jpage));
+	table_free(&j->blocks, sizeof(struct jblock));
+	table_free(&j->exits, sizeof(struct jexit));
+	table_free(&j->sites, sizeof(struct site));
+	table_free(&j->insns, sizeof(struct insn));
+	free(j->jc[0]);
+	free(j->jc[1]);
+	free(j);
+	c->jit.jit = NULL;
+}
+
+uint32_t jit_generation(const struct cpu *c)
+{
+	return c->jit.jit->generation;
+}
+
+/* Everything from the front again; no translated code is under way. */
+static void start_over(struct cpu *c)
+{
+	struct jit *j = jit_of(c);
+
+	j->stale = false;
+	j->used = j->start;
+	j->generation++;
+	j->pages.n = j->blocks.n = j->exits.n = j->sites.n = j->insns.n = 1;
+	memset(j->page_hash, 0, sizeof(j->page_hash));
+	memset(j->gpa_hash, 0, sizeof(j->gpa_hash));
+	memset(j->block_hash, 0, sizeof(j->block_hash));
+	caches_clear(c);
+	c->stat.code_flushes++;
+}
+
+/* ------ pages ------ */
+static uint32_t hash64(uint64_t v)
+{
+	return (uint32_t)(v * 0x9e3779b97f4a7c15ull >> (64 - JIT_HASH_BITS));
+}
+
+static uint32_t *page_slot(struct jit *j, uint64_t lin, const uint8_t *host)
+{
+	return &j->page_hash[hash64(lin ^ (uint64_t)(uintptr_t)host << 7)];
+}
+
+struct jpage *jpage_find(struct jit *j, uint64_t lin, const uint8_t *host)
+{
+	for (uint32_t n = *page_slot(j, lin, host); n; n = jpage_at(j, n)->chain) {
+		struct jpage *p = jpage_at(j, n);
+
+		if (p->lin == lin && p->host == host)
+			return p;
+	}
+	return NULL;
+}
+
+struct jpage *jpage_need(struct jit *j, uint64_t lin, const uint8_t *host, gpa_t at, bool user)
+{
+	struct jpage *p = jpage_find(j, lin, host);
+	uint32_t n, *slot, *gpa = &j->gpa_hash[hash64(at)];
+
+	if (p)
+		return p;
+	n = jit_take(&j->pages);
+	slot = page_slot(j, lin, host);
+	p = jpage_at(j, n);
+	*p = (struct jpage){ .lin = lin, .host = host, .at = at, .chain = *slot, .on_gpa = *gpa, .user = user };
+	*slot = *gpa = n;
+	return p;
+}
+
+static void itlb_set(struct cpu *c, const struct jpage *p, bool global)
+{
+	struct jit *j = jit_of(c);
+	unsigned user = c->cpl == 3, at = p->lin >> 12 & ITLB_MASK;
+	uint32_t id = (uint32_t)(p - (struct jpage *)j->pages.at);
+
+	if (c->jit.itlb[user][at] == id)
+		return;
+	if (j->nitlb[user][global] == JIT_ITLB)
+		jit_fetch_changed(c, true);
+	c->jit.itlb[user][at] = id;
+	j->itlb_used[user][global][j->nitlb[user][global]++] = (uint16_t)at;
+}
+
+struct jpage *jit_fetch(struct cpu *c, uint64_t lin)
+{
+	struct tlb *t = c->tlbs[c->cpl == 3 ? TLB_USER : TLB_KERN];
+	unsigned idx = lin >> 12 & (TLB_SIZE - 1);
+	const uint8_t *host;
+	struct jpage *p;
+	bool global;
+	gpa_t at;
+
+	if (lin + t->e[idx].xtag < JIT_PAGE) {
+		host = (const uint8_t *)(round_down(lin, JIT_PAGE) + t->e[idx].add);
+		global = t->in_list[idx] == LIST_GLOBAL + 1;
+	} else {
+		host = mmu_fetch(c, lin, &at, &global);
+	}
+	p = host ? jpage_find(jit_of(c), round_down(lin, JIT_PAGE), host) : NULL;
+	if (!p)
+		return NULL;
+	code_note(c, lin, global);
+	itlb_set(c, p, global);
+	return p;
+}
+
+void jit_fetch_changed(struct cpu *c, bool global)
+{
+	struct jit *j = jit_of(c);
+
+	if (!j)
+		return;
+	for (unsigned u = 0; u < 2; u++)
+		for (unsigned g = 0; g <= global; g++) {
+			for (unsigned n = 0; n < j->nitlb[u][g]; n++)
+				c->jit.itlb[u][j->itlb_used[u][g][n]] = 0;
+			j->nitlb[u][g] = 0;
+		}
+}
+
+/* ------ blocks ------ */
+static uint32_t *block_slot(struct jit *j, uint32_t page, unsigned off, unsigned mode)
+{
+	return &j->block_hash[hash64((uint64_t)page << 20 ^ (uint64_t)off << 8 ^ mode)];
+}
+
+struct jblock *jblock_find(struct jit *j, const struct jpage *p, unsigned off, unsigned mode)
+{
+	uint32_t page = (uint32_t)(p - (struct jpage *)j->pages.at);
+
+	for (uint32_t n = *block_slot(j, page, off, mode); n; n = jblock_at(j, n)->chain) {
+		struct jblock *b = jblock_at(j, n);
+
+		if (b->page == page && b->off == off && b->mode == (uint8_t)mode)
+			return b;
+	}
+	return NULL;
+}
+
+void jblock_publish(struct jit *j, struct jblock *b)
+{
+	uint32_t *slot = block_slot(j, b->page, b->off, b->mode), n = jblock_n(j, b);
+	struct jpage *p = jpage_at(j, b->page);
+
+	b->chain = *slot;
+	*slot = n;
+	b->on_page = p->blocks;
+	p->blocks = n;
+}
+
+static void patch32(struct jit *j, uint32_t at, uint32_t v)
+{
+	memcpy(j->rw + at, &v, 4);
+}
+
+void jit_link(struct jit *j, struct jexit *e, struct jblock *b)
+{
+	struct jblock *from = jblock_at(j, e->block);
+	uint32_t to = e->kind == EXIT_FAR ? b->far : b->off <= from->off ? b->entry : b->body;
+
+	if (from->dead || b->dead || e->to || !to)
+		return;
+	e->to = jblock_n(j, b);
+	e->next_in = b->in;
+	b->in = (uint32_t)(e - (struct jexit *)j->exits.at);
+	patch32(j, e->aim, to - (e->aim + 4));
+}
+
+static void block_drop(struct jit *j, struct jblock *b)
+{
+	uint32_t n = jblock_n(j, b), *link = block_slot(j, b->page, b->off, b->mode);
+
+	while (*link != n)
+		link = &jblock_at(j, *link)->chain;
+	*link = b->chain;
+	for (uint32_t x = b->in; x;) {
+		struct jexit *e = jexit_at(j, x);
+
+		x = e->next_in;
+		e->to = 0;
+		patch32(j, e->aim, e->stub - (e->aim + 4));
+	}
+	b->in = 0;
+	if (b->id_at) /* no page has this identity */
+		patch32(j, b->id_at, ~0u);
+	b->dead = true;
+}
+
+bool jit_drop(struct cpu *c, gpa_t at, uint64_t len)
+{
+	struct jit *j = jit_of(c);
+	gpa_t page = round_down(at, JIT_PAGE);
+	uint64_t lines;
+	bool any = false;
+
+	if (!j)
+		return false;
+	lines = mask64((unsigned)((at % JIT_PAGE + len + 63) / 64)) & ~mask64((unsigned)(at % JIT_PAGE / 64));
+	for (uint32_t n = j->gpa_hash[hash64(page)]; n; n = jpage_at(j, n)->on_gpa) {
+		uint32_t *link = &jpage_at(j, n)->blocks;
+
+		if (jpage_at(j, n)->at != page)
+			continue;
+		while (*link) {
+			struct jblock *b = jblock_at(j, *link);
+
+			if (!(b->lines & lines)) {
+				link = &b->on_page;
+				continue;
+			}
+			*link = b->on_page;
+			block_drop(j, b);
+			any = true;
+		}
+	}
+	return any;
+}
+
+/* The memory stays until the next translation: the caller may be called by translated code. */
+void jit_drop_all(struct cpu *c)
+{
+	struct jit *j = jit_of(c);
+
+	if (!j)
+		return;
+	for (uint32_t n = 1; n < j->pages.n; n++) {
+		struct jpage *p = jpage_at(j, n);
+
+		while (p->blocks) {
+			struct jblock *b = jblock_at(j, p->blocks);
+
+			p->blocks = b->on_page;
+			block_drop(j, b);
+		}
+	}
+	jit_fetch_changed(c, true);
+	j->stale = true;
+}
+
+bool jit_serves(const struct jblock *b, uint64_t lin_page)
+{
+	return !b->dead && b->lin == lin_page;
+}
+
+struct jblock *jit_block_for(struct cpu *c, uint64_t lin_page, unsigned off, const uint8_t *host, gpa_t at)
+{
+	struct jit *j = jit_of(c);
+	struct jpage *p = jpage_find(j, lin_page, host);
+	struct jblock *b = p ? jblock_find(j, p, off, c->mode & 0xff) : NULL;
+
+	if (b)
+		return b;
+	if (j->stale || !jit_room(j))
+		start_over(c);
+	p = jpage_need(j, lin_page, host, at, c->mode & MODE_USER);
+	return jit_translate(c, p, off);
+}

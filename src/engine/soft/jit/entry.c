@@ -1,0 +1,450 @@
+/*
+ * Between translated code and C: pieces of host code that all blocks share, and the C functions behind them.
+ *
+ * A piece stores the guest's registers into the struct cpu (vector registers too, if they are loaded: C may use them),
+ * calls its function, and goes on where that says; NULL leaves jit_run(), and c->rip is valid then. The functions may
+ * raise: all that the guest has is stored, and longjmp() drops the frame.
+ */
+#include "engine/soft/jit/jit_int.h"
+
+#include "base/bits.h"
+#include "engine/soft/host_op.h"
+#include "engine/soft/rec.h"
+#include "engine/soft/thunk.h"
+
+static const uint8_t host_of[10] = { HAX, HCX, HDX, HBX, R_SP, HBP, HSI, HDI, H8, H9 };
+static const uint8_t saved[] = { HBX, HBP, H12, H13, H14, H15 };
+
+/* ------ C side ------ */
+static void flags_in(struct cpu *c)
+{
+	cc_set_flags(c, (uint32_t)c->jit.flags);
+}
+
+static void *resume(struct cpu *c, uint32_t at, unsigned vec)
+{
+	jit_ticker_set(c);
+	c->jit.want = (uint8_t)vec;
+	c->jit.resume_ax = host_ax(cc_flags(c));
+	return jit_code(jit_of(c), at);
+}
+
+static bool canonical48(uint64_t a)
+{
+	return (uint64_t)((int64_t)(a << 16) >> 16) == a;
+}
+
+struct jblock *site_enter(struct cpu *c, const struct site *s)
+{
+	struct jblock *b = jblock_at(jit_of(c), s->block);
+
+	flags_in(c);
+	c->leave = false;
+	c->rip = b->lin + s->off;
+	return b;
+}
+
+/* The instruction by its exec function; on behind it if it neither jumped nor changed what translated code relies on.
+ */
+static void *step(struct cpu *c, const struct site *s, const struct jblock *b)
+{
+	uint32_t mode = c->mode;
+	struct insn i;
+
+	if (s->insn)
+		c->rip_next = c->rip + s->len;
+	else
+		insn_fetch(c, &i);
+	exec_table[s->insn ? s->insn->op : i.op](c, s->insn ? s->insn : &i);
+	c->rip = c->rip_next;
+	if (c->leave || c->mode != mode || c->rip != b->lin + s->off + s->len || b->dead || !s->next)
+		return NULL;
+	return resume(c, s->next, s->vec);
+}
+
+static void *do_exec(struct cpu *c, uint32_t n)
+{
+	const struct site *s = site_at(jit_of(c), n);
+
+	return step(c, s, site_enter(c, s));
+}
+
+/* A load or store at lin missed the TLB. */
+static void *do_slow(struct cpu *c, uint32_t n, uint64_t lin)
+{
+	struct jit *j = jit_of(c);
+	const struct site *s = site_at(j, n);
+	struct jblock *b = site_enter(c, s);
+	bool again = j->miss_lin == lin && j->miss_rip == c->rip;
+
+	j->miss_lin = lin;
+	j->miss_rip = c->rip;
+	if (again || lin % JIT_PAGE + s->size > JIT_PAGE || !canonical48(lin))
+		return step(c, s, b);
+	if (s->write)
+		mmu_probe_w(c, lin, s->size);
+	else
+		mmu_probe_r(c, lin, s->size);
+	if (c->leave || b->dead || !(s->write ? tlb_write(c, lin, s->size) : (const void *)tlb_read(c, lin, s->size)))
+		return step(c, s, b);
+	return resume(c, s->retry, s->vec);
+}
+
+static void *go_to(struct cpu *c, struct jexit *e)
+{
+	struct jit *j = jit_of(c);
+	struct jpage *p;
+	struct jblock *b;
+
+	if (__atomic_load_n(&c->poll, __ATOMIC_RELAXED) || c->leave || c->budget <= 0)
+		return NULL;
+	p = jit_fetch(c, c->rip);
+	b = p && !c->leave ? jblock_find(j, p, c->rip % JIT_PAGE, c->mode & 0xff) : NULL;
+	if (!b)
+		return NULL;
+	if (e && (e->kind == EXIT_NEAR || b->far || (j->limit - j->used > BLOCK_ROOM && jit_far_entry(c, b))))
+		jit_link(j, e, b);
+	return resume(c, b->body, VEC_IMAGE);
+}
+
+/* A direct jump that is not linked. */
+static void *do_exit(struct cpu *c, uint32_t n)
+{
+	struct jexit *e = jexit_at(jit_of(c), n);
+
+	flags_in(c);
+	c->leave = false;
+	c->rip = jblock_at(jit_of(c), e->block)->lin + (uint64_t)(int64_t)e->target;
+	return go_to(c, e);
+}
+
+/* An indirect jump to lin that the jump cache does not know, or a page that may not be the one that it was. */
+static void *do_lookup(struct cpu *c, uint32_t unused, uint64_t lin)
+{
+	struct jit *j = jit_of(c);
+	const struct site *s = c->jit.site ? site_at(j, c->jit.site) : NULL;
+	struct jblock *b;
+	struct jpage *p;
+	void *to;
+
+	if (s && !canonical48(lin)) { /* the branch faults, not its target */
+		c->r[RSP] -= (uint64_t)(int64_t)s->undo;
+		c->jit.site = 0;
+		return step(c, s, site_enter(c, s));
+	}
+	c->jit.site = 0;
+	flags_in(c);
+	c->leave = false;
+	c->rip = lin;
+	to = go_to(c, NULL);
+	if (!to)
+		return NULL;
+	p = jit_fetch(c, lin);
+	b = jblock_find(j, p, lin % JIT_PAGE, c->mode & 0xff);
+	if (b->ind || (j->limit - j->used > BLOCK_ROOM && jit_far_entry(c, b)))
+		j->jc[c->cpl == 3][lin & (JC_ENTRIES - 1)] = jit_code(j, b->ind);
+	return to;
+}
+
+/* Something waits in c->poll at the start of a block. */
+static void *do_poll(struct cpu *c, uint32_t unused, uint64_t lin)
+{
+	flags_in(c);
+	c->rip = lin;
+	return NULL;
+}
+
+/* The vector registers are wanted, as many as the site says. */
+static void *do_vec(struct cpu *c, uint32_t n)
+{
+	const struct site *s = site_at(jit_of(c), n);
+	struct jblock *b = site_enter(c, s);
+
+	if (s->vec == VEC_YMM)
+		simd_check_avx(c);
+	else
+		simd_check_sse(c);
+	if ((c->mxcsr & MXCSR_MASKS) != MXCSR_MASKS) { /* its exceptions have to be the guest's: one at a time */
+		step(c, s, b);
+		return NULL;
+	}
+	return resume(c, s->retry, s->vec);
+}
+
+/* ------ pieces ------ */
+static void put_registers(struct asmb *a, bool store)
+{
+	for (unsigned g = 0; g < 10; g++)
+		if (store)
+			a_store(a, host_of[g], am_at(R_CPU, (int32_t)(offsetof(struct cpu, r) + g * 8)));
+		else if (g)
+			a_load(a, host_of[g], am_at(R_CPU, (int32_t)(offsetof(struct cpu, r) + g * 8)));
+}
+
+static void put_vec(struct asmb *a, bool store, bool wide)
+{
+	for (unsigned n = 0; n < 16; n++) {
+		struct am m = am_at(R_CPU, (int32_t)(offsetof(struct cpu, vec) + n * XMM_BYTES));
+		struct enc e = { .map = 1, .op = store ? 0x29 : 0x28 };
+
+		if (wide)
+			a_vex(a, &e, true, 0, n, RM_MEM, &m);
+		else
+			a_insn(a, &e, n, RM_MEM, &m);
+	}
+}
+
+static void put_mxcsr(struct asmb *a, bool store, struct am m) /* stmxcsr, ldmxcsr */
+{
+	a_insn(a, &(struct enc){ .map = 1, .op = 0xae }, store ? 3 : 2, RM_MEM, &m);
+}
+
+static void put_cmp8(struct asmb *a, struct am m, unsigned v)
+{
+	a_insn(a, &(struct enc){ .op = 0x80 }, 7, RM_MEM, &m);
+	a8(a, v);
+}
+
+static void put_set8(struct asmb *a, struct am m, unsigned v)
+{
+	a_insn(a, &(struct enc){ .op = 0xc6 }, 0, RM_MEM, &m);
+	a8(a, v);
+}
+
+static void put_vzeroupper(struct asmb *a)
+{
+	a_bytes(a, 0x77f8c5, 3);
+}
+
+/* Subroutine: what is loaded of the vector registers into their image. */
+static uint32_t put_vec_store(struct asmb *a, bool avx)
+{
+	uint32_t at = a->at, narrow = 0, done = 0;
+
+	if (avx) {
+		put_cmp8(a, AT(jit.vec), VEC_YMM);
+		narrow = a_jcc(a, 5);
+		put_vec(a, true, true);
+		put_vzeroupper(a);
+		done = a_jmp(a);
+		a_here(a, narrow);
+	}
+	put_vec(a, true, false);
+	if (avx)
+		a_here(a, done);
+	put_mxcsr(a, true, AT(mxcsr));
+	put_mxcsr(a, false, AT(jit.mxcsr));
+	put_set8(a, AT(jit.vec), VEC_IMAGE);
+	a8(a, 0xc3);
+	return at;
+}
+
+static uint32_t put_vec_load(struct asmb *a, bool avx)
+{
+	uint32_t at = a->at, narrow = 0, done = 0;
+
+	if (avx) {
+		put_cmp8(a, AT(jit.want), VEC_YMM);
+		narrow = a_jcc(a, 5);
+		put_vec(a, false, true);
+		put_set8(a, AT(jit.vec), VEC_YMM);
+		done = a_jmp(a);
+		a_here(a, narrow);
+	}
+	put_vec(a, false, false);
+	put_set8(a, AT(jit.vec), VEC_XMM);
+	if (avx)
+		a_here(a, done);
+	put_mxcsr(a, false, AT(mxcsr));
+	a8(a, 0xc3);
+	return at;
+}
+
+static void put_call(struct asmb *a, uint32_t to)
+{
+	a8(a, 0xe8);
+	a_bytes(a, 0, 4);
+	a_aim(a, a->at - 4, to);
+}
+
+static void put_push(struct asmb *a, unsigned reg, bool pop)
+{
+	if (reg >= 8)
+		a8(a, 0x41);
+	a8(a, (pop ? 0x58 : 0x50) | (reg & 7));
+}
+
+/* Onward from C: registers, flags, and there. */
+static void put_resume(struct asmb *a, uint32_t vec_load)
+{
+	uint32_t none;
+
+	put_cmp8(a, AT(jit.want), VEC_IMAGE);
+	none = a_jcc(a, 4);
+	put_call(a, vec_load);
+	a_here(a, none);
+	a_load(a, R_TLB, AT(tlb));
+	a_load(a, T0, AT(jit.t0));
+	put_registers(a, false);
+	a_load(a, HAX, AT(jit.resume_ax));
+	a_bytes(a, 0x9e7f04, 3); /* add al, 0x7f; sahf */
+	a_load(a, HAX, am_at(R_CPU, offsetof(struct cpu, r)));
+	a_insn(a, &(struct enc){ .op = 0xff }, 4, RM_MEM, &AT(jit.resume));
+}
+
+void jit_put_flags_out(struct asmb *a)
+{
+	a8(a, 0x9c); /* pushf */
+	a_insn(a, &(struct enc){ .op = 0x8f }, 0, RM_MEM, &AT(jit.flags));
+}
+
+struct pieces {
+	uint32_t vec_store, vec_load, common;
+};
+
+/* Ends in C function fn(c, r12d, r11). */
+static uint32_t put_piece(struct asmb *a, const struct pieces *p, void *fn, bool flags)
+{
+	uint32_t at = a->at;
+
+	if (flags)
+		jit_put_flags_out(a);
+	put_registers(a, true);
+	a_store(a, T0, AT(jit.t0));
+	a_mov_imm(a, HAX, (uint64_t)(uintptr_t)fn);
+	a_jmp_to(a, p->common);
+	return at;
+}
+
+/* rax: the function. */
+static uint32_t put_common(struct asmb *a, const struct pieces *p)
+{
+	uint32_t at = a->at, none, leave;
+
+	put_cmp8(a, AT(jit.vec), VEC_IMAGE);
+	none = a_jcc(a, 4);
+	put_call(a, p->vec_store);
+	a_here(a, none);
+	a_mov(a, HDI, R_CPU);
+	a_op32_rr(a, 0x8b, HSI, T1);
+	a_mov(a, HDX, T0);
+	a_bytes(a, 0xd0ff, 2); /* call rax */
+	a_store(a, HAX, AT(jit.resume));
+	a_op_rr(a, 0x85, HAX, HAX);
+	leave = a_jcc(a, 4);
+	put_resume(a, p->vec_load);
+	a_here(a, leave);
+	a_bytes(a, 0x08c48348, 4); /* add rsp, 8 */
+	for (unsigned n = sizeof(saved); n-- > 0;)
+		put_push(a, saved[n], true);
+	a8(a, 0xc3);
+	return at;
+}
+
+/* void enter(struct cpu *c): to c->jit.resume. */
+static uint32_t put_enter(struct asmb *a, const struct pieces *p)
+{
+	uint32_t at = a->at;
+
+	for (unsigned n = 0; n < sizeof(saved); n++)
+		put_push(a, saved[n], false);
+	a_bytes(a, 0x08ec8348, 4); /* sub rsp, 8 */
+	a_mov(a, R_CPU, HDI);
+	put_resume(a, p->vec_load);
+	return at;
+}
+
+bool jit_entries(struct cpu *c)
+{
+	struct jit *j = jit_of(c);
+	struct asmb a = { j->rw, j->used, (uint32_t)j->limit };
+	bool avx = thunk_host_has(FEAT_AVX);
+	struct pieces p;
+
+	p.vec_store = put_vec_store(&a, avx);
+	p.vec_load = put_vec_load(&a, avx);
+	p.common = put_common(&a, &p);
+	j->enter = put_enter(&a, &p);
+	j->exit_near = put_piece(&a, &p, (void *)do_exit, true);
+	j->exit_far = put_piece(&a, &p, (void *)do_exit, false);
+	j->lookup = put_piece(&a, &p, (void *)do_lookup, false);
+	j->slow = put_piece(&a, &p, (void *)do_slow, true);
+	j->exec = put_piece(&a, &p, (void *)do_exec, true);
+	j->vec = put_piece(&a, &p, (void *)do_vec, true);
+	j->poll = put_piece(&a, &p, (void *)do_poll, true);
+	j->poll_far = put_piece(&a, &p, (void *)do_poll, false);
+	j->used = round_up(a.at, 64);
+	return !asm_full(&a);
+}
+
+void jit_run(struct cpu *c, struct jblock *b)
+{
+	struct jit *j = jit_of(c);
+
+	c->jit.vec = VEC_IMAGE;
+	c->jit.site = 0;
+	c->jit.resume = (uint64_t)(uintptr_t)resume(c, b->entry, VEC_IMAGE);
+	((void (*)(struct cpu *))jit_code(j, j->enter))(c);
+}
+
+/* ------ entries from other pages ------ */
+
+/* RFLAGS from their image; t1 is free. */
+static void put_flags_in(struct asmb *a)
+{
+	int32_t at = (int32_t)offsetof(struct cpu, jit.flags);
+	struct am low = am_at(R_CPU, at), high = am_at(R_CPU, at + 1);
+
+	a_mov(a, T1, HAX);
+	a_insn(a, &(struct enc){ .map = 1, .op = 0xb6 }, HAX, RM_MEM, &high); /* movzx eax, byte */
+	a_bytes(a, 0x03e8c1, 3);					      /* shr eax, 3: OF */
+	a_bytes(a, 0x01e083, 3);					      /* and eax, 1 */
+	a_mov(a, T2, R_CPU);
+	a_insn(a, &(struct enc){ .map = 1, .op = 0xb6 }, T2, RM_MEM, &low);
+	a_bytes(a, 0xe5c149, 3); /* shl r13, 8 */
+	a8(a, 8);
+	a_op32_rr(a, 0x09, T2, HAX); /* or eax, r13d */
+	a_bytes(a, 0x9e7f04, 3);
+	a_mov(a, HAX, T1);
+}
+
+uint32_t jit_far_entry(struct cpu *c, struct jblock *b)
+{
+	struct jit *j = jit_of(c);
+	struct asmb a = { j->rw, j->used, (uint32_t)j->limit };
+	struct jpage *p = jpage_at(j, b->page);
+	uint64_t lin = b->lin + b->off;
+	uint32_t other, changed, poll;
+	struct am word = am_at(R_CPU, (int32_t)(offsetof(struct cpu, jit.itlb) + p->user * sizeof(c->jit.itlb[0]) +
+						(b->lin >> 12 & ITLB_MASK) * 4));
+
+	b->ind = a.at;
+	if ((int64_t)lin == (int32_t)lin) {
+		a_op_rr(&a, 0x81, 7, T0);
+		a_bytes(&a, lin, 4);
+	} else {
+		a_mov_imm(&a, T2, lin);
+		a_op_rr(&a, 0x3b, T0, T2);
+	}
+	other = a_jcc(&a, 5);
+	b->far = a.at;
+	a_insn(&a, &(struct enc){ .op = 0x81 }, 7, RM_MEM, &word);
+	b->id_at = a.at;
+	a_bytes(&a, b->page, 4);
+	changed = a_jcc(&a, 5);
+	a_insn(&a, &(struct enc){ .op = 0x83 }, 7, RM_MEM, &AT(poll));
+	a8(&a, 0);
+	poll = a_jcc(&a, 5);
+	if (b->flags_live)
+		put_flags_in(&a);
+	a_jmp_to(&a, b->body);
+	a_here(&a, changed);
+	a_mov_imm(&a, T0, lin);
+	a_here(&a, other);
+	a_jmp_to(&a, j->lookup);
+	a_here(&a, poll);
+	a_mov_imm(&a, T0, lin);
+	a_jmp_to(&a, j->poll_far);
+	j->used = round_up(a.at, 16);
+	return b->far;
+}

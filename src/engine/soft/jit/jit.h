@@ -1,0 +1,39 @@
+/*
+ * The translator, tier 1 of the software engine: what the rest of the engine sees of it. doc/design/soft-engine.md
+ * tells how it works. All functions belong to the vCPU's thread but jit_ticker_*().
+ */
+#ifndef ENGINE_SOFT_JIT_JIT_H
+#define ENGINE_SOFT_JIT_JIT_H
+
+#include "base/err.h"
+#include "engine/soft/cpu.h"
+
+struct jblock;
+
+/* Can this host run translated code? Error: why not. */
+int jit_probe(struct err *e);
+/* code_bytes: room for host code. */
+int jit_new(struct cpu *c, size_t code_bytes, struct err *e);
+void jit_free(struct cpu *c);
+/* Number that changes when all translations went; blocks of another one must not be used. */
+uint32_t jit_generation(const struct cpu *c);
+/* The translation of the code at c->rip, made if it is not there; NULL: this code is left to the interpreter. It is for
+ * the page where it lies now (linear address too): jit_serves() tells. The page is claimed as code (mmu.h). */
+struct jblock *jit_block_for(struct cpu *c, uint64_t lin_page, unsigned off, const uint8_t *host, gpa_t at);
+bool jit_serves(const struct jblock *b, uint64_t lin_page);
+/* Runs translated code from the start of b until the interpreter or the run loop is wanted: c->rip is valid then. Does
+ * not return when an exception is raised. */
+void jit_run(struct cpu *c, struct jblock *b);
+/* Drops translations of these bytes, all in one page. True: there was one. */
+bool jit_drop(struct cpu *c, gpa_t at, uint64_t len);
+void jit_drop_all(struct cpu *c);
+/* Translations of linear addresses may have changed; global: those of global pages too. */
+void jit_fetch_changed(struct cpu *c, bool global);
+
+/* The thread that tells running vCPUs of their timers (ticker.c). */
+int jit_ticker_new(struct soft_vm *vm, struct err *e);
+void jit_ticker_free(struct soft_vm *vm);
+/* By the vCPU's thread, whenever its local APIC's timer may have been set. */
+void jit_ticker_set(struct cpu *c);
+
+#endif

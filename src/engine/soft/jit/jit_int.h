@@ -1,0 +1,145 @@
+/*
+ * Insides of the translator, shared by its files.
+ *
+ * Registers of translated code: r15 the struct cpu, r14 its TLB (c->tlb), r11 r12 r13 temporaries. Guest RAX to R9 live
+ * in the host registers of the same name, but guest RSP in r10, since the host's rsp stays the C stack. Guest R10 to
+ * R15 live in c->r. Arithmetic flags live in RFLAGS between instructions of a block and over direct jumps inside a
+ * page; what jumps elsewhere leaves an image of RFLAGS in c->jit.flags, since checks at the target destroy them.
+ *
+ * Everything in the arena is named by its offset there, so code may be moved with it; blocks, exits and sites by index.
+ */
+#ifndef ENGINE_SOFT_JIT_JIT_INT_H
+#define ENGINE_SOFT_JIT_JIT_INT_H
+
+#include "engine/soft/jit/asm.h"
+#include "engine/soft/jit/jit.h"
+#include "engine/soft/soft_int.h"
+
+enum { R_CPU = H15, R_TLB = H14, R_SP = H10, T0 = H11, T1 = H12, T2 = H13 };
+#define AT(field) ((struct am){ R_CPU, -1, 0, (int32_t)offsetof(struct cpu, field) })
+enum { JIT_PAGE = 4096, JIT_HASH_BITS = 14, JC_ENTRIES = 1 << 16, ITLB_MASK = JIT_ITLB - 1 };
+enum { BLOCK_INSNS = 48, BLOCK_ROOM = 32 << 10 /* of host code: more than any block needs */ };
+
+struct jpage { /* guest code at one linear address: what an identity stands for; its index is the identity */
+	uint64_t lin;
+	const uint8_t *host;
+	gpa_t at;
+	uint32_t chain, on_gpa; /* next with the hash of (lin, host), of at */
+	uint32_t blocks;
+	bool user;
+};
+
+struct jblock {
+	uint64_t lin;	/* of its page */
+	uint64_t lines; /* of its page whose bytes it depends on, a bit for each 64 */
+	uint32_t page, chain, on_page;
+	uint32_t entry;		  /* polls, then the body */
+	uint32_t body;		  /* flags in RFLAGS */
+	uint32_t far, ind, id_at; /* glue.c: entries from other pages; 0: not made yet */
+	uint32_t in;		  /* exits that are linked to it */
+	uint16_t off;
+	uint8_t mode;
+	bool dead, flags_live; /* somebody reads the flags that it is entered with */
+};
+
+enum exit_kind { EXIT_NEAR, EXIT_FAR /* flags are in c->jit.flags */ };
+struct jexit {
+	uint32_t block, to; /* linked to that block, 0: not */
+	uint32_t aim, stub; /* the displacement to patch; where it leads unlinked */
+	uint32_t next_in;
+	int32_t target; /* relative to the page */
+	uint8_t kind;
+};
+
+/* A place in translated code that goes to C and may come back. */
+struct site {
+	const struct insn *insn; /* NULL: decode it again */
+	uint32_t block;
+	uint32_t retry, next; /* go on with the same, with the next instruction */
+	uint16_t off;
+	uint8_t len, size;
+	bool write;
+	uint8_t vec; /* vector registers that the code there takes as loaded: enum vec_level */
+	int8_t undo; /* indirect jumps: what has been added to RSP */
+};
+enum vec_level { VEC_IMAGE, VEC_XMM, VEC_YMM };
+
+struct table { /* that grows as it is used, up to its address space */
+	void *at;
+	uint32_t n, max;
+};
+
+struct jit {
+	uint8_t *rw, *rx;
+	size_t size, limit;
+	uint32_t used, start; /* behind the thunks */
+	uint32_t generation;
+	bool stale; /* everything was dropped: start over when nothing is under way */
+	struct table pages, blocks, exits, sites, insns;
+	uint32_t page_hash[1 << JIT_HASH_BITS], gpa_hash[1 << JIT_HASH_BITS], block_hash[1 << JIT_HASH_BITS];
+	void **jc[2];
+	uint32_t enter, exit_near, exit_far, lookup, slow, exec, vec, poll, poll_far; /* entry.c */
+	uint16_t itlb_used[2][2][JIT_ITLB];
+	uint16_t nitlb[2][2];
+	uint64_t miss_lin; /* the last access that missed, to tell one that misses for ever */
+	uint64_t miss_rip;
+};
+
+static inline struct jit *jit_of(struct cpu *c)
+{
+	return c->jit.jit;
+}
+
+static inline struct jpage *jpage_at(struct jit *j, uint32_t n)
+{
+	return (struct jpage *)j->pages.at + n;
+}
+
+static inline struct jblock *jblock_at(struct jit *j, uint32_t n)
+{
+	return (struct jblock *)j->blocks.at + n;
+}
+
+static inline struct jexit *jexit_at(struct jit *j, uint32_t n)
+{
+	return (struct jexit *)j->exits.at + n;
+}
+
+static inline struct site *site_at(struct jit *j, uint32_t n)
+{
+	return (struct site *)j->sites.at + n;
+}
+
+static inline uint32_t jblock_n(struct jit *j, const struct jblock *b)
+{
+	return (uint32_t)(b - (const struct jblock *)j->blocks.at);
+}
+
+static inline void *jit_code(struct jit *j, uint32_t off)
+{
+	return off ? j->rx + off : NULL;
+}
+
+/* ------ cache.c ------ */
+uint32_t jit_take(struct table *t); /* a fresh element; there is room: jit_room() */
+bool jit_room(struct jit *j);
+struct jpage *jpage_find(struct jit *j, uint64_t lin, const uint8_t *host);
+struct jpage *jpage_need(struct jit *j, uint64_t lin, const uint8_t *host, gpa_t at, bool user);
+struct jblock *jblock_find(struct jit *j, const struct jpage *p, unsigned off, unsigned mode);
+void jblock_publish(struct jit *j, struct jblock *b);
+/* The page at lin in this address space: an identity that exists, or NULL. May raise; c->rip is lin. */
+struct jpage *jit_fetch(struct cpu *c, uint64_t lin);
+void jit_link(struct jit *j, struct jexit *e, struct jblock *b);
+
+/* ------ entry.c ------ */
+bool jit_entries(struct cpu *c);			 /* emits what all code shares; false: does not fit */
+void jit_put_flags_out(struct asmb *a);			 /* RFLAGS into their image */
+uint32_t jit_far_entry(struct cpu *c, struct jblock *b); /* makes b->far and b->ind; 0: no room */
+
+/* What a helper is to know: the flags in c->cc_*, where the instruction is. */
+struct jblock *site_enter(struct cpu *c, const struct site *s);
+
+/* ------ xlat.c ------ */
+struct jblock *jit_translate(struct cpu *c, struct jpage *p, unsigned off);
+
+#endif

@@ -1,0 +1,173 @@
+/*
+ * Guest registers in host registers, addresses, and the check that each access passes (cpu-engine, section 5): the
+ * entry of the TLB by the page number; its tag plus the address is the offset in the page, at most 4096 - size, or a
+ * large number. With flags that somebody still reads the check uses PEXT and JRCXZ, which leave them alone.
+ */
+#include "engine/soft/jit/xlat.h"
+
+#include "base/bits.h"
+
+enum { ENTRY_SHIFT = 5, RTAG = offsetof(struct tlb_entry, rtag), WTAG = offsetof(struct tlb_entry, wtag) };
+enum { ADD = offsetof(struct tlb_entry, add), ENTRY_MASK = (TLB_SIZE - 1) << ENTRY_SHIFT };
+_Static_assert(sizeof(struct tlb_entry) == 1 << ENTRY_SHIFT, "the index is scaled by shifts");
+
+bool guest_in_host(unsigned g)
+{
+	return g < 10;
+}
+
+unsigned guest_host(unsigned g)
+{
+	return g == RSP ? R_SP : g;
+}
+
+struct am guest_slot(unsigned g)
+{
+	return am_at(R_CPU, (int32_t)(offsetof(struct cpu, r) + g * 8));
+}
+
+unsigned use_guest(struct xl *x, unsigned g, unsigned temp)
+{
+	if (guest_in_host(g))
+		return guest_host(g);
+	a_load(&x->a, temp, guest_slot(g));
+	return temp;
+}
+
+/* base + index * scale + disp into reg, flags untouched. */
+static void put_sum(struct xl *x, const struct insn *i, unsigned reg, bool narrow)
+{
+	struct asmb *a = &x->a;
+	struct am m = { -1, -1, i->scale, (int32_t)i->disp };
+	struct enc e = { .op = 0x8d, .w = !narrow };
+
+	if (i->base != REG_NONE)
+		m.base = (int)use_guest(x, i->base, T0);
+	if (i->index != REG_NONE)
+		m.index = (int)use_guest(x, i->index, T1);
+	if (m.base < 0 && m.index >= 0) { /* [index * scale + disp32] */
+		if (m.scale) {		  /* lea r11, [index * scale + disp32] has no base: mod 0, SIB base 5 */
+			unsigned rex = 0x40 | (narrow ? 0 : 8u) | (reg >> 3) << 2 | ((unsigned)m.index >> 3) << 1;
+
+			a8(a, rex);
+			a8(a, 0x8d);
+			a8(a, (reg & 7) << 3 | 4);
+			a8(a, m.scale << 6 | ((unsigned)m.index & 7) << 3 | 5);
+			a_bytes(a, (uint32_t)m.disp, 4);
+			return;
+		}
+		m = am_at(m.index, m.disp);
+	}
+	if (m.base < 0) {
+		a_mov_imm(a, reg, narrow ? (uint32_t)i->disp : (uint64_t)i->disp);
+		return;
+	}
+	a_insn(a, &e, reg, RM_MEM, &m);
+}
+
+static uint64_t rip_relative(const struct xl *x, const struct insn *i)
+{
+	uint64_t v = x->b->lin + x->x->off + i->len + (uint64_t)i->disp;
+
+	return i->addrsize == 4 ? (uint32_t)v : v;
+}
+
+void put_lea(struct xl *x, const struct insn *i, unsigned reg, bool narrow)
+{
+	if (i->flags & INSN_RIPREL)
+		a_mov_imm(&x->a, reg, narrow ? (uint32_t)rip_relative(x, i) : rip_relative(x, i));
+	else
+		put_sum(x, i, reg, narrow || i->addrsize == 4);
+}
+
+static bool has_base(const struct insn *i)
+{
+	return i->seg == SEG_FS || i->seg == SEG_GS;
+}
+
+static struct am segment_base(const struct insn *i)
+{
+	return am_at(R_CPU, (int32_t)(offsetof(struct cpu, r) + (i->seg == SEG_FS ? SLOT_FSBASE : SLOT_GSBASE) * 8));
+}
+
+void put_linear(struct xl *x, const struct insn *i)
+{
+	put_lea(x, i, T0, false);
+	if (has_base(i)) {
+		a_load(&x->a, T1, segment_base(i));
+		a_lea(&x->a, T0, (struct am){ T0, T1, 0, 0 });
+	}
+}
+
+/* The site is made first: `retry` is the check itself, with T0 as it is. */
+static void check_cmp(struct xl *x, uint32_t site, unsigned size, int tag)
+{
+	struct asmb *a = &x->a;
+
+	a_op32_rr(a, 0x8b, T1, T0);
+	a_bytes(a, 0xecc141, 3); /* shr r12d, 7 */
+	a8(a, 12 - ENTRY_SHIFT);
+	a_bytes(a, 0xe48141, 3); /* and r12d, mask */
+	a_bytes(a, ENTRY_MASK, 4);
+	a_load(a, T2, (struct am){ R_TLB, T1, 0, tag });
+	a_op_rr(a, 0x03, T2, T0);
+	a_op_rr(a, 0x81, 7, T2); /* cmp r13, 4096 - size */
+	a_bytes(a, 4096 - size, 4);
+	xl_cold(x, a_jcc(a, 7), x->j->slow, site);
+	a_op_rm(a, 0x03, T0, (struct am){ R_TLB, T1, 0, ADD });
+}
+
+static void put_pext(struct asmb *a, unsigned to, unsigned from, struct am mask)
+{
+	a_vex(a, &(struct enc){ .pp = PP_F3, .map = 2, .op = 0xf5, .w = true }, false, from, to, RM_MEM, &mask);
+}
+
+static void check_keep_flags(struct xl *x, uint32_t site, unsigned size, int tag)
+{
+	struct asmb *a = &x->a;
+	uint32_t good;
+
+	put_pext(a, T1, T0, AT(jit.page_bits));
+	/* * 32: by lea, then by the scale */
+	a8(a, 0x4e); /* lea r12, [r12 * 4]: no base */
+	a8(a, 0x8d);
+	a8(a, 0x24);
+	a8(a, 0xa5);
+	a_bytes(a, 0, 4);
+	a_load(a, T2, (struct am){ R_TLB, T1, 3, tag });
+	a_lea(a, T2, (struct am){ T2, T0, 0, 0 });
+	a_store(a, HCX, AT(jit.park));
+	put_pext(a, HCX, T2, AT(jit.offset_bits)); /* of the first byte, and of the last: no sum that wraps */
+	if (size > 1) {
+		a_lea(a, T2, am_at(T2, (int32_t)size - 1));
+		put_pext(a, T2, T2, AT(jit.offset_bits));
+		a_lea(a, HCX, (struct am){ HCX, T2, 0, 0 });
+	}
+	good = a_short(a, 0xe3); /* jrcxz */
+	a_load(a, HCX, AT(jit.park));
+	xl_cold(x, a_jmp(a), x->j->slow, site);
+	a_short_here(a, good);
+	a_load(a, HCX, AT(jit.park));
+	a_load(a, T1, (struct am){ R_TLB, T1, 3, ADD });
+	a_lea(a, T0, (struct am){ T0, T1, 0, 0 });
+}
+
+void put_check(struct xl *x, unsigned size, bool write)
+{
+	uint32_t n = xl_site(x);
+	struct site *s = site_at(x->j, n);
+
+	s->size = (uint8_t)size;
+	s->write = write;
+	if (x->x->in)
+		check_keep_flags(x, n, size, write ? WTAG : RTAG);
+	else
+		check_cmp(x, n, size, write ? WTAG : RTAG);
+}
+
+struct am put_operand(struct xl *x, const struct insn *i, unsigned size, bool write)
+{
+	put_linear(x, i);
+	put_check(x, size, write);
+	return am_at(T0, 0);
+}

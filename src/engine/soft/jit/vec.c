@@ -1,0 +1,156 @@
+/*
+ * Vector instructions, copied: guest XMM and YMM registers have the same numbers in the host. They are loaded when the
+ * first instruction of a block that wants them finds them in their image (c->jit.vec), and stay until C is called.
+ */
+#include "engine/soft/jit/xlat.h"
+
+#include "engine/soft/thunk.h"
+
+static void put_load(struct xl *x, unsigned level)
+{
+	struct asmb *a = &x->a;
+	uint32_t n = xl_site(x), have = 0;
+
+	if (x->vec >= level)
+		return;
+	if (x->x->in) { /* flags live: CMP would lose them */
+		a_store(a, HCX, AT(jit.park));
+		a_insn(a, &(struct enc){ .map = 1, .op = 0xb6 }, HCX, RM_MEM, &AT(jit.vec));
+		a_lea(a, HCX, am_at(HCX, -(int)level));
+		/* -level..1 - level: zero only if just enough; more than enough is seen by C */
+		have = a_short(a, 0xe3);
+		a_load(a, HCX, AT(jit.park));
+		xl_cold(x, a_jmp(a), x->j->vec, n);
+		a_short_here(a, have);
+		a_load(a, HCX, AT(jit.park));
+	} else {
+		a_insn(a, &(struct enc){ .op = 0x80 }, 7, RM_MEM, &AT(jit.vec));
+		a8(a, level);
+		xl_cold(x, a_jcc(a, 2), x->j->vec, n);
+	}
+	x->vec = level;
+	site_at(x->j, n)->vec = (uint8_t)level;
+	site_at(x->j, n)->retry = a->at;
+}
+
+struct host_op {
+	struct enc e;
+	unsigned reg;
+	int rm, gpr_in, gpr_out; /* guest registers, or -1 */
+	unsigned gpr_temp, size, align;
+	bool mem, store;
+};
+
+static unsigned opnd_number(const struct insn *i, const struct vec_opnd *o)
+{
+	return o->slot == VS_REG ? i->reg : o->slot == VS_VVVV ? i->vvvv : i->rm;
+}
+
+static bool describe(const struct insn *i, struct host_op *h)
+{
+	const struct vec_row *row = i->vec;
+
+	*h = (struct host_op){ .reg = i->reg, .rm = i->rm, .gpr_in = -1, .gpr_out = -1 };
+	h->e = (struct enc){ .pp = i->pp, .map = i->map, .op = i->opcode, .w = i->flags & INSN_VEXW };
+	for (unsigned n = 0; n < row->nopnd; n++) {
+		const struct vec_opnd *o = &row->opnd[n];
+
+		if (o->file == VF_MMX)
+			return false;
+		if (o->mem == VM_Y)
+			h->e.w = i->opsize == 8;
+		if (o->slot == VS_RM && i->flags & INSN_MEM) {
+			h->mem = true;
+			h->store = o->access & VA_WRITE;
+			h->size = vec_mem_size(i, o->mem);
+		} else if (o->file == VF_GPR) {
+			unsigned g = opnd_number(i, o);
+
+			if (o->slot == VS_VVVV)
+				return false;
+			if (o->access & VA_READ)
+				h->gpr_in = (int)g;
+			if (o->access & VA_WRITE)
+				h->gpr_out = (int)g;
+			h->gpr_temp = guest_in_host(g) ? guest_host(g) : T1;
+			if (o->slot == VS_REG)
+				h->reg = h->gpr_temp;
+			else
+				h->rm = (int)h->gpr_temp;
+		}
+	}
+	return true;
+}
+
+/* Legacy operands of 16 bytes are aligned unless the table says otherwise; of VEX ones few. */
+static bool is_aligned(const struct insn *i, unsigned size)
+{
+	if (i->flags & INSN_VEX)
+		return i->vec->flags & VEC_ALIGNED;
+	return size == 16 && !(i->vec->flags & VEC_UNALIGNED);
+}
+
+static void put_alignment(struct xl *x, unsigned size)
+{
+	uint32_t n = xl_site(x), good;
+	struct asmb *a = &x->a;
+
+	if (x->x->in) { /* keeps the flags: the low bits by PEXT would need a mask; RCX parked */
+		a_store(a, HCX, AT(jit.park));
+		a_insn(a, &(struct enc){ .map = 1, .op = 0xb6 }, HCX, T0, NULL); /* movzx ecx, r11b */
+		a8(a, 0xc4); /* rorx ecx, ecx, 4 or 5: the low bits on top; then only they */
+		a8(a, 0xe3);
+		a8(a, 0x7b);
+		a8(a, 0xf0);
+		a8(a, 0xc9);
+		a8(a, size == 32 ? 5 : 4);
+		a_mov_imm32(a, T1, size == 32 ? 0xf8000000 : 0xf0000000);
+		a_vex(a, &(struct enc){ .pp = PP_F3, .map = 2, .op = 0xf5 }, false, HCX, HCX, T1, NULL); /* pext */
+		good = a_short(a, 0xe3);
+		a_load(a, HCX, AT(jit.park));
+		xl_cold(x, a_jmp(a), x->j->exec, n);
+		a_short_here(a, good);
+		a_load(a, HCX, AT(jit.park));
+		return;
+	}
+	a8(a, 0x41); /* test r11b, imm8 */
+	a8(a, 0xf6);
+	a8(a, 0xc3);
+	a8(a, size - 1);
+	xl_cold(x, a_jcc(a, 5), x->j->exec, n);
+}
+
+bool xl_vec(struct xl *x, const struct insn *i)
+{
+	bool vex = i->flags & INSN_VEX;
+	struct host_op h;
+	struct am m = { 0 };
+
+	if (i->op == OP_VZEROUPPER) {
+		put_load(x, VEC_YMM);
+		a_bytes(&x->a, 0x77f8c5, 3);
+		return true;
+	}
+	if (i->op != OP_VEC || (i->vec->kind != VK_SSE && i->vec->kind != VK_AVX) || !thunk_host_has(i->vec->feat))
+		return false;
+	if (i->vec->flags & (VEC_STR_IN | VEC_RCX_OUT | VEC_FLAGS_IN) || !describe(i, &h))
+		return false;
+	if (h.mem && !h.size)
+		return false;
+	put_load(x, vex ? VEC_YMM : VEC_XMM);
+	if (h.mem) {
+		m = put_operand(x, i, h.size, h.store);
+		if (is_aligned(i, h.size))
+			put_alignment(x, h.size);
+	}
+	if (h.gpr_in >= 0)
+		use_guest(x, (unsigned)h.gpr_in, T1);
+	if (vex)
+		a_vex(&x->a, &h.e, i->vl == 32, i->vvvv, h.reg, h.mem ? RM_MEM : h.rm, &m);
+	else
+		a_insn(&x->a, &h.e, h.reg, h.mem ? RM_MEM : h.rm, &m);
+	a_bytes(&x->a, i->imm, i->imm_size ? 1 : 0);
+	if (h.gpr_out >= 0 && !guest_in_host((unsigned)h.gpr_out))
+		a_store(&x->a, T1, guest_slot((unsigned)h.gpr_out));
+	return true;
+}

@@ -1,0 +1,285 @@
+/*
+ * Translation of a block: straight on from its start over branches that are not taken, to a jump, the end of the page,
+ * or what decodes badly (the interpreter raises that). Three passes: decode, flags backward, emit; then what is out of
+ * line.
+ */
+#include "engine/soft/jit/xlat.h"
+
+#include "base/bits.h"
+#include "engine/soft/code.h"
+#include "engine/soft/isa.h"
+#include "engine/soft/thunk.h"
+
+enum { LOOK_AHEAD = 6 };
+
+/* ------ sites, cold code, exits ------ */
+uint32_t xl_site(struct xl *x)
+{
+	uint32_t n = jit_take(&x->j->sites);
+
+	*site_at(x->j, n) = (struct site){ .block = jblock_n(x->j, x->b),
+					   .retry = x->a.at,
+					   .off = x->x->off,
+					   .len = x->x->i.len,
+					   .vec = (uint8_t)x->vec };
+	if (x->nsite < COLD_MAX)
+		x->site[x->nsite++] = n;
+	return n;
+}
+
+void xl_cold(struct xl *x, uint32_t from, uint32_t piece, uint32_t arg)
+{
+	x->cold[x->ncold++] = (struct cold){ .from = from, .piece = piece, .arg = arg };
+}
+
+void xl_exit(struct xl *x, uint32_t from, int64_t target)
+{
+	uint32_t n = jit_take(&x->j->exits);
+	bool far = target < 0 || target >= JIT_PAGE;
+
+	if (far)
+		jit_put_flags_out(&x->a);
+	if (!from || far)
+		from = a_jmp(&x->a);
+	*jexit_at(x->j, n) = (struct jexit){ .block = jblock_n(x->j, x->b),
+					     .aim = from,
+					     .target = (int32_t)target,
+					     .kind = far ? EXIT_FAR : EXIT_NEAR };
+	x->cold[x->ncold++] = (struct cold){
+		.from = from, .piece = far ? x->j->exit_far : x->j->exit_near, .arg = n, .is_exit = true
+	};
+}
+
+void xl_exit_if(struct xl *x, unsigned cond, int64_t target)
+{
+	uint32_t over;
+
+	if (target >= 0 && target < JIT_PAGE) {
+		xl_exit(x, a_jcc(&x->a, cond), target);
+		return;
+	}
+	over = a_jcc(&x->a, cond ^ 1);
+	xl_exit(x, 0, target);
+	a_here(&x->a, over);
+}
+
+void xl_call_exec(struct xl *x)
+{
+	uint32_t n = xl_site(x), k = jit_take(&x->j->insns);
+	struct insn *i = (struct insn *)x->j->insns.at + k;
+
+	*i = x->x->i;
+	thunk_note(i);
+	site_at(x->j, n)->insn = i;
+	a_mov_imm32(&x->a, T1, n);
+	a_jmp_to(&x->a, x->j->exec);
+	x->exec_last = true;
+	x->vec = VEC_IMAGE;
+	site_at(x->j, n)->vec = VEC_IMAGE;
+}
+
+static void put_cold(struct xl *x)
+{
+	struct asmb *a = &x->a;
+
+	for (unsigned n = 0; n < x->ncold; n++) {
+		const struct cold *k = &x->cold[n];
+
+		a_here(a, k->from);
+		if (k->is_exit)
+			jexit_at(x->j, k->arg)->stub = a->at;
+		if (k->poll)
+			a_mov_imm(a, T0, x->b->lin + k->arg);
+		else
+			a_mov_imm32(a, T1, k->arg);
+		a_jmp_to(a, k->piece);
+	}
+}
+
+/* ------ flags backward ------ */
+
+/* Flags that the code at off reads before it replaces them; all when that is not seen soon. */
+static uint16_t live_at(struct xl *x, const struct code_source *s, int64_t off, bool *depends)
+{
+	uint16_t live = 0, open = FL_ARITH;
+	struct insn i;
+
+	if (off < 0)
+		return FL_ARITH;
+	for (unsigned n = 0; n < LOOK_AHEAD && open && off < JIT_PAGE; n++) {
+		uint16_t reads, kills;
+
+		if (code_decode(s, &i, (unsigned)off) != DECODE_OK)
+			return live | open;
+		isa_apply(x->c, &i);
+		*depends = true;
+		x->b->lines |= BIT64(off / 64) | BIT64((off + i.len - 1) / 64);
+		jit_flags(&i, &reads, &kills);
+		live |= reads & open;
+		open &= (uint16_t)~kills;
+		if (i.op == OP_JMP) {
+			off += i.len + (int64_t)i.imm;
+			if (off < 0)
+				return live | open;
+			continue;
+		}
+		if (i.op == OP_JCC || i.op == OP_CALL || i.op == OP_RET || i.op == OP_JMP_IND || i.op == OP_CALL_IND)
+			return live | open;
+		off += i.len;
+	}
+	return live | open;
+}
+
+static void find_live(struct xl *x, const struct code_source *s, unsigned end)
+{
+	bool depends = false;
+	uint16_t live = x->ended ? FL_ARITH : live_at(x, s, end, &depends);
+
+	for (unsigned n = x->n; n-- > 0;) {
+		struct xinsn *e = &x->ins[n];
+		uint16_t reads, kills;
+
+		jit_flags(&e->i, &reads, &kills);
+		if (e->i.op == OP_JMP)
+			live = live_at(x, s, e->off + e->i.len + (int64_t)e->i.imm, &depends);
+		else if (e->i.op == OP_JCC || e->i.op == OP_JCXZ || e->i.op == OP_LOOP)
+			live |= live_at(x, s, e->off + e->i.len + (int64_t)e->i.imm, &depends);
+		e->live = live;
+		live = (uint16_t)((live & ~kills) | reads);
+		e->in = live;
+	}
+	x->b->flags_live = live != 0;
+}
+
+/* ------ decode ------ */
+static bool ends_block(const struct insn *i)
+{
+	switch (i->op) {
+	case OP_JMP:
+	case OP_JMP_IND:
+	case OP_CALL:
+	case OP_CALL_IND:
+	case OP_RET:
+	case OP_CALL_FAR:
+	case OP_CALL_FARM:
+	case OP_JMP_FAR:
+	case OP_JMP_FARM:
+	case OP_RET_FAR:
+	case OP_IRET:
+	case OP_SYSCALL:
+	case OP_SYSRET:
+	case OP_SYSENTER:
+	case OP_SYSEXIT:
+	case OP_INT:
+	case OP_INT1:
+	case OP_INT3:
+	case OP_UD0:
+	case OP_UD1:
+	case OP_UD2:
+	case OP_HLT:
+	case OP_LOOPE:
+	case OP_LOOPNE:
+	case OP_STI:
+	case OP_RSM:
+		return true;
+	default:
+		return false;
+	}
+}
+
+/* Returns the offset behind the last instruction. */
+static unsigned decode_block(struct xl *x, const struct code_source *s, unsigned off)
+{
+	while (x->n < BLOCK_INSNS && off < JIT_PAGE && !x->ended) {
+		struct xinsn *e = &x->ins[x->n];
+
+		if (code_decode(s, &e->i, off) != DECODE_OK)
+			break;
+		isa_apply(x->c, &e->i);
+		e->off = (uint16_t)off;
+		x->b->lines |= BIT64(off / 64) | BIT64((off + e->i.len - 1) / 64);
+		off += e->i.len;
+		x->n++;
+		x->ended = ends_block(&e->i);
+	}
+	return off;
+}
+
+/* ------ emit ------ */
+
+/* Entered with whatever flags live: those stay. */
+static void put_poll(struct xl *x)
+{
+	struct asmb *a = &x->a;
+	struct am poll = am_at(R_CPU, offsetof(struct cpu, poll)), park = am_at(R_CPU, offsetof(struct cpu, jit.park));
+	uint32_t from;
+
+	if (x->b->flags_live) {
+		uint32_t none;
+
+		a_store(a, HCX, park);
+		a_op32_rm(a, 0x8b, HCX, poll);
+		none = a_short(a, 0xe3); /* jrcxz */
+		a_load(a, HCX, park);
+		from = a_jmp(a);
+		a_short_here(a, none);
+		a_load(a, HCX, park);
+	} else {
+		a_insn(a, &(struct enc){ .op = 0x83 }, 7, RM_MEM, &poll);
+		a8(a, 0);
+		from = a_jcc(a, 5);
+	}
+	x->cold[x->ncold++] = (struct cold){ .from = from, .piece = x->j->poll, .arg = x->b->off, .poll = true };
+}
+
+static void put_insn(struct xl *x, const struct xinsn *e)
+{
+	x->x = e;
+	x->nsite = 0;
+	x->exec_last = false;
+	if (!xl_int(x, &e->i) && !xl_stack(x, &e->i) && !xl_flow(x, &e->i) && !xl_vec(x, &e->i))
+		xl_call_exec(x);
+	for (unsigned n = 0; n < x->nsite; n++)
+		site_at(x->j, x->site[n])->next = x->a.at;
+}
+
+struct jblock *jit_translate(struct cpu *c, struct jpage *p, unsigned off)
+{
+	static _Thread_local struct xl xl;
+	struct xl *x = &xl;
+	struct jit *j = jit_of(c);
+	struct code_source s;
+	uint32_t n = jit_take(&j->blocks);
+	unsigned end;
+
+	x->c = c;
+	x->j = j;
+	x->a = (struct asmb){ j->rw, j->used, (uint32_t)j->limit };
+	x->b = jblock_at(j, n);
+	x->ended = false;
+	x->n = x->ncold = x->nsite = 0;
+	x->vec = VEC_IMAGE;
+	*x->b = (struct jblock){ .lin = p->lin,
+				 .page = (uint32_t)(p - (struct jpage *)j->pages.at),
+				 .off = (uint16_t)off,
+				 .mode = (uint8_t)c->mode };
+	code_source(c, &s, p->host, p->at);
+	end = decode_block(x, &s, off);
+	if (!x->n)
+		return NULL;
+	find_live(x, &s, end);
+	x->b->entry = x->a.at;
+	put_poll(x);
+	x->b->body = x->a.at;
+	for (unsigned k = 0; k < x->n; k++)
+		put_insn(x, &x->ins[k]);
+	if (!x->ended || x->exec_last)
+		xl_exit(x, 0, end);
+	put_cold(x);
+	if (asm_full(&x->a))
+		return NULL;
+	j->used = round_up(x->a.at, 16);
+	jblock_publish(j, x->b);
+	c->stat.blocks_translated++;
+	return x->b;
+}

@@ -1,0 +1,78 @@
+/*
+ * A block in translation. xlat.c decodes, finds out which flags live where, and goes through the instructions; mem.c
+ * emits addresses and their checks, int.c, flow.c and vec.c instructions.
+ */
+#ifndef ENGINE_SOFT_JIT_XLAT_H
+#define ENGINE_SOFT_JIT_XLAT_H
+
+#include "engine/soft/jit/jit_int.h"
+
+enum { COLD_MAX = 4 * BLOCK_INSNS };
+
+struct xinsn {
+	struct insn i;
+	uint16_t off;
+	uint16_t live; /* flags that somebody behind it reads */
+	uint16_t in;   /* flags that it or somebody behind it reads */
+};
+
+/* What is out of line: at `from` a displacement jumps there; then r12d = arg, jump to the piece. */
+struct cold {
+	uint32_t from, piece, arg;
+	bool is_exit; /* arg is an exit, whose stub this is */
+	bool poll;    /* arg is an offset in the page, for r11 */
+};
+
+struct xl {
+	struct cpu *c;
+	struct jit *j;
+	struct asmb a;
+	struct jblock *b;
+	const struct xinsn *x; /* the instruction that is being emitted */
+	unsigned vec;	       /* enum vec_level that is known to be loaded here */
+	bool ended;	       /* decoding ended at a jump */
+	bool exec_last;	       /* the last instruction went to its exec function, which may come back */
+	unsigned ncold, nsite;
+	struct cold cold[COLD_MAX];
+	uint32_t site[COLD_MAX]; /* of this instruction: their `next` is still to be set */
+	uint16_t live_target;
+	unsigned n;
+	struct xinsn ins[BLOCK_INSNS];
+};
+
+/* ------ flags (flags.c) ------ */
+/* Flags that an instruction reads, and those that it surely replaces. */
+void jit_flags(const struct insn *i, uint16_t *reads, uint16_t *kills);
+uint16_t jit_cond_flags(unsigned cond);
+
+/* ------ xlat.c ------ */
+uint32_t xl_site(struct xl *x); /* a site at this instruction; retry is here */
+void xl_cold(struct xl *x, uint32_t from, uint32_t piece, uint32_t arg);
+/* A direct jump; from: a displacement that leads there already, or 0: falls in here. */
+void xl_exit(struct xl *x, uint32_t from, int64_t target);
+/* Like xl_exit for a conditional jump. */
+void xl_exit_if(struct xl *x, unsigned cond, int64_t target);
+void xl_call_exec(struct xl *x); /* the instruction by its exec function */
+
+/* ------ mem.c ------ */
+bool guest_in_host(unsigned g);
+struct am guest_slot(unsigned g);
+unsigned guest_host(unsigned g); /* of one that is in a host register */
+/* The register that holds guest register g: its own, or temp, into which it is loaded. */
+unsigned use_guest(struct xl *x, unsigned g, unsigned temp);
+/* Effective address of i's memory operand plus its segment's base into T0; flags untouched. Clobbers T1. */
+void put_linear(struct xl *x, const struct insn *i);
+/* As LEA has it, no segment: into reg, 32 bits if narrow. */
+void put_lea(struct xl *x, const struct insn *i, unsigned reg, bool narrow);
+/* T0 is a linear address: checks it, T0 becomes the host's. Clobbers T1 and T2, and the flags unless they live. */
+void put_check(struct xl *x, unsigned size, bool write);
+/* Both; the operand. */
+struct am put_operand(struct xl *x, const struct insn *i, unsigned size, bool write);
+
+/* ------ int.c, flow.c, vec.c: false: not known, nothing emitted ------ */
+bool xl_int(struct xl *x, const struct insn *i);
+bool xl_stack(struct xl *x, const struct insn *i);
+bool xl_flow(struct xl *x, const struct insn *i);
+bool xl_vec(struct xl *x, const struct insn *i);
+
+#endif

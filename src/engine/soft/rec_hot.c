@@ -1,0 +1,65 @@
+/*
+ * From the interpreter to the translator: the first record of a block counts how often it is entered; from some number
+ * on the block is translated and its translation runs instead of the records behind.
+ */
+#include "engine/soft/rec.h"
+
+#include "engine/soft/jit/jit.h"
+#include "engine/soft/soft_int.h"
+
+enum { HOT = 6, PAGE = 4096 };
+
+HANDLER(h_cold) /* it cannot be translated */
+{
+	NEXT;
+}
+
+/* The translation for where the page lies now; made if need be. */
+static struct jblock *translation(struct cpu *c, struct rec *r)
+{
+	uint64_t lin = c->r[SLOT_PC];
+	struct jblock *b = (struct jblock *)(void *)r->link;
+	const uint8_t *host;
+	bool global;
+	gpa_t at;
+
+	if (b && (uint32_t)r->target == jit_generation(c) && jit_serves(b, lin))
+		return b;
+	c->rip = rec_pc(c, r->off);
+	host = mmu_fetch(c, c->rip, &at, &global);
+	if (!host)
+		return NULL;
+	b = jit_block_for(c, lin, r->off, host, at & ~(gpa_t)(PAGE - 1));
+	r->link = (struct rec *)(void *)b;
+	r->target = (int32_t)jit_generation(c);
+	return b;
+}
+
+HANDLER(h_hot)
+{
+	struct jblock *b = translation(c, r);
+
+	if (!b) {
+		r->fn = h_cold;
+		NEXT;
+	}
+	jit_run(c, b);
+	return rec_enter(c);
+}
+
+HANDLER(h_count)
+{
+	if (++r->target < HOT)
+		NEXT;
+	r->fn = h_hot;
+	r->link = NULL;
+	GO(r);
+}
+
+void rec_make_count(struct maker *m, unsigned off)
+{
+	struct rec *r = m->at++;
+
+	*r = (struct rec){ .fn = h_count };
+	r->off = (uint16_t)off;
+}
