@@ -7,6 +7,7 @@
  * four pages, the same linear addresses on both sides; the page behind them is absent. THUNK_ROUNDS: how many cases of
  * each kind. THUNK_SEED: where to start.
  */
+#include "../engine/rows.h"
 #include "engine/soft/flags.h"
 #include "engine/soft/mmu.h"
 #include "engine/soft/thunk.h"
@@ -167,14 +168,14 @@ static void model_load(struct cpu *c, const struct state *s)
 
 /* Several in a row: what one leaves behind in the host's registers must not show in the next. */
 enum { ROW_MAX = 4 };
-struct row {
+struct chain {
 	unsigned n, len;
 	struct insn insn[ROW_MAX];
 	uint8_t bytes[ROW_MAX * INSN_MAX];
 	const struct insn *last; /* that was begun */
 };
 
-static unsigned model_run(struct cpu *c, struct row *row)
+static unsigned model_run(struct cpu *c, struct chain *row)
 {
 	unsigned vector = NO_EXCEPTION;
 
@@ -343,15 +344,69 @@ static void random_insn(uint8_t b[16], bool x87)
 		memset(b + n + 1, 0, 3);
 }
 
+static bool is_mxcsr(unsigned op)
+{
+	return op == OP_LDMXCSR || op == OP_STMXCSR;
+}
+
+/* Those of the x87 that have an op of their own; not the ones that store its pointers. */
+static bool is_x87(unsigned op)
+{
+	static const uint16_t ops[] = { OP_X87,	   OP_EMMS,   OP_WAIT,	 OP_FLDCW, OP_FNSTCW,
+					OP_FNSTSW, OP_FNCLEX, OP_FNINIT, OP_FNENI };
+
+	for (unsigned n = 0; n < ARRAY_LEN(ops); n++)
+		if (ops[n] == op)
+			return true;
+	return false;
+}
+
+/* One of a row of the opcode table. */
+static void row_insn(uint8_t b[16], bool x87)
+{
+	const struct row *r;
+	unsigned n, rex;
+
+	do
+		r = &rows[below(rows_n)];
+	while (r->section != (x87 ? SECTION_X87 : SECTION_VEC) && !(x87 ? is_x87(r->op) : is_mxcsr(r->op)));
+	n = row_bytes(r, b, rnd);
+	if (!r->modrm || b[n - 1] >= 0xc0)
+		return;
+	b[n - 1] = (b[n - 1] & 0x38) | 0x43; /* [rbx + 8 bits] */
+	b[n] &= 0x7f;
+	rex = b[0] == 0x66 || b[0] >= 0xf2;
+	if (b[0] == 0xc4)
+		b[1] |= 0x60;
+	else if ((b[rex] & 0xf0) == 0x40)
+		b[rex] &= 0xfc;
+}
+
+static void count_rows(const struct chain *chain, const struct cpu *c)
+{
+	for (unsigned k = 0; k < chain->n && &chain->insn[k] <= chain->last; k++) {
+		const struct insn *i = &chain->insn[k];
+		const struct row *r = row_of(i, CODE64);
+		uint64_t lin = i->base < 16 ? c->r[i->base] + (uint64_t)i->disp : 0;
+		unsigned seen = i->flags & INSN_MEM ? SEEN_MEM : SEEN_REG;
+
+		assert_non_null(r);
+		for (unsigned o = 0; i->vec && (i->flags & INSN_MEM) && o < i->vec->nopnd; o++)
+			if (i->vec->opnd[o].mem && lin % PAGE + vec_mem_size(i, i->vec->opnd[o].mem) > PAGE)
+				seen |= SEEN_CROSS;
+		row_count(r, seen | (i == chain->last && st->vector != NO_EXCEPTION ? SEEN_RAISED : 0));
+	}
+}
+
 static bool usable(const struct insn *i, bool x87)
 {
 	if ((i->flags & INSN_MEM) &&
 	    (i->base != RBX || i->index != REG_NONE || (i->flags & INSN_SEGOVR) || i->addrsize != 8))
 		return false;
 	if (x87)
-		return i->op == OP_X87;
-	if (i->op != OP_VEC && i->op != OP_MASKMOVDQU && i->op != OP_VMASKMOV && i->op != OP_VZEROUPPER &&
-	    i->op != OP_VZEROALL && i->op != OP_MASKMOVQ && i->op != OP_LDMXCSR && i->op != OP_STMXCSR)
+		return is_x87(i->op);
+	if (!is_mxcsr(i->op) && i->op != OP_VEC && i->op != OP_MASKMOVDQU && i->op != OP_VMASKMOV &&
+	    i->op != OP_VZEROUPPER && i->op != OP_VZEROALL && i->op != OP_MASKMOVQ)
 		return false;
 	for (unsigned n = 0; i->vec && n < i->vec->nopnd; n++) {
 		const struct vec_opnd *o = &i->vec->opnd[n];
@@ -429,7 +484,7 @@ static bool same_memory(const struct insn *i, const struct state *before)
 	return true;
 }
 
-static void row_random(struct row *row, bool x87)
+static void chain_random(struct chain *row, bool x87)
 {
 	row->n = below(3) ? 1 : 1 + below(ROW_MAX);
 	row->len = 0;
@@ -437,10 +492,12 @@ static void row_random(struct row *row, bool x87)
 		struct insn *i = &row->insn[k];
 		uint8_t *b = row->bytes + row->len;
 
-		do
+		do {
 			random_insn(b, x87);
-		while (decode(i, b, INSN_MAX, CODE64) != DECODE_OK || !usable(i, x87) ||
-		       (i->vec && !thunk_host_has(i->vec->feat)) || (uses_mmx(i) && row->n > 1));
+			if (below(2))
+				row_insn(b, x87);
+		} while (decode(i, b, INSN_MAX, CODE64) != DECODE_OK || !usable(i, x87) ||
+			 (i->vec && !thunk_host_has(i->vec->feat)) || (uses_mmx(i) && row->n > 1));
 		row->len += i->len;
 	}
 }
@@ -459,13 +516,13 @@ static void forgive(const struct insn *i, struct cpu *c, unsigned vector)
 static bool one(bool x87)
 {
 	static struct state before;
-	static struct row row;
+	static struct chain row;
 	struct cpu *c = cpu;
 	const struct insn *i;
 	unsigned vector;
 	uint32_t fl;
 
-	row_random(&row, x87);
+	chain_random(&row, x87);
 	state_random(st, x87);
 	memcpy(&before, st, sizeof(before));
 	model_load(c, st);
@@ -473,6 +530,7 @@ static bool one(bool x87)
 	native_run(row.bytes, row.len, x87);
 	tlb_shake(c);
 	vector = model_run(c, &row);
+	count_rows(&row, c);
 	i = row.last;
 	fl = cpu_flags(c) & FL_ARITH;
 	if (vector != st->vector) {
@@ -531,7 +589,7 @@ static void x87_insns(void **unused)
 static bool one_gather(void)
 {
 	static struct state before;
-	static struct row row;
+	static struct chain row;
 	struct cpu *c = cpu;
 	unsigned reg = below(16), mask = below(16), index = below(16), vector;
 	uint8_t *b = row.bytes;
@@ -568,6 +626,7 @@ static bool one_gather(void)
 	native_run(row.bytes, row.insn[0].len, false);
 	tlb_shake(c);
 	vector = model_run(c, &row);
+	count_rows(&row, c);
 	if (vector != st->vector) {
 		complain(row.last, &before, "vector", &st->vector, &vector, 1);
 		return false;
@@ -618,7 +677,7 @@ static bool one_save(void)
 		uint8_t opcode, reg;
 	} tab[] = { { 0xae, 0 }, { 0xae, 1 }, { 0xae, 4 }, { 0xae, 5 }, { 0xae, 5 }, { 0xae, 6 }, { 0xc7, 4 } };
 	static struct state before;
-	static struct row row;
+	static struct chain row;
 	struct cpu *c = cpu;
 	unsigned n = below(ARRAY_LEN(tab)), len = 0, vector;
 
@@ -650,6 +709,7 @@ static bool one_save(void)
 	native_run(row.bytes, len, true);
 	tlb_shake(c);
 	vector = model_run(c, &row);
+	count_rows(&row, c);
 	if (st->vector == EXC_PF && before.r[RBX] + 832 > DATA + DATA_BYTES)
 		return true; /* which comes first, a bad header or an absent page behind it, whether needed or not: not
 				said */
@@ -684,5 +744,8 @@ int main(void)
 		cmocka_unit_test(gathers),
 	};
 
-	return cmocka_run_group_tests(tests, setup, NULL);
+	int failed = cmocka_run_group_tests(tests, setup, NULL);
+
+	rows_write("native");
+	return failed;
 }

@@ -130,6 +130,7 @@ void op_emms(struct cpu *c, const struct insn *i)
 {
 	simd_check_slow(c, VK_MMX);
 	x87_check_pending(c);
+	fx16_set(c, FX_FSW, fx16(c, FX_FSW) & ~FSW_TOP);
 	fx16_set(c, FX_FTW, 0);
 }
 
