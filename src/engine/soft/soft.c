@@ -135,12 +135,6 @@ static int soft_vm_new(struct engine_vm **out, const struct engine_host *h, cons
 	vm->apics = (struct lapic_bus){
 		.self = vm, .now = apic_now, .look = apic_look, .event = apic_event, .eoi = apic_eoi
 	};
-	if (vm->jit && (rc = jit_ticker_new(vm, e)) < 0) {
-		lock_destroy(&vm->map_lock);
-		free(vm->map);
-		free(vm);
-		return rc;
-	}
 	*out = (struct engine_vm *)vm;
 	return 0;
 }
@@ -392,7 +386,7 @@ static int soft_vcpu_new(struct engine_vm *evm, unsigned id, struct engine_vcpu 
 	v->cpu.lapic->bus = &vm->apics;
 	v->cpu.lapic->id = id;
 	v->cpu.code = code_cache_new(&v->cpu, vm->code_bytes);
-	if (vm->jit && (rc = jit_new(&v->cpu, vm->jit_bytes, e)) < 0) {
+	if (vm->jit && ((rc = jit_ticker_need(vm, e)) < 0 || (rc = jit_new(&v->cpu, vm->jit_bytes, e)) < 0)) {
 		soft_vcpu_free(v);
 		return rc;
 	}

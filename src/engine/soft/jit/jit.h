@@ -31,7 +31,7 @@ void jit_drop_all(struct cpu *c);
 void jit_fetch_changed(struct cpu *c, bool global);
 
 /* The thread that tells running vCPUs of their timers (ticker.c). */
-int jit_ticker_new(struct soft_vm *vm, struct err *e);
+int jit_ticker_need(struct soft_vm *vm, struct err *e); /* before a vCPU runs; the clock's rate is known */
 void jit_ticker_free(struct soft_vm *vm);
 /* By the vCPU's thread, whenever its local APIC's timer may have been set. */
 void jit_ticker_set(struct cpu *c);

@@ -84,11 +84,14 @@ static void *ticker_main(void *arg)
 	return NULL;
 }
 
-int jit_ticker_new(struct soft_vm *vm, struct err *e)
+int jit_ticker_need(struct soft_vm *vm, struct err *e)
 {
-	struct jit_ticker *t = xcalloc(1, sizeof(*t));
+	struct jit_ticker *t;
 	int rc;
 
+	if (vm->ticker)
+		return 0;
+	t = xcalloc(1, sizeof(*t));
 	t->vm = vm;
 	t->next = UINT64_MAX;
 	rc = thread_start(&t->thread, "soft timer", ticker_main, t);
