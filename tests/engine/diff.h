@@ -100,7 +100,8 @@ struct diff_engine {
 	const char *name;
 	/* Executes the code at c->rip, until the INT3 behind it raises. */
 	void (*run)(struct cpu *c);
-	bool cached; /* it keeps something of the code */
+	bool cached;		/* it keeps something of the code */
+	bool faults_lose_flags; /* a fault shows no flags that nobody would have read: doc/design/soft-engine.md */
 };
 extern const struct diff_engine diff_engines[];
 extern const unsigned diff_engines_n;

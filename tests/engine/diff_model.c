@@ -6,6 +6,7 @@
 #include "diff.h"
 
 #include "base/bits.h"
+#include "engine/soft/jit/jit.h"
 #include "engine/soft/flags.h"
 #include "engine/soft/soft_int.h"
 
@@ -56,6 +57,9 @@ uint8_t *model_init(void)
 	cpu = bare_cpu(TABLES);
 	t = &vcpu_of(cpu)->table;
 	cpu->code = code_cache_new(cpu, MIB(1));
+	if (jit_new(cpu, MIB(8), NULL) < 0)
+		abort();
+	cpu->jit.hot = INT32_MAX;
 	cpu->cr0 |= CR0_AM;
 	cpu->cr4 |= CR4_OSFXSR | CR4_FSGSBASE;
 	cpu->efer |= EFER_SCE;
@@ -132,6 +136,13 @@ static void run_records(struct cpu *c)
 	}
 }
 
+/* Translated code, from the first time on. */
+static void run_jit(struct cpu *c)
+{
+	c->jit.hot = 0;
+	run_records(c);
+}
+
 /* Or INT1, met in the middle of another instruction. */
 static bool is_int3_fault(const struct cpu *c)
 {
@@ -141,7 +152,9 @@ static bool is_int3_fault(const struct cpu *c)
 	       place(c) < ARENA_SIZE;
 }
 
-const struct diff_engine diff_engines[] = { { "exec", run_exec, false }, { "records", run_records, true } };
+const struct diff_engine diff_engines[] = { { "exec", run_exec, false },
+					    { "records", run_records, true },
+					    { "jit", run_jit, true, true } };
 const unsigned diff_engines_n = ARRAY_LEN(diff_engines);
 
 const struct diff_engine *diff_engine_find(const char *name)
@@ -169,6 +182,7 @@ void model_run(const struct diff_engine *e, const struct diff_case *k, struct di
 
 	now = k;
 	code_place(k);
+	c->jit.hot = INT32_MAX;
 	if (e->cached)
 		code_drop(c, ARENA + CODE_AT, PAGE);
 	state_load(c, k);

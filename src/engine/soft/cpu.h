@@ -154,6 +154,7 @@ struct cpu {
 		void **jc[2];			 /* jump caches of kernel and user code */
 		struct jit *jit;		 /* NULL: interpreter only */
 		uint32_t site, mxcsr;
+		int32_t hot; /* times that a block is interpreted first */
 		uint8_t vec, want;	    /* enum vec_level: what is loaded; what to load on the way back */
 		uint32_t itlb[2][JIT_ITLB]; /* kernel, user: identity of the page at (page number & mask) */
 	} jit;

@@ -7,7 +7,7 @@
 #include "engine/soft/jit/jit.h"
 #include "engine/soft/soft_int.h"
 
-enum { HOT = 6, PAGE = 4096 };
+enum { PAGE = 4096 };
 
 HANDLER(h_cold) /* it cannot be translated */
 {
@@ -49,7 +49,7 @@ HANDLER(h_hot)
 
 HANDLER(h_count)
 {
-	if (++r->target < HOT)
+	if (r->target++ < c->jit.hot)
 		NEXT;
 	r->fn = h_hot;
 	r->link = NULL;

@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 enum { PAGES_MAX = 1 << 17, BLOCKS_MAX = 1 << 19, EXITS_MAX = 1 << 20, SITES_MAX = 1 << 21, INSNS_MAX = 1 << 18 };
+enum { HOT = 5 };
 enum { LEFT_PAGES = 2, LEFT_BLOCKS = 2, LEFT_EXITS = 2 * BLOCK_INSNS, LEFT_SITES = 4 * BLOCK_INSNS };
 
 /* ------ tables ------ */
@@ -113,6 +114,7 @@ int jit_new(struct cpu *c, size_t code_bytes, struct err *e)
 	c->jit.page_bits = (uint64_t)(TLB_SIZE - 1) << 12;
 	c->jit.offset_bits = ~0xfffull;
 	c->jit.mxcsr = 0x1f80;
+	c->jit.hot = HOT;
 	j->used = 64;
 	j->generation = 1;
 	if (!jit_entries(c))

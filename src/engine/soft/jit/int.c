@@ -245,7 +245,7 @@ static bool put_div(struct xl *x, const struct insn *i)
 	struct enc w = { .w = i->opsize == 8 };
 	struct asmb *a = &x->a;
 
-	if (i->opsize < 4 || in_mem(i, 0))
+	if (i->opsize < 4 || in_mem(i, 0) || x->x->live) /* processors differ in what the division does to the flags */
 		return false;
 	d = use_guest(x, g, T1);
 	site = xl_site(x);

@@ -234,13 +234,17 @@ static void put_poll(struct xl *x)
 
 static void put_insn(struct xl *x, const struct xinsn *e)
 {
+	bool jumps;
+
 	x->x = e;
 	x->nsite = 0;
 	x->exec_last = false;
-	if (!xl_int(x, &e->i) && !xl_stack(x, &e->i) && !xl_flow(x, &e->i) && !xl_vec(x, &e->i))
+	jumps = xl_flow(x, &e->i);
+	if (!jumps && !xl_int(x, &e->i) && !xl_stack(x, &e->i) && !xl_vec(x, &e->i))
 		xl_call_exec(x);
-	for (unsigned n = 0; n < x->nsite; n++)
-		site_at(x->j, x->site[n])->next = x->a.at;
+	if (!jumps) /* behind a jump there is nothing, even if it goes to the next instruction */
+		for (unsigned n = 0; n < x->nsite; n++)
+			site_at(x->j, x->site[n])->next = x->a.at;
 }
 
 struct jblock *jit_translate(struct cpu *c, struct jpage *p, unsigned off)
