@@ -57,7 +57,8 @@ enum cc_op {	       /* times 4 plus log2(size); ORDER: flags.c */
 #define CC(op, size_log2) ((op)*4 + (size_log2))
 
 /* Software TLB: see mmu.h. */
-enum { TLB_BITS = 12, TLB_SIZE = 1 << TLB_BITS, TLB_VICTIMS = 8 };
+/* The interpreter uses the first TLB_SMALL entries: it is slower than their misses, and memory counts. */
+enum { TLB_SMALL = 1 << 12, TLB_BITS = 15, TLB_SIZE = 1 << TLB_BITS, TLB_VICTIMS = 8 };
 struct tlb_entry {
 	uint64_t rtag, wtag, xtag; /* minus the page's linear address if that access is allowed, else the empty tag */
 	uint64_t add;		   /* host address = linear address + add */
@@ -109,6 +110,7 @@ struct cpu {
 	uint32_t cc_op;
 	uint32_t poll;	 /* any thread: atomic or of POLL_*; never zero while one waits to be seen */
 	int64_t budget;	 /* instructions until the run loop looks at clocks */
+	uint64_t tlb_mask; /* entries of a TLB that are used, minus 1 */
 	struct tlb *tlb; /* the set for explicit accesses at this CPL and AC */
 	uint32_t mode;	 /* MODE_* */
 	bool leave;	 /* back to the run loop before the next instruction */

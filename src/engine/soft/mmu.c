@@ -262,7 +262,7 @@ static bool may_tag_write(struct cpu *c, const struct ram_slot *s, gpa_t page)
 /* Gives a page the entry back that it has lost, if that allows the access. */
 static bool victim_back(struct cpu *c, struct tlb *t, uint64_t lin, unsigned access)
 {
-	unsigned idx = lin >> 12 & (TLB_SIZE - 1);
+	unsigned idx = tlb_index(c, lin);
 
 	for (unsigned n = 0; n < TLB_VICTIMS; n++) {
 		struct tlb_victim o = t->victim[n];
@@ -289,7 +289,7 @@ static void tlb_fill(struct cpu *c, enum tlb_kind k, uint64_t lin, const struct 
 {
 	struct engine_vcpu *v = vcpu_of(c);
 	struct tlb *t = c->tlbs[k];
-	unsigned idx = lin >> 12 & (TLB_SIZE - 1);
+	unsigned idx = tlb_index(c, lin);
 	struct tlb_entry *e = &t->e[idx];
 	uint64_t page = PAGE_OF(lin), tag = -page, empty = tlb_empty(idx);
 	bool r = k == TLB_USER ? w->user : !w->user || k == TLB_KERN_AC || !(c->cr4 & CR4_SMAP);
@@ -367,7 +367,7 @@ static gpa_t touch(struct cpu *c, enum tlb_kind k, uint64_t lin, unsigned access
 	struct page_walk w;
 
 	if (victim_back(c, c->tlbs[k], lin, access))
-		return PAGE_OF(c->tlbs[k]->page[lin >> 12 & (TLB_SIZE - 1)]) + lin % PAGE;
+		return PAGE_OF(c->tlbs[k]->page[tlb_index(c, lin)]) + lin % PAGE;
 	translate(c, k, lin, access, &w);
 	s = ram_at(c, w.at);
 	if (s)
@@ -401,7 +401,7 @@ static void load(struct cpu *c, enum tlb_kind k, uint64_t lin, void *buf, unsign
  * nothing is known, and when no code is left there. */
 static bool beside_code(const struct cpu *c, enum tlb_kind k, uint64_t lin, unsigned size, gpa_t *at)
 {
-	unsigned idx = lin >> 12 & (TLB_SIZE - 1);
+	unsigned idx = tlb_index(c, lin);
 	const struct tlb_entry *e = &c->tlbs[k]->e[idx];
 	gpa_t page = c->tlbs[k]->page[idx];
 	const struct ram_slot *s;
@@ -418,7 +418,7 @@ static void store(struct cpu *c, enum tlb_kind k, uint64_t lin, const void *buf,
 	struct span sp;
 
 	if (beside_code(c, k, lin, size, &sp.at[0])) {
-		copy_atomic((void *)(lin + tlb_at(c->tlbs[k], lin)->add), buf, size);
+		copy_atomic((void *)(lin + tlb_at(c, c->tlbs[k], lin)->add), buf, size);
 		mmu_stored(c, sp.at[0], size);
 		return;
 	}
@@ -430,7 +430,7 @@ static void store(struct cpu *c, enum tlb_kind k, uint64_t lin, const void *buf,
 
 uint64_t mmu_ld_as(struct cpu *c, enum tlb_kind k, uint64_t lin, unsigned size)
 {
-	struct tlb_entry *e = tlb_at(c->tlbs[k], lin);
+	struct tlb_entry *e = tlb_at(c, c->tlbs[k], lin);
 	uint64_t v = 0;
 
 	if (lin + e->rtag <= PAGE - size)
@@ -442,7 +442,7 @@ uint64_t mmu_ld_as(struct cpu *c, enum tlb_kind k, uint64_t lin, unsigned size)
 
 void mmu_st_as(struct cpu *c, enum tlb_kind k, uint64_t lin, unsigned size, uint64_t v)
 {
-	struct tlb_entry *e = tlb_at(c->tlbs[k], lin);
+	struct tlb_entry *e = tlb_at(c, c->tlbs[k], lin);
 
 	if (lin + e->wtag <= PAGE - size)
 		copy_atomic((void *)(lin + e->add), &v, size);
@@ -539,7 +539,7 @@ void mmu_rmw_done(struct cpu *c, uint64_t lin, void *host, unsigned size)
 	if (LIKELY(tlb_write(c, lin, size) == host))
 		return;
 	/* mmu_rmw filled the entry, and nothing has run since. */
-	mmu_stored(c, PAGE_OF(c->tlbs[kind_now(c)]->page[lin >> 12 & (TLB_SIZE - 1)]) + lin % PAGE, size);
+	mmu_stored(c, PAGE_OF(c->tlbs[kind_now(c)]->page[tlb_index(c, lin)]) + lin % PAGE, size);
 }
 
 uint64_t mmu_rmw_slow(struct cpu *c, uint64_t lin, unsigned size, bool locked, uint64_t (*fn)(void *self, uint64_t old),
@@ -564,7 +564,7 @@ uint64_t mmu_rmw_slow(struct cpu *c, uint64_t lin, unsigned size, bool locked, u
 const uint8_t *mmu_fetch(struct cpu *c, uint64_t lin, gpa_t *page, bool *global)
 {
 	enum tlb_kind k = c->cpl == 3 ? TLB_USER : TLB_KERN;
-	unsigned idx = lin >> 12 & (TLB_SIZE - 1);
+	unsigned idx = tlb_index(c, lin);
 	struct tlb_entry *e = &c->tlbs[k]->e[idx];
 
 	if (lin + e->xtag > PAGE - 1) {

@@ -18,22 +18,27 @@ static inline uint64_t tlb_empty(unsigned idx)
 	return idx ? 0 : (uint64_t)-4096;
 }
 
-static inline struct tlb_entry *tlb_at(struct tlb *t, uint64_t lin)
+static inline unsigned tlb_index(const struct cpu *c, uint64_t lin)
 {
-	return &t->e[(lin >> 12) & (TLB_SIZE - 1)];
+	return (unsigned)(lin >> 12 & c->tlb_mask);
+}
+
+static inline struct tlb_entry *tlb_at(const struct cpu *c, struct tlb *t, uint64_t lin)
+{
+	return &t->e[tlb_index(c, lin)];
 }
 
 /* Host address of size bytes, or NULL: take the slow path. */
 static inline void *tlb_read(struct cpu *c, uint64_t lin, unsigned size)
 {
-	struct tlb_entry *e = tlb_at(c->tlb, lin);
+	struct tlb_entry *e = tlb_at(c, c->tlb, lin);
 
 	return LIKELY(lin + e->rtag <= 4096 - size) ? (void *)(lin + e->add) : NULL;
 }
 
 static inline void *tlb_write(struct cpu *c, uint64_t lin, unsigned size)
 {
-	struct tlb_entry *e = tlb_at(c->tlb, lin);
+	struct tlb_entry *e = tlb_at(c, c->tlb, lin);
 
 	return LIKELY(lin + e->wtag <= 4096 - size) ? (void *)(lin + e->add) : NULL;
 }

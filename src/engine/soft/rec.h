@@ -148,7 +148,7 @@ struct rec *rec_miss(struct cpu *c, struct rec *r, uint64_t lin, unsigned size_a
 #define LOAD(bits, var, lin)                                              \
 	do {                                                              \
 		uint64_t lin_ = (lin);                                    \
-		const struct tlb_entry *e_ = tlb_at(c->tlb, lin_);        \
+		const struct tlb_entry *e_ = tlb_at(c, c->tlb, lin_);        \
 		if (UNLIKELY(lin_ + e_->rtag > 4096 - (bits) / 8))        \
 			return rec_miss(c, r, lin_, (bits) / 8);          \
 		var = *(const volatile uint##bits##_t *)(lin_ + e_->add); \
@@ -158,7 +158,7 @@ struct rec *rec_miss(struct cpu *c, struct rec *r, uint64_t lin, unsigned size_a
 #define WRITABLE(bits, p, lin)                                                \
 	do {                                                                  \
 		uint64_t lin_ = (lin);                                        \
-		const struct tlb_entry *e_ = tlb_at(c->tlb, lin_);            \
+		const struct tlb_entry *e_ = tlb_at(c, c->tlb, lin_);            \
 		if (UNLIKELY(lin_ + e_->wtag > 4096 - (bits) / 8))            \
 			return rec_miss(c, r, lin_, (bits) / 8 | MISS_WRITE); \
 		p = (void *)(lin_ + e_->add);                                 \

@@ -25,7 +25,7 @@ static uint64_t second_page(const struct cpu *c)
 REC_INLINE const void *second_bytes(struct cpu *c)
 {
 	uint64_t lin = second_page(c);
-	const struct tlb_entry *e = tlb_at(c->tlbs[c->cpl == 3 ? TLB_USER : TLB_KERN], lin);
+	const struct tlb_entry *e = tlb_at(c, c->tlbs[c->cpl == 3 ? TLB_USER : TLB_KERN], lin);
 
 	return lin + e->xtag < PAGE ? (const void *)(lin + e->add) : NULL;
 }

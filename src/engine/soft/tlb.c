@@ -170,9 +170,9 @@ static unsigned reach_of(const struct cpu *c, uint64_t lin)
 	return 12;
 }
 
-static void set_flush_page(struct tlb_set *s, uint64_t lin, unsigned reach)
+static void set_flush_page(const struct cpu *c, struct tlb_set *s, uint64_t lin, unsigned reach)
 {
-	unsigned idx = lin >> 12 & (TLB_SIZE - 1);
+	unsigned idx = tlb_index(c, lin);
 
 	for (unsigned k = 0; k < TLBS; k++) {
 		uint64_t page;
@@ -193,7 +193,7 @@ void mmu_flush_page(struct cpu *c, uint64_t lin)
 
 	for (unsigned n = 0; n < TLB_SETS; n++)
 		if (v->set[n].t[0])
-			set_flush_page(&v->set[n], lin, reach);
+			set_flush_page(c, &v->set[n], lin, reach);
 	if (reach > 12)
 		epoch_moves(c, true);
 	for (unsigned g = 0; g < 2; g++)
@@ -302,7 +302,7 @@ void mmu_pcid_flush_page(struct cpu *c, unsigned pcid, uint64_t lin)
 	if (s == set_now(c))
 		mmu_flush_page(c, lin);
 	else if (s)
-		set_flush_page(s, lin, reach_of(c, lin));
+		set_flush_page(c, s, lin, reach_of(c, lin));
 }
 
 void mmu_pcid_flush(struct cpu *c, unsigned pcid)
@@ -330,12 +330,12 @@ void mmu_tlb_init(struct cpu *c)
 	struct engine_vcpu *v = vcpu_of(c);
 
 	tlb_new(&tlb_strict);
+	c->tlb_mask = TLB_SMALL - 1;
 	for (unsigned n = 0; n < TLB_SETS; n++)
 		v->set[n].pcid = -1;
 	v->set_now = 0;
 	v->set[0].pcid = 0;
 	for (unsigned k = 0; k < TLBS; k++) {
-		memset(c->tlbs[k], 0, sizeof(struct tlb));
 		tlb_new(c->tlbs[k]);
 		v->set[0].t[k] = c->tlbs[k];
 	}

@@ -99,6 +99,8 @@ int jit_new(struct cpu *c, size_t code_bytes, struct err *e)
 	int rc;
 
 	c->jit.jit = j;
+	mmu_flush_all(c);
+	c->tlb_mask = TLB_SIZE - 1;
 	j->size = j->limit = round_up(code_bytes, JIT_PAGE);
 	rc = arena_map(j, e);
 	if (rc < 0)
@@ -220,7 +222,7 @@ static void itlb_set(struct cpu *c, const struct jpage *p, bool global)
 struct jpage *jit_fetch(struct cpu *c, uint64_t lin)
 {
 	struct tlb *t = c->tlbs[c->cpl == 3 ? TLB_USER : TLB_KERN];
-	unsigned idx = lin >> 12 & (TLB_SIZE - 1);
+	unsigned idx = tlb_index(c, lin);
 	const uint8_t *host;
 	struct jpage *p;
 	bool global;

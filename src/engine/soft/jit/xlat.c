@@ -123,7 +123,7 @@ static uint16_t live_at(struct xl *x, const struct code_source *s, int64_t off, 
 				return live | open;
 			continue;
 		}
-		if (i.op == OP_JCC || i.op == OP_CALL || i.op == OP_RET || i.op == OP_JMP_IND || i.op == OP_CALL_IND)
+		if (i.op == OP_JCC || i.op == OP_JCXZ || i.op == OP_LOOP || i.op == OP_CALL || i.op == OP_RET || i.op == OP_JMP_IND || i.op == OP_CALL_IND)
 			return live | open;
 		off += i.len;
 	}
