@@ -5,7 +5,8 @@ system, which the guest mounts read-only. Two such guests share the tests. A PAR
 each test (and for each case of a test program), then "N passed, N failed"; a test that does not come to its end has failed.
 
 What QEMU 7.2 cannot be: it does not intercept XSETBV, so KVM never hears of a guest's XCR0: its CPU has no AVX, guests see no XSAVE;
-and with two CPUs, which are two threads, a guest is found with registers of its host, so there is one."""
+with two CPUs, which are two threads, a guest is found with registers of its host, so there is one; and where its threads run at the
+same time interrupts are lost (one_cpu)."""
 import json, os, re, subprocess, sys, tempfile, threading, time
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from guest import CACHE, TOP, files, image
@@ -19,10 +20,18 @@ KEPT = [d for d in (TOP, CACHE) if d.startswith(('/tmp/', '/run/'))]
 PREPARE = ('mkdir -p /root && mount -t 9p -o trans=virtio,version=9p2000.L,msize=262144,cache=loose,ro host /root && '
            'for d in proc sys dev; do mount -o bind /$d /root/$d; done && '
            + ''.join('mkdir -p /kept%d && mount -o bind /root%s /kept%d && ' % (n, d, n) for n, d in enumerate(KEPT))
-           + 'mount -t tmpfs tmpfs /root/tmp && mount -t tmpfs tmpfs /root/run && '
+           + 'mount -t ext4 /dev/vdb /root/tmp && mount -t tmpfs tmpfs /root/run && '
            + ''.join('mkdir -p /root%s && mount -o bind /kept%d /root%s && ' % (d, n, d) for n, d in enumerate(KEPT))
            + 'ifconfig lo 127.0.0.1 && [ -c /dev/kvm ]')
 print_lock = threading.Lock()
+
+
+def one_cpu(n):
+    """Words before a command of QEMU: all its threads on one CPU, the n-th of those that we have. Its VMRUN and #VMEXIT write the
+    CPU's word of pending interrupts with no lock ("or" and "and" on memory), so an interrupt that the thread of the timers raises
+    meanwhile on another CPU can be lost, and with a timer's the machine stands still. On one CPU an instruction is not divided."""
+    cpus = sorted(os.sched_getaffinity(0))
+    return ['taskset', '-c', str(cpus[n % len(cpus)])]
 
 
 def say(text):
@@ -60,8 +69,8 @@ class Machine(threading.Thread):
         subprocess.run(['mke2fs', '-q', '-t', 'ext4', scratch, '2G'], check=True, stdout=subprocess.DEVNULL)  # a file system with O_DIRECT, for /tmp
         initrd = initramfs.make('%s/%d.cpio' % (self.where, self.n), CACHE + '/busybox/busybox', [PREPARE] + [command(t) for t in self.share],
                                 modules=initramfs.modules_of(kernel, MODULES))
-        return ['qemu-system-x86_64', '-accel', 'tcg', '-machine', 'q35', '-cpu', CPU, '-smp', '1', '-m', '3072', '-display', 'none',
-                '-nodefaults', '-no-user-config', '-no-reboot', '-serial', 'stdio',
+        return [*one_cpu(self.n), 'qemu-system-x86_64', '-accel', 'tcg', '-machine', 'q35', '-cpu', CPU, '-smp', '1', '-m', '3072',
+                '-display', 'none', '-nodefaults', '-no-user-config', '-no-reboot', '-serial', 'stdio',
                 '-fsdev', 'local,id=host,path=/,security_model=none,readonly=on,multidevs=remap', '-device', 'virtio-9p-pci,fsdev=host,mount_tag=host',
                 '-drive', 'file=%s/debian/disk.img,format=raw,if=virtio,snapshot=on' % CACHE,
                 '-drive', 'file=%s,format=raw,if=virtio,cache=unsafe' % scratch,
