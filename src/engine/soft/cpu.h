@@ -108,13 +108,13 @@ struct cpu {
 	uint64_t r[SLOTS];
 	uint64_t cc_a, cc_b, cc_r; /* operands and result of the last flag-setting operation, see flags.h */
 	uint32_t cc_op;
-	uint32_t poll;	 /* any thread: atomic or of POLL_*; never zero while one waits to be seen */
-	int64_t budget;	 /* instructions until the run loop looks at clocks */
+	uint32_t poll;	   /* any thread: atomic or of POLL_*; never zero while one waits to be seen */
+	int64_t budget;	   /* instructions until the run loop looks at clocks */
 	uint64_t tlb_mask; /* entries of a TLB that are used, minus 1 */
-	struct tlb *tlb; /* the set for explicit accesses at this CPL and AC */
-	uint32_t mode;	 /* MODE_* */
-	bool leave;	 /* back to the run loop before the next instruction */
-	bool shadow;	 /* interrupts held off for one instruction (STI, MOV SS, POP SS) */
+	struct tlb *tlb;   /* the set for explicit accesses at this CPL and AC */
+	uint32_t mode;	   /* MODE_* */
+	bool leave;	   /* back to the run loop before the next instruction */
+	bool shadow;	   /* interrupts held off for one instruction (STI, MOV SS, POP SS) */
 	bool halted, wait_sipi;
 	uint8_t cpl;
 	/* --- warm: exec functions --- */
@@ -153,10 +153,13 @@ struct cpu {
 		uint64_t park, tmp, t0;
 		uint64_t resume, resume_rax, resume_ax;
 		uint64_t page_bits, offset_bits; /* masks for PEXT */
-		void **jc[2];			 /* jump caches of kernel and user code */
-		struct jit *jit;		 /* NULL: interpreter only */
+		void **jc;			 /* jump cache of this privilege */
+		uint64_t c_rsp, r_rsp, r_top,
+			r_limit;	 /* the C stack; the return stack, its end and how far it may grow */
+		uint64_t add[2], lin[2]; /* groups of checked accesses (jit/mem.c): host minus linear address; where */
+		struct jit *jit;	 /* NULL: interpreter only */
 		uint32_t site, mxcsr;
-		int32_t hot; /* times that a block is interpreted first */
+		int32_t hot;		    /* times that a block is interpreted first */
 		uint8_t vec, want;	    /* enum vec_level: what is loaded; what to load on the way back */
 		uint32_t itlb[2][JIT_ITLB]; /* kernel, user: identity of the page at (page number & mask) */
 	} jit;

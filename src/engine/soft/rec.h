@@ -148,7 +148,7 @@ struct rec *rec_miss(struct cpu *c, struct rec *r, uint64_t lin, unsigned size_a
 #define LOAD(bits, var, lin)                                              \
 	do {                                                              \
 		uint64_t lin_ = (lin);                                    \
-		const struct tlb_entry *e_ = tlb_at(c, c->tlb, lin_);        \
+		const struct tlb_entry *e_ = tlb_at(c, c->tlb, lin_);     \
 		if (UNLIKELY(lin_ + e_->rtag > 4096 - (bits) / 8))        \
 			return rec_miss(c, r, lin_, (bits) / 8);          \
 		var = *(const volatile uint##bits##_t *)(lin_ + e_->add); \
@@ -158,7 +158,7 @@ struct rec *rec_miss(struct cpu *c, struct rec *r, uint64_t lin, unsigned size_a
 #define WRITABLE(bits, p, lin)                                                \
 	do {                                                                  \
 		uint64_t lin_ = (lin);                                        \
-		const struct tlb_entry *e_ = tlb_at(c, c->tlb, lin_);            \
+		const struct tlb_entry *e_ = tlb_at(c, c->tlb, lin_);         \
 		if (UNLIKELY(lin_ + e_->wtag > 4096 - (bits) / 8))            \
 			return rec_miss(c, r, lin_, (bits) / 8 | MISS_WRITE); \
 		p = (void *)(lin_ + e_->add);                                 \
@@ -410,7 +410,7 @@ void rec_make(struct maker *m, const struct insn *i, unsigned off);
 void rec_make_generic(struct maker *m, const struct insn *i, unsigned off, exec_fn exec);
 void rec_make_cross(struct maker *m, unsigned off);
 void rec_make_count(struct maker *m, unsigned off); /* first of a block: the translator takes it when it is hot */
-void rec_make_end(struct maker *m, unsigned off); /* to the instruction at off */
+void rec_make_end(struct maker *m, unsigned off);   /* to the instruction at off */
 
 /* ------ rec_cross.c ------ */
 extern const rec_fn rec_cross;

@@ -17,7 +17,7 @@
 #include <unistd.h>
 
 enum { PAGES_MAX = 1 << 17, BLOCKS_MAX = 1 << 19, EXITS_MAX = 1 << 20, SITES_MAX = 1 << 21, INSNS_MAX = 1 << 18 };
-enum { HOT = 5 };
+enum { HOT = 5, RETURNS = 2048, RETURNS_SLACK = 16 };
 enum { LEFT_PAGES = 2, LEFT_BLOCKS = 2, LEFT_EXITS = 2 * BLOCK_INSNS, LEFT_SITES = 4 * BLOCK_INSNS };
 
 /* ------ tables ------ */
@@ -112,7 +112,10 @@ int jit_new(struct cpu *c, size_t code_bytes, struct err *e)
 	    !table_new(&j->insns, sizeof(struct insn), INSNS_MAX))
 		return err_sys(e, -errno, "engine.soft=jit: no address space for its tables");
 	for (unsigned u = 0; u < 2; u++)
-		c->jit.jc[u] = j->jc[u] = xcalloc(JC_ENTRIES, sizeof(void *));
+		j->jc[u] = xcalloc(JC_ENTRIES, sizeof(void *));
+	j->returns = xcalloc(RETURNS, sizeof(uint64_t));
+	c->jit.r_top = (uint64_t)(uintptr_t)&j->returns[RETURNS - 2];
+	c->jit.r_limit = (uint64_t)(uintptr_t)&j->returns[RETURNS_SLACK];
 	c->jit.page_bits = (uint64_t)(TLB_SIZE - 1) << 12;
 	c->jit.offset_bits = ~0xfffull;
 	c->jit.mxcsr = 0x1f80;
@@ -122,6 +125,7 @@ int jit_new(struct cpu *c, size_t code_bytes, struct err *e)
 	if (!jit_entries(c))
 		return err_set(e, -ENOSPC, "engine.soft=jit: %zu bytes of code are too few", code_bytes);
 	j->start = j->used;
+	j->returns[RETURNS - 2] = (uint64_t)(uintptr_t)jit_code(j, j->return_miss);
 	caches_clear(c);
 	return 0;
 }
@@ -141,6 +145,7 @@ void jit_free(struct cpu *c)
 	table_free(&j->exits, sizeof(struct jexit));
 	table_free(&j->sites, sizeof(struct site));
 	table_free(&j->insns, sizeof(struct insn));
+	free(j->returns);
 	free(j->jc[0]);
 	free(j->jc[1]);
 	free(j);
@@ -248,6 +253,7 @@ void jit_fetch_changed(struct cpu *c, bool global)
 
 	if (!j)
 		return;
+	jit_returns_forget(c);
 	for (unsigned u = 0; u < 2; u++)
 		for (unsigned g = 0; g <= global; g++) {
 			for (unsigned n = 0; n < j->nitlb[u][g]; n++)
@@ -333,6 +339,7 @@ bool jit_drop(struct cpu *c, gpa_t at, uint64_t len)
 
 	if (!j)
 		return false;
+	jit_returns_forget(c);
 	lines = mask64((unsigned)((at % JIT_PAGE + len + 63) / 64)) & ~mask64((unsigned)(at % JIT_PAGE / 64));
 	for (uint32_t n = j->gpa_hash[hash64(page)]; n; n = jpage_at(j, n)->on_gpa) {
 		uint32_t *link = &jpage_at(j, n)->blocks;
@@ -391,5 +398,5 @@ struct jblock *jit_block_for(struct cpu *c, uint64_t lin_page, unsigned off, con
 	if (j->stale || !jit_room(j))
 		start_over(c);
 	p = jpage_need(j, lin_page, host, at, c->mode & MODE_USER);
-	return jit_translate(c, p, off);
+	return jit_translate(c, p, off, c->mode & 0xff);
 }

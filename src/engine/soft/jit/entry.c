@@ -29,6 +29,31 @@ static void *resume(struct cpu *c, uint32_t at, unsigned vec)
 	return jit_code(jit_of(c), at);
 }
 
+/* Do the groups that code at the site relies on still stand? What C did may have changed any translation. */
+static bool groups_stand(struct cpu *c, const struct site *s)
+{
+	for (unsigned n = 0; n < 2; n++) {
+		uint64_t lin = c->jit.lin[n];
+		const struct tlb_entry *e;
+
+		if (!(s->groups >> n & 1))
+			continue;
+		e = tlb_at(c, c->tlb, lin);
+		if (lin + (s->group_writes >> n & 1 ? e->wtag : e->rtag) >= JIT_PAGE)
+			return false;
+		c->jit.add[n] = e->add;
+	}
+	return true;
+}
+
+static void *go_to(struct cpu *c, struct jexit *e);
+
+/* On at `at`, where c->rip is. */
+static void *resume_site(struct cpu *c, const struct site *s, uint32_t at)
+{
+	return groups_stand(c, s) ? resume(c, at, s->vec) : go_to(c, NULL);
+}
+
 static bool canonical48(uint64_t a)
 {
 	return (uint64_t)((int64_t)(a << 16) >> 16) == a;
@@ -59,7 +84,7 @@ static void *step(struct cpu *c, const struct site *s, const struct jblock *b)
 	c->rip = c->rip_next;
 	if (c->leave || c->mode != mode || c->rip != b->lin + s->off + s->len || b->dead || !s->next)
 		return NULL;
-	return resume(c, s->next, s->vec);
+	return s->span ? go_to(c, NULL) : resume_site(c, s, s->next); /* its group is not open */
 }
 
 static void *do_exec(struct cpu *c, uint32_t n)
@@ -70,10 +95,9 @@ static void *do_exec(struct cpu *c, uint32_t n)
 }
 
 /* A load or store at lin missed the TLB. */
-static void *do_slow(struct cpu *c, uint32_t n, uint64_t lin)
+static void *do_slow_at(struct cpu *c, const struct site *s, uint64_t lin)
 {
 	struct jit *j = jit_of(c);
-	const struct site *s = site_at(j, n);
 	struct jblock *b = site_enter(c, s);
 	bool again = j->miss_lin == lin && j->miss_rip == c->rip;
 
@@ -87,7 +111,32 @@ static void *do_slow(struct cpu *c, uint32_t n, uint64_t lin)
 		mmu_probe_r(c, lin, s->size);
 	if (c->leave || b->dead || !(s->write ? tlb_write(c, lin, s->size) : (const void *)tlb_read(c, lin, s->size)))
 		return step(c, s, b);
-	return resume(c, s->retry, s->vec);
+	return resume_site(c, s, s->retry);
+}
+
+static void *do_slow(struct cpu *c, uint32_t n, uint64_t lin)
+{
+	return do_slow_at(c, site_at(jit_of(c), n), lin);
+}
+
+/* The check of a group failed, whose span is at lin. */
+static void *do_span(struct cpu *c, uint32_t n, uint64_t lin)
+{
+	struct jit *j = jit_of(c);
+	const struct site *s = site_at(j, n);
+	struct jblock *b;
+	struct jpage *p;
+
+	if (lin % JIT_PAGE + s->span <= JIT_PAGE && canonical48(lin))
+		return do_slow_at(c, s, lin + s->first); /* in the page of the span, so it decides for all */
+	b = site_enter(c, s);
+	if (b->dead)
+		return step(c, s, b);
+	p = jpage_at(j, b->page);
+	b = jblock_find(j, p, s->off, c->mode | MODE_SINGLE);
+	if (!b && jit_room(j))
+		b = jit_translate(c, p, s->off, c->mode | MODE_SINGLE);
+	return b ? resume(c, b->body, VEC_IMAGE) : step(c, s, site_enter(c, s));
 }
 
 static void *go_to(struct cpu *c, struct jexit *e)
@@ -99,7 +148,7 @@ static void *go_to(struct cpu *c, struct jexit *e)
 	if (__atomic_load_n(&c->poll, __ATOMIC_RELAXED) || c->leave || c->budget <= 0)
 		return NULL;
 	p = jit_fetch(c, c->rip);
-	b = p && !c->leave ? jblock_find(j, p, c->rip % JIT_PAGE, c->mode & 0xff) : NULL;
+	b = p && !c->leave ? jblock_find(j, p, c->rip % JIT_PAGE, c->mode) : NULL;
 	if (!b)
 		return NULL;
 	if (e && (e->kind == EXIT_NEAR || b->far || (j->limit - j->used > BLOCK_ROOM && jit_far_entry(c, b))))
@@ -140,7 +189,7 @@ static void *do_lookup(struct cpu *c, uint32_t unused, uint64_t lin)
 	if (!to)
 		return NULL;
 	p = jit_fetch(c, lin);
-	b = jblock_find(j, p, lin % JIT_PAGE, c->mode & 0xff);
+	b = jblock_find(j, p, lin % JIT_PAGE, c->mode);
 	if (b->ind || (j->limit - j->used > BLOCK_ROOM && jit_far_entry(c, b)))
 		j->jc[c->cpl == 3][lin & (JC_ENTRIES - 1)] = jit_code(j, b->ind);
 	return to;
@@ -168,7 +217,7 @@ static void *do_vec(struct cpu *c, uint32_t n)
 		step(c, s, b);
 		return NULL;
 	}
-	return resume(c, s->retry, s->vec);
+	return resume_site(c, s, s->retry);
 }
 
 /* ------ pieces ------ */
@@ -283,6 +332,7 @@ static void put_resume(struct asmb *a, uint32_t vec_load)
 	none = a_jcc(a, 4);
 	put_call(a, vec_load);
 	a_here(a, none);
+	a_load(a, HSP, AT(jit.r_rsp));
 	a_load(a, R_TLB, AT(tlb));
 	a_load(a, T0, AT(jit.t0));
 	put_registers(a, false);
@@ -321,6 +371,8 @@ static uint32_t put_common(struct asmb *a, const struct pieces *p)
 {
 	uint32_t at = a->at, none, leave;
 
+	a_store(a, HSP, AT(jit.r_rsp));
+	a_load(a, HSP, AT(jit.c_rsp));
 	put_cmp8(a, AT(jit.vec), VEC_IMAGE);
 	none = a_jcc(a, 4);
 	put_call(a, p->vec_store);
@@ -350,7 +402,20 @@ static uint32_t put_enter(struct asmb *a, const struct pieces *p)
 		put_push(a, saved[n], false);
 	a_bytes(a, 0x08ec8348, 4); /* sub rsp, 8 */
 	a_mov(a, R_CPU, HDI);
+	a_store(a, HSP, AT(jit.c_rsp));
 	put_resume(a, p->vec_load);
+	return at;
+}
+
+/* A return that the return stack does not know: through the jump cache, with an empty stack. */
+static uint32_t put_return_miss(struct asmb *a)
+{
+	uint32_t at = a->at;
+
+	a_load(a, HSP, AT(jit.r_top));
+	a_load(a, T1, AT(jit.jc));
+	a_insn(a, &(struct enc){ .map = 1, .op = 0xb7 }, T2, T0, NULL); /* movzx r13d, r11w */
+	a_insn(a, &(struct enc){ .op = 0xff }, 4, RM_MEM, &(struct am){ T1, T2, 3, 0 });
 	return at;
 }
 
@@ -368,6 +433,8 @@ bool jit_entries(struct cpu *c)
 	j->exit_near = put_piece(&a, &p, (void *)do_exit, true);
 	j->exit_far = put_piece(&a, &p, (void *)do_exit, false);
 	j->lookup = put_piece(&a, &p, (void *)do_lookup, false);
+	j->span = put_piece(&a, &p, (void *)do_span, true);
+	j->return_miss = put_return_miss(&a);
 	j->slow = put_piece(&a, &p, (void *)do_slow, true);
 	j->exec = put_piece(&a, &p, (void *)do_exec, true);
 	j->vec = put_piece(&a, &p, (void *)do_vec, true);
@@ -383,14 +450,15 @@ void jit_run(struct cpu *c, struct jblock *b)
 
 	c->jit.vec = VEC_IMAGE;
 	c->jit.site = 0;
+	c->jit.jc = j->jc[c->cpl == 3];
+	jit_returns_forget(c);
 	c->jit.resume = (uint64_t)(uintptr_t)resume(c, b->entry, VEC_IMAGE);
 	((void (*)(struct cpu *))jit_code(j, j->enter))(c);
 }
 
 /* ------ entries from other pages ------ */
 
-/* RFLAGS from their image; t1 is free. */
-static void put_flags_in(struct asmb *a)
+void jit_put_flags_in(struct asmb *a)
 {
 	int32_t at = (int32_t)offsetof(struct cpu, jit.flags);
 	struct am low = am_at(R_CPU, at), high = am_at(R_CPU, at + 1);
@@ -436,7 +504,7 @@ uint32_t jit_far_entry(struct cpu *c, struct jblock *b)
 	a8(&a, 0);
 	poll = a_jcc(&a, 5);
 	if (b->flags_live)
-		put_flags_in(&a);
+		jit_put_flags_in(&a);
 	a_jmp_to(&a, b->body);
 	a_here(&a, changed);
 	a_mov_imm(&a, T0, lin);

@@ -10,28 +10,26 @@ static void put_sp_add(struct xl *x, int32_t n)
 	a_lea(&x->a, R_SP, am_at(R_SP, n));
 }
 
-/* T0 becomes the host address of the slot that a push fills; nothing is committed. */
-static void put_push_slot(struct xl *x)
+static struct am put_push_slot(struct xl *x)
 {
-	a_lea(&x->a, T0, am_at(R_SP, -8));
-	put_check(x, 8, true);
+	return put_based(x, RSP, -8, 8, true);
 }
 
-static void put_top(struct xl *x)
+static struct am put_top(struct xl *x)
 {
-	a_mov(&x->a, T0, R_SP);
-	put_check(x, 8, false);
+	return put_based(x, RSP, 0, 8, false);
 }
 
 static void put_push_imm(struct xl *x, uint64_t v)
 {
-	put_push_slot(x);
+	struct am m = put_push_slot(x);
+
 	if ((int64_t)v == (int32_t)v) {
-		a_insn(&x->a, &(struct enc){ .op = 0xc7, .w = true }, 0, RM_MEM, &(struct am){ T0, -1, 0, 0 });
+		a_insn(&x->a, &(struct enc){ .op = 0xc7, .w = true }, 0, RM_MEM, &m);
 		a_bytes(&x->a, v, 4);
 	} else {
 		a_mov_imm(&x->a, T1, v);
-		a_store(&x->a, T1, am_at(T0, 0));
+		a_store(&x->a, T1, m);
 	}
 	put_sp_add(x, -8);
 }
@@ -39,6 +37,7 @@ static void put_push_imm(struct xl *x, uint64_t v)
 static bool put_push(struct xl *x, const struct insn *i)
 {
 	unsigned g = i->opnd[0].kind == OPND_OPREG || i->opnd[0].kind == OPND_RM ? i->rm : 0;
+	struct am m;
 
 	if (i->opsize != 8)
 		return false;
@@ -49,12 +48,12 @@ static bool put_push(struct xl *x, const struct insn *i)
 	if (i->flags & INSN_MEM) {
 		a_load(&x->a, T1, put_operand(x, i, 8, false));
 		a_store(&x->a, T1, AT(jit.tmp));
-		put_push_slot(x);
+		m = put_push_slot(x);
 		a_load(&x->a, T1, AT(jit.tmp));
-		a_store(&x->a, T1, am_at(T0, 0));
+		a_store(&x->a, T1, m);
 	} else {
-		put_push_slot(x);
-		a_store(&x->a, use_guest(x, g, T1), am_at(T0, 0));
+		m = put_push_slot(x);
+		a_store(&x->a, use_guest(x, g, T1), m);
 	}
 	put_sp_add(x, -8);
 	return true;
@@ -62,17 +61,19 @@ static bool put_push(struct xl *x, const struct insn *i)
 
 static bool put_pop(struct xl *x, const struct insn *i)
 {
+	struct am m;
+
 	if (i->opsize != 8 || i->flags & INSN_MEM)
 		return false;
-	put_top(x);
+	m = put_top(x);
 	if (i->rm == RSP) {
-		a_load(&x->a, R_SP, am_at(T0, 0));
+		a_load(&x->a, R_SP, m);
 		return true;
 	}
 	if (guest_in_host(i->rm)) {
-		a_load(&x->a, guest_host(i->rm), am_at(T0, 0));
+		a_load(&x->a, guest_host(i->rm), m);
 	} else {
-		a_load(&x->a, T1, am_at(T0, 0));
+		a_load(&x->a, T1, m);
 		a_store(&x->a, T1, guest_slot(i->rm));
 	}
 	put_sp_add(x, 8);
@@ -81,12 +82,14 @@ static bool put_pop(struct xl *x, const struct insn *i)
 
 static bool put_leave(struct xl *x, const struct insn *i)
 {
+	struct am m;
+
 	if (i->opsize != 8)
 		return false;
-	a_mov(&x->a, T0, HBP);
-	put_check(x, 8, false);
+	m = put_based(x, RBP, 0, 8, false);
+	a_load(&x->a, T1, m);
 	a_lea(&x->a, R_SP, am_at(HBP, 8));
-	a_load(&x->a, HBP, am_at(T0, 0));
+	a_mov(&x->a, HBP, T1);
 	return true;
 }
 
@@ -116,9 +119,47 @@ static void put_indirect(struct xl *x, int undo)
 	jit_put_flags_out(a);
 	a_insn(a, &(struct enc){ .op = 0xc7 }, 0, RM_MEM, &AT(jit.site));
 	a_bytes(a, n, 4);
-	a_load(a, T1, x->b->mode & MODE_USER ? AT(jit.jc[1]) : AT(jit.jc[0]));
+}
+
+/* Through the jump cache; call: and come back. */
+static void put_cached_jump(struct xl *x, bool call)
+{
+	struct asmb *a = &x->a;
+
+	a_load(a, T1, AT(jit.jc));
 	a_insn(a, &(struct enc){ .map = 1, .op = 0xb7 }, T2, T0, NULL); /* movzx r13d, r11w */
-	a_insn(a, &(struct enc){ .op = 0xff }, 4, RM_MEM, &(struct am){ T1, T2, 3, 0 });
+	a_insn(a, &(struct enc){ .op = 0xff }, call ? 2 : 4, RM_MEM, &(struct am){ T1, T2, 3, 0 });
+}
+
+/* Room for one more on the return stack; flags are lost. */
+static void put_call_room(struct xl *x)
+{
+	struct asmb *a = &x->a;
+	uint32_t room;
+
+	a_op_rm(a, 0x3b, HSP, AT(jit.r_limit));
+	room = a_short(a, 0x77); /* ja */
+	a_load(a, HSP, AT(jit.r_top));
+	a_short_here(a, room);
+}
+
+/* Where a call comes back: T0 is where the guest returns to, and that may be anywhere. */
+static void put_landing(struct xl *x, uint64_t next)
+{
+	struct asmb *a = &x->a;
+
+	if ((int64_t)next == (int32_t)next) {
+		a_op_rr(a, 0x81, 7, T0);
+		a_bytes(a, next, 4);
+	} else {
+		a_mov_imm(a, T2, next);
+		a_op_rr(a, 0x3b, T0, T2);
+	}
+	xl_cold(x, a_jcc(a, 5), x->j->return_miss, 0);
+	x->vec = VEC_IMAGE;
+	groups_forget(x);
+	if (x->x->live)
+		jit_put_flags_in(a);
 }
 
 static bool put_ret(struct xl *x, const struct insn *i)
@@ -127,10 +168,10 @@ static bool put_ret(struct xl *x, const struct insn *i)
 
 	if (i->opsize != 8 || drop > 100)
 		return false;
-	put_top(x);
-	a_load(&x->a, T0, am_at(T0, 0));
+	a_load(&x->a, T0, put_top(x));
 	put_sp_add(x, (int32_t)(8 + drop));
 	put_indirect(x, (int)(8 + drop));
+	a8(&x->a, 0xc3);
 	return true;
 }
 
@@ -154,6 +195,9 @@ static bool put_call_indirect(struct xl *x, const struct insn *i, uint64_t next)
 	put_push_imm(x, next);
 	a_load(&x->a, T0, AT(jit.tmp));
 	put_indirect(x, -8);
+	put_call_room(x);
+	put_cached_jump(x, true);
+	put_landing(x, next);
 	return true;
 }
 
@@ -194,13 +238,17 @@ bool xl_flow(struct xl *x, const struct insn *i)
 		return put_loop(x, i, target);
 	case OP_CALL:
 		put_push_imm(x, x->b->lin + (uint64_t)next);
-		xl_exit(x, 0, target);
+		jit_put_flags_out(&x->a);
+		put_call_room(x);
+		xl_call(x, target);
+		put_landing(x, x->b->lin + (uint64_t)next);
 		return true;
 	case OP_JMP_IND:
 		if (i->opsize != 8)
 			return false;
 		put_target(x, i);
 		put_indirect(x, 0);
+		put_cached_jump(x, false);
 		return true;
 	case OP_CALL_IND:
 		return put_call_indirect(x, i, x->b->lin + (uint64_t)next);

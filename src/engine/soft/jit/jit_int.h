@@ -18,6 +18,7 @@
 enum { R_CPU = H15, R_TLB = H14, R_SP = H10, T0 = H11, T1 = H12, T2 = H13 };
 #define AT(field) ((struct am){ R_CPU, -1, 0, (int32_t)offsetof(struct cpu, field) })
 enum { JIT_PAGE = 4096, JIT_HASH_BITS = 14, JC_ENTRIES = 1 << 16, ITLB_MASK = JIT_ITLB - 1 };
+enum { MODE_SINGLE = 128 }; /* beside MODE_*, in the key of a block */
 enum { BLOCK_INSNS = 48, BLOCK_ROOM = 32 << 10 /* of host code: more than any block needs */ };
 
 struct jpage { /* guest code at one linear address: what an identity stands for; its index is the identity */
@@ -59,8 +60,10 @@ struct site {
 	uint16_t off;
 	uint8_t len, size;
 	bool write;
-	uint8_t vec; /* vector registers that the code there takes as loaded: enum vec_level */
-	int8_t undo; /* indirect jumps: what has been added to RSP */
+	uint8_t vec;		      /* vector registers that the code there takes as loaded: enum vec_level */
+	int8_t undo;		      /* indirect jumps: what has been added to RSP */
+	uint8_t groups, group_writes; /* bits: groups that the code there relies on, and those that write */
+	uint16_t span, first;	      /* check of a group: its size, where in it the access is */
 };
 enum vec_level { VEC_IMAGE, VEC_XMM, VEC_YMM };
 
@@ -77,8 +80,9 @@ struct jit {
 	bool stale; /* everything was dropped: start over when nothing is under way */
 	struct table pages, blocks, exits, sites, insns;
 	uint32_t page_hash[1 << JIT_HASH_BITS], gpa_hash[1 << JIT_HASH_BITS], block_hash[1 << JIT_HASH_BITS];
-	void **jc[2];
-	uint32_t enter, exit_near, exit_far, lookup, slow, exec, vec, poll, poll_far; /* entry.c */
+	void **jc[2]; /* kernel, user */
+	uint64_t *returns;
+	uint32_t enter, exit_near, exit_far, lookup, slow, span, exec, vec, poll, poll_far, return_miss; /* entry.c */
 	uint16_t itlb_used[2][2][JIT_ITLB];
 	uint16_t nitlb[2][2];
 	uint64_t miss_lin; /* the last access that missed, to tell one that misses for ever */
@@ -120,6 +124,12 @@ static inline void *jit_code(struct jit *j, uint32_t off)
 	return off ? j->rx + off : NULL;
 }
 
+/* Code at any of the host addresses on the return stack may be wrong now. */
+static inline void jit_returns_forget(struct cpu *c)
+{
+	c->jit.r_rsp = c->jit.r_top;
+}
+
 /* ------ cache.c ------ */
 uint32_t jit_take(struct table *t); /* a fresh element; there is room: jit_room() */
 bool jit_room(struct jit *j);
@@ -134,12 +144,14 @@ void jit_link(struct jit *j, struct jexit *e, struct jblock *b);
 /* ------ entry.c ------ */
 bool jit_entries(struct cpu *c);			 /* emits what all code shares; false: does not fit */
 void jit_put_flags_out(struct asmb *a);			 /* RFLAGS into their image */
+void jit_put_flags_in(struct asmb *a);			 /* and back; clobbers T1, T2 */
 uint32_t jit_far_entry(struct cpu *c, struct jblock *b); /* makes b->far and b->ind; 0: no room */
 
 /* What a helper is to know: the flags in c->cc_*, where the instruction is. */
 struct jblock *site_enter(struct cpu *c, const struct site *s);
 
 /* ------ xlat.c ------ */
-struct jblock *jit_translate(struct cpu *c, struct jpage *p, unsigned off);
+/* mode: of the guest's code, and MODE_SINGLE for one check for each access. NULL: cannot be done. */
+struct jblock *jit_translate(struct cpu *c, struct jpage *p, unsigned off, unsigned mode);
 
 #endif

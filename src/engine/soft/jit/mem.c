@@ -99,8 +99,8 @@ void put_linear(struct xl *x, const struct insn *i)
 	}
 }
 
-/* The site is made first: `retry` is the check itself, with T0 as it is. */
-static void check_cmp(struct xl *x, uint32_t site, unsigned size, int tag)
+/* The site is made first: `retry` is the check itself, with T0 as it is. Leaves the entry's `add` to the caller. */
+static void check_cmp(struct xl *x, uint32_t site, uint32_t piece, unsigned size, int tag)
 {
 	struct asmb *a = &x->a;
 
@@ -113,8 +113,7 @@ static void check_cmp(struct xl *x, uint32_t site, unsigned size, int tag)
 	a_op_rr(a, 0x03, T2, T0);
 	a_op_rr(a, 0x81, 7, T2); /* cmp r13, 4096 - size */
 	a_bytes(a, 4096 - size, 4);
-	xl_cold(x, a_jcc(a, 7), x->j->slow, site);
-	a_op_rm(a, 0x03, T0, (struct am){ R_TLB, T1, 0, ADD });
+	xl_cold(x, a_jcc(a, 7), piece, site);
 }
 
 static void put_pext(struct asmb *a, unsigned to, unsigned from, struct am mask)
@@ -122,7 +121,7 @@ static void put_pext(struct asmb *a, unsigned to, unsigned from, struct am mask)
 	a_vex(a, &(struct enc){ .pp = PP_F3, .map = 2, .op = 0xf5, .w = true }, false, from, to, RM_MEM, &mask);
 }
 
-static void check_keep_flags(struct xl *x, uint32_t site, unsigned size, int tag)
+static void check_keep_flags(struct xl *x, uint32_t site, uint32_t piece, unsigned size, int tag)
 {
 	struct asmb *a = &x->a;
 	uint32_t good;
@@ -145,11 +144,23 @@ static void check_keep_flags(struct xl *x, uint32_t site, unsigned size, int tag
 	}
 	good = a_short(a, 0xe3); /* jrcxz */
 	a_load(a, HCX, AT(jit.park));
-	xl_cold(x, a_jmp(a), x->j->slow, site);
+	xl_cold(x, a_jmp(a), piece, site);
 	a_short_here(a, good);
 	a_load(a, HCX, AT(jit.park));
-	a_load(a, T1, (struct am){ R_TLB, T1, 3, ADD });
-	a_lea(a, T0, (struct am){ T0, T1, 0, 0 });
+}
+
+/* T1: the host's address minus the linear one. */
+static void put_check_at(struct xl *x, uint32_t site, uint32_t piece, unsigned span, bool write)
+{
+	int tag = write ? WTAG : RTAG;
+
+	if (x->x->in) {
+		check_keep_flags(x, site, piece, span, tag);
+		a_load(&x->a, T1, (struct am){ R_TLB, T1, 3, ADD });
+	} else {
+		check_cmp(x, site, piece, span, tag);
+		a_load(&x->a, T1, (struct am){ R_TLB, T1, 0, ADD });
+	}
 }
 
 void put_check(struct xl *x, unsigned size, bool write)
@@ -159,14 +170,62 @@ void put_check(struct xl *x, unsigned size, bool write)
 
 	s->size = (uint8_t)size;
 	s->write = write;
-	if (x->x->in)
-		check_keep_flags(x, n, size, write ? WTAG : RTAG);
-	else
-		check_cmp(x, n, size, write ? WTAG : RTAG);
+	put_check_at(x, n, x->j->slow, size, write);
+	a_lea(&x->a, T0, (struct am){ T0, T1, 0, 0 });
+}
+
+/* The check of a group whose first access is size bytes at `first` of it. */
+static void put_group_check(struct xl *x, const struct group *g, int32_t disp, unsigned size)
+{
+	int32_t now = g->base == RSP ? x->sp : 0;
+	unsigned k = group_of(g->base);
+	struct asmb *a = &x->a;
+	struct site *s;
+	uint32_t n;
+
+	a_lea(a, T0, am_at((int)use_guest(x, g->base, T0), g->from - now));
+	n = xl_site(x);
+	s = site_at(x->j, n);
+	s->size = (uint8_t)size;
+	s->write = g->write;
+	s->span = (uint16_t)(g->to - g->from);
+	s->first = (uint16_t)(disp + now - g->from);
+	s->groups &= (uint8_t) ~(1u << k); /* not before it is open */
+	put_check_at(x, n, x->j->span, s->span, g->write);
+	a_store(a, T1, k ? AT(jit.add[1]) : AT(jit.add[0]));
+	a_store(a, T0, k ? AT(jit.lin[1]) : AT(jit.lin[0]));
+}
+
+struct am put_based(struct xl *x, unsigned base, int32_t disp, unsigned size, bool write)
+{
+	struct group *g = &x->group[group_of(base)], new;
+	int32_t at = disp + (base == RSP ? x->sp : 0);
+	struct asmb *a = &x->a;
+
+	if (!g->on || g->base != base || (write && !g->write) || at < g->from || at + (int32_t)size > g->to) {
+		if (!group_open(x, base, disp, size, write, &new)) {
+			a_lea(a, T0, am_at((int)use_guest(x, base, T0), disp));
+			put_check(x, size, write);
+			return am_at(T0, 0);
+		}
+		put_group_check(x, &new, disp, size);
+		*g = new;
+	}
+	if (!guest_in_host(base)) {
+		a_load(a, T0, guest_slot(base));
+		a_load(a, T1, AT(jit.add[1]));
+		a_lea(a, T0, (struct am){ T0, T1, 0, 0 });
+		return am_at(T0, disp);
+	}
+	a_load(a, T0, base == RSP ? AT(jit.add[0]) : AT(jit.add[1]));
+	return (struct am){ (int)guest_host(base), T0, 0, disp };
 }
 
 struct am put_operand(struct xl *x, const struct insn *i, unsigned size, bool write)
 {
+	if (i->base != REG_NONE && i->index == REG_NONE && !(i->flags & INSN_RIPREL) && i->addrsize == 8 &&
+	    !has_base(i))
+		return put_based(x, i->base, (int32_t)i->disp, size, write);
 	put_linear(x, i);
 	put_check(x, size, write);
 	return am_at(T0, 0);

@@ -22,6 +22,7 @@ uint32_t xl_site(struct xl *x)
 					   .off = x->x->off,
 					   .len = x->x->i.len,
 					   .vec = (uint8_t)x->vec };
+	groups_note(x, site_at(x->j, n));
 	if (x->nsite < COLD_MAX)
 		x->site[x->nsite++] = n;
 	return n;
@@ -30,6 +31,19 @@ uint32_t xl_site(struct xl *x)
 void xl_cold(struct xl *x, uint32_t from, uint32_t piece, uint32_t arg)
 {
 	x->cold[x->ncold++] = (struct cold){ .from = from, .piece = piece, .arg = arg };
+}
+
+/* A call of target; behind it is where the host's ret comes back. */
+void xl_call(struct xl *x, int64_t target)
+{
+	uint32_t n = jit_take(&x->j->exits);
+
+	a8(&x->a, 0xe8);
+	a_bytes(&x->a, 0, 4);
+	*jexit_at(x->j, n) = (struct jexit){
+		.block = jblock_n(x->j, x->b), .aim = x->a.at - 4, .target = (int32_t)target, .kind = EXIT_FAR
+	};
+	x->cold[x->ncold++] = (struct cold){ .from = x->a.at - 4, .piece = x->j->exit_far, .arg = n, .is_exit = true };
 }
 
 void xl_exit(struct xl *x, uint32_t from, int64_t target)
@@ -123,7 +137,8 @@ static uint16_t live_at(struct xl *x, const struct code_source *s, int64_t off, 
 				return live | open;
 			continue;
 		}
-		if (i.op == OP_JCC || i.op == OP_JCXZ || i.op == OP_LOOP || i.op == OP_CALL || i.op == OP_RET || i.op == OP_JMP_IND || i.op == OP_CALL_IND)
+		if (i.op == OP_JCC || i.op == OP_JCXZ || i.op == OP_LOOP || i.op == OP_CALL || i.op == OP_RET ||
+		    i.op == OP_JMP_IND || i.op == OP_CALL_IND)
 			return live | open;
 		off += i.len;
 	}
@@ -140,6 +155,11 @@ static void find_live(struct xl *x, const struct code_source *s, unsigned end)
 		uint16_t reads, kills;
 
 		jit_flags(&e->i, &reads, &kills);
+		if (e->i.op == OP_CALL || e->i.op == OP_CALL_IND) {
+			e->live = live; /* behind the return */
+			e->in = live = FL_ARITH;
+			continue;
+		}
 		if (e->i.op == OP_JMP)
 			live = live_at(x, s, e->off + e->i.len + (int64_t)e->i.imm, &depends);
 		else if (e->i.op == OP_JCC || e->i.op == OP_JCXZ || e->i.op == OP_LOOP)
@@ -157,8 +177,6 @@ static bool ends_block(const struct insn *i)
 	switch (i->op) {
 	case OP_JMP:
 	case OP_JMP_IND:
-	case OP_CALL:
-	case OP_CALL_IND:
 	case OP_RET:
 	case OP_CALL_FAR:
 	case OP_CALL_FARM:
@@ -239,15 +257,16 @@ static void put_insn(struct xl *x, const struct xinsn *e)
 	x->x = e;
 	x->nsite = 0;
 	x->exec_last = false;
-	jumps = xl_flow(x, &e->i);
+	jumps = xl_flow(x, &e->i); /* may go on behind a return */
 	if (!jumps && !xl_int(x, &e->i) && !xl_stack(x, &e->i) && !xl_vec(x, &e->i))
 		xl_call_exec(x);
 	if (!jumps) /* behind a jump there is nothing, even if it goes to the next instruction */
 		for (unsigned n = 0; n < x->nsite; n++)
 			site_at(x->j, x->site[n])->next = x->a.at;
+	groups_after(x, &e->i);
 }
 
-struct jblock *jit_translate(struct cpu *c, struct jpage *p, unsigned off)
+struct jblock *jit_translate(struct cpu *c, struct jpage *p, unsigned off, unsigned mode)
 {
 	static _Thread_local struct xl xl;
 	struct xl *x = &xl;
@@ -263,10 +282,12 @@ struct jblock *jit_translate(struct cpu *c, struct jpage *p, unsigned off)
 	x->ended = false;
 	x->n = x->ncold = x->nsite = 0;
 	x->vec = VEC_IMAGE;
+	x->sp = 0;
+	memset(x->group, 0, sizeof(x->group));
 	*x->b = (struct jblock){ .lin = p->lin,
 				 .page = (uint32_t)(p - (struct jpage *)j->pages.at),
 				 .off = (uint16_t)off,
-				 .mode = (uint8_t)c->mode };
+				 .mode = (uint8_t)mode };
 	code_source(c, &s, p->host, p->at);
 	end = decode_block(x, &s, off);
 	if (!x->n)
@@ -277,6 +298,7 @@ struct jblock *jit_translate(struct cpu *c, struct jpage *p, unsigned off)
 	x->b->body = x->a.at;
 	for (unsigned k = 0; k < x->n; k++)
 		put_insn(x, &x->ins[k]);
+	x->x = NULL;
 	if (!x->ended || x->exec_last)
 		xl_exit(x, 0, end);
 	put_cold(x);

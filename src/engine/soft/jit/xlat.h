@@ -35,7 +35,12 @@ struct xl {
 	unsigned ncold, nsite;
 	struct cold cold[COLD_MAX];
 	uint32_t site[COLD_MAX]; /* of this instruction: their `next` is still to be set */
-	uint16_t live_target;
+	int32_t sp;		 /* what the block has added to RSP so far */
+	struct group {
+		bool on, write;
+		uint8_t base;
+		int32_t from, to; /* of the base as it was at the block's start (RSP), or as it is */
+	} group[2];		  /* of RSP, of one other base */
 	unsigned n;
 	struct xinsn ins[BLOCK_INSNS];
 };
@@ -49,6 +54,7 @@ uint16_t jit_cond_flags(unsigned cond);
 uint32_t xl_site(struct xl *x); /* a site at this instruction; retry is here */
 void xl_cold(struct xl *x, uint32_t from, uint32_t piece, uint32_t arg);
 /* A direct jump; from: a displacement that leads there already, or 0: falls in here. */
+void xl_call(struct xl *x, int64_t target);
 void xl_exit(struct xl *x, uint32_t from, int64_t target);
 /* Like xl_exit for a conditional jump. */
 void xl_exit_if(struct xl *x, unsigned cond, int64_t target);
@@ -66,8 +72,21 @@ void put_linear(struct xl *x, const struct insn *i);
 void put_lea(struct xl *x, const struct insn *i, unsigned reg, bool narrow);
 /* T0 is a linear address: checks it, T0 becomes the host's. Clobbers T1 and T2, and the flags unless they live. */
 void put_check(struct xl *x, unsigned size, bool write);
+/* size bytes at disp from guest register base: checked, alone or in a group. */
+struct am put_based(struct xl *x, unsigned base, int32_t disp, unsigned size, bool write);
 /* Both; the operand. */
 struct am put_operand(struct xl *x, const struct insn *i, unsigned size, bool write);
+
+/* ------ group.c ------ */
+/* Opens a group if more accesses than this one come of that base. */
+bool group_open(struct xl *x, unsigned base, int32_t disp, unsigned size, bool write, struct group *g);
+void groups_note(const struct xl *x, struct site *s);
+void groups_after(struct xl *x, const struct insn *i); /* what an instruction did to the bases */
+void groups_forget(struct xl *x);
+static inline unsigned group_of(unsigned base)
+{
+	return base != RSP;
+}
 
 /* ------ int.c, flow.c, vec.c: false: not known, nothing emitted ------ */
 bool xl_int(struct xl *x, const struct insn *i);

@@ -1,0 +1,269 @@
+/*
+ * Groups: one check for all accesses off one base register in a block (cpu-engine, section 5). The check stands at the
+ * first of them and spans them all; it demands nothing that this first access does not, so filling the TLB for it is
+ * what the guest asked for. What the check found stays in c->jit.add until the base changes or another group takes its
+ * place; who comes back from C looks whether it still holds (entry.c). A span that crosses a page runs in a block of
+ * MODE_SINGLE.
+ */
+#include "engine/soft/jit/xlat.h"
+
+#include "x86/vec.h"
+
+enum { SPAN_MAX = 1024, ALL = 0xffff };
+
+static unsigned opnd_number(const struct insn *i, unsigned n)
+{
+	switch (i->opnd[n].kind) {
+	case OPND_REG:
+		return i->reg;
+	case OPND_ACC:
+		return RAX;
+	case OPND_VVVV:
+		return i->vvvv;
+	case OPND_FIXED:
+		return i->opnd[n].reg;
+	default:
+		return i->rm;
+	}
+}
+
+static bool opnd_mem(const struct insn *i, unsigned n)
+{
+	return (i->opnd[n].kind == OPND_RM || i->opnd[n].kind == OPND_MEM) && i->flags & INSN_MEM;
+}
+
+static uint16_t bit_of(const struct insn *i, unsigned n)
+{
+	unsigned g = opnd_number(i, n);
+
+	if (n >= i->nopnd || opnd_mem(i, n))
+		return 0;
+	if (i->opnd[n].size == 1 && !(i->flags & (INSN_REX | INSN_VEX)) && g >= 4 && g < 8)
+		g -= 4;
+	return (uint16_t)(1u << g);
+}
+
+static uint16_t vec_writes(const struct insn *i)
+{
+	uint16_t bits = i->vec->flags & VEC_RCX_OUT ? 1u << RCX : 0;
+
+	for (unsigned n = 0; n < i->vec->nopnd; n++) {
+		const struct vec_opnd *o = &i->vec->opnd[n];
+
+		if (o->file == VF_GPR && o->access & VA_WRITE)
+			bits |= (uint16_t)(1u << (o->slot == VS_REG ? i->reg : o->slot == VS_VVVV ? i->vvvv : i->rm));
+	}
+	return bits;
+}
+
+/* Guest registers that an instruction may write, RSP of the stack's own not among them; all when it is not known. */
+static uint16_t writes(const struct insn *i)
+{
+	switch (i->op) {
+	case OP_CMP:
+	case OP_TEST:
+	case OP_BT:
+	case OP_NOP:
+	case OP_JCC:
+	case OP_PUSH:
+	case OP_JCXZ:
+	case OP_CMC:
+	case OP_CLC:
+	case OP_STC:
+	case OP_SAHF:
+	case OP_LFENCE:
+	case OP_SFENCE:
+	case OP_MFENCE:
+		return 0;
+	case OP_ADD:
+	case OP_OR:
+	case OP_ADC:
+	case OP_SBB:
+	case OP_AND:
+	case OP_SUB:
+	case OP_XOR:
+	case OP_MOV:
+	case OP_MOVZX:
+	case OP_MOVSX:
+	case OP_MOVSXD:
+	case OP_MOVBE:
+	case OP_MOVNTI:
+	case OP_LEA:
+	case OP_INC:
+	case OP_DEC:
+	case OP_NOT:
+	case OP_NEG:
+	case OP_ROL:
+	case OP_ROR:
+	case OP_SHL:
+	case OP_SHR:
+	case OP_SAR:
+	case OP_SHLD:
+	case OP_SHRD:
+	case OP_BTS:
+	case OP_BTR:
+	case OP_BTC:
+	case OP_CMOVCC:
+	case OP_SETCC:
+	case OP_BSWAP:
+	case OP_POP:
+	case OP_POPCNT:
+	case OP_TZCNT:
+	case OP_LZCNT:
+	case OP_BSF:
+	case OP_BSR:
+	case OP_ANDN:
+	case OP_RORX:
+	case OP_SHLX:
+	case OP_SHRX:
+	case OP_SARX:
+		return bit_of(i, 0);
+	case OP_XCHG:
+	case OP_XADD:
+		return bit_of(i, 0) | bit_of(i, 1);
+	case OP_CMPXCHG:
+		return bit_of(i, 0) | 1u << RAX;
+	case OP_IMUL:
+		return i->nopnd > 1 ? bit_of(i, 0) : 1u << RAX | 1u << RDX;
+	case OP_MUL:
+	case OP_DIV:
+	case OP_IDIV:
+	case OP_CBW:
+	case OP_CWD:
+		return 1u << RAX | 1u << RDX;
+	case OP_LAHF:
+		return 1u << RAX;
+	case OP_LOOP:
+		return 1u << RCX;
+	case OP_VEC:
+		return vec_writes(i);
+	default:
+		return ALL;
+	}
+}
+
+/* What an instruction adds to RSP, if that is a constant. */
+static bool sp_moves(const struct insn *i, int32_t *by)
+{
+	*by = 0;
+	switch (i->op) {
+	case OP_PUSH:
+		*by = -8;
+		return i->opsize == 8;
+	case OP_POP:
+		*by = 8;
+		return i->opsize == 8 && !(i->flags & INSN_MEM) && i->rm != RSP;
+	case OP_ADD:
+	case OP_SUB:
+		if (bit_of(i, 0) != 1u << RSP)
+			return true;
+		if (i->opsize != 8 || i->opnd[1].kind != OPND_IMM || (int64_t)i->imm != (int16_t)i->imm)
+			return false;
+		*by = i->op == OP_ADD ? (int32_t)i->imm : -(int32_t)i->imm;
+		return true;
+	case OP_LEA:
+		if (i->reg != RSP)
+			return true;
+		if (i->opsize != 8 || i->addrsize != 8 || i->base != RSP || i->index != REG_NONE ||
+		    i->disp != (int16_t)i->disp)
+			return false;
+		*by = (int32_t)i->disp;
+		return true;
+	default:
+		return !(writes(i) & 1u << RSP);
+	}
+}
+
+struct access {
+	unsigned base, size;
+	int32_t disp;
+	bool write;
+};
+
+/* The access of the instruction that may be one of a group; a guess of what it does is enough. */
+static bool access_of(const struct insn *i, struct access *a)
+{
+	if (i->op == OP_PUSH || i->op == OP_CALL) {
+		*a = (struct access){ RSP, 8, -8, true };
+		return !(i->flags & INSN_MEM);
+	}
+	if ((i->op == OP_POP && !(i->flags & INSN_MEM)) || i->op == OP_RET) {
+		*a = (struct access){ RSP, 8, 0, false };
+		return true;
+	}
+	if (!(i->flags & INSN_MEM) || i->flags & INSN_RIPREL || i->base == REG_NONE || i->index != REG_NONE ||
+	    i->addrsize != 8 || i->seg == SEG_FS || i->seg == SEG_GS || i->op == OP_LEA || i->op == OP_NOP)
+		return false;
+	*a = (struct access){ .base = i->base, .disp = (int32_t)i->disp };
+	if (i->vec) {
+		for (unsigned n = 0; n < i->vec->nopnd; n++)
+			if (i->vec->opnd[n].slot == VS_RM) {
+				a->size = vec_mem_size(i, i->vec->opnd[n].mem);
+				a->write = i->vec->opnd[n].access & VA_WRITE;
+			}
+		return a->size != 0;
+	}
+	for (unsigned n = 0; n < i->nopnd; n++)
+		if (opnd_mem(i, n)) {
+			a->size = i->opnd[n].size;
+			a->write = n == 0 && i->op != OP_CMP && i->op != OP_TEST && i->op != OP_BT;
+		}
+	return a->size && a->size <= 32;
+}
+
+bool group_open(struct xl *x, unsigned base, int32_t disp, unsigned size, bool write, struct group *g)
+{
+	int32_t sp = base == RSP ? x->sp : 0;
+	unsigned more = 0;
+
+	*g = (struct group){ true, write, (uint8_t)base, sp + disp, sp + disp + (int32_t)size };
+	if (x->b->mode & MODE_SINGLE || !x->x)
+		return false;
+	for (const struct xinsn *e = x->x; e < x->ins + x->n; e++) {
+		struct access a;
+		int32_t by;
+
+		if (e != x->x && access_of(&e->i, &a) && a.base == base && (write || !a.write)) {
+			int32_t from = a.disp + sp, to = from + (int32_t)a.size;
+
+			from = from < g->from ? from : g->from;
+			to = to > g->to ? to : g->to;
+			if (to - from <= SPAN_MAX) {
+				g->from = from;
+				g->to = to;
+				more++;
+			}
+		}
+		if (base == RSP ? !sp_moves(&e->i, &by) : (writes(&e->i) & 1u << base) || e->i.op == OP_CALL)
+			break;
+		if (base == RSP)
+			sp += by;
+	}
+	return more > 0;
+}
+
+void groups_note(const struct xl *x, struct site *s)
+{
+	for (unsigned n = 0; n < 2; n++) {
+		s->groups |= (uint8_t)(x->group[n].on << n);
+		s->group_writes |= (uint8_t)((x->group[n].on && x->group[n].write) << n);
+	}
+}
+
+void groups_forget(struct xl *x)
+{
+	x->group[0].on = x->group[1].on = false;
+}
+
+void groups_after(struct xl *x, const struct insn *i)
+{
+	uint16_t w = writes(i);
+	int32_t by;
+
+	if (x->group[1].on && (w & 1u << x->group[1].base))
+		x->group[1].on = false;
+	if (sp_moves(i, &by))
+		x->sp += by;
+	else
+		x->group[0].on = false;
+}
