@@ -5,7 +5,6 @@
 #include "base/alloc.h"
 #include "base/auto.h"
 #include "base/bits.h"
-#include "base/sync.h"
 #include "config.h"
 
 #include <errno.h>
@@ -16,22 +15,10 @@
 #include <zlib.h>
 #endif
 
-enum { PIECE = 1 << 20, READERS = 4 };
-
-/* What several threads read together, piece by piece. */
-struct reading {
-	int fd;
-	uint64_t off;
-	uint8_t *buf;
-	size_t len;
-	size_t next; /* atomic: begin of the first piece that nobody has */
-	int result;  /* atomic */
-};
-
-static int read_piece(int fd, uint64_t off, uint8_t *buf, size_t len)
+static int read_full(int fd, uint64_t off, void *buf, size_t len)
 {
 	for (size_t done = 0; done < len;) {
-		ssize_t n = pread(fd, buf + done, len - done, (off_t)(off + done));
+		ssize_t n = pread(fd, (uint8_t *)buf + done, len - done, (off_t)(off + done));
 
 		if (n < 0 && errno == EINTR)
 			continue;
@@ -40,38 +27,6 @@ static int read_piece(int fd, uint64_t off, uint8_t *buf, size_t len)
 		done += n;
 	}
 	return 0;
-}
-
-static void *reader_main(void *arg)
-{
-	struct reading *rd = arg;
-
-	for (;;) {
-		size_t at = __atomic_fetch_add(&rd->next, PIECE, __ATOMIC_RELAXED);
-		int r;
-
-		if (at >= rd->len)
-			return NULL;
-		r = read_piece(rd->fd, rd->off + at, rd->buf + at, rd->len - at < PIECE ? rd->len - at : PIECE);
-		if (r < 0)
-			__atomic_store_n(&rd->result, r, __ATOMIC_RELAXED);
-	}
-}
-
-/* Guest RAM that nobody touched yet: its pages are made, zeroed and written here, which several CPUs do faster. */
-static int read_full(int fd, uint64_t off, void *buf, size_t len)
-{
-	struct reading rd = { .fd = fd, .off = off, .buf = buf, .len = len };
-	unsigned cpus = cpus_usable(), n = 0;
-	pthread_t helper[READERS];
-
-	while (n + 1 < cpus && n + 1 < READERS && (n + 1) * 4 * PIECE < len &&
-	       thread_start(&helper[n], "read", reader_main, &rd) == 0)
-		n++;
-	reader_main(&rd);
-	while (n-- > 0)
-		pthread_join(helper[n], NULL);
-	return rd.result;
 }
 
 int image_read(const struct image *img, uint64_t off, void *buf, size_t len, const char *what, struct err *e)
