@@ -148,8 +148,9 @@ struct cpu {
 	uint8_t exc_kind; /* enum exc_kind */
 	/* --- code cache of this vCPU (interp.c, code.c) --- */
 	struct code_cache *code;
-	struct jit_hot {	/* what translated code reaches; jit/jit_int.h */
-		uint64_t flags; /* image of RFLAGS */
+	struct jit_hot {	    /* what translated code reaches; jit/jit_int.h */
+		uint64_t flags;	    /* image of RFLAGS, for jumps that leave the page */
+		uint64_t flags_now; /* RFLAGS when C was called */
 		uint64_t park, tmp, t0;
 		uint64_t resume, resume_rax, resume_ax;
 		uint64_t page_bits, offset_bits; /* masks for PEXT */

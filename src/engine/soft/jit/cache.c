@@ -18,7 +18,7 @@
 
 enum { PAGES_MAX = 1 << 17, BLOCKS_MAX = 1 << 19, EXITS_MAX = 1 << 20, SITES_MAX = 1 << 21, INSNS_MAX = 1 << 18 };
 enum { HOT = 5, RETURNS = 2048, RETURNS_SLACK = 16 };
-enum { LEFT_PAGES = 2, LEFT_BLOCKS = 2, LEFT_EXITS = 2 * BLOCK_INSNS, LEFT_SITES = 4 * BLOCK_INSNS };
+enum { LEFT_PAGES = 2, LEFT_BLOCKS = 2, LEFT_EXITS = 4 * BLOCK_INSNS, LEFT_SITES = 4 * BLOCK_INSNS };
 
 /* ------ tables ------ */
 static bool table_new(struct table *t, size_t size, uint32_t max)
@@ -300,7 +300,10 @@ static void patch32(struct jit *j, uint32_t at, uint32_t v)
 void jit_link(struct jit *j, struct jexit *e, struct jblock *b)
 {
 	struct jblock *from = jblock_at(j, e->block);
-	uint32_t to = e->kind == EXIT_FAR ? b->far : b->off <= from->off ? b->entry : b->body;
+	uint32_t to = e->kind == EXIT_FAR		? b->far
+		      : e->kind == EXIT_SPAN		? b->body
+		      : b->off <= from->off || b->saves ? b->entry
+							: b->body;
 
 	if (from->dead || b->dead || e->to || !to)
 		return;

@@ -16,16 +16,17 @@ static const uint8_t host_of[10] = { HAX, HCX, HDX, HBX, R_SP, HBP, HSI, HDI, H8
 static const uint8_t saved[] = { HBX, HBP, H12, H13, H14, H15 };
 
 /* ------ C side ------ */
-static void flags_in(struct cpu *c)
+static void flags_in(struct cpu *c, bool in_image)
 {
-	cc_set_flags(c, (uint32_t)c->jit.flags);
+	cc_set_flags(c, (uint32_t)(in_image ? c->jit.flags : c->jit.flags_now));
 }
 
 static void *resume(struct cpu *c, uint32_t at, unsigned vec)
 {
 	jit_ticker_set(c);
 	c->jit.want = (uint8_t)vec;
-	c->jit.resume_ax = host_ax(cc_flags(c));
+	c->jit.flags = cc_flags(c);
+	c->jit.resume_ax = host_ax((uint32_t)c->jit.flags);
 	return jit_code(jit_of(c), at);
 }
 
@@ -63,7 +64,7 @@ struct jblock *site_enter(struct cpu *c, const struct site *s)
 {
 	struct jblock *b = jblock_at(jit_of(c), s->block);
 
-	flags_in(c);
+	flags_in(c, s->saved);
 	c->leave = false;
 	c->rip = b->lin + s->off;
 	return b;
@@ -136,6 +137,8 @@ static void *do_span(struct cpu *c, uint32_t n, uint64_t lin)
 	b = jblock_find(j, p, s->off, c->mode | MODE_SINGLE);
 	if (!b && jit_room(j))
 		b = jit_translate(c, p, s->off, c->mode | MODE_SINGLE);
+	if (b && s->cross)
+		jit_link(j, jexit_at(j, s->cross), b);
 	return b ? resume(c, b->body, VEC_IMAGE) : step(c, s, site_enter(c, s));
 }
 
@@ -161,7 +164,7 @@ static void *do_exit(struct cpu *c, uint32_t n)
 {
 	struct jexit *e = jexit_at(jit_of(c), n);
 
-	flags_in(c);
+	flags_in(c, e->kind == EXIT_FAR);
 	c->leave = false;
 	c->rip = jblock_at(jit_of(c), e->block)->lin + (uint64_t)(int64_t)e->target;
 	return go_to(c, e);
@@ -182,7 +185,7 @@ static void *do_lookup(struct cpu *c, uint32_t unused, uint64_t lin)
 		return step(c, s, site_enter(c, s));
 	}
 	c->jit.site = 0;
-	flags_in(c);
+	flags_in(c, true);
 	c->leave = false;
 	c->rip = lin;
 	to = go_to(c, NULL);
@@ -198,7 +201,14 @@ static void *do_lookup(struct cpu *c, uint32_t unused, uint64_t lin)
 /* Something waits in c->poll at the start of a block. */
 static void *do_poll(struct cpu *c, uint32_t unused, uint64_t lin)
 {
-	flags_in(c);
+	flags_in(c, false);
+	c->rip = lin;
+	return NULL;
+}
+
+static void *do_poll_far(struct cpu *c, uint32_t unused, uint64_t lin)
+{
+	flags_in(c, true);
 	c->rip = lin;
 	return NULL;
 }
@@ -342,10 +352,15 @@ static void put_resume(struct asmb *a, uint32_t vec_load)
 	a_insn(a, &(struct enc){ .op = 0xff }, 4, RM_MEM, &AT(jit.resume));
 }
 
-void jit_put_flags_out(struct asmb *a)
+static void put_flags(struct asmb *a, struct am to)
 {
 	a8(a, 0x9c); /* pushf */
-	a_insn(a, &(struct enc){ .op = 0x8f }, 0, RM_MEM, &AT(jit.flags));
+	a_insn(a, &(struct enc){ .op = 0x8f }, 0, RM_MEM, &to);
+}
+
+void jit_put_flags_out(struct asmb *a)
+{
+	put_flags(a, AT(jit.flags));
 }
 
 struct pieces {
@@ -358,7 +373,7 @@ static uint32_t put_piece(struct asmb *a, const struct pieces *p, void *fn, bool
 	uint32_t at = a->at;
 
 	if (flags)
-		jit_put_flags_out(a);
+		put_flags(a, AT(jit.flags_now));
 	put_registers(a, true);
 	a_store(a, T0, AT(jit.t0));
 	a_mov_imm(a, HAX, (uint64_t)(uintptr_t)fn);
@@ -439,7 +454,7 @@ bool jit_entries(struct cpu *c)
 	j->exec = put_piece(&a, &p, (void *)do_exec, true);
 	j->vec = put_piece(&a, &p, (void *)do_vec, true);
 	j->poll = put_piece(&a, &p, (void *)do_poll, true);
-	j->poll_far = put_piece(&a, &p, (void *)do_poll, false);
+	j->poll_far = put_piece(&a, &p, (void *)do_poll_far, false);
 	j->used = round_up(a.at, 64);
 	return !asm_full(&a);
 }

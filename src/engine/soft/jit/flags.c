@@ -183,3 +183,21 @@ void jit_flags(const struct insn *i, uint16_t *r, uint16_t *k)
 		*r = ALL; /* BSF, BSR of zero, and what nothing is known of */
 	}
 }
+
+bool jit_sets_flags(const struct insn *i)
+{
+	uint16_t reads, kills;
+
+	jit_flags(i, &reads, &kills);
+	if (kills)
+		return true;
+	switch (i->op) {
+	case OP_CMOVCC:
+	case OP_SETCC:
+	case OP_JCC:
+	case OP_LAHF:
+		return false;
+	default:
+		return reads != 0; /* it may leave them, or nothing is known of it */
+	}
+}

@@ -116,7 +116,7 @@ static void put_indirect(struct xl *x, int undo)
 	struct asmb *a = &x->a;
 
 	site_at(x->j, n)->undo = (int8_t)undo;
-	jit_put_flags_out(a);
+	xl_save_flags(x);
 	a_insn(a, &(struct enc){ .op = 0xc7 }, 0, RM_MEM, &AT(jit.site));
 	a_bytes(a, n, 4);
 }
@@ -158,6 +158,7 @@ static void put_landing(struct xl *x, uint64_t next)
 	xl_cold(x, a_jcc(a, 5), x->j->return_miss, 0);
 	x->vec = VEC_IMAGE;
 	groups_forget(x);
+	x->saved = true;
 	if (x->x->live)
 		jit_put_flags_in(a);
 }
@@ -238,7 +239,7 @@ bool xl_flow(struct xl *x, const struct insn *i)
 		return put_loop(x, i, target);
 	case OP_CALL:
 		put_push_imm(x, x->b->lin + (uint64_t)next);
-		jit_put_flags_out(&x->a);
+		xl_save_flags(x);
 		put_call_room(x);
 		xl_call(x, target);
 		put_landing(x, x->b->lin + (uint64_t)next);

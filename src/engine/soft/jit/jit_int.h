@@ -40,10 +40,11 @@ struct jblock {
 	uint32_t in;		  /* exits that are linked to it */
 	uint16_t off;
 	uint8_t mode;
+	bool saves;	       /* its entry writes c->jit.flags, which the body relies on */
 	bool dead, flags_live; /* somebody reads the flags that it is entered with */
 };
 
-enum exit_kind { EXIT_NEAR, EXIT_FAR /* flags are in c->jit.flags */ };
+enum exit_kind { EXIT_NEAR, EXIT_FAR /* flags are in c->jit.flags */, EXIT_SPAN /* a group that crosses a page */ };
 struct jexit {
 	uint32_t block, to; /* linked to that block, 0: not */
 	uint32_t aim, stub; /* the displacement to patch; where it leads unlinked */
@@ -55,11 +56,12 @@ struct jexit {
 /* A place in translated code that goes to C and may come back. */
 struct site {
 	const struct insn *insn; /* NULL: decode it again */
-	uint32_t block;
-	uint32_t retry, next; /* go on with the same, with the next instruction */
+	uint32_t block, cross;	 /* cross: exit to the MODE_SINGLE block */
+	uint32_t retry, next;	 /* go on with the same, with the next instruction */
 	uint16_t off;
 	uint8_t len, size;
 	bool write;
+	bool saved;		      /* the flags are in c->jit.flags, not in RFLAGS */
 	uint8_t vec;		      /* vector registers that the code there takes as loaded: enum vec_level */
 	int8_t undo;		      /* indirect jumps: what has been added to RSP */
 	uint8_t groups, group_writes; /* bits: groups that the code there relies on, and those that write */

@@ -113,7 +113,10 @@ static void check_cmp(struct xl *x, uint32_t site, uint32_t piece, unsigned size
 	a_op_rr(a, 0x03, T2, T0);
 	a_op_rr(a, 0x81, 7, T2); /* cmp r13, 4096 - size */
 	a_bytes(a, 4096 - size, 4);
-	xl_cold(x, a_jcc(a, 7), piece, site);
+	if (piece == x->j->span)
+		xl_cold_span(x, a_jcc(a, 7), site);
+	else
+		xl_cold(x, a_jcc(a, 7), piece, site);
 }
 
 static void put_pext(struct asmb *a, unsigned to, unsigned from, struct am mask)

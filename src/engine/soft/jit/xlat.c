@@ -21,6 +21,7 @@ uint32_t xl_site(struct xl *x)
 					   .retry = x->a.at,
 					   .off = x->x->off,
 					   .len = x->x->i.len,
+					   .saved = x->saved,
 					   .vec = (uint8_t)x->vec };
 	groups_note(x, site_at(x->j, n));
 	if (x->nsite < COLD_MAX)
@@ -31,6 +32,17 @@ uint32_t xl_site(struct xl *x)
 void xl_cold(struct xl *x, uint32_t from, uint32_t piece, uint32_t arg)
 {
 	x->cold[x->ncold++] = (struct cold){ .from = from, .piece = piece, .arg = arg };
+}
+
+void xl_cold_span(struct xl *x, uint32_t from, uint32_t site)
+{
+	x->cold[x->ncold++] = (struct cold){ .from = from, .piece = x->j->span, .arg = site, .span = true };
+}
+
+void xl_save_flags(struct xl *x)
+{
+	if (!x->saved)
+		jit_put_flags_out(&x->a);
 }
 
 /* A call of target; behind it is where the host's ret comes back. */
@@ -52,7 +64,7 @@ void xl_exit(struct xl *x, uint32_t from, int64_t target)
 	bool far = target < 0 || target >= JIT_PAGE;
 
 	if (far)
-		jit_put_flags_out(&x->a);
+		xl_save_flags(x);
 	if (!from || far)
 		from = a_jmp(&x->a);
 	*jexit_at(x->j, n) = (struct jexit){ .block = jblock_n(x->j, x->b),
@@ -92,6 +104,20 @@ void xl_call_exec(struct xl *x)
 	site_at(x->j, n)->vec = VEC_IMAGE;
 }
 
+/* The entry fits (T2 is the offset in its page), so only the end of the span does not: to the block that checks each
+ * access, once there is one. */
+static void put_cross(struct xl *x, struct site *s)
+{
+	struct asmb *a = &x->a;
+
+	s->cross = jit_take(&x->j->exits);
+	a_op_rr(a, 0x81, 7, T2);
+	a_bytes(a, JIT_PAGE, 4);
+	*jexit_at(x->j, s->cross) = (struct jexit){
+		.block = s->block, .aim = a_jcc(a, 2), .stub = a->at, .target = s->off, .kind = EXIT_SPAN
+	};
+}
+
 static void put_cold(struct xl *x)
 {
 	struct asmb *a = &x->a;
@@ -102,6 +128,8 @@ static void put_cold(struct xl *x)
 		a_here(a, k->from);
 		if (k->is_exit)
 			jexit_at(x->j, k->arg)->stub = a->at;
+		if (k->span)
+			put_cross(x, site_at(x->j, k->arg));
 		if (k->poll)
 			a_mov_imm(a, T0, x->b->lin + k->arg);
 		else
@@ -145,30 +173,57 @@ static uint16_t live_at(struct xl *x, const struct code_source *s, int64_t off, 
 	return live | open;
 }
 
+/*
+ * What leaves the page wants the flags in c->jit.flags. They go there behind the last instruction that sets them, so
+ * that the checks between it and the jump need not keep them.
+ */
 static void find_live(struct xl *x, const struct code_source *s, unsigned end)
 {
-	bool depends = false;
-	uint16_t live = x->ended ? FL_ARITH : live_at(x, s, end, &depends);
+	bool depends = false, save = !x->ended && end >= JIT_PAGE;
+	uint16_t live = save ? 0 : x->ended ? FL_ARITH : live_at(x, s, end, &depends);
 
 	for (unsigned n = x->n; n-- > 0;) {
 		struct xinsn *e = &x->ins[n];
+		int64_t target = e->off + e->i.len + (int64_t)e->i.imm;
+		bool near = target >= 0 && target < JIT_PAGE;
 		uint16_t reads, kills;
 
-		jit_flags(&e->i, &reads, &kills);
-		if (e->i.op == OP_CALL || e->i.op == OP_CALL_IND) {
-			e->live = live; /* behind the return */
-			e->in = live = FL_ARITH;
+		e->save = false;
+		switch (e->i.op) {
+		case OP_CALL:
+		case OP_CALL_IND: /* who returns has left them there */
+			e->live = live;
+			e->in = live = 0;
+			save = true;
 			continue;
+		case OP_RET:
+		case OP_JMP_IND:
+			live = 0;
+			save = true;
+			break;
+		case OP_JMP:
+			live = near ? live_at(x, s, target, &depends) : 0;
+			save = !near;
+			break;
+		case OP_JCC:
+		case OP_JCXZ:
+		case OP_LOOP:
+			live |= live_at(x, s, target, &depends);
+			break;
+		default:
+			if (save && jit_sets_flags(&e->i)) {
+				e->save = true;
+				save = false;
+				live = FL_ARITH;
+			}
 		}
-		if (e->i.op == OP_JMP)
-			live = live_at(x, s, e->off + e->i.len + (int64_t)e->i.imm, &depends);
-		else if (e->i.op == OP_JCC || e->i.op == OP_JCXZ || e->i.op == OP_LOOP)
-			live |= live_at(x, s, e->off + e->i.len + (int64_t)e->i.imm, &depends);
+		jit_flags(&e->i, &reads, &kills);
 		e->live = live;
 		live = (uint16_t)((live & ~kills) | reads);
 		e->in = live;
 	}
 	x->b->flags_live = live != 0;
+	x->b->saves = save;
 }
 
 /* ------ decode ------ */
@@ -229,6 +284,7 @@ static unsigned decode_block(struct xl *x, const struct code_source *s, unsigned
 static void put_poll(struct xl *x)
 {
 	struct asmb *a = &x->a;
+	uint32_t piece = x->b->saves ? x->j->poll_far : x->j->poll;
 	struct am poll = am_at(R_CPU, offsetof(struct cpu, poll)), park = am_at(R_CPU, offsetof(struct cpu, jit.park));
 	uint32_t from;
 
@@ -247,7 +303,12 @@ static void put_poll(struct xl *x)
 		a8(a, 0);
 		from = a_jcc(a, 5);
 	}
-	x->cold[x->ncold++] = (struct cold){ .from = from, .piece = x->j->poll, .arg = x->b->off, .poll = true };
+	x->cold[x->ncold++] = (struct cold){ .from = from, .piece = piece, .arg = x->b->off, .poll = true };
+}
+
+static bool is_call(const struct insn *i)
+{
+	return i->op == OP_CALL || i->op == OP_CALL_IND;
 }
 
 static void put_insn(struct xl *x, const struct xinsn *e)
@@ -264,6 +325,10 @@ static void put_insn(struct xl *x, const struct xinsn *e)
 		for (unsigned n = 0; n < x->nsite; n++)
 			site_at(x->j, x->site[n])->next = x->a.at;
 	groups_after(x, &e->i);
+	if (e->save)
+		jit_put_flags_out(&x->a);
+	if (jit_sets_flags(&e->i) && !is_call(&e->i))
+		x->saved = e->save;
 }
 
 struct jblock *jit_translate(struct cpu *c, struct jpage *p, unsigned off, unsigned mode)
@@ -294,7 +359,10 @@ struct jblock *jit_translate(struct cpu *c, struct jpage *p, unsigned off, unsig
 		return NULL;
 	find_live(x, &s, end);
 	x->b->entry = x->a.at;
+	if (x->b->saves)
+		jit_put_flags_out(&x->a);
 	put_poll(x);
+	x->saved = x->b->saves;
 	x->b->body = x->a.at;
 	for (unsigned k = 0; k < x->n; k++)
 		put_insn(x, &x->ins[k]);

@@ -13,12 +13,14 @@ struct xinsn {
 	struct insn i;
 	uint16_t off;
 	uint16_t live; /* flags that somebody behind it reads */
+	bool save;     /* behind it the flags go to c->jit.flags */
 	uint16_t in;   /* flags that it or somebody behind it reads */
 };
 
 /* What is out of line: at `from` a displacement jumps there; then r12d = arg, jump to the piece. */
 struct cold {
 	uint32_t from, piece, arg;
+	bool span;    /* arg is a site: a group's, whose exit is taken if it crosses a page */
 	bool is_exit; /* arg is an exit, whose stub this is */
 	bool poll;    /* arg is an offset in the page, for r11 */
 };
@@ -30,6 +32,7 @@ struct xl {
 	struct jblock *b;
 	const struct xinsn *x; /* the instruction that is being emitted */
 	unsigned vec;	       /* enum vec_level that is known to be loaded here */
+	bool saved;	       /* the flags are in c->jit.flags */
 	bool ended;	       /* decoding ended at a jump */
 	bool exec_last;	       /* the last instruction went to its exec function, which may come back */
 	unsigned ncold, nsite;
@@ -50,9 +53,13 @@ struct xl {
 void jit_flags(const struct insn *i, uint16_t *reads, uint16_t *kills);
 uint16_t jit_cond_flags(unsigned cond);
 
+bool jit_sets_flags(const struct insn *i); /* or may set any */
+
 /* ------ xlat.c ------ */
 uint32_t xl_site(struct xl *x); /* a site at this instruction; retry is here */
 void xl_cold(struct xl *x, uint32_t from, uint32_t piece, uint32_t arg);
+void xl_cold_span(struct xl *x, uint32_t from, uint32_t site); /* T2: the address plus the tag */
+void xl_save_flags(struct xl *x);			       /* to c->jit.flags, if they are not there */
 /* A direct jump; from: a displacement that leads there already, or 0: falls in here. */
 void xl_call(struct xl *x, int64_t target);
 void xl_exit(struct xl *x, uint32_t from, int64_t target);
