@@ -303,6 +303,23 @@ class Live(unittest.TestCase):
         time.sleep(0.05)
         self.assertGreater(self.ask("status")["run_ns"], s["run_ns"])
 
+    def test_move(self):
+        p = self.started(tiny.LOOP)
+        for args in (["--engine=soft"], ["move", "engine=soft"]):
+            r = self.ctl(*args)
+            self.assertEqual((r.returncode != 0, "engine.move=true" in r.stderr), (True, True), r.stderr)
+        self.assertEqual(self.ask("status")["state"], "running")
+        self.ctl_ok("poweroff")
+        self.end(p, 1)
+        p = self.started(tiny.LOOP, "-o", "engine.move=true", name="mover")
+        self.ctl_ok("--engine=soft", name="mover")
+        self.ctl_ok("pause", name="mover")
+        self.ctl_ok("move", "engine=soft", name="mover")
+        self.assertIn("state      paused\n", self.ctl_ok("status", name="mover"))
+        self.assertIn("expected kvm or soft", self.ctl("--engine=hard", name="mover").stderr)
+        self.ctl_ok("poweroff", name="mover")
+        self.end(p, 1)
+
     def test_powerdown(self):
         self.started(tiny.LOOP)
         r = self.ctl("powerdown")
