@@ -3,7 +3,7 @@
 tap, PCI and LPC serial ports on every back end, -W, -x, -Y, legacy virtio, and interrupts by MSI-X, MSI, I/O APIC and 8259."""
 import contextlib, hashlib, os, random, re, select, socket, subprocess, sys, threading, time, tty
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from guest import CACHE, LHYVE, PLAIN, Guest, files, run
+from guest import CACHE, INSIDE, LHYVE, PLAIN, Guest, files, run
 import initramfs
 
 BAD = r'Kernel panic|BUG:|Oops|Call Trace|ACPI (?:Error|Warning|BIOS Error)|insmod \S+ failed'
@@ -540,7 +540,24 @@ def numa(where):
             g.fail('a bus without a node')
 
 
+# --- a hostile guest ---
+
+def hostile(where):
+    """Random registers and virtqueues full of nonsense, from a guest of its own: the machine survives it (hostile.c)."""
+    here = os.path.dirname(os.path.abspath(__file__))
+    subprocess.run(['cc', '-m32', '-O1', '-ffreestanding', '-fno-pie', '-no-pie', '-nostdlib', '-static', '-fno-stack-protector', '-w',
+                    '-Wl,-Ttext=0x5a1000,--section-start=.head=0x5a0000,-e,start,-z,max-page-size=4096,--build-id=none',
+                    '-o', where + '/hostile', here + '/hostile.c'], check=True)
+    disk = blob(where + '/disk', MIB)
+    for seed in range(1, 3 if INSIDE else 13):
+        with Guest(command=[LHYVE, *PLAIN, '-c', '1', '-m', '64M', '-s', '2,virtio-blk,' + disk, '-s', '3,virtio-net,slirp', '-s', '4,virtio-rnd',
+                            '-s', '5,virtio-console,one=%s/one' % where, '--kernel', where + '/hostile', '--append', 'seed=%d' % seed,
+                            'test-%d' % os.getpid()]) as g:
+            g.expect('survived', 60, never='too few')
+            g.ends(1, 20)
+
+
 if __name__ == '__main__':
     run(blk_options, blk_threads, blk_legacy, blk_grow, move_1, move_2, pause_io, pause_io_200, pause_io_threads, console_ports, console_legacy, net_tap, net_tap_legacy, net_queues, com2_pty, com2_tcp, com2_unix,
         com2_file, uart_pty, uart_tcp, uart_unix, irq_msix, irq_single_msi, irq_single_msi_legacy, irq_ioapic, irq_8259,
-        irq_8259_nolapic, x2apic, mptable, mptable_only, bridge_msix, bridge_intx, bridge_8259, bridge_renumbered, bridge_mptable, numa)
+        irq_8259_nolapic, x2apic, mptable, mptable_only, bridge_msix, bridge_intx, bridge_8259, bridge_renumbered, bridge_mptable, numa, hostile)
