@@ -156,10 +156,11 @@ static int path_check(const char *path, struct err *e)
 	return 0;
 }
 
-/* A name is a leaf or an inner node, with one exception: engine=NAME chooses what engine.NAME.* then sets up. */
+/* A name is a leaf or an inner node, but for the engine: engine=NAME chooses what engine.NAME.* then sets up, and so does
+ * engine.soft=NAME. */
 static bool may_be_both(const struct conf *c)
 {
-	return !strcmp(c->path, "engine");
+	return !strcmp(c->path, "engine") || !strcmp(c->path, "engine.soft");
 }
 
 /* The node at a path, made with all that leads to it. */

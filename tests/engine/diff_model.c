@@ -57,9 +57,8 @@ uint8_t *model_init(void)
 	cpu = bare_cpu(TABLES);
 	t = &vcpu_of(cpu)->table;
 	cpu->code = code_cache_new(cpu, MIB(1));
-	if (jit_new(cpu, MIB(8), NULL) < 0)
+	if (jit_new(cpu, MIB(8), INT32_MAX, NULL) < 0)
 		abort();
-	cpu->jit.hot = INT32_MAX;
 	cpu->cr0 |= CR0_AM;
 	cpu->cr4 |= CR4_OSFXSR | CR4_FSGSBASE;
 	cpu->efer |= EFER_SCE;

@@ -1,6 +1,7 @@
 #include "machine.h"
 
 #include "base/bits.h"
+#include "conf/conf.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -68,6 +69,28 @@ static uint8_t *ram_new(void)
 	return ram + GUARD;
 }
 
+const struct conf *machine_conf(void)
+{
+	static struct conf *c;
+	char *words = getenv("LHYVE_TEST_CONF"), *save = NULL;
+	struct err e = { 0 };
+
+	if (c || !words)
+		return c;
+	c = conf_new();
+	words = strdup(words);
+	for (char *w = strtok_r(words, " ", &save); w; w = strtok_r(NULL, " ", &save)) {
+		char *value = strchr(w, '=');
+
+		assert_non_null(value);
+		*value++ = 0;
+		if (conf_set(c, w, value, &e) < 0)
+			fail_msg("%s", e.msg);
+	}
+	free(words);
+	return c;
+}
+
 void machine_open_on(struct machine *m, const struct engine_ops *ops, const struct engine_host *h,
 		     const struct engine_vm_opts *o, uint8_t *ram)
 {
@@ -94,7 +117,9 @@ void machine_open(struct machine *m, unsigned ncpu)
 {
 	static const struct cpu_topology topo[] = { { 1, 1, 1 }, { 1, 1, 1 }, { 1, 2, 1 }, { 1, 3, 1 }, { 1, 4, 1 } };
 	struct engine_host h = { m, host_io, host_mmio, host_msr, host_intack, host_eoi };
-	struct engine_vm_opts o = { .ncpu = ncpu, .phys_bits = 40, .x2apic = true, .topo = &topo[ncpu] };
+	struct engine_vm_opts o = {
+		.ncpu = ncpu, .phys_bits = 40, .x2apic = true, .topo = &topo[ncpu], .conf = machine_conf()
+	};
 
 	machine_open_on(m, &engine_soft, &h, &o, NULL);
 }

@@ -170,7 +170,9 @@ void stand_open(struct stand *s, const struct engine_ops *ops, const struct cpui
 	s->ncpu = ncpu;
 	s->table = *common;
 	s->intack = -1;
-	s->opts = (struct engine_vm_opts){ .ncpu = ncpu, .phys_bits = 40, .x2apic = true, .topo = &topo[ncpu] };
+	s->opts = (struct engine_vm_opts){
+		.ncpu = ncpu, .phys_bits = 40, .x2apic = true, .topo = &topo[ncpu], .conf = machine_conf()
+	};
 	pthread_mutex_init(&s->lock, NULL);
 	pthread_condattr_init(&ca);
 	pthread_condattr_setclock(&ca, CLOCK_MONOTONIC);

@@ -21,7 +21,8 @@
 enum {
 	PAGE = 4096,
 	CODE_MIB = 20,
-	JIT_MIB = 32
+	JIT_MIB = 32,
+	JIT_HOT = 5
 }; /* with it Debian stays under 32 MiB beyond its RAM: doc/promises.md */
 
 static struct soft_vm *soft(struct engine_vm *vm)
@@ -107,6 +108,7 @@ static int soft_vm_new(struct engine_vm **out, const struct engine_host *h, cons
 {
 	struct soft_vm *vm;
 	bool mitigations = false;
+	uint64_t hot = JIT_HOT, jit_mib = JIT_MIB;
 	const char *how;
 	uint64_t code_mib = CODE_MIB;
 	int rc;
@@ -119,6 +121,9 @@ static int soft_vm_new(struct engine_vm **out, const struct engine_host *h, cons
 	if (rc < 0 || (rc = thunk_init(e)) < 0)
 		return rc;
 	how = o->conf ? conf_get(o->conf, "engine.soft") : NULL;
+	if (o->conf && ((rc = conf_u64(o->conf, "engine.soft.hot", JIT_HOT, 0, 1000000, &hot, e)) < 0 ||
+			(rc = conf_u64(o->conf, "engine.soft.cache", JIT_MIB, 1, 1024, &jit_mib, e)) < 0))
+		return rc;
 	if (how && !strcmp(how, "jit") && (rc = jit_probe(e)) < 0)
 		return rc;
 	vm = xcalloc(1, sizeof(*vm));
@@ -126,7 +131,8 @@ static int soft_vm_new(struct engine_vm **out, const struct engine_host *h, cons
 	vm->opts = *o;
 	vm->code_bytes = MIB(code_mib);
 	vm->jit = how && !strcmp(how, "jit");
-	vm->jit_bytes = MIB(JIT_MIB);
+	vm->jit_bytes = MIB(jit_mib);
+	vm->jit_hot = (int32_t)hot;
 	vm->map = xcalloc(1, sizeof(*vm->map));
 	lock_init(&vm->map_lock, RANK_ENGINE, "soft map");
 	vm->clock_base = -__builtin_ia32_rdtsc();
@@ -386,7 +392,8 @@ static int soft_vcpu_new(struct engine_vm *evm, unsigned id, struct engine_vcpu 
 	v->cpu.lapic->bus = &vm->apics;
 	v->cpu.lapic->id = id;
 	v->cpu.code = code_cache_new(&v->cpu, vm->code_bytes);
-	if (vm->jit && ((rc = jit_ticker_need(vm, e)) < 0 || (rc = jit_new(&v->cpu, vm->jit_bytes, e)) < 0)) {
+	if (vm->jit &&
+	    ((rc = jit_ticker_need(vm, e)) < 0 || (rc = jit_new(&v->cpu, vm->jit_bytes, vm->jit_hot, e)) < 0)) {
 		soft_vcpu_free(v);
 		return rc;
 	}

@@ -122,9 +122,10 @@ struct soft_vm {
 	uint32_t holders_lock; /* codepage.c; spun on */
 	uint32_t parker;       /* 1 + vCPU that has stopped the world, 0: nobody */
 	bool extint;	       /* INTR of the 8259 pair */
-	size_t jit_bytes;      /* translated code of a vCPU */
-	size_t code_bytes;     /* decoded code of a vCPU */
-	uint64_t arch_cap;     /* IA32_ARCH_CAPABILITIES */
+	int32_t jit_hot;
+	size_t jit_bytes;  /* translated code of a vCPU */
+	size_t code_bytes; /* decoded code of a vCPU */
+	uint64_t arch_cap; /* IA32_ARCH_CAPABILITIES */
 	struct jit_ticker *ticker;
 	bool jit;	     /* engine.soft=jit */
 	bool yield_on_pause; /* the host has fewer processors than the guest, or -P */

@@ -17,7 +17,7 @@
 #include <unistd.h>
 
 enum { PAGES_MAX = 1 << 17, BLOCKS_MAX = 1 << 19, EXITS_MAX = 1 << 20, SITES_MAX = 1 << 21, INSNS_MAX = 1 << 18 };
-enum { HOT = 5, RETURNS = 2048, RETURNS_SLACK = 16 };
+enum { RETURNS = 2048, RETURNS_SLACK = 16 };
 enum { LEFT_PAGES = 2, LEFT_BLOCKS = 2, LEFT_EXITS = 4 * BLOCK_INSNS, LEFT_SITES = 4 * BLOCK_INSNS };
 
 /* ------ tables ------ */
@@ -93,7 +93,7 @@ static void caches_clear(struct cpu *c)
 			j->jc[u][n] = jit_code(j, j->lookup);
 }
 
-int jit_new(struct cpu *c, size_t code_bytes, struct err *e)
+int jit_new(struct cpu *c, size_t code_bytes, int32_t hot, struct err *e)
 {
 	struct jit *j = xcalloc(1, sizeof(*j));
 	int rc;
@@ -119,7 +119,7 @@ int jit_new(struct cpu *c, size_t code_bytes, struct err *e)
 	c->jit.page_bits = (uint64_t)(TLB_SIZE - 1) << 12;
 	c->jit.offset_bits = ~0xfffull;
 	c->jit.mxcsr = 0x1f80;
-	c->jit.hot = HOT;
+	c->jit.hot = hot;
 	j->used = 64;
 	j->generation = 1;
 	if (!jit_entries(c))

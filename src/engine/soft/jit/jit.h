@@ -12,8 +12,8 @@ struct jblock;
 
 /* Can this host run translated code? Error: why not. */
 int jit_probe(struct err *e);
-/* code_bytes: room for host code. */
-int jit_new(struct cpu *c, size_t code_bytes, struct err *e);
+/* code_bytes: room for host code; hot: times that a block is interpreted first. */
+int jit_new(struct cpu *c, size_t code_bytes, int32_t hot, struct err *e);
 void jit_free(struct cpu *c);
 /* Number that changes when all translations went; blocks of another one must not be used. */
 uint32_t jit_generation(const struct cpu *c);
