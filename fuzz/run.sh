@@ -7,7 +7,7 @@ end=$(( $(date +%s) + ${1:-31536000} ))
 dir=$TOP/build-fuzz
 "$TOP/tools/setup.sh" build
 [ -f "$dir/build.ninja" ] || meson setup -Dbuildtype=debugoptimized "$dir" "$TOP" >&2
-ninja -C "$dir" tests/engine/t_diff >&2
+ninja -C "$dir" tests/engine/t_diff tests/engine/t_priv >&2
 mkdir -p "$TOP/fuzz/failed"
 rounds=0
 for c in "$TOP"/fuzz/failed/*.case "$TOP"/tests/engine/cases/*.case; do
@@ -19,6 +19,8 @@ while [ "$(date +%s)" -lt "$end" ]; do
   if ! "$dir/tests/engine/t_diff" --seed "$seed" --seconds 20 --save "$TOP/fuzz/failed" > "$log" 2>&1; then
     tail -n 20 "$log"; echo "seed $seed differs: see $log"; exit 1
   fi
+  rc=0; "$dir/tests/engine/t_priv" --seed "$seed" --rounds 8 > "$log" 2>&1 || rc=$?
+  [ $rc = 0 ] || [ $rc = 77 ] || { tail -n 20 "$log"; echo "t_priv: seed $seed differs from TCG: see $log"; exit 1; }
   rm -f "$log"; rounds=$((rounds + 1))
   echo "round $rounds (seed $seed): no difference"
 done
