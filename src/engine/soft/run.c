@@ -149,6 +149,7 @@ static void futex_sleep(struct engine_vcpu *v, uint64_t due)
 		t = (struct timespec){ .tv_sec = (time_t)(ns / 1000000000), .tv_nsec = (long)(ns % 1000000000) };
 		limit = &t;
 	}
+	__atomic_store_n(&v->tick_due, 0, __ATOMIC_SEQ_CST);
 	__atomic_store_n(&v->asleep, 1, __ATOMIC_SEQ_CST);
 	syscall(SYS_futex, &c->poll, FUTEX_WAIT_PRIVATE, 0, limit, NULL, 0);
 	__atomic_store_n(&v->asleep, 0, __ATOMIC_SEQ_CST);

@@ -1,7 +1,8 @@
 /*
  * Translated code does not count instructions, so somebody else has to tell a running vCPU that its timer is due: one
  * thread for the VM sleeps until the earliest of them. A vCPU says when its own is due each time C sees it; the thread
- * is woken only for one that comes before what it waits for. A sleeping vCPU watches its own timer.
+ * is woken only for one that comes before what it waits for. A sleeping vCPU watches its own timer and takes it back
+ * here.
  */
 #include "engine/soft/jit/jit.h"
 #include "engine/soft/soft_int.h"
@@ -39,7 +40,7 @@ static uint64_t look(struct soft_vm *vm)
 		struct engine_vcpu *v = __atomic_load_n(&vm->vcpu[n], __ATOMIC_SEQ_CST);
 		uint64_t due;
 
-		if (!v || !__atomic_load_n(&v->running, __ATOMIC_SEQ_CST))
+		if (!v)
 			continue;
 		due = __atomic_load_n(&v->tick_due, __ATOMIC_SEQ_CST);
 		if (!due)
