@@ -148,11 +148,11 @@ static void changed(struct cpu *c, uint32_t index, uint64_t old, uint64_t v)
 	}
 }
 
-/* Arms for a moment of the guest's time, which differs from the VM's clock by TSC_ADJUST. What is past is due now,
+/* Arms for a moment of the guest's time, which differs from the VM's clock by TSC_ADJUST and what a move left. What is past is due now,
  * however far the two are apart. */
 void cpu_deadline_set(struct cpu *c, uint64_t guest)
 {
-	uint64_t now = c->lapic->bus->now(c->vm), adjust = vcpu_of(c)->tsc_adjust;
+	uint64_t now = c->lapic->bus->now(c->vm), adjust = tsc_shift(vcpu_of(c));
 	bool past = guest <= now + adjust;
 
 	lapic_set_deadline(c->lapic, guest, past ? now : guest - adjust);
@@ -163,7 +163,7 @@ void cpu_deadline_set(struct cpu *c, uint64_t guest)
 void cpu_tsc_adjust_set(struct cpu *c, uint64_t adjust)
 {
 	vcpu_of(c)->tsc_adjust = adjust;
-	c->tsc_offset = c->vm->clock_base + adjust;
+	c->tsc_offset = c->vm->clock_base + tsc_shift(vcpu_of(c));
 	if (c->lapic->deadline)
 		cpu_deadline_set(c, c->lapic->deadline);
 }

@@ -500,7 +500,7 @@ static void soft_paused(struct engine_vm *evm, bool paused)
 	vm->paused_at = 0;
 	for (unsigned n = 0; n < SOFT_CPUS_MAX; n++)
 		if (vm->vcpu[n])
-			vm->vcpu[n]->cpu.tsc_offset = vm->clock_base + vm->vcpu[n]->tsc_adjust;
+			vm->vcpu[n]->cpu.tsc_offset = vm->clock_base + tsc_shift(vm->vcpu[n]);
 }
 
 const struct engine_ops engine_soft = {

@@ -96,7 +96,8 @@ struct engine_vcpu {
 	uint64_t tick_due;		    /* jit/ticker.c: when our timer is due, 0: nobody waits for it */
 	uint64_t spin_tsc;		    /* adaptive spin before sleep */
 	uint32_t pause_count;
-	uint64_t tsc_adjust;  /* IA32_TSC_ADJUST; cpu.tsc_offset = vm->clock_base + this */
+	uint64_t tsc_adjust; /* IA32_TSC_ADJUST; cpu.tsc_offset = vm->clock_base + tsc_base + this */
+	uint64_t tsc_base;   /* by what a state that was set differs from the VM's clock: the guest must not see it there */
 	uint64_t monitor_lin; /* MONITOR: the line, and what was in it */
 	uint8_t monitor[64];
 	bool monitor_armed;
@@ -134,6 +135,12 @@ struct soft_vm {
 static inline struct engine_vcpu *vcpu_of(struct cpu *c)
 {
 	return container_of(c, struct engine_vcpu, cpu);
+}
+
+/* The guest's time minus the VM's clock. */
+static inline uint64_t tsc_shift(const struct engine_vcpu *v)
+{
+	return v->tsc_base + v->tsc_adjust;
 }
 
 static inline void cpu_unpost(struct cpu *c, uint32_t poll_bits)

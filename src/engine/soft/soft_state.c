@@ -91,7 +91,7 @@ int soft_get(struct engine_vcpu *v, unsigned groups, struct x86_state *s)
 		s->dr7 = c->dr7;
 	}
 	if (groups & X86_TSC) {
-		s->tsc = c->lapic->bus->now(c->vm) + v->tsc_adjust;
+		s->tsc = c->lapic->bus->now(c->vm) + tsc_shift(v);
 		s->tsc_deadline = c->lapic->deadline;
 	}
 	if (groups & X86_MP)
@@ -153,7 +153,8 @@ static void set_tsc(struct engine_vcpu *v, const struct x86_state *s)
 {
 	struct cpu *c = &v->cpu;
 
-	cpu_tsc_adjust_set(c, s->tsc - c->lapic->bus->now(c->vm));
+	v->tsc_base = s->tsc - c->lapic->bus->now(c->vm) - v->tsc_adjust;
+	cpu_tsc_adjust_set(c, v->tsc_adjust);
 	cpu_deadline_set(c, s->tsc_deadline);
 }
 
@@ -237,6 +238,7 @@ void cpu_reset(struct cpu *c, bool power_up)
 	if (power_up) {
 		groups |= X86_FPU;
 		msrs_reset(c);
+		v->tsc_base = 0;
 		cpu_tsc_adjust_set(c, 0);
 		c->kernel_gs_base = 0;
 	}
