@@ -156,8 +156,8 @@ static int path_check(const char *path, struct err *e)
 	return 0;
 }
 
-/* A name is a leaf or an inner node, but for the engine: engine=NAME chooses what engine.NAME.* then sets up, and so does
- * engine.soft=NAME. */
+/* A name is a leaf or an inner node, but for the engine: engine=NAME chooses what engine.NAME.* then sets up, and so
+ * does engine.soft=NAME. */
 static bool may_be_both(const struct conf *c)
 {
 	return !strcmp(c->path, "engine") || !strcmp(c->path, "engine.soft");

@@ -37,10 +37,16 @@ static void place_close(struct vm *vm, struct place *p)
 
 /* ------ may it move? ------ */
 
+static bool leaf_same(const struct cpuid_leaf *a, const struct cpuid_leaf *b)
+{
+	return a->leaf == b->leaf && a->sub == b->sub && a->eax == b->eax && a->ebx == b->ebx && a->ecx == b->ecx &&
+	       a->edx == b->edx;
+}
+
 static int leaf_differs(const struct cpuid_table *a, const struct cpuid_table *b, uint32_t *leaf)
 {
 	for (unsigned n = 0; n < a->n || n < b->n; n++)
-		if (n >= a->n || n >= b->n || memcmp(&a->leaf[n], &b->leaf[n], sizeof(a->leaf[n]))) {
+		if (n >= a->n || n >= b->n || !leaf_same(&a->leaf[n], &b->leaf[n])) {
 			*leaf = n < a->n ? a->leaf[n].leaf : b->leaf[n].leaf;
 			return true;
 		}

@@ -1,6 +1,7 @@
 /*
- * What priv.c and the program priv.S agree on: a machine in long mode whose supervisor runs cases one after the other and
- * notes what each left. All of it lies in one image at PRIV_BASE; a second mapping of it at + PRIV_USER is the user's.
+ * What priv.c and the program priv.S agree on: a machine in long mode whose supervisor runs cases one after the other
+ * and notes what each left. All of it lies in one image at PRIV_BASE; a second mapping of it at + PRIV_USER is the
+ * user's.
  */
 #ifndef TESTS_ENGINE_PRIV_H
 #define TESTS_ENGINE_PRIV_H

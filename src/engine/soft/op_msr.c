@@ -148,8 +148,8 @@ static void changed(struct cpu *c, uint32_t index, uint64_t old, uint64_t v)
 	}
 }
 
-/* Arms for a moment of the guest's time, which differs from the VM's clock by TSC_ADJUST and what a move left. What is past is due now,
- * however far the two are apart. */
+/* Arms for a moment of the guest's time, which differs from the VM's clock by TSC_ADJUST and what a move left. What is
+ * past is due now, however far the two are apart. */
 void cpu_deadline_set(struct cpu *c, uint64_t guest)
 {
 	uint64_t now = c->lapic->bus->now(c->vm), adjust = tsc_shift(vcpu_of(c));

@@ -28,7 +28,7 @@
 #define OPERAND(p, tag, size, align, write)                            \
 	do {                                                           \
 		uint64_t lin_ = EA_BIS;                                \
-		const struct tlb_entry *e_ = tlb_at(c, c->tlb, lin_);     \
+		const struct tlb_entry *e_ = tlb_at(c, c->tlb, lin_);  \
 		if (UNLIKELY(lin_ & (align)))                          \
 			return rec_slow(c, r);                         \
 		if (UNLIKELY(lin_ + e_->tag > 4096u - (size)))         \
@@ -240,7 +240,7 @@ const rec_fn rec_vzeroupper = h_vzeroupper;
 #define OPERAND_EA(tag, write)                                         \
 	do {                                                           \
 		uint64_t lin_ = c->r[SLOT_EA];                         \
-		const struct tlb_entry *e_ = tlb_at(c, c->tlb, lin_);     \
+		const struct tlb_entry *e_ = tlb_at(c, c->tlb, lin_);  \
 		if (UNLIKELY(lin_ & r->src))                           \
 			return rec_slow(c, r);                         \
 		if (UNLIKELY(lin_ + e_->tag > 4096u - r->dst))         \

@@ -97,7 +97,8 @@ struct engine_vcpu {
 	uint64_t spin_tsc;		    /* adaptive spin before sleep */
 	uint32_t pause_count;
 	uint64_t tsc_adjust; /* IA32_TSC_ADJUST; cpu.tsc_offset = vm->clock_base + tsc_base + this */
-	uint64_t tsc_base;   /* by what a state that was set differs from the VM's clock: the guest must not see it there */
+	uint64_t tsc_base; /* by what a state that was set differs from the VM's clock: the guest must not see it there
+			    */
 	uint64_t monitor_lin; /* MONITOR: the line, and what was in it */
 	uint8_t monitor[64];
 	bool monitor_armed;

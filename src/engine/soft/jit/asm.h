@@ -79,7 +79,7 @@ struct enc { /* what an instruction is but its operands */
 /* reg: a register or an opcode extension; rm: a register, or RM_MEM for m. An immediate is the caller's. */
 static inline void a_insn(struct asmb *a, const struct enc *e, unsigned reg, int rm, const struct am *m)
 {
-	bool mem = rm == RM_MEM;
+	bool mem = rm == RM_MEM && m;
 	unsigned b = mem ? (unsigned)m->base : (unsigned)rm, x = mem && m->index >= 0 ? (unsigned)m->index : 0;
 	unsigned rex = (e->w ? 8u : 0) | (reg >> 3 & 1) << 2 | (x >> 3 & 1) << 1 | (b >> 3 & 1);
 
@@ -103,7 +103,7 @@ static inline void a_insn(struct asmb *a, const struct enc *e, unsigned reg, int
 static inline void a_vex(struct asmb *a, const struct enc *e, bool l, unsigned vvvv, unsigned reg, int rm,
 			 const struct am *m)
 {
-	bool mem = rm == RM_MEM;
+	bool mem = rm == RM_MEM && m;
 	unsigned b = mem ? (unsigned)m->base : (unsigned)rm, x = mem && m->index >= 0 ? (unsigned)m->index : 0;
 
 	a8(a, 0xc4);

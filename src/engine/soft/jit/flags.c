@@ -113,12 +113,8 @@ void jit_flags(const struct insn *i, uint16_t *r, uint16_t *k)
 		*r = ALL & ~FL_OF;
 		return;
 	case OP_ADCX:
-		*r = ALL;
-		*k = 0;
-		return;
 	case OP_ADOX:
 		*r = ALL;
-		*k = 0;
 		return;
 	case OP_VEC:
 		*k = i->vec->flags & VEC_FLAGS ? ALL : 0;
