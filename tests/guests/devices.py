@@ -23,7 +23,7 @@ def shell(where, devices=(), modules=(), params=None, kernel='cloud', cpus=2, ap
                         '--append', 'console=ttyS0 panic=-1 ' + append, name]) as g:
         g.expect('READY', limit, never=BAD)
         g.expect('BEGIN 0', 30, never=BAD)
-        g.check('stty -echo; PS1=')
+        g.check('stty -echo; PS1=; echo 5 > /proc/sys/kernel/printk')  # no news between a command and its output
         yield g
         g.send('exit\n')
         g.expect('DONE', 30)
