@@ -23,7 +23,7 @@ def shell(where, devices=(), modules=(), params=None, kernel='cloud', cpus=2, ap
                         '--append', 'console=ttyS0 panic=-1 ' + append, name]) as g:
         g.expect('READY', limit, never=BAD)
         g.expect('BEGIN 0', 30, never=BAD)
-        g.check('stty -echo; PS1=; echo 5 > /proc/sys/kernel/printk')  # no news between a command and its output
+        g.check('stty -echo; PS1=')
         yield g
         g.send('exit\n')
         g.expect('DONE', 30)
@@ -162,12 +162,18 @@ def serve(data, times):
     return srv.getsockname()[1]
 
 
+def quiet(g):
+    """No news of the kernel between a command and its output."""
+    g.check('echo 5 > /proc/sys/kernel/printk')
+
+
 def pause_resume(where, times, more=()):
     """Disk and network keep what they promised while the machine is stopped and goes on all the time."""
     path, data = blob(where + '/disk', 16 * MIB), os.urandom(3 * MIB)
     port = serve(data, 10000)
     with shell(where, ['-s', '2,virtio-blk,%s,queues=2' % path, '-s', '3,virtio-net,slirp,open', *more],
                ['virtio_blk', 'virtio_net']) as g:
+        quiet(g)
         g.check('ifconfig $(ls /sys/class/net | grep -v lo) 10.0.2.15 up')
         g.check('dd if=/dev/urandom of=/tmp/x bs=64k count=16')
         g.check((WORK % 16).replace('\n', '; '))
@@ -194,6 +200,7 @@ def moves(where, times, cpus):
     promised, time goes on and never back, all CPUs go on."""
     path, engine = blob(where + '/disk', 16 * MIB), os.environ.get('LHYVE_TEST_ENGINE') or 'soft'
     with shell(where, ['-o', 'engine.move=true', '-s', '2,virtio-blk,%s,queues=%d' % (path, cpus)], ['virtio_blk'], cpus=cpus) as g:
+        quiet(g)
         g.check('dd if=/dev/urandom of=/tmp/x bs=64k count=16')
         cpuinfo = g.check('grep -E "flags|model|bugs" /proc/cpuinfo')
         g.check((WORK % 16).replace('\n', '; '))
