@@ -1,4 +1,4 @@
-/* Which engine runs a machine: engine=auto|kvm|soft, and for the soft one engine.soft=interp. */
+/* Which engine runs a machine: engine=auto|kvm|soft, and for the soft one engine.soft=interp|jit. */
 #include "engine/engine.h"
 
 #include "base/bits.h"

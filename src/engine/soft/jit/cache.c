@@ -195,7 +195,7 @@ struct jpage *jpage_find(struct jit *j, uint64_t lin, const uint8_t *host)
 	return NULL;
 }
 
-struct jpage *jpage_need(struct jit *j, uint64_t lin, const uint8_t *host, gpa_t at, bool user)
+struct jpage *jpage_need(struct jit *j, uint64_t lin, const uint8_t *host, gpa_t at)
 {
 	struct jpage *p = jpage_find(j, lin, host);
 	uint32_t n, *slot, *gpa = &j->gpa_hash[hash64(at)];
@@ -205,7 +205,7 @@ struct jpage *jpage_need(struct jit *j, uint64_t lin, const uint8_t *host, gpa_t
 	n = jit_take(&j->pages);
 	slot = page_slot(j, lin, host);
 	p = jpage_at(j, n);
-	*p = (struct jpage){ .lin = lin, .host = host, .at = at, .chain = *slot, .on_gpa = *gpa, .user = user };
+	*p = (struct jpage){ .lin = lin, .host = host, .at = at, .chain = *slot, .on_gpa = *gpa };
 	*slot = *gpa = n;
 	return p;
 }
@@ -342,7 +342,6 @@ bool jit_drop(struct cpu *c, gpa_t at, uint64_t len)
 
 	if (!j)
 		return false;
-	jit_returns_forget(c);
 	lines = mask64((unsigned)((at % JIT_PAGE + len + 63) / 64)) & ~mask64((unsigned)(at % JIT_PAGE / 64));
 	for (uint32_t n = j->gpa_hash[hash64(page)]; n; n = jpage_at(j, n)->on_gpa) {
 		uint32_t *link = &jpage_at(j, n)->blocks;
@@ -361,6 +360,8 @@ bool jit_drop(struct cpu *c, gpa_t at, uint64_t len)
 			any = true;
 		}
 	}
+	if (any)
+		jit_returns_forget(c);
 	return any;
 }
 
@@ -400,6 +401,6 @@ struct jblock *jit_block_for(struct cpu *c, uint64_t lin_page, unsigned off, con
 		return b;
 	if (j->stale || !jit_room(j))
 		start_over(c);
-	p = jpage_need(j, lin_page, host, at, c->mode & MODE_USER);
+	p = jpage_need(j, lin_page, host, at);
 	return jit_translate(c, p, off, c->mode & 0xff);
 }

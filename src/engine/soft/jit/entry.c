@@ -60,7 +60,8 @@ static bool canonical48(uint64_t a)
 	return (uint64_t)((int64_t)(a << 16) >> 16) == a;
 }
 
-struct jblock *site_enter(struct cpu *c, const struct site *s)
+/* What a helper is to know: the flags in c->cc_*, where the instruction is. */
+static struct jblock *site_enter(struct cpu *c, const struct site *s)
 {
 	struct jblock *b = jblock_at(jit_of(c), s->block);
 
@@ -142,20 +143,33 @@ static void *do_span(struct cpu *c, uint32_t n, uint64_t lin)
 	return b ? resume(c, b->body, VEC_IMAGE) : step(c, s, site_enter(c, s));
 }
 
-static void *go_to(struct cpu *c, struct jexit *e)
+/* The block at c->rip; NULL: not translated, or the run loop is wanted. */
+static struct jblock *block_here(struct cpu *c)
 {
-	struct jit *j = jit_of(c);
 	struct jpage *p;
-	struct jblock *b;
 
 	if (__atomic_load_n(&c->poll, __ATOMIC_RELAXED) || c->leave || c->budget <= 0)
 		return NULL;
 	p = jit_fetch(c, c->rip);
-	b = p && !c->leave ? jblock_find(j, p, c->rip % JIT_PAGE, c->mode) : NULL;
+	return p && !c->leave ? jblock_find(jit_of(c), p, c->rip % JIT_PAGE, c->mode) : NULL;
+}
+
+/* b has its entries from other pages. */
+static bool has_far(struct cpu *c, struct jblock *b)
+{
+	struct jit *j = jit_of(c);
+
+	return b->far || (j->limit - j->used > BLOCK_ROOM && jit_far_entry(c, b));
+}
+
+static void *go_to(struct cpu *c, struct jexit *e)
+{
+	struct jblock *b = block_here(c);
+
 	if (!b)
 		return NULL;
-	if (e && (e->kind == EXIT_NEAR || b->far || (j->limit - j->used > BLOCK_ROOM && jit_far_entry(c, b))))
-		jit_link(j, e, b);
+	if (e && (e->kind == EXIT_NEAR || has_far(c, b)))
+		jit_link(jit_of(c), e, b);
 	return resume(c, b->body, VEC_IMAGE);
 }
 
@@ -176,8 +190,6 @@ static void *do_lookup(struct cpu *c, uint32_t unused, uint64_t lin)
 	struct jit *j = jit_of(c);
 	const struct site *s = c->jit.site ? site_at(j, c->jit.site) : NULL;
 	struct jblock *b;
-	struct jpage *p;
-	void *to;
 
 	if (s && !canonical48(lin)) { /* the branch faults, not its target */
 		c->r[RSP] -= (uint64_t)(int64_t)s->undo;
@@ -188,14 +200,12 @@ static void *do_lookup(struct cpu *c, uint32_t unused, uint64_t lin)
 	flags_in(c, true);
 	c->leave = false;
 	c->rip = lin;
-	to = go_to(c, NULL);
-	if (!to)
+	b = block_here(c);
+	if (!b)
 		return NULL;
-	p = jit_fetch(c, lin);
-	b = jblock_find(j, p, lin % JIT_PAGE, c->mode);
-	if (b->ind || (j->limit - j->used > BLOCK_ROOM && jit_far_entry(c, b)))
+	if (has_far(c, b))
 		j->jc[c->cpl == 3][lin & (JC_ENTRIES - 1)] = jit_code(j, b->ind);
-	return to;
+	return resume(c, b->body, VEC_IMAGE);
 }
 
 /* Something waits in c->poll at the start of a block. */
@@ -495,10 +505,10 @@ uint32_t jit_far_entry(struct cpu *c, struct jblock *b)
 {
 	struct jit *j = jit_of(c);
 	struct asmb a = { j->rw, j->used, (uint32_t)j->limit };
-	struct jpage *p = jpage_at(j, b->page);
 	uint64_t lin = b->lin + b->off;
 	uint32_t other, changed, poll;
-	struct am word = am_at(R_CPU, (int32_t)(offsetof(struct cpu, jit.itlb) + p->user * sizeof(c->jit.itlb[0]) +
+	struct am word = am_at(R_CPU, (int32_t)(offsetof(struct cpu, jit.itlb) +
+						!!(b->mode & MODE_USER) * sizeof(c->jit.itlb[0]) +
 						(b->lin >> 12 & ITLB_MASK) * 4));
 
 	b->ind = a.at;

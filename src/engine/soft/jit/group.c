@@ -11,22 +11,6 @@
 
 enum { SPAN_MAX = 1024, ALL = 0xffff };
 
-static unsigned opnd_number(const struct insn *i, unsigned n)
-{
-	switch (i->opnd[n].kind) {
-	case OPND_REG:
-		return i->reg;
-	case OPND_ACC:
-		return RAX;
-	case OPND_VVVV:
-		return i->vvvv;
-	case OPND_FIXED:
-		return i->opnd[n].reg;
-	default:
-		return i->rm;
-	}
-}
-
 static bool opnd_mem(const struct insn *i, unsigned n)
 {
 	return (i->opnd[n].kind == OPND_RM || i->opnd[n].kind == OPND_MEM) && i->flags & INSN_MEM;
@@ -34,7 +18,7 @@ static bool opnd_mem(const struct insn *i, unsigned n)
 
 static uint16_t bit_of(const struct insn *i, unsigned n)
 {
-	unsigned g = opnd_number(i, n);
+	unsigned g = insn_reg(i, n);
 
 	if (n >= i->nopnd || opnd_mem(i, n))
 		return 0;

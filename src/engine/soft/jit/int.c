@@ -21,25 +21,9 @@ static bool is_imm(const struct insn *i, unsigned n)
 	return i->opnd[n].kind == OPND_IMM || i->opnd[n].kind == OPND_ONE;
 }
 
-static unsigned reg_of(const struct insn *i, unsigned n)
-{
-	switch (i->opnd[n].kind) {
-	case OPND_REG:
-		return i->reg;
-	case OPND_ACC:
-		return RAX;
-	case OPND_VVVV:
-		return i->vvvv;
-	case OPND_FIXED:
-		return i->opnd[n].reg;
-	default:
-		return i->rm;
-	}
-}
-
 static bool is_high(const struct insn *i, unsigned n)
 {
-	unsigned g = reg_of(i, n);
+	unsigned g = insn_reg(i, n);
 
 	return i->opnd[n].size == 1 && !(i->flags & (INSN_REX | INSN_VEX)) && g >= 4 && g < 8;
 }
@@ -52,7 +36,7 @@ struct reg {
 
 static struct reg take_reg(struct xl *x, const struct insn *i, unsigned n, unsigned access, unsigned temp)
 {
-	unsigned g = reg_of(i, n), size = i->opnd[n].size;
+	unsigned g = insn_reg(i, n), size = i->opnd[n].size;
 	struct reg r = { .guest = g };
 
 	if (is_high(i, n)) {
@@ -97,7 +81,7 @@ static bool put_form(struct xl *x, const struct insn *i, struct form *f)
 		return false;
 	if (high) { /* everything must do without REX */
 		for (unsigned n = 0; n < i->nopnd; n++)
-			if (!is_imm(i, n) && !is_high(i, n) && (reg_of(i, n) >= 4))
+			if (!is_imm(i, n) && !is_high(i, n) && (insn_reg(i, n) >= 4))
 				return false;
 	}
 	if (i->flags & INSN_LOCK && !mem)
@@ -193,7 +177,7 @@ static bool put_mov(struct xl *x, const struct insn *i)
 	if (is_imm(i, 1) && in_mem(i, 0))
 		return fits32(i) && put_ext(x, i, 0, 0xc6 | wide, 0, W, size < 4 ? size : 4);
 	if (is_imm(i, 1) && size >= 4) {
-		unsigned g = reg_of(i, 0);
+		unsigned g = insn_reg(i, 0);
 
 		temp = guest_in_host(g) ? guest_host(g) : T1;
 		a_mov_imm(&x->a, temp, size == 4 ? (uint32_t)i->imm : i->imm);
@@ -241,7 +225,7 @@ static bool put_muldiv(struct xl *x, const struct insn *i, unsigned n)
 
 static bool put_div(struct xl *x, const struct insn *i)
 {
-	unsigned g = reg_of(i, 0), d, site;
+	unsigned g = insn_reg(i, 0), d, site;
 	struct enc w = { .w = i->opsize == 8 };
 	struct asmb *a = &x->a;
 

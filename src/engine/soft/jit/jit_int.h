@@ -27,7 +27,6 @@ struct jpage { /* guest code at one linear address: what an identity stands for;
 	gpa_t at;
 	uint32_t chain, on_gpa; /* next with the hash of (lin, host), of at */
 	uint32_t blocks;
-	bool user;
 };
 
 struct jblock {
@@ -136,7 +135,7 @@ static inline void jit_returns_forget(struct cpu *c)
 uint32_t jit_take(struct table *t); /* a fresh element; there is room: jit_room() */
 bool jit_room(struct jit *j);
 struct jpage *jpage_find(struct jit *j, uint64_t lin, const uint8_t *host);
-struct jpage *jpage_need(struct jit *j, uint64_t lin, const uint8_t *host, gpa_t at, bool user);
+struct jpage *jpage_need(struct jit *j, uint64_t lin, const uint8_t *host, gpa_t at);
 struct jblock *jblock_find(struct jit *j, const struct jpage *p, unsigned off, unsigned mode);
 void jblock_publish(struct jit *j, struct jblock *b);
 /* The page at lin in this address space: an identity that exists, or NULL. May raise; c->rip is lin. */
@@ -148,9 +147,6 @@ bool jit_entries(struct cpu *c);			 /* emits what all code shares; false: does n
 void jit_put_flags_out(struct asmb *a);			 /* RFLAGS into their image */
 void jit_put_flags_in(struct asmb *a);			 /* and back; clobbers T1, T2 */
 uint32_t jit_far_entry(struct cpu *c, struct jblock *b); /* makes b->far and b->ind; 0: no room */
-
-/* What a helper is to know: the flags in c->cc_*, where the instruction is. */
-struct jblock *site_enter(struct cpu *c, const struct site *s);
 
 /* ------ xlat.c ------ */
 /* mode: of the guest's code, and MODE_SINGLE for one check for each access. NULL: cannot be done. */

@@ -67,6 +67,23 @@ void xl_exit(struct xl *x, uint32_t from, int64_t target);
 void xl_exit_if(struct xl *x, unsigned cond, int64_t target);
 void xl_call_exec(struct xl *x); /* the instruction by its exec function */
 
+/* Number of the register operand n. */
+static inline unsigned insn_reg(const struct insn *i, unsigned n)
+{
+	switch (i->opnd[n].kind) {
+	case OPND_REG:
+		return i->reg;
+	case OPND_ACC:
+		return RAX;
+	case OPND_VVVV:
+		return i->vvvv;
+	case OPND_FIXED:
+		return i->opnd[n].reg;
+	default:
+		return i->rm;
+	}
+}
+
 /* ------ mem.c ------ */
 bool guest_in_host(unsigned g);
 struct am guest_slot(unsigned g);
