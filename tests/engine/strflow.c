@@ -136,11 +136,13 @@ static void trap_comes_after_each_element(void **state)
 	assert_int_equal(ld_le32(m.ram + s.reg[RSP]), M_CODE);
 }
 
-static void *raise_extint(void *arg)
+/* The vCPU marks the page used when its repetition gets there: however late a thread runs, it is under way then. */
+static void *raise_extint_when_used(void *pte)
 {
-	struct timespec t = { .tv_nsec = 2000000 };
+	struct timespec t = { .tv_nsec = 100000 };
 
-	nanosleep(&t, NULL);
+	while (!(__atomic_load_n((uint64_t *)pte, __ATOMIC_ACQUIRE) & 0x20))
+		nanosleep(&t, NULL);
 	engine_soft.extint(m.vm, true);
 	return NULL;
 }
@@ -163,7 +165,7 @@ static void interrupt_gets_into_a_repetition(void **state)
 	s.reg[RCX] = 0x800000000;
 	s.rflags |= FL_IF;
 	m.intack = 0x40;
-	pthread_create(&t, NULL, raise_extint, NULL);
+	pthread_create(&t, NULL, raise_extint_when_used, m.ram + M_PML4 + 0x2000 + 2 * 8);
 	run(&s);
 	pthread_join(t, NULL);
 	assert_int_equal(vector_of(&s), 0x40);
