@@ -160,9 +160,11 @@ struct cpu {
 		uint64_t add[2], lin[2]; /* groups of checked accesses (jit/mem.c): host minus linear address; where */
 		struct jit *jit;	 /* NULL: interpreter only */
 		uint32_t site, mxcsr;
-		int32_t hot;		    /* times that a block is interpreted first */
-		uint8_t vec, want;	    /* enum vec_level: what is loaded; what to load on the way back */
-		uint32_t itlb[2][JIT_ITLB]; /* kernel, user: identity of the page at (page number & mask) */
+		int32_t hot;		     /* times that a block is interpreted first */
+		uint8_t vec, want;	     /* enum vec_level: what is loaded; what to load on the way back */
+		uint8_t fpu_image, want_fpu; /* jit/fpu.c: the x87 state is in c->fx; load it on the way back */
+		uint32_t itlb[2][JIT_ITLB];  /* kernel, user: identity of the page at (page number & mask) */
+		uint8_t fx[512] __attribute__((aligned(64))); /* jit/fpu.c: for FXRSTOR and FXSAVE */
 	} jit;
 	uint64_t fetch_epoch[2]; /* [0] moves when any translation may have changed, [1] when global ones too */
 	/* --- the rest --- */

@@ -25,6 +25,7 @@ static void *resume(struct cpu *c, uint32_t at, unsigned vec)
 {
 	jit_ticker_set(c);
 	c->jit.want = (uint8_t)vec;
+	c->jit.want_fpu = false;
 	c->jit.flags = cc_flags(c);
 	c->jit.resume_ax = host_ax((uint32_t)c->jit.flags);
 	return jit_code(jit_of(c), at);
@@ -52,7 +53,15 @@ static void *go_to(struct cpu *c, struct jexit *e);
 /* On at `at`, where c->rip is. */
 static void *resume_site(struct cpu *c, const struct site *s, uint32_t at)
 {
-	return groups_stand(c, s) ? resume(c, at, s->vec) : go_to(c, NULL);
+	void *to;
+
+	if (!groups_stand(c, s))
+		return go_to(c, NULL);
+	if (s->fpu && !jit_fpu_in(c)) /* it was FLDCW that C did */
+		return NULL;
+	to = resume(c, at, s->vec);
+	c->jit.want_fpu = s->fpu;
+	return to;
 }
 
 static bool canonical48(uint64_t a)
@@ -68,6 +77,8 @@ static struct jblock *site_enter(struct cpu *c, const struct site *s)
 	flags_in(c, s->saved);
 	c->leave = false;
 	c->rip = b->lin + s->off;
+	if (s->fip != NO_FIP)
+		jit_fpu_note(c, b->lin + s->fip);
 	return b;
 }
 
@@ -240,6 +251,19 @@ static void *do_vec(struct cpu *c, uint32_t n)
 	return resume_site(c, s, s->retry);
 }
 
+/* The x87 state is wanted. */
+static void *do_fpu(struct cpu *c, uint32_t n)
+{
+	const struct site *s = site_at(jit_of(c), n);
+	struct jblock *b = site_enter(c, s);
+
+	if (!jit_fpu_ready(c)) { /* it raises something, or may: one at a time */
+		step(c, s, b);
+		return NULL;
+	}
+	return resume_site(c, s, s->retry);
+}
+
 /* ------ pieces ------ */
 static void put_registers(struct asmb *a, bool store)
 {
@@ -329,6 +353,31 @@ static uint32_t put_vec_load(struct asmb *a, bool avx)
 	return at;
 }
 
+static void put_fx(struct asmb *a, bool store) /* fxsave64, fxrstor64 */
+{
+	a_insn(a, &(struct enc){ .map = 1, .op = 0xae, .w = true }, store ? 0 : 1, RM_MEM, &AT(jit.fx));
+	put_set8(a, AT(jit.fpu_image), store);
+}
+
+/* Subroutine: the x87 state into its image; rax and r11 stay. Vector registers are stored already. */
+static uint32_t put_fpu_store(struct asmb *a)
+{
+	uint32_t at = a->at;
+
+	a_store(a, HAX, AT(jit.resume));
+	put_fx(a, true);
+	a_bytes(a, 0xe3db, 2);	   /* fninit: as C wants it */
+	a_bytes(a, 0x08ec8348, 4); /* sub rsp, 8 */
+	a_mov(a, HDI, R_CPU);
+	a_mov_imm(a, HAX, (uint64_t)(uintptr_t)(void *)jit_fpu_out);
+	a_bytes(a, 0xd0ff, 2);	   /* call rax */
+	a_bytes(a, 0x08c48348, 4); /* add rsp, 8 */
+	a_load(a, HAX, AT(jit.resume));
+	a_load(a, T0, AT(jit.t0));
+	a8(a, 0xc3);
+	return at;
+}
+
 static void put_call(struct asmb *a, uint32_t to)
 {
 	a8(a, 0xe8);
@@ -348,6 +397,10 @@ static void put_resume(struct asmb *a, uint32_t vec_load)
 {
 	uint32_t none;
 
+	put_cmp8(a, AT(jit.want_fpu), 0);
+	none = a_jcc(a, 4);
+	put_fx(a, false); /* XMM registers and MXCSR too: theirs come next */
+	a_here(a, none);
 	put_cmp8(a, AT(jit.want), VEC_IMAGE);
 	none = a_jcc(a, 4);
 	put_call(a, vec_load);
@@ -374,7 +427,7 @@ void jit_put_flags_out(struct asmb *a)
 }
 
 struct pieces {
-	uint32_t vec_store, vec_load, common;
+	uint32_t vec_store, vec_load, fpu_store, common;
 };
 
 /* Ends in C function fn(c, r12d, r11). */
@@ -401,6 +454,10 @@ static uint32_t put_common(struct asmb *a, const struct pieces *p)
 	put_cmp8(a, AT(jit.vec), VEC_IMAGE);
 	none = a_jcc(a, 4);
 	put_call(a, p->vec_store);
+	a_here(a, none);
+	put_cmp8(a, AT(jit.fpu_image), 0);
+	none = a_jcc(a, 5);
+	put_call(a, p->fpu_store);
 	a_here(a, none);
 	a_mov(a, HDI, R_CPU);
 	a_op32_rr(a, 0x8b, HSI, T1);
@@ -453,6 +510,7 @@ bool jit_entries(struct cpu *c)
 
 	p.vec_store = put_vec_store(&a, avx);
 	p.vec_load = put_vec_load(&a, avx);
+	p.fpu_store = put_fpu_store(&a);
 	p.common = put_common(&a, &p);
 	j->enter = put_enter(&a, &p);
 	j->exit_near = put_piece(&a, &p, (void *)do_exit, true);
@@ -463,6 +521,7 @@ bool jit_entries(struct cpu *c)
 	j->slow = put_piece(&a, &p, (void *)do_slow, true);
 	j->exec = put_piece(&a, &p, (void *)do_exec, true);
 	j->vec = put_piece(&a, &p, (void *)do_vec, true);
+	j->fpu = put_piece(&a, &p, (void *)do_fpu, true);
 	j->poll = put_piece(&a, &p, (void *)do_poll, true);
 	j->poll_far = put_piece(&a, &p, (void *)do_poll_far, false);
 	j->used = round_up(a.at, 64);
@@ -474,6 +533,7 @@ void jit_run(struct cpu *c, struct jblock *b)
 	struct jit *j = jit_of(c);
 
 	c->jit.vec = VEC_IMAGE;
+	c->jit.fpu_image = true;
 	c->jit.site = 0;
 	c->jit.jc = j->jc[c->cpl == 3];
 	jit_returns_forget(c);

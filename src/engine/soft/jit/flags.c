@@ -117,6 +117,7 @@ void jit_flags(const struct insn *i, uint16_t *r, uint16_t *k)
 		*r = ALL;
 		return;
 	case OP_VEC:
+	case OP_X87:
 		*k = i->vec->flags & VEC_FLAGS ? ALL : 0;
 		*r = i->vec->flags & VEC_FLAGS_IN ? ALL : 0;
 		return;
@@ -174,6 +175,12 @@ void jit_flags(const struct insn *i, uint16_t *r, uint16_t *k)
 	case OP_MFENCE:
 	case OP_JCXZ:
 	case OP_LOOP:
+	case OP_FLDCW:
+	case OP_FNSTCW:
+	case OP_FNSTSW:
+	case OP_FNCLEX:
+	case OP_WAIT:
+	case OP_EMMS:
 		return;
 	default:
 		*r = ALL; /* BSF, BSR of zero, and what nothing is known of */

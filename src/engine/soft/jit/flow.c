@@ -157,6 +157,7 @@ static void put_landing(struct xl *x, uint64_t next)
 	}
 	xl_cold(x, a_jcc(a, 5), x->j->return_miss, 0);
 	x->vec = VEC_IMAGE;
+	x->fpu = false;
 	groups_forget(x);
 	x->saved = true;
 	if (x->x->live)

@@ -58,6 +58,12 @@ static uint16_t writes(const struct insn *i)
 	case OP_LFENCE:
 	case OP_SFENCE:
 	case OP_MFENCE:
+	case OP_X87:
+	case OP_FLDCW:
+	case OP_FNSTCW:
+	case OP_FNCLEX:
+	case OP_WAIT:
+	case OP_EMMS:
 		return 0;
 	case OP_ADD:
 	case OP_OR:
@@ -117,6 +123,8 @@ static uint16_t writes(const struct insn *i)
 		return 1u << RAX | 1u << RDX;
 	case OP_LAHF:
 		return 1u << RAX;
+	case OP_FNSTSW:
+		return i->flags & INSN_MEM ? 0 : 1u << RAX;
 	case OP_LOOP:
 		return 1u << RCX;
 	case OP_VEC:

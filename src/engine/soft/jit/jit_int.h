@@ -62,11 +62,14 @@ struct site {
 	bool write;
 	bool saved;		      /* the flags are in c->jit.flags, not in RFLAGS */
 	uint8_t vec;		      /* vector registers that the code there takes as loaded: enum vec_level */
+	bool fpu;		      /* it takes the x87 state as loaded */
+	uint16_t fip;		      /* of the last x87 instruction, to be stored; or NO_FIP */
 	int8_t undo;		      /* indirect jumps: what has been added to RSP */
 	uint8_t groups, group_writes; /* bits: groups that the code there relies on, and those that write */
 	uint16_t span, first;	      /* check of a group: its size, where in it the access is */
 };
 enum vec_level { VEC_IMAGE, VEC_XMM, VEC_YMM };
+enum { NO_FIP = 0xffff };
 
 struct table { /* that grows as it is used, up to its address space */
 	void *at;
@@ -83,7 +86,8 @@ struct jit {
 	uint32_t page_hash[1 << JIT_HASH_BITS], gpa_hash[1 << JIT_HASH_BITS], block_hash[1 << JIT_HASH_BITS];
 	void **jc[2]; /* kernel, user */
 	uint64_t *returns;
-	uint32_t enter, exit_near, exit_far, lookup, slow, span, exec, vec, poll, poll_far, return_miss; /* entry.c */
+	uint32_t enter, exit_near, exit_far, lookup, slow, span, exec, vec, fpu, poll, poll_far,
+		return_miss; /* entry.c */
 	uint16_t itlb_used[2][2][JIT_ITLB];
 	uint16_t nitlb[2][2];
 	uint64_t miss_lin; /* the last access that missed, to tell one that misses for ever */
@@ -147,6 +151,14 @@ bool jit_entries(struct cpu *c);			 /* emits what all code shares; false: does n
 void jit_put_flags_out(struct asmb *a);			 /* RFLAGS into their image */
 void jit_put_flags_in(struct asmb *a);			 /* and back; clobbers T1, T2 */
 uint32_t jit_far_entry(struct cpu *c, struct jblock *b); /* makes b->far and b->ind; 0: no room */
+
+/* ------ fpu.c ------ */
+/* Nothing can be raised by x87 instructions: the state may be loaded. */
+bool jit_fpu_ready(const struct cpu *c);
+/* Between c->fx and c->jit.fx, from which and to which the host's state goes; in: false if it is not ready. */
+bool jit_fpu_in(struct cpu *c);
+void jit_fpu_out(struct cpu *c);
+void jit_fpu_note(struct cpu *c, uint64_t rip); /* of the last instruction */
 
 /* ------ xlat.c ------ */
 /* mode: of the guest's code, and MODE_SINGLE for one check for each access. NULL: cannot be done. */

@@ -38,7 +38,7 @@ struct host_op {
 	unsigned reg;
 	int rm, gpr_in, gpr_out; /* guest registers, or -1 */
 	unsigned gpr_temp, size, align;
-	bool mem, store;
+	bool mem, store, mmx;
 };
 
 static unsigned opnd_number(const struct insn *i, const struct vec_opnd *o)
@@ -55,14 +55,18 @@ static bool describe(const struct insn *i, struct host_op *h)
 	for (unsigned n = 0; n < row->nopnd; n++) {
 		const struct vec_opnd *o = &row->opnd[n];
 
-		if (o->file == VF_MMX)
-			return false;
 		if (o->mem == VM_Y)
 			h->e.w = i->opsize == 8;
 		if (o->slot == VS_RM && i->flags & INSN_MEM) {
 			h->mem = true;
 			h->store = o->access & VA_WRITE;
 			h->size = vec_mem_size(i, o->mem);
+		} else if (o->file == VF_MMX) {
+			h->mmx = true;
+			if (o->slot == VS_REG)
+				h->reg &= 7;
+			else
+				h->rm &= 7;
 		} else if (o->file == VF_GPR) {
 			unsigned g = opnd_number(i, o);
 
@@ -131,13 +135,16 @@ bool xl_vec(struct xl *x, const struct insn *i)
 		a_bytes(&x->a, 0x77f8c5, 3);
 		return true;
 	}
-	if (i->op != OP_VEC || (i->vec->kind != VK_SSE && i->vec->kind != VK_AVX) || !thunk_host_has(i->vec->feat))
+	if (i->op != OP_VEC || !thunk_host_has(i->vec->feat))
 		return false;
 	if (i->vec->flags & (VEC_STR_IN | VEC_RCX_OUT | VEC_FLAGS_IN) || !describe(i, &h))
 		return false;
 	if (h.mem && !h.size)
 		return false;
-	put_load(x, vex ? VEC_YMM : VEC_XMM);
+	if (i->vec->kind != VK_MMX)
+		put_load(x, vex ? VEC_YMM : VEC_XMM);
+	if (h.mmx) /* they are the x87's */
+		fpu_load(x);
 	if (h.mem) {
 		m = put_operand(x, i, h.size, h.store);
 		if (is_aligned(i, h.size))

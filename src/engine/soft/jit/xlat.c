@@ -22,7 +22,9 @@ uint32_t xl_site(struct xl *x)
 					   .off = x->x->off,
 					   .len = x->x->i.len,
 					   .saved = x->saved,
-					   .vec = (uint8_t)x->vec };
+					   .vec = (uint8_t)x->vec,
+					   .fpu = x->fpu,
+					   .fip = x->fip };
 	groups_note(x, site_at(x->j, n));
 	if (x->nsite < COLD_MAX)
 		x->site[x->nsite++] = n;
@@ -102,6 +104,8 @@ void xl_call_exec(struct xl *x)
 	x->exec_last = true;
 	x->vec = VEC_IMAGE;
 	site_at(x->j, n)->vec = VEC_IMAGE;
+	x->fpu = site_at(x->j, n)->fpu = false;
+	x->fip = NO_FIP;
 }
 
 /* The entry fits (T2 is the offset in its page), so only the end of the span does not: to the block that checks each
@@ -311,6 +315,21 @@ static bool is_call(const struct insn *i)
 	return i->op == OP_CALL || i->op == OP_CALL_IND;
 }
 
+/* Code behind it may be another block's. */
+static bool is_flow(const struct insn *i)
+{
+	switch (i->op) {
+	case OP_JCC:
+	case OP_JCXZ:
+	case OP_LOOP:
+	case OP_CALL:
+	case OP_CALL_IND:
+		return true;
+	default:
+		return ends_block(i);
+	}
+}
+
 static void put_insn(struct xl *x, const struct xinsn *e)
 {
 	bool jumps;
@@ -318,8 +337,10 @@ static void put_insn(struct xl *x, const struct xinsn *e)
 	x->x = e;
 	x->nsite = 0;
 	x->exec_last = false;
+	if (is_flow(&e->i))
+		fpu_flush(x);
 	jumps = xl_flow(x, &e->i); /* may go on behind a return */
-	if (!jumps && !xl_int(x, &e->i) && !xl_stack(x, &e->i) && !xl_vec(x, &e->i))
+	if (!jumps && !xl_int(x, &e->i) && !xl_stack(x, &e->i) && !xl_vec(x, &e->i) && !xl_fpu(x, &e->i))
 		xl_call_exec(x);
 	if (!jumps) /* behind a jump there is nothing, even if it goes to the next instruction */
 		for (unsigned n = 0; n < x->nsite; n++)
@@ -347,6 +368,8 @@ struct jblock *jit_translate(struct cpu *c, struct jpage *p, unsigned off, unsig
 	x->ended = false;
 	x->n = x->ncold = x->nsite = 0;
 	x->vec = VEC_IMAGE;
+	x->fpu = false;
+	x->fip = NO_FIP;
 	x->sp = 0;
 	memset(x->group, 0, sizeof(x->group));
 	*x->b = (struct jblock){ .lin = p->lin,
@@ -367,6 +390,7 @@ struct jblock *jit_translate(struct cpu *c, struct jpage *p, unsigned off, unsig
 	for (unsigned k = 0; k < x->n; k++)
 		put_insn(x, &x->ins[k]);
 	x->x = NULL;
+	fpu_flush(x);
 	if (!x->ended || x->exec_last)
 		xl_exit(x, 0, end);
 	put_cold(x);

@@ -32,6 +32,8 @@ struct xl {
 	struct jblock *b;
 	const struct xinsn *x; /* the instruction that is being emitted */
 	unsigned vec;	       /* enum vec_level that is known to be loaded here */
+	bool fpu;	       /* the x87 state is known to be loaded */
+	uint16_t fip;	       /* fpu.c: the last x87 instruction if its address is not stored yet, or NO_FIP */
 	bool saved;	       /* the flags are in c->jit.flags */
 	bool ended;	       /* decoding ended at a jump */
 	bool exec_last;	       /* the last instruction went to its exec function, which may come back */
@@ -112,10 +114,15 @@ static inline unsigned group_of(unsigned base)
 	return base != RSP;
 }
 
-/* ------ int.c, flow.c, vec.c: false: not known, nothing emitted ------ */
+/* ------ fpu.c ------ */
+void fpu_load(struct xl *x);  /* the x87 state is loaded behind this */
+void fpu_flush(struct xl *x); /* FIP is stored behind this; flags untouched, T1 clobbered */
+
+/* ------ int.c, flow.c, vec.c, fpu.c: false: not known, nothing emitted ------ */
 bool xl_int(struct xl *x, const struct insn *i);
 bool xl_stack(struct xl *x, const struct insn *i);
 bool xl_flow(struct xl *x, const struct insn *i);
 bool xl_vec(struct xl *x, const struct insn *i);
+bool xl_fpu(struct xl *x, const struct insn *i);
 
 #endif
