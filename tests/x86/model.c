@@ -1,11 +1,17 @@
 #include "model.h"
 
 #include "../engine/bare.h"
+#include "base/bits.h"
+#include "engine/soft/code.h"
+#include "engine/soft/jit/jit.h"
 #include "engine/soft/soft_int.h"
 #include "engine/soft/thunk.h"
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+
+static uint8_t *code_page;
 
 static void tables_make(uint64_t *t, gpa_t at)
 {
@@ -14,6 +20,7 @@ static void tables_make(uint64_t *t, gpa_t at)
 	t[0] = (at + PAGE) | PTE;
 	t[512 + (MODEL_AT >> 30)] = (at + 2 * PAGE) | PTE;
 	t[1024 + (MODEL_AT >> 21 & 511)] = (at + 3 * PAGE) | PTE;
+	t[1536 + (MODEL_CODE >> 12 & 511)] = MODEL_CODE | PTE;
 	for (unsigned k = 0; k < MODEL_BYTES / PAGE; k++)
 		t[1536 + (MODEL_AT >> 12 & 511) + k] = (MODEL_AT + k * PAGE) | PTE;
 }
@@ -30,6 +37,7 @@ struct cpu *model_new(uint8_t **mem)
 	}
 	tables_make((uint64_t *)bare_ram(TABLES, 4 * PAGE), TABLES);
 	*mem = bare_ram(MODEL_AT, MODEL_BYTES);
+	code_page = bare_ram(MODEL_CODE, PAGE);
 	c = bare_cpu(TABLES);
 	c->cr4 |= CR4_OSFXSR | CR4_OSXMMEXCPT | CR4_OSXSAVE;
 	c->xcr0 = 7;
@@ -51,4 +59,38 @@ unsigned model_step(struct cpu *c, const struct insn *i)
 	exec_table[i->op](c, i);
 	c->rip = c->rip_next;
 	return NO_EXCEPTION;
+}
+
+static void translator_need(struct cpu *c)
+{
+	struct err e = { 0 };
+
+	if (c->jit.jit)
+		return;
+	c->code = code_cache_new(c, MIB(1));
+	if (jit_new(c, MIB(8), 0, &e) < 0) {
+		fprintf(stderr, "%s\n", e.msg);
+		exit(1);
+	}
+}
+
+unsigned model_translated(struct cpu *c, const uint8_t *code, unsigned len)
+{
+	enum { TURNS = 4096 }; /* more than any of our code takes */
+	unsigned end = (unsigned)(c->rip - MODEL_CODE) + len;
+
+	translator_need(c);
+	memset(code_page, 0xcc, PAGE);
+	memcpy(code_page + (c->rip - MODEL_CODE), code, len);
+	memcpy(code_page + end, "\x0f\x0b", 2); /* UD2 */
+	code_drop(c, MODEL_CODE, PAGE);
+	if (setjmp(c->unwind))
+		return c->exc_vector == EXC_UD && c->rip == MODEL_CODE + end ? NO_EXCEPTION : c->exc_vector;
+	for (unsigned n = 0; n < TURNS; n++) {
+		c->leave = false;
+		c->budget = 1 << 16;
+		interp_run(c);
+	}
+	fprintf(stderr, "translated code does not end\n");
+	exit(1);
 }

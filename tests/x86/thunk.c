@@ -1,6 +1,7 @@
 /*
- * Thunks against the CPU: random vector and x87 instructions from random state, natively in a stub and through the exec
- * function; registers, flags, MXCSR, x87 image, memory and the exception must agree in every bit.
+ * Vector and x87 instructions against the CPU: random ones from random state, natively in a stub and through the exec
+ * function (thunks), or in a row translated; registers, flags, MXCSR, x87 image, memory and the exception must agree in
+ * every bit.
  *
  * The stub loads everything from a fixed address below 4 GiB, runs the instruction, stores everything. A signal (#XM,
  * #MF, #GP, #PF) resumes at the storing half, so the state that the exception left is seen too. Memory operands lie in
@@ -167,11 +168,12 @@ static void model_load(struct cpu *c, const struct state *s)
 }
 
 /* Several in a row: what one leaves behind in the host's registers must not show in the next. */
-enum { ROW_MAX = 4 };
+enum { ROW_MAX = 10, STEPPED_MAX = 4, BETWEEN = 2 };
 struct chain {
 	unsigned n, len;
 	struct insn insn[ROW_MAX];
-	uint8_t bytes[ROW_MAX * INSN_MAX];
+	unsigned at[ROW_MAX]; /* in bytes */
+	uint8_t bytes[ROW_MAX * (INSN_MAX + BETWEEN)];
 	const struct insn *last; /* that was begun */
 };
 
@@ -179,11 +181,24 @@ static unsigned model_run(struct cpu *c, struct chain *row)
 {
 	unsigned vector = NO_EXCEPTION;
 
-	c->rip = 0x1000;
+	c->rip = MODEL_CODE;
 	for (unsigned k = 0; k < row->n && vector == NO_EXCEPTION; k++) {
 		row->last = &row->insn[k];
 		vector = model_step(c, row->last);
 	}
+	return vector;
+}
+
+static unsigned model_run_translated(struct cpu *c, struct chain *row)
+{
+	unsigned vector;
+
+	c->rip = MODEL_CODE + below(1000);
+	for (unsigned k = 0; k < row->n; k++)
+		row->at[k] += (unsigned)(c->rip - MODEL_CODE);
+	vector = model_translated(c, row->bytes, row->len);
+	for (unsigned k = 0; k < row->n && row->at[k] <= c->rip - MODEL_CODE; k++)
+		row->last = &row->insn[k];
 	return vector;
 }
 
@@ -469,6 +484,22 @@ static bool same_x87(const struct insn *i, const struct state *before, struct cp
 	return ok;
 }
 
+/* Of the last instruction that is none of the control ones. */
+static bool same_fip(const struct chain *row, const struct state *before, const struct cpu *c, unsigned vector)
+{
+	uint64_t want = 0;
+
+	for (unsigned k = 0; k < row->n && &row->insn[k] <= row->last; k++) {
+		if (&row->insn[k] == row->last && vector != NO_EXCEPTION)
+			break;
+		if (row->insn[k].op == OP_FNINIT)
+			want = 0;
+		else if (row->insn[k].op == OP_X87)
+			want = MODEL_CODE + row->at[k];
+	}
+	return same(row->last, before, "FIP", &want, c->fx + FX_FIP, 8);
+}
+
 /* Pages and TLB entries come and go: every path is taken. */
 static void tlb_shake(struct cpu *c)
 {
@@ -484,21 +515,40 @@ static bool same_memory(const struct insn *i, const struct state *before)
 	return true;
 }
 
-static void chain_random(struct chain *row, bool x87)
+enum what { VECTOR, X87, MIXED };
+
+/* What makes blocks of it, wants the flags, or makes that nobody wants those before it. */
+static void between(struct chain *row)
 {
-	row->n = below(3) ? 1 : 1 + below(ROW_MAX);
+	static const char insn[][BETWEEN + 1] = { "\xeb\x00", "\x74\x00", "\x85\xc0" }; /* jmp, jz; test eax, eax */
+
+	if (below(3))
+		return;
+	memcpy(row->bytes + row->len, insn[below(ARRAY_LEN(insn))], BETWEEN);
+	row->len += BETWEEN;
+}
+
+static void chain_random(struct chain *row, enum what what, bool translated)
+{
+	row->n = below(3) ? 1 : 1 + below(STEPPED_MAX);
+	if (translated)
+		row->n = 1 + below(ROW_MAX);
 	row->len = 0;
 	for (unsigned k = 0; k < row->n; k++) {
 		struct insn *i = &row->insn[k];
 		uint8_t *b = row->bytes + row->len;
+		bool x87 = what == MIXED ? below(2) : what == X87;
 
+		row->at[k] = row->len;
 		do {
 			random_insn(b, x87);
 			if (below(2))
 				row_insn(b, x87);
 		} while (decode(i, b, INSN_MAX, CODE64) != DECODE_OK || !usable(i, x87) ||
-			 (i->vec && !thunk_host_has(i->vec->feat)) || (uses_mmx(i) && row->n > 1));
+			 (i->vec && !thunk_host_has(i->vec->feat)) || (what != MIXED && uses_mmx(i) && row->n > 1));
 		row->len += i->len;
+		if (translated)
+			between(row);
 	}
 }
 
@@ -513,7 +563,7 @@ static void forgive(const struct insn *i, struct cpu *c, unsigned vector)
 		memcpy(model_data + DATA_BYTES - 16, data + DATA_BYTES - 16, 16);
 }
 
-static bool one(bool x87)
+static bool one(enum what what, bool translated)
 {
 	static struct state before;
 	static struct chain row;
@@ -521,15 +571,16 @@ static bool one(bool x87)
 	const struct insn *i;
 	unsigned vector;
 	uint32_t fl;
+	bool x87 = what != VECTOR;
 
-	chain_random(&row, x87);
+	chain_random(&row, what, translated);
 	state_random(st, x87);
 	memcpy(&before, st, sizeof(before));
 	model_load(c, st);
 	x87 |= uses_mmx(&row.insn[0]);
 	native_run(row.bytes, row.len, x87);
 	tlb_shake(c);
-	vector = model_run(c, &row);
+	vector = translated ? model_run_translated(c, &row) : model_run(c, &row);
 	count_rows(&row, c);
 	i = row.last;
 	fl = cpu_flags(c) & FL_ARITH;
@@ -547,7 +598,11 @@ static bool one(bool x87)
 	if (x87 && !(vector == EXC_PF && uses_mmx(i)) && !same_x87(i, &before, c))
 		return false;
 	forgive(i, c, vector);
+	if (!same_fip(&row, &before, c, vector))
+		return false;
 	st->fl &= FL_ARITH;
+	if (translated && vector != NO_EXCEPTION) /* shows no flags that nobody would have read */
+		fl = (uint32_t)st->fl;
 	return same(i, &before, "MXCSR", &st->mxcsr, &c->mxcsr, 4) && same(i, &before, "flags", &st->fl, &fl, 4) &&
 	       same_memory(i, &before);
 }
@@ -572,7 +627,7 @@ static void vector_insns(void **unused)
 	unsigned bad = 0;
 
 	for (unsigned k = start(); k > 0; k--)
-		bad += !one(false);
+		bad += !one(VECTOR, false);
 	assert_int_equal(bad, 0);
 }
 
@@ -581,7 +636,16 @@ static void x87_insns(void **unused)
 	unsigned bad = 0;
 
 	for (unsigned k = start(); k > 0; k--)
-		bad += !one(true);
+		bad += !one(X87, false);
+	assert_int_equal(bad, 0);
+}
+
+static void translated(void **unused)
+{
+	unsigned bad = 0;
+
+	for (unsigned k = start(); k > 0; k--)
+		bad += !one((enum what)below(3), true);
 	assert_int_equal(bad, 0);
 }
 
@@ -738,10 +802,8 @@ static void save_insns(void **unused)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(vector_insns),
-		cmocka_unit_test(x87_insns),
-		cmocka_unit_test(save_insns),
-		cmocka_unit_test(gathers),
+		cmocka_unit_test(vector_insns), cmocka_unit_test(x87_insns), cmocka_unit_test(translated),
+		cmocka_unit_test(save_insns),	cmocka_unit_test(gathers),
 	};
 
 	int failed = cmocka_run_group_tests(tests, setup, NULL);

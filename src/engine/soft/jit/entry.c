@@ -116,7 +116,7 @@ static void *do_slow_at(struct cpu *c, const struct site *s, uint64_t lin)
 
 	j->miss_lin = lin;
 	j->miss_rip = c->rip;
-	if (again || lin % JIT_PAGE + s->size > JIT_PAGE || !canonical48(lin))
+	if (again || (lin & s->align) || lin % JIT_PAGE + s->size > JIT_PAGE || !canonical48(lin))
 		return step(c, s, b);
 	if (s->write)
 		mmu_probe_w(c, lin, s->size);

@@ -59,6 +59,7 @@ struct site {
 	uint32_t retry, next;	 /* go on with the same, with the next instruction */
 	uint16_t off;
 	uint8_t len, size;
+	uint8_t align; /* mask: bits of the access's address that raise #GP, before any #PF */
 	bool write;
 	bool saved;		      /* the flags are in c->jit.flags, not in RFLAGS */
 	uint8_t vec;		      /* vector registers that the code there takes as loaded: enum vec_level */

@@ -146,9 +146,14 @@ bool xl_vec(struct xl *x, const struct insn *i)
 	if (h.mmx) /* they are the x87's */
 		fpu_load(x);
 	if (h.mem) {
+		x->align = is_aligned(i, h.size) ? (uint8_t)(h.size - 1) : 0;
 		m = put_operand(x, i, h.size, h.store);
-		if (is_aligned(i, h.size))
+		if (x->align) {
+			a_lea(&x->a, T0, m); /* in a group T0 is but the page's distance */
+			m = am_at(T0, 0);
 			put_alignment(x, h.size);
+		}
+		x->align = 0;
 	}
 	if (h.gpr_in >= 0)
 		use_guest(x, (unsigned)h.gpr_in, T1);

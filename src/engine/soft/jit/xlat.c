@@ -23,6 +23,7 @@ uint32_t xl_site(struct xl *x)
 					   .len = x->x->i.len,
 					   .saved = x->saved,
 					   .vec = (uint8_t)x->vec,
+					   .align = x->align,
 					   .fpu = x->fpu,
 					   .fip = x->fip };
 	groups_note(x, site_at(x->j, n));
@@ -369,6 +370,7 @@ struct jblock *jit_translate(struct cpu *c, struct jpage *p, unsigned off, unsig
 	x->n = x->ncold = x->nsite = 0;
 	x->vec = VEC_IMAGE;
 	x->fpu = false;
+	x->align = 0;
 	x->fip = NO_FIP;
 	x->sp = 0;
 	memset(x->group, 0, sizeof(x->group));
