@@ -85,6 +85,7 @@ static void apic_access(struct cpu *c, gpa_t at, void *data, unsigned size, bool
 	if (write) {
 		if (size >= 4 && !(off & 3))
 			lapic_write(c->lapic, off, ld_le32(data));
+		cpu_hear(c);
 		return;
 	}
 	memset(data, 0, size);
@@ -114,6 +115,7 @@ static void mmio(struct cpu *c, gpa_t at, uint8_t *data, unsigned size, bool wri
 		size -= n;
 	}
 	host_leave(c);
+	cpu_hear(c);
 }
 
 /* One host access of its size where there is one. */

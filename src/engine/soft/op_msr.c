@@ -318,6 +318,7 @@ void op_wrmsr(struct cpu *c, const struct insn *i)
 	c->stat.wrmsr++;
 	if (!cpu_msr_write(c, (uint32_t)c->r[RCX], (uint32_t)c->r[RAX] | c->r[RDX] << 32))
 		cpu_gp0(c);
+	cpu_hear(c);
 }
 
 /* ------ CPUID ------ */
@@ -345,6 +346,7 @@ void op_cpuid(struct cpu *c, const struct insn *i)
 	c->r[RBX] = l.ebx;
 	c->r[RCX] = l.ecx;
 	c->r[RDX] = l.edx;
+	cpu_hear(c);
 }
 
 /* ------ time ------ */

@@ -172,6 +172,7 @@ static void cr_write(struct cpu *c, unsigned n, uint64_t v)
 		if (v > 15)
 			cpu_gp0(c);
 		lapic_write(c->lapic, 0x80, (uint32_t)v << 4);
+		cpu_hear(c);
 		break;
 	default:
 		cpu_ud(c);
@@ -379,8 +380,7 @@ static void io(struct cpu *c, uint16_t port, unsigned size, void *data, bool wri
 	host_enter(c);
 	c->vm->host.io(c->vm->host.self, c->id, port, data, size, write);
 	host_leave(c);
-	if (__atomic_load_n(&c->poll, __ATOMIC_RELAXED) & POLL_KICK) /* often by this very access: stop behind it */
-		c->leave = true;
+	cpu_hear(c); /* often it is this very access that kicks */
 }
 
 uint64_t sys_in(struct cpu *c, uint16_t port, unsigned size)

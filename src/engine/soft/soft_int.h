@@ -149,6 +149,14 @@ static inline void cpu_unpost(struct cpu *c, uint32_t poll_bits)
 	__atomic_fetch_and(&c->poll, ~poll_bits, __ATOMIC_SEQ_CST);
 }
 
+/* Behind what serializes, and behind what may open a window for an interrupt: code that others have changed, and who
+ * waits for the window, come before the next instruction. */
+static inline void cpu_hear(struct cpu *c)
+{
+	if (__atomic_load_n(&c->poll, __ATOMIC_RELAXED))
+		c->leave = true;
+}
+
 /* The VM's clock in TSC ticks; stands still while paused. */
 static inline uint64_t soft_clock(const struct soft_vm *vm)
 {

@@ -1,0 +1,422 @@
+/*
+ * What goes wrong when host code remembers where guest code and data were, on one vCPU: return addresses that mean
+ * another page or another privilege, pages and functions that collide in some table, faults in the middle of what was
+ * checked at once, windows for interrupts. Two vCPUs are in hazards_smp.c. Each program goes round often enough that
+ * both tiers have its code.
+ */
+#include "program.h"
+
+#include <pthread.h>
+#include <time.h>
+
+/* The second 2 MiB have small pages: n is at 200000h + n * 1000h and leads to itself; their table is at 3ff000h too. */
+enum { PT = 0x20000, PT_B = 0x24000, PML4_B = 0x21000, PT_FAR = 0x25000, PT_HIGH = 0x26000 };
+enum { PAGES = 0x200000, FRAMES = 0x300000, APIC_PAGE = 300 /* 32c000h */ };
+enum { P = 1, W = 2, U = 4 };
+
+static void page(unsigned pt, unsigned n, uint64_t frame, unsigned bits)
+{
+	st_le64(m.ram + pt + n * 8, frame | bits);
+}
+
+static void begin(void)
+{
+	start(LONG64);
+	for (unsigned n = 0; n < 512; n++)
+		page(PT, n, PAGES + n * 0x1000, P | W | U);
+	page(PT, 511, PT, P | W | U);
+	st_le64(m.ram + M_PML4 + 0x2000 + 8, PT | P | W | U);
+}
+
+static void ends(void)
+{
+	enum run_result r = machine_run(&m, 0, &s);
+
+	if (r != RUN_HALTED || s.rip - 1 - M_HANDLERS < 0x1000)
+		fail_msg("run ended with %d at %llx, cr2 %llx", (int)r, (unsigned long long)s.rip,
+			 (unsigned long long)s.cr2);
+}
+
+static void ends_in_fault(uint64_t error, uint64_t cr2)
+{
+	assert_int_equal(run_to_handler(), EXC_PF);
+	assert_int_equal(stack64(0), error);
+	assert_int_equal(s.cr2, cr2);
+}
+
+/* ------ return addresses ------ */
+
+/* Page 1 is another frame in each of two spaces. Who lies there calls 9100h, which changes the space every other time.
+ */
+CODE(space_main, 64, "mov $100, %r9d; mov $0x10000, %esi; mov $0x21000, %edi; jmp space_main_start + 0x1f8000");
+CODE(space_change, 64, "test $1, %r9b; jz 1f; mov %rdi, %cr3; 1: ret");
+CODE(space_a, 64, "call space_a_start - 0x1f7f00; inc %ebx; jmp space_a_start - 0x1f7e00");
+CODE(space_b, 64, ".skip 5, 0x90; inc %edx; jmp space_b_start - 0x1f7e00");
+CODE(space_back, 64, "mov %rsi, %cr3; dec %r9d; jnz space_back_start + 0x1f7e00; hlt");
+
+static void stale_return_in_another_space(void **state)
+{
+	begin();
+	for (unsigned n = 0; n < 3; n++)
+		memcpy(m.ram + PML4_B + n * 0x1000, m.ram + M_PML4 + n * 0x1000, 0x1000);
+	memcpy(m.ram + PT_B, m.ram + PT, 0x1000);
+	st_le64(m.ram + PML4_B, (PML4_B + 0x1000) | P | W | U);
+	st_le64(m.ram + PML4_B + 0x1000, (PML4_B + 0x2000) | P | W | U);
+	st_le64(m.ram + PML4_B + 0x2000 + 8, PT_B | P | W | U);
+	page(PT, 1, FRAMES, P | W | U);
+	page(PT_B, 1, FRAMES + 0x1000, P | W | U);
+	PUT(space_main, M_CODE);
+	PUT(space_change, M_CODE + 0x100);
+	PUT(space_back, M_CODE + 0x200);
+	PUT(space_a, FRAMES);
+	PUT(space_b, FRAMES + 0x1000);
+	ends();
+	assert_int_equal(s.reg[RBX], 50);
+	assert_int_equal(s.reg[RDX], 50);
+}
+
+/* As before, in one space: the callee maps another frame where it returns to. */
+CODE(remap_main, 64,
+     "mov $100, %r9d; mov $0x300007, %esi; mov $0x301007, %edi; mov $0x9100, %ebp; jmp remap_main_start + 0x1f8000");
+CODE(remap_change, 64, "test $1, %r9b; jz 1f; mov %rdi, 0x3ff008; invlpg 0x201000; 1: ret");
+CODE(remap_back, 64, "mov %rsi, 0x3ff008; invlpg 0x201000; dec %r9d; jnz remap_back_start + 0x1f7e00; hlt");
+
+static void stale_return_in_another_page(void **state)
+{
+	begin();
+	page(PT, 1, FRAMES, P | W | U);
+	PUT(remap_main, M_CODE);
+	PUT(remap_change, M_CODE + 0x100);
+	PUT(remap_back, M_CODE + 0x200);
+	PUT(space_a, FRAMES);
+	PUT(space_b, FRAMES + 0x1000);
+	ends();
+	assert_int_equal(s.reg[RBX], 50);
+	assert_int_equal(s.reg[RDX], 50);
+}
+
+static void user_gate(unsigned vector, uint64_t to)
+{
+	st_le64(m.ram + M_IDT + vector * 16, (to & 0xffff) | M_CS << 16 | (uint64_t)0xee00 << 32);
+	st_le64(m.ram + M_IDT + vector * 16 + 8, to >> 32);
+}
+
+/* And the kernel's part of memory is its own. */
+static void with_smep(void)
+{
+	st_le64(m.ram + M_PML4 + 0x2000, 0x83);
+	engine_soft.get(m.cpu[0], X86_SREGS, &s);
+	s.cr4 |= CR4_SMEP;
+	engine_soft.set(m.cpu[0], X86_SREGS, &s);
+}
+
+#define TO_USER(rip, rsp) "push $0x23; push $" #rsp "; push $2; push $0x1b; push $" #rip "; iretq;"
+
+/* The user's function returns 50 times, then the kernel does that in its place, with the user's stack. */
+CODE(user_calls, 64, "mov $50, %r12d; 1: call 2f; inc %ebx; jmp 1b; 2: dec %r12d; jz 3f; ret; 3: int $0x30");
+CODE(to_user_2, 64, TO_USER(0x202000, 0x208800));
+CODE(returns_for_user, 64, "mov 24(%rsp), %rsp; ret");
+
+static void stale_return_at_kernel_privilege(void **state)
+{
+	begin();
+	with_smep();
+	user_gate(0x30, M_CODE + 0x100);
+	PUT(to_user_2, M_CODE);
+	PUT(returns_for_user, M_CODE + 0x100);
+	PUT(user_calls, 0x202000);
+	ends_in_fault(0x11, 0x202000 + 11);
+	assert_int_equal(s.reg[RBX], 49);
+}
+
+/* A function of the kernel returns 50 times, then goes to the user, who does it. */
+CODE(kernel_calls, 64,
+     "mov $50, %r12d; mov $0x208800, %esp; 1: call 2f; inc %ebx; jmp 1b; 2: dec %r12d; jz 3f; ret;"
+     "3: mov %rsp, %rax; mov $0x8000, %esp; push $0x23; push %rax; push $2; push $0x1b; push $0x202000; iretq");
+
+static void stale_return_at_user_privilege(void **state)
+{
+	begin();
+	page(PT, 1, PAGES + 0x1000, P | W);
+	MACHINE_CODE(&m, M_CODE, 0xe9, 0xfb, 0x7f, 0x1f, 0); /* jmp 201000h */
+	MACHINE_CODE(&m, 0x202000, 0xc3);
+	PUT(kernel_calls, 0x201000);
+	ends_in_fault(0x15, 0x201000 + 16);
+	assert_int_equal(s.reg[RBX], 49);
+}
+
+/*
+ * Page 1 serves both privileges; the kernel comes first. Then it becomes the kernel's alone, which runs it once more:
+ * who asks for the kernel's identity of the page would let the user in.
+ */
+CODE(both_kernel, 64, "mov $20, %r12d; mov $20, %r13d; 1: call both_kernel_start + 0x1f8000; dec %r12d; jnz 1b;"
+		      TO_USER(0x202000, 0x208800));
+CODE(both_user, 64, "call both_user_start - 0x1000; int $0x30");
+CODE(both_gate, 64, "dec %r13d; jnz 1f; andb $0xfb, 0x3ff008; invlpg 0x201000; call both_gate_start + 0x1f7f00; 1:"
+		    TO_USER(0x202000, 0x208800));
+
+static void identity_of_a_page_is_by_privilege(void **state)
+{
+	begin();
+	user_gate(0x30, M_CODE + 0x100);
+	PUT(both_kernel, M_CODE);
+	PUT(both_gate, M_CODE + 0x100);
+	PUT(both_user, 0x202000);
+	MACHINE_CODE(&m, 0x201000, 0xff, 0xc3, 0xc3); /* inc ebx; ret */
+	ends_in_fault(0x15, 0x201000);
+	assert_int_equal(s.reg[RBX], 41);
+}
+
+/* The callee changes the instruction that it returns to. */
+CODE(patched, 64, "mov $100, %ecx; .org patched_start + 0x40, 0x90; 1: call patched_start + 0x2000; mov $1, %eax; add %eax, %ebx; dec %ecx;"
+		  "jnz 1b; hlt");
+CODE(patches, 64, "incl patches_start - 0x1fba(%rip); ret");
+
+static void stale_return_after_patching(void **state)
+{
+	begin();
+	MACHINE_CODE(&m, M_CODE, 0xe9, 0xfb, 0x7f, 0x1f, 0); /* jmp 201000h */
+	PUT(patched, 0x201000);
+	PUT(patches, 0x203000);
+	ends();
+	assert_int_equal(s.reg[RBX], 5150);
+}
+
+/* ------ aliases ------ */
+
+/* Pages 1 and 3 are one frame. Each time round it is changed through the one and run through both. */
+CODE(alias_main, 64, "mov $100, %ecx; 1: call alias_main_start + 0x1f8000; add %eax, %ebx; incl 0x203001;"
+		     "call alias_main_start + 0x1fa000; add %eax, %ebx; add %rdx, %rsi; dec %ecx; jnz 1b; hlt");
+CODE(alias_code, 64, "mov $1, %eax; lea 1f(%rip), %rdx; 1: ret");
+
+static void code_in_two_pages_of_one_frame(void **state)
+{
+	begin();
+	page(PT, 3, 0x201000, P | W | U);
+	PUT(alias_main, M_CODE);
+	PUT(alias_code, 0x201000);
+	ends();
+	assert_int_equal(s.reg[RBX], 5050 + 5150);
+	assert_int_equal(s.reg[RSI], 100 * (0x203000 + alias_code_end - alias_code_start - 1));
+}
+
+/* The stack and what rbx points to have one index in every TLB: 128 MiB apart. */
+CODE(collide, 64, "mov $1000, %ecx; mov $0x201800, %esp; mov $0x8201100, %ebx; movq $-9, (%rbx); 1: push %rcx;"
+		  "add %rcx, (%rbx); adcq $0, 8(%rbx); mov 16(%rbx), %rax; inc %rax; push %rax; mov %rax, 16(%rbx);"
+		  "pop %rdi; pop %rdx; add %rdx, %rsi; add %rdi, %rbp; dec %ecx; jnz 1b; hlt");
+
+static void pages_with_one_index(void **state)
+{
+	begin();
+	st_le64(m.ram + M_PML4 + 0x2000 + 65 * 8, PT_HIGH | P | W | U);
+	page(PT_HIGH, 1, FRAMES, P | W | U);
+	PUT(collide, M_CODE);
+	ends();
+	assert_int_equal(s.reg[RSI], 500500);
+	assert_int_equal(ld_le64(m.ram + FRAMES + 0x100), 500500 - 9);
+	assert_int_equal(ld_le64(m.ram + FRAMES + 0x108), 1);
+	assert_int_equal(ld_le64(m.ram + FRAMES + 0x110), 1000);
+}
+
+/* Three functions have the low 16 bits of their addresses in common, two of them the number of their page as well. */
+#define CALLS(how)                                                                                                     \
+	"mov $0x201040, %eax; " how "add %eax, %ebx; mov $0x601040, %eax; " how "add %eax, %ebx;"                       \
+	"mov $0x211040, %eax; " how "add %eax, %ebx;"
+CODE(functions, 64, "mov $100, %ecx; 1:" CALLS("call *%rax;") CALLS("lea 2f(%rip), %rdx; push %rdx; jmp *%rax; 2:;")
+     "call functions_start + 0x1f8040; add %eax, %ebx; call functions_start + 0x5f8040; add %eax, %ebx;"
+     "call functions_start + 0x208040; add %eax, %ebx; dec %ecx; jnz 1b; hlt");
+
+static void functions_with_one_index(void **state)
+{
+	begin();
+	st_le64(m.ram + M_PML4 + 0x2000 + 3 * 8, PT_FAR | P | W | U);
+	page(PT_FAR, 1, FRAMES, P | W | U);
+	PUT(functions, M_CODE);
+	MACHINE_CODE(&m, 0x201040, 0xb8, 1, 0, 0, 0, 0xc3);
+	MACHINE_CODE(&m, FRAMES + 0x40, 0xb8, 100, 0, 0, 0, 0xc3);
+	MACHINE_CODE(&m, 0x211040, 0xb8, 0x10, 0x27, 0, 0, 0xc3);
+	ends();
+	assert_int_equal(s.reg[RBX], 300 * 10101);
+}
+
+/* ------ faults ------ */
+
+/* Four stores off one register: good 50 times, then the third is in a page that is not there. */
+CODE(group, 64, "mov $50, %ecx; mov $0x201100, %esi; mov $5, %eax; 1: cmp $6, %eax; mov %rax, (%rsi);"
+		"mov %rcx, 8(%rsi); mov %rax, 16(%rsi); mov %rax, 24(%rsi); setc %bl; inc %edx; dec %ecx; jnz 1b;"
+		"inc %ecx; xor %ebx, %ebx; mov $0x201ff0, %esi; jmp 1b");
+
+static void fault_inside_a_group(void **state)
+{
+	begin();
+	page(PT, 2, 0, 0);
+	PUT(group, M_CODE);
+	ends_in_fault(2, 0x202000);
+	assert_int_equal(stack64(1), M_CODE + 15 + 10); /* the third store */
+	assert_true(stack64(3) & FL_CF);
+	assert_int_equal(s.reg[RDX], 50);
+	assert_int_equal(s.reg[RBX], 0);
+	assert_int_equal(ld_le64(m.ram + 0x201ff0), 5);
+	assert_int_equal(ld_le64(m.ram + 0x201ff8), 1);
+}
+
+/* An instruction over the end of a page: the other page is absent, then one frame, then another. */
+CODE(crossing, 64, "invlpg 0x202000; mov $0x201ffc, %eax; jmp *%rax");
+
+static void instruction_whose_second_page_faults(void **state)
+{
+	begin();
+	page(PT, 2, 0, 0);
+	PUT(crossing, M_CODE);
+	MACHINE_CODE(&m, 0x201ffc, 0xff, 0xc3, 0xb8, 1); /* inc ebx; mov eax,...01h */
+	MACHINE_CODE(&m, FRAMES, 2, 3, 4, 0xf4);
+	MACHINE_CODE(&m, FRAMES + 0x1000, 5, 6, 7, 0xf4);
+	ends_in_fault(0x10, 0x202000);
+	assert_int_equal(stack64(1), 0x201ffe);
+	assert_int_equal(s.reg[RBX], 1);
+	assert_int_equal(s.reg[RAX], 0x201ffc);
+	for (unsigned n = 0; n < 4; n++) {
+		page(PT, 2, FRAMES + (n & 1) * 0x1000, P | W | U);
+		s.rip = M_CODE;
+		s.mp = MP_RUNNABLE;
+		engine_soft.set(m.cpu[0], X86_REGS | X86_MP, &s);
+		ends();
+		assert_int_equal(s.rip, 0x202004);
+		assert_int_equal(s.reg[RAX], n & 1 ? 0x07060501 : 0x04030201);
+	}
+	assert_int_equal(s.reg[RBX], 5);
+}
+
+/* ------ windows for interrupts ------ */
+
+static void apic_on(void)
+{
+	engine_soft.get(m.cpu[0], X86_REGS | X86_LAPIC, &s);
+	st_le32(s.lapic + 0xf0, 0x1ff);
+	engine_soft.set(m.cpu[0], X86_REGS | X86_LAPIC, &s);
+	page(PT, APIC_PAGE, 0xfee00000, P | W);
+}
+
+/* The interrupt is to come between the two parts. */
+#define WINDOW(name, before, after)                           \
+	CODE(name, 64, before #name "_window: cli;" after); \
+	extern const uint8_t name##_window[]
+WINDOW(w_sti, "sti; nop;", "ud2");
+WINDOW(w_popf, "push $0x202; popf;", "ud2");
+WINDOW(w_iret,
+       "mov %rsp, %rax; push $0x10; push %rax; push $0x202; push $8; lea w_iret_window(%rip), %rax; push %rax; iretq;",
+       "ud2");
+WINDOW(w_cr8, "mov $15, %eax; mov %rax, %cr8; sti; nop; xor %eax, %eax; mov %rax, %cr8;", "ud2");
+WINDOW(w_tpr, "movl $0xf0, 0x32c080; sti; nop; movl $0, 0x32c080;", "ud2");
+WINDOW(w_eoi, "sti; nop; movl $0, 0x32c0b0;", "hlt");
+
+/* An interrupt waits already; the window is one instruction wide. */
+static void windows_of_one_instruction(void **state)
+{
+	static const struct {
+		const uint8_t *from, *to, *window;
+	} programs[] = {
+		{ w_sti_start, w_sti_end, w_sti_window },    { w_popf_start, w_popf_end, w_popf_window },
+		{ w_iret_start, w_iret_end, w_iret_window }, { w_cr8_start, w_cr8_end, w_cr8_window },
+		{ w_tpr_start, w_tpr_end, w_tpr_window },
+	};
+
+	for (unsigned n = 0; n < ARRAY_LEN(programs); n++) {
+		begin();
+		apic_on();
+		machine_put(&m, M_CODE, programs[n].from, (size_t)(programs[n].to - programs[n].from));
+		engine_soft.msi(m.vm, &(struct msi){ 0xfee00000, 0x41 });
+		assert_int_equal(run_to_handler(), 0x41);
+		assert_int_equal(stack64(0), M_CODE + (uint64_t)(programs[n].window - programs[n].from));
+	}
+}
+
+/* Of two interrupts of one class the second waits for the end of the first one's service. */
+static void window_behind_an_eoi(void **state)
+{
+	begin();
+	apic_on();
+	MACHINE_CODE(&m, M_CODE, 0xfb, 0x90, 0x0f, 0x0b);	     /* sti; nop; ud2 */
+	MACHINE_CODE(&m, M_HANDLERS + 0x550, 0xe9, 0xab, 0x5b, 0, 0); /* jmp 9100h */
+	PUT(w_eoi, M_CODE + 0x100);
+	engine_soft.msi(m.vm, &(struct msi){ 0xfee00000, 0x51 });
+	engine_soft.msi(m.vm, &(struct msi){ 0xfee00000, 0x55 });
+	assert_int_equal(run_to_handler(), 0x51);
+	assert_int_equal(stack64(0), M_CODE + 0x100 + (uint64_t)(w_eoi_window - w_eoi_start));
+}
+
+static void *kick_main(void *unused)
+{
+	struct timespec t = { .tv_nsec = 2000000 };
+
+	nanosleep(&t, NULL);
+	engine_soft.kick(m.cpu[0]);
+	return NULL;
+}
+
+static void run_until_kicked(void)
+{
+	pthread_t kicker;
+
+	assert_int_equal(pthread_create(&kicker, NULL, kick_main, NULL), 0);
+	assert_int_equal(machine_run(&m, 0, &s), RUN_KICKED);
+	pthread_join(kicker, NULL);
+}
+
+CODE(loop_nop, 64, "1: sti; nop; cli; inc %rbx; jmp 1b");
+CODE(loop_none, 64, "1: sti; cli; inc %rbx; jmp 1b");
+CODE(loop_popf, 64, "1: push $0x202; popf; cli; inc %rbx; jmp 1b");
+
+/* A vCPU whose window is short, or none, still leaves when it is kicked; and an interrupt finds the window. */
+static void kicks_and_interrupts_in_loops(void **state)
+{
+	static const struct {
+		const uint8_t *from, *to;
+		uint64_t window; /* where the interrupt comes; 0: nowhere */
+	} loops[] = { { loop_nop_start, loop_nop_end, M_CODE + 2 },
+		      { loop_none_start, loop_none_end, 0 },
+		      { loop_popf_start, loop_popf_end, M_CODE + 6 } };
+
+	for (unsigned n = 0; n < ARRAY_LEN(loops); n++) {
+		uint64_t turns = 0;
+
+		begin();
+		apic_on();
+		machine_put(&m, M_CODE, loops[n].from, (size_t)(loops[n].to - loops[n].from));
+		for (unsigned k = 0; k < 5 || s.reg[RBX] < 1000; k++) {
+			run_until_kicked();
+			assert_true(s.reg[RBX] >= turns);
+			turns = s.reg[RBX];
+		}
+		engine_soft.msi(m.vm, &(struct msi){ 0xfee00000, 0x41 });
+		if (loops[n].window) {
+			assert_int_equal(run_to_handler(), 0x41);
+			assert_int_equal(stack64(0), loops[n].window);
+			continue;
+		}
+		run_until_kicked();
+		assert_in_range(s.rip, M_CODE, M_CODE + 16);
+	}
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		T(stale_return_in_another_space),
+		T(stale_return_in_another_page),
+		T(stale_return_at_kernel_privilege),
+		T(stale_return_at_user_privilege),
+		T(identity_of_a_page_is_by_privilege),
+		T(stale_return_after_patching),
+		T(code_in_two_pages_of_one_frame),
+		T(pages_with_one_index),
+		T(functions_with_one_index),
+		T(fault_inside_a_group),
+		T(instruction_whose_second_page_faults),
+		T(windows_of_one_instruction),
+		T(window_behind_an_eoi),
+		T(kicks_and_interrupts_in_loops),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
