@@ -149,11 +149,13 @@ static void stale_return_at_user_privilege(void **state)
  * Page 1 serves both privileges; the kernel comes first. Then it becomes the kernel's alone, which runs it once more:
  * who asks for the kernel's identity of the page would let the user in.
  */
-CODE(both_kernel, 64, "mov $20, %r12d; mov $20, %r13d; 1: call both_kernel_start + 0x1f8000; dec %r12d; jnz 1b;"
-		      TO_USER(0x202000, 0x208800));
+CODE(both_kernel, 64,
+     "mov $20, %r12d; mov $20, %r13d; 1: call both_kernel_start + 0x1f8000; dec %r12d; jnz 1b;" TO_USER(0x202000,
+													0x208800));
 CODE(both_user, 64, "call both_user_start - 0x1000; int $0x30");
-CODE(both_gate, 64, "dec %r13d; jnz 1f; andb $0xfb, 0x3ff008; invlpg 0x201000; call both_gate_start + 0x1f7f00; 1:"
-		    TO_USER(0x202000, 0x208800));
+CODE(both_gate, 64,
+     "dec %r13d; jnz 1f; andb $0xfb, 0x3ff008; invlpg 0x201000; call both_gate_start + 0x1f7f00; 1:" TO_USER(0x202000,
+													     0x208800));
 
 static void identity_of_a_page_is_by_privilege(void **state)
 {
@@ -168,8 +170,10 @@ static void identity_of_a_page_is_by_privilege(void **state)
 }
 
 /* The callee changes the instruction that it returns to. */
-CODE(patched, 64, "mov $100, %ecx; .org patched_start + 0x40, 0x90; 1: call patched_start + 0x2000; mov $1, %eax; add %eax, %ebx; dec %ecx;"
-		  "jnz 1b; hlt");
+CODE(patched, 64,
+     "mov $100, %ecx; .org patched_start + 0x40, 0x90; 1: call patched_start + 0x2000; mov $1, %eax; add %eax, %ebx; "
+     "dec %ecx;"
+     "jnz 1b; hlt");
 CODE(patches, 64, "incl patches_start - 0x1fba(%rip); ret");
 
 static void stale_return_after_patching(void **state)
@@ -185,8 +189,9 @@ static void stale_return_after_patching(void **state)
 /* ------ aliases ------ */
 
 /* Pages 1 and 3 are one frame. Each time round it is changed through the one and run through both. */
-CODE(alias_main, 64, "mov $100, %ecx; 1: call alias_main_start + 0x1f8000; add %eax, %ebx; incl 0x203001;"
-		     "call alias_main_start + 0x1fa000; add %eax, %ebx; add %rdx, %rsi; dec %ecx; jnz 1b; hlt");
+CODE(alias_main, 64,
+     "mov $100, %ecx; 1: call alias_main_start + 0x1f8000; add %eax, %ebx; incl 0x203001;"
+     "call alias_main_start + 0x1fa000; add %eax, %ebx; add %rdx, %rsi; dec %ecx; jnz 1b; hlt");
 CODE(alias_code, 64, "mov $1, %eax; lea 1f(%rip), %rdx; 1: ret");
 
 static void code_in_two_pages_of_one_frame(void **state)
@@ -201,9 +206,10 @@ static void code_in_two_pages_of_one_frame(void **state)
 }
 
 /* The stack and what rbx points to have one index in every TLB: 128 MiB apart. */
-CODE(collide, 64, "mov $1000, %ecx; mov $0x201800, %esp; mov $0x8201100, %ebx; movq $-9, (%rbx); 1: push %rcx;"
-		  "add %rcx, (%rbx); adcq $0, 8(%rbx); mov 16(%rbx), %rax; inc %rax; push %rax; mov %rax, 16(%rbx);"
-		  "pop %rdi; pop %rdx; add %rdx, %rsi; add %rdi, %rbp; dec %ecx; jnz 1b; hlt");
+CODE(collide, 64,
+     "mov $1000, %ecx; mov $0x201800, %esp; mov $0x8201100, %ebx; movq $-9, (%rbx); 1: push %rcx;"
+     "add %rcx, (%rbx); adcq $0, 8(%rbx); mov 16(%rbx), %rax; inc %rax; push %rax; mov %rax, 16(%rbx);"
+     "pop %rdi; pop %rdx; add %rdx, %rsi; add %rdi, %rbp; dec %ecx; jnz 1b; hlt");
 
 static void pages_with_one_index(void **state)
 {
@@ -219,12 +225,15 @@ static void pages_with_one_index(void **state)
 }
 
 /* Three functions have the low 16 bits of their addresses in common, two of them the number of their page as well. */
-#define CALLS(how)                                                                                                     \
-	"mov $0x201040, %eax; " how "add %eax, %ebx; mov $0x601040, %eax; " how "add %eax, %ebx;"                       \
+#define CALLS(how)                                                                                \
+	"mov $0x201040, %eax; " how "add %eax, %ebx; mov $0x601040, %eax; " how "add %eax, %ebx;" \
 	"mov $0x211040, %eax; " how "add %eax, %ebx;"
-CODE(functions, 64, "mov $100, %ecx; 1:" CALLS("call *%rax;") CALLS("lea 2f(%rip), %rdx; push %rdx; jmp *%rax; 2:;")
-     "call functions_start + 0x1f8040; add %eax, %ebx; call functions_start + 0x5f8040; add %eax, %ebx;"
-     "call functions_start + 0x208040; add %eax, %ebx; dec %ecx; jnz 1b; hlt");
+CODE(functions, 64,
+     "mov $100, %ecx; 1:" CALLS("call *%rax;")
+	     CALLS("lea 2f(%rip), %rdx; push %rdx; jmp *%rax; 2:;") "call functions_start + 0x1f8040; add %eax, %ebx; "
+								    "call functions_start + 0x5f8040; add %eax, %ebx;"
+								    "call functions_start + 0x208040; add %eax, %ebx; "
+								    "dec %ecx; jnz 1b; hlt");
 
 static void functions_with_one_index(void **state)
 {
@@ -242,9 +251,10 @@ static void functions_with_one_index(void **state)
 /* ------ faults ------ */
 
 /* Four stores off one register: good 50 times, then the third is in a page that is not there. */
-CODE(group, 64, "mov $50, %ecx; mov $0x201100, %esi; mov $5, %eax; 1: cmp $6, %eax; mov %rax, (%rsi);"
-		"mov %rcx, 8(%rsi); mov %rax, 16(%rsi); mov %rax, 24(%rsi); setc %bl; inc %edx; dec %ecx; jnz 1b;"
-		"inc %ecx; xor %ebx, %ebx; mov $0x201ff0, %esi; jmp 1b");
+CODE(group, 64,
+     "mov $50, %ecx; mov $0x201100, %esi; mov $5, %eax; 1: cmp $6, %eax; mov %rax, (%rsi);"
+     "mov %rcx, 8(%rsi); mov %rax, 16(%rsi); mov %rax, 24(%rsi); setc %bl; inc %edx; dec %ecx; jnz 1b;"
+     "inc %ecx; xor %ebx, %ebx; mov $0x201ff0, %esi; jmp 1b");
 
 static void fault_inside_a_group(void **state)
 {
@@ -298,7 +308,7 @@ static void apic_on(void)
 }
 
 /* The interrupt is to come between the two parts. */
-#define WINDOW(name, before, after)                           \
+#define WINDOW(name, before, after)                         \
 	CODE(name, 64, before #name "_window: cli;" after); \
 	extern const uint8_t name##_window[]
 WINDOW(w_sti, "sti; nop;", "ud2");
@@ -336,7 +346,7 @@ static void window_behind_an_eoi(void **state)
 {
 	begin();
 	apic_on();
-	MACHINE_CODE(&m, M_CODE, 0xfb, 0x90, 0x0f, 0x0b);	     /* sti; nop; ud2 */
+	MACHINE_CODE(&m, M_CODE, 0xfb, 0x90, 0x0f, 0x0b);	      /* sti; nop; ud2 */
 	MACHINE_CODE(&m, M_HANDLERS + 0x550, 0xe9, 0xab, 0x5b, 0, 0); /* jmp 9100h */
 	PUT(w_eoi, M_CODE + 0x100);
 	engine_soft.msi(m.vm, &(struct msi){ 0xfee00000, 0x51 });

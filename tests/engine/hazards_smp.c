@@ -12,7 +12,15 @@
 #include <sys/mman.h>
 #include <time.h>
 
-enum { SLOT = 0x10000000, ELSEWHERE = 0x11000000, DOOR = 0x3f000000, ROUND = 0x3f001000, INSIDE = 5, OUTSIDE = 7, STACK_1 = 0xf000 };
+enum {
+	SLOT = 0x10000000,
+	ELSEWHERE = 0x11000000,
+	DOOR = 0x3f000000,
+	ROUND = 0x3f001000,
+	INSIDE = 5,
+	OUTSIDE = 7,
+	STACK_1 = 0xf000
+};
 
 static int setup_2(void **state)
 {
@@ -141,8 +149,9 @@ static void slot_moves_by_an_access_of_its_user(void **state)
 }
 
 /* The second store is covered by the check of the first; between them a round of the dirty log begins. */
-CODE(dirties, 64, "mov $100, %ecx; mov $0x10000000, %esi; 1: mov %rcx, (%rsi); mov %rcx, 0x3f001000; mov %rcx, 16(%rsi);"
-		  "mov %rcx, 0x3f001008; dec %ecx; jnz 1b; hlt");
+CODE(dirties, 64,
+     "mov $100, %ecx; mov $0x10000000, %esi; 1: mov %rcx, (%rsi); mov %rcx, 0x3f001000; mov %rcx, 16(%rsi);"
+     "mov %rcx, 0x3f001008; dec %ecx; jnz 1b; hlt");
 
 static void dirty_round_under_a_checked_pointer(void **state)
 {
@@ -187,19 +196,22 @@ static void slot_moves_under_a_checked_pointer(void **state)
 #define ROUNDS "1000"
 
 /* vCPU 0 writes the round into an instruction of the other's, says so, and waits until that has run it. */
-CODE(says, 64, "1: inc %ecx; mov %ecx, 0xa104; mov %ecx, 0xd000; 2: pause; cmp %ecx, 0xd040; jne 2b;"
-	       "cmp $" ROUNDS ", %ecx; jne 1b; hlt");
+CODE(says, 64,
+     "1: inc %ecx; mov %ecx, 0xa104; mov %ecx, 0xd000; 2: pause; cmp %ecx, 0xd040; jne 2b;"
+     "cmp $" ROUNDS ", %ecx; jne 1b; hlt");
 
 /*
- * vCPU 1 waits for that word without a jump back, serializes and goes straight on to the instruction, which is at A103h:
- * nothing but the serializing instruction can tell that it has changed. In the second program it returns to it.
+ * vCPU 1 waits for that word without a jump back, serializes and goes straight on to the instruction, which is at
+ * A103h: nothing but the serializing instruction can tell that it has changed. In the second program it returns to it.
  */
 #define LOOK "cmp %r8d, 0xd000; je 3f; div %r9w;"
 #define WAIT "2: xor %edx, %edx;" LOOK LOOK LOOK LOOK LOOK LOOK LOOK LOOK "jmp 2b;"
-#define CHECK                                                                                                       \
-	"mov $0, %eax; cmp %r8d, %eax; jne 4f; mov %r8d, 0xd040; cmp $" ROUNDS ", %r8d; jne 1b; jmp 5f; 4: ud2; 5: hlt"
+#define CHECK                                                                                                        \
+	"mov $0, %eax; cmp %r8d, %eax; jne 4f; mov %r8d, 0xd040; cmp $" ROUNDS ", %r8d; jne 1b; jmp 5f; 4: ud2; 5: " \
+									       "hlt"
 CODE(runs_on, 64, "mov $1, %r9d; 1: inc %r8d;" WAIT ".org runs_on_start + 0xff, 0x90; 3: xor %eax, %eax; cpuid;" CHECK);
-CODE(runs_back, 64, "mov $1, %r9d; 1: inc %r8d; jmp 6f; .org runs_back_start + 0xfe, 0x90; 6: call runs_back_start + 0x200;" CHECK);
+CODE(runs_back, 64,
+     "mov $1, %r9d; 1: inc %r8d; jmp 6f; .org runs_back_start + 0xfe, 0x90; 6: call runs_back_start + 0x200;" CHECK);
 CODE(serializes, 64, WAIT "3: xor %eax, %eax; cpuid; ret");
 
 static void stale_code_behind_a_serializing_instruction(void **state)
@@ -221,8 +233,9 @@ static void stale_return_behind_a_serializing_instruction(void **state)
 
 /* vCPU 0 never waits: its stores meet the other's decoding, translating and dropping. */
 CODE(writes, 64, "1: inc %ecx; mov %ecx, 0xa004; mov %ecx, 0xd000; cmp $20000, %ecx; jne 1b; hlt");
-CODE(calls, 64, "1: mov 0xd000, %r8d; xor %eax, %eax; cpuid; call calls_start - 0xffd; cmp %r8d, %eax; jb 2f;"
-		"cmp $20000, %r8d; jne 1b; jmp 3f; 2: ud2; 3: hlt");
+CODE(calls, 64,
+     "1: mov 0xd000, %r8d; xor %eax, %eax; cpuid; call calls_start - 0xffd; cmp %r8d, %eax; jb 2f;"
+     "cmp $20000, %r8d; jne 1b; jmp 3f; 2: ud2; 3: hlt");
 
 static void store_races_a_translation(void **state)
 {
@@ -234,9 +247,10 @@ static void store_races_a_translation(void **state)
 }
 
 /* Under a lock both count in an instruction, and run it. */
-CODE(counts, 64, "mov $2000, %r9d; 1: mov $1, %eax; xchg %eax, 0xd000; pause; test %eax, %eax; jnz 1b; incl 0xa004;"
-		 "mov 0xa004, %r8d; cpuid; call counts_start + 0x1003; cmp %r8d, %eax; jne 2f; movl $0, 0xd000;"
-		 "dec %r9d; jnz 1b; jmp 3f; 2: ud2; 3: hlt");
+CODE(counts, 64,
+     "mov $2000, %r9d; 1: mov $1, %eax; xchg %eax, 0xd000; pause; test %eax, %eax; jnz 1b; incl 0xa004;"
+     "mov 0xa004, %r8d; cpuid; call counts_start + 0x1003; cmp %r8d, %eax; jne 2f; movl $0, 0xd000;"
+     "dec %r9d; jnz 1b; jmp 3f; 2: ud2; 3: hlt");
 
 static void code_that_both_change_and_run(void **state)
 {
@@ -267,8 +281,7 @@ static uint32_t step_number(unsigned n, unsigned k)
 
 static uint8_t *put_step(uint8_t *p, uint32_t x)
 {
-	static const uint8_t code[] = { 0x05, 0, 0,    0,    0,	   0x50, 0x81, 0x34, 0x24,
-					0,    0, 0,    0,    0x58, 0xc1, 0xc0, 0x03 };
+	static const uint8_t code[] = { 0x05, 0, 0, 0, 0, 0x50, 0x81, 0x34, 0x24, 0, 0, 0, 0, 0x58, 0xc1, 0xc0, 0x03 };
 
 	memcpy(p, code, sizeof(code));
 	st_le32(p + 1, x);

@@ -100,7 +100,7 @@ enum poll_bit {		      /* any thread sets, the owner clears: c->poll */
 		POLL_TIMER = 64,
 };
 
-enum { XMM_BYTES = 64, JIT_ITLB = 1024 };
+enum { XMM_BYTES = 64, JIT_ITLB = 1024, JIT_USER_ITLB = 1 << 16 };
 struct jit;
 
 struct cpu {
@@ -163,7 +163,8 @@ struct cpu {
 		int32_t hot;		     /* times that a block is interpreted first */
 		uint8_t vec, want;	     /* enum vec_level: what is loaded; what to load on the way back */
 		uint8_t fpu_image, want_fpu; /* jit/fpu.c: the x87 state is in c->fx; load it on the way back */
-		uint32_t itlb[2][JIT_ITLB];  /* kernel, user: identity of the page at (page number & mask) */
+		uint64_t base;		     /* linear address of the page of the user code that runs */
+		uint32_t itlb[JIT_ITLB];     /* kernel: identity of the page at (page number & mask) */
 		uint8_t fx[512] __attribute__((aligned(64))); /* jit/fpu.c: for FXRSTOR and FXSAVE */
 	} jit;
 	uint64_t fetch_epoch[2]; /* [0] moves when any translation may have changed, [1] when global ones too */
@@ -183,7 +184,8 @@ struct cpu {
 		uint64_t insns, exits_io, exits_mmio, irqs, nmis, exceptions, page_faults, tlb_misses, hlts, pauses,
 			cr_access, rdmsr, wrmsr, cpuid, blocks_made, blocks_dropped, blocks_translated, code_flushes,
 			kicks, invlpg, cr3_loads, ipis;
-	} stat; /* owner writes, any thread reads a stale value */
+	} stat;				   /* owner writes, any thread reads a stale value */
+	uint64_t user_itlb[JIT_USER_ITLB]; /* jit/cache.c, by page number: page_tag() minus the linear address */
 };
 
 /* ------ raising (fault.c) ------ */

@@ -37,8 +37,11 @@ static struct jblock *translation(struct cpu *c, struct rec *r)
 
 HANDLER(h_hot)
 {
-	struct jblock *b = translation(c, r);
+	struct jblock *b;
 
+	if (jit_refuses(c))
+		NEXT;
+	b = translation(c, r);
 	if (!b) {
 		r->fn = h_cold;
 		NEXT;

@@ -200,11 +200,16 @@ static bool code_breakpoints(const struct cpu *c)
 	return false;
 }
 
-static bool must_step(const struct engine_vcpu *v)
+static bool armed(const struct engine_vcpu *v)
 {
 	const struct cpu *c = &v->cpu;
 
-	return (c->fl & FL_TF) || c->shadow || v->debug_step || v->nbreak || v->watching || code_breakpoints(c);
+	return (c->fl & FL_TF) || v->debug_step || v->nbreak || v->watching || code_breakpoints(c);
+}
+
+static bool must_step(const struct engine_vcpu *v)
+{
+	return armed(v) || v->cpu.shadow;
 }
 
 static void db_raise(struct cpu *c, uint32_t bits)
@@ -225,6 +230,15 @@ static void instruction_breakpoints(struct cpu *c)
 			hit |= BIT(n);
 	if (hit)
 		db_raise(c, hit);
+}
+
+bool run_quiet(struct cpu *c)
+{
+	const struct engine_vcpu *v = vcpu_of(c);
+
+	return !__atomic_load_n(&c->poll, __ATOMIC_RELAXED) && c->budget > 0 && !c->halted && !c->wait_sipi &&
+	       !c->nmi_pending && !v->shutdown && !v->inject.on && !v->db_pending && !c->rep_stopped &&
+	       !(v->irq_held && (c->fl & FL_IF)) && !armed(v); /* a shadow matters to what is held back only */
 }
 
 static bool plan_hit(const struct engine_vcpu *v)

@@ -22,7 +22,7 @@ enum {
 	PAGE = 4096,
 	CODE_MIB = 20,
 	JIT_MIB = 32,
-	JIT_HOT = 5
+	JIT_HOT = 12
 }; /* with it Debian stays under 32 MiB beyond its RAM: doc/promises.md */
 
 static struct soft_vm *soft(struct engine_vm *vm)

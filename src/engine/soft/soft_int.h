@@ -183,6 +183,8 @@ void host_enter(struct cpu *c);
 void host_leave(struct cpu *c);
 
 /* ------ run.c ------ */
+/* Nothing between two instructions is for the run loop: no event, no step, no shadow, no sleep. */
+bool run_quiet(struct cpu *c);
 enum run_result soft_run(struct engine_vcpu *v);
 /* The VM cannot go on: run returns RUN_FAILED with this text. */
 /* Until something is posted, the timer is due, or the time is over; the caller looks at nothing it held before. */

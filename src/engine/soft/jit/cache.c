@@ -16,7 +16,13 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-enum { PAGES_MAX = 1 << 17, BLOCKS_MAX = 1 << 19, EXITS_MAX = 1 << 20, SITES_MAX = 1 << 21, INSNS_MAX = 1 << 18 };
+enum {
+	PAGES_MAX = JIT_USER_ITLB / 2 - 1 /* page_tag(); the last is none */,
+	BLOCKS_MAX = 1 << 19,
+	EXITS_MAX = 1 << 20,
+	SITES_MAX = 1 << 21,
+	INSNS_MAX = 1 << 18
+};
 enum { RETURNS = 2048, RETURNS_SLACK = 16 };
 enum { LEFT_PAGES = 2, LEFT_BLOCKS = 2, LEFT_EXITS = 4 * BLOCK_INSNS, LEFT_SITES = 4 * BLOCK_INSNS };
 
@@ -87,6 +93,8 @@ static void caches_clear(struct cpu *c)
 	struct jit *j = jit_of(c);
 
 	memset(c->jit.itlb, 0, sizeof(c->jit.itlb));
+	for (unsigned n = 0; n < JIT_USER_ITLB; n++)
+		c->user_itlb[n] = user_itlb_empty(n);
 	memset(j->nitlb, 0, sizeof(j->nitlb));
 	for (unsigned u = 0; u < 2; u++)
 		for (unsigned n = 0; n < JC_ENTRIES; n++)
@@ -174,14 +182,14 @@ static void start_over(struct cpu *c)
 }
 
 /* ------ pages ------ */
-static uint32_t hash64(uint64_t v)
+static uint32_t hash64(uint64_t v, unsigned bits)
 {
-	return (uint32_t)(v * 0x9e3779b97f4a7c15ull >> (64 - JIT_HASH_BITS));
+	return (uint32_t)(v * 0x9e3779b97f4a7c15ull >> (64 - bits));
 }
 
 static uint32_t *page_slot(struct jit *j, uint64_t lin, const uint8_t *host)
 {
-	return &j->page_hash[hash64(lin ^ (uint64_t)(uintptr_t)host << 7)];
+	return &j->page_hash[hash64(lin ^ (uint64_t)(uintptr_t)host << 7, JIT_PAGE_BITS)];
 }
 
 struct jpage *jpage_find(struct jit *j, uint64_t lin, const uint8_t *host)
@@ -198,7 +206,7 @@ struct jpage *jpage_find(struct jit *j, uint64_t lin, const uint8_t *host)
 struct jpage *jpage_need(struct jit *j, uint64_t lin, const uint8_t *host, gpa_t at)
 {
 	struct jpage *p = jpage_find(j, lin, host);
-	uint32_t n, *slot, *gpa = &j->gpa_hash[hash64(at)];
+	uint32_t n, *slot, *gpa = &j->gpa_hash[hash64(at, JIT_PAGE_BITS)];
 
 	if (p)
 		return p;
@@ -210,18 +218,27 @@ struct jpage *jpage_need(struct jit *j, uint64_t lin, const uint8_t *host, gpa_t
 	return p;
 }
 
-static void itlb_set(struct cpu *c, const struct jpage *p, bool global)
+static void itlb_set(struct cpu *c, const struct jpage *p, uint64_t lin, bool global)
 {
 	struct jit *j = jit_of(c);
-	unsigned user = c->cpl == 3, at = p->lin >> 12 & ITLB_MASK;
+	unsigned user = c->cpl == 3, at = user ? lin >> 12 & (JIT_USER_ITLB - 1) : lin >> 12 & ITLB_MASK;
 	uint32_t id = (uint32_t)(p - (struct jpage *)j->pages.at);
 
-	if (c->jit.itlb[user][at] == id)
+	if (user ? c->user_itlb[at] == page_tag(id) - lin : c->jit.itlb[at] == id)
 		return;
 	if (j->nitlb[user][global] == JIT_ITLB)
 		jit_fetch_changed(c, true);
-	c->jit.itlb[user][at] = id;
+	if (user)
+		c->user_itlb[at] = page_tag(id) - lin;
+	else
+		c->jit.itlb[at] = id;
 	j->itlb_used[user][global][j->nitlb[user][global]++] = (uint16_t)at;
+}
+
+/* What the pages of code at lin are found by. */
+static uint64_t page_lin(const struct cpu *c, uint64_t lin)
+{
+	return c->cpl == 3 ? JIT_ANYWHERE : lin;
 }
 
 struct jpage *jit_fetch(struct cpu *c, uint64_t lin)
@@ -239,11 +256,11 @@ struct jpage *jit_fetch(struct cpu *c, uint64_t lin)
 	} else {
 		host = mmu_fetch(c, lin, &at, &global);
 	}
-	p = host ? jpage_find(jit_of(c), round_down(lin, JIT_PAGE), host) : NULL;
+	p = host ? jpage_find(jit_of(c), page_lin(c, round_down(lin, JIT_PAGE)), host) : NULL;
 	if (!p)
 		return NULL;
 	code_note(c, lin, global);
-	itlb_set(c, p, global);
+	itlb_set(c, p, round_down(lin, JIT_PAGE), global);
 	return p;
 }
 
@@ -256,8 +273,14 @@ void jit_fetch_changed(struct cpu *c, bool global)
 	jit_returns_forget(c);
 	for (unsigned u = 0; u < 2; u++)
 		for (unsigned g = 0; g <= global; g++) {
-			for (unsigned n = 0; n < j->nitlb[u][g]; n++)
-				c->jit.itlb[u][j->itlb_used[u][g][n]] = 0;
+			for (unsigned n = 0; n < j->nitlb[u][g]; n++) {
+				unsigned at = j->itlb_used[u][g][n];
+
+				if (u)
+					c->user_itlb[at] = user_itlb_empty(at);
+				else
+					c->jit.itlb[at] = 0;
+			}
 			j->nitlb[u][g] = 0;
 		}
 }
@@ -265,7 +288,7 @@ void jit_fetch_changed(struct cpu *c, bool global)
 /* ------ blocks ------ */
 static uint32_t *block_slot(struct jit *j, uint32_t page, unsigned off, unsigned mode)
 {
-	return &j->block_hash[hash64((uint64_t)page << 20 ^ (uint64_t)off << 8 ^ mode)];
+	return &j->block_hash[hash64((uint64_t)page << 20 ^ (uint64_t)off << 8 ^ mode, JIT_BLOCK_BITS)];
 }
 
 struct jblock *jblock_find(struct jit *j, const struct jpage *p, unsigned off, unsigned mode)
@@ -343,7 +366,7 @@ bool jit_drop(struct cpu *c, gpa_t at, uint64_t len)
 	if (!j)
 		return false;
 	lines = mask64((unsigned)((at % JIT_PAGE + len + 63) / 64)) & ~mask64((unsigned)(at % JIT_PAGE / 64));
-	for (uint32_t n = j->gpa_hash[hash64(page)]; n; n = jpage_at(j, n)->on_gpa) {
+	for (uint32_t n = j->gpa_hash[hash64(page, JIT_PAGE_BITS)]; n; n = jpage_at(j, n)->on_gpa) {
 		uint32_t *link = &jpage_at(j, n)->blocks;
 
 		if (jpage_at(j, n)->at != page)
@@ -388,19 +411,20 @@ void jit_drop_all(struct cpu *c)
 
 bool jit_serves(const struct jblock *b, uint64_t lin_page)
 {
-	return !b->dead && b->lin == lin_page;
+	return !b->dead && (jblock_anywhere(b) || b->lin == lin_page);
 }
 
 struct jblock *jit_block_for(struct cpu *c, uint64_t lin_page, unsigned off, const uint8_t *host, gpa_t at)
 {
 	struct jit *j = jit_of(c);
-	struct jpage *p = jpage_find(j, lin_page, host);
+	uint64_t lin = page_lin(c, lin_page);
+	struct jpage *p = jpage_find(j, lin, host);
 	struct jblock *b = p ? jblock_find(j, p, off, c->mode & 0xff) : NULL;
 
 	if (b)
 		return b;
 	if (j->stale || !jit_room(j))
 		start_over(c);
-	p = jpage_need(j, lin_page, host, at);
+	p = jpage_need(j, lin, host, at);
 	return jit_translate(c, p, off, c->mode & 0xff);
 }

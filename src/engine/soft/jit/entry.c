@@ -76,28 +76,43 @@ static struct jblock *site_enter(struct cpu *c, const struct site *s)
 
 	flags_in(c, s->saved);
 	c->leave = false;
-	c->rip = b->lin + s->off;
+	c->rip = jblock_lin(c, b) + s->off;
 	if (s->fip != NO_FIP)
-		jit_fpu_note(c, b->lin + s->fip);
+		jit_fpu_note(c, jblock_lin(c, b) + s->fip);
 	return b;
 }
 
-/* The instruction by its exec function; on behind it if it neither jumped nor changed what translated code relies on.
- */
+/* Onward at c->rip, whatever brought us there from code of `mode`, if that is translated. */
+static void *go_on(struct cpu *c, uint32_t mode)
+{
+	if (!(c->mode & MODE_64))
+		return NULL;
+	if ((c->mode ^ mode) & MODE_USER) {
+		jit_returns_forget(c);
+		c->jit.jc = jit_of(c)->jc[c->cpl == 3];
+	}
+	return go_to(c, NULL);
+}
+
+/* The instruction by its exec function, and on. */
 static void *step(struct cpu *c, const struct site *s, const struct jblock *b)
 {
+	uint64_t next = c->rip + s->len;
 	uint32_t mode = c->mode;
 	struct insn i;
 
 	if (s->insn)
-		c->rip_next = c->rip + s->len;
+		c->rip_next = next;
 	else
 		insn_fetch(c, &i);
 	exec_table[s->insn ? s->insn->op : i.op](c, s->insn ? s->insn : &i);
 	c->rip = c->rip_next;
-	if (c->leave || c->mode != mode || c->rip != b->lin + s->off + s->len || b->dead || !s->next)
+	if (!run_quiet(c))
 		return NULL;
-	return s->span ? go_to(c, NULL) : resume_site(c, s, s->next); /* its group is not open */
+	c->leave = false;
+	if (c->mode != mode || c->rip != next || b->dead || !s->next || s->span /* its group is not open */)
+		return go_on(c, mode);
+	return resume_site(c, s, s->next);
 }
 
 static void *do_exec(struct cpu *c, uint32_t n)
@@ -159,7 +174,7 @@ static struct jblock *block_here(struct cpu *c)
 {
 	struct jpage *p;
 
-	if (__atomic_load_n(&c->poll, __ATOMIC_RELAXED) || c->leave || c->budget <= 0)
+	if (__atomic_load_n(&c->poll, __ATOMIC_RELAXED) || c->leave || c->budget <= 0 || jit_refuses(c))
 		return NULL;
 	p = jit_fetch(c, c->rip);
 	return p && !c->leave ? jblock_find(jit_of(c), p, c->rip % JIT_PAGE, c->mode) : NULL;
@@ -173,6 +188,13 @@ static bool has_far(struct cpu *c, struct jblock *b)
 	return b->far || (j->limit - j->used > BLOCK_ROOM && jit_far_entry(c, b));
 }
 
+/* On at the start of b, where c->rip is. */
+static void *resume_block(struct cpu *c, const struct jblock *b)
+{
+	c->jit.base = round_down(c->rip, JIT_PAGE);
+	return resume(c, b->body, VEC_IMAGE);
+}
+
 static void *go_to(struct cpu *c, struct jexit *e)
 {
 	struct jblock *b = block_here(c);
@@ -181,7 +203,7 @@ static void *go_to(struct cpu *c, struct jexit *e)
 		return NULL;
 	if (e && (e->kind == EXIT_NEAR || has_far(c, b)))
 		jit_link(jit_of(c), e, b);
-	return resume(c, b->body, VEC_IMAGE);
+	return resume_block(c, b);
 }
 
 /* A direct jump that is not linked. */
@@ -191,7 +213,7 @@ static void *do_exit(struct cpu *c, uint32_t n)
 
 	flags_in(c, e->kind == EXIT_FAR);
 	c->leave = false;
-	c->rip = jblock_at(jit_of(c), e->block)->lin + (uint64_t)(int64_t)e->target;
+	c->rip = jblock_lin(c, jblock_at(jit_of(c), e->block)) + (uint64_t)(int64_t)e->target;
 	return go_to(c, e);
 }
 
@@ -216,7 +238,7 @@ static void *do_lookup(struct cpu *c, uint32_t unused, uint64_t lin)
 		return NULL;
 	if (has_far(c, b))
 		j->jc[c->cpl == 3][lin & (JC_ENTRIES - 1)] = jit_code(j, b->ind);
-	return resume(c, b->body, VEC_IMAGE);
+	return resume_block(c, b);
 }
 
 /* Something waits in c->poll at the start of a block. */
@@ -536,6 +558,7 @@ void jit_run(struct cpu *c, struct jblock *b)
 	c->jit.fpu_image = true;
 	c->jit.site = 0;
 	c->jit.jc = j->jc[c->cpl == 3];
+	c->jit.base = c->r[SLOT_PC];
 	jit_returns_forget(c);
 	c->jit.resume = (uint64_t)(uintptr_t)resume(c, b->entry, VEC_IMAGE);
 	((void (*)(struct cpu *))jit_code(j, j->enter))(c);
@@ -561,43 +584,82 @@ void jit_put_flags_in(struct asmb *a)
 	a_mov(a, HAX, T1);
 }
 
+static uint32_t put_poll_far(struct asmb *a)
+{
+	a_insn(a, &(struct enc){ .op = 0x83 }, 7, RM_MEM, &AT(poll));
+	a8(a, 0);
+	return a_jcc(a, 5);
+}
+
+/* T0 is where the guest jumps to: is that b? If so, the page's address is known. */
+static void put_user_entry(struct jit *j, struct asmb *a, struct jblock *b)
+{
+	uint32_t other, poll;
+
+	b->ind = b->far = a->at;
+	a_vex(a, &(struct enc){ .pp = PP_F2, .map = 3, .op = 0xf0, .w = true }, false, 0, T1, (int)T0, NULL);
+	a8(a, 12);							/* rorx r12, r11, 12 */
+	a_insn(a, &(struct enc){ .map = 1, .op = 0xb7 }, T1, T1, NULL); /* movzx r12d, r12w */
+	a_load(a, T2, (struct am){ R_CPU, T1, 3, (int32_t)offsetof(struct cpu, user_itlb) });
+	a_lea(a, T2, (struct am){ T2, T0, 0, 0 });
+	a_op_rr(a, 0x81, 7, T2);
+	b->id_at = a->at;
+	a_bytes(a, page_tag(b->page) | b->off, 4);
+	other = a_jcc(a, 5);
+	a_lea(a, T2, am_at(T0, -(int32_t)b->off));
+	a_store(a, T2, AT(jit.base));
+	poll = put_poll_far(a);
+	if (b->live)
+		jit_put_flags_in(a);
+	a_jmp_to(a, b->body);
+	a_here(a, other);
+	a_jmp_to(a, j->lookup);
+	a_here(a, poll);
+	a_jmp_to(a, j->poll_far);
+}
+
+static void put_kernel_entry(struct jit *j, struct asmb *a, struct jblock *b)
+{
+	uint64_t lin = b->lin + b->off;
+	uint32_t other, changed, poll;
+	struct am word = am_at(R_CPU, (int32_t)(offsetof(struct cpu, jit.itlb) + (b->lin >> 12 & ITLB_MASK) * 4));
+
+	b->ind = a->at;
+	if ((int64_t)lin == (int32_t)lin) {
+		a_op_rr(a, 0x81, 7, T0);
+		a_bytes(a, lin, 4);
+	} else {
+		a_mov_imm(a, T2, lin);
+		a_op_rr(a, 0x3b, T0, T2);
+	}
+	other = a_jcc(a, 5);
+	b->far = a->at;
+	a_insn(a, &(struct enc){ .op = 0x81 }, 7, RM_MEM, &word);
+	b->id_at = a->at;
+	a_bytes(a, b->page, 4);
+	changed = a_jcc(a, 5);
+	poll = put_poll_far(a);
+	if (b->live)
+		jit_put_flags_in(a);
+	a_jmp_to(a, b->body);
+	a_here(a, changed);
+	a_mov_imm(a, T0, lin);
+	a_here(a, other);
+	a_jmp_to(a, j->lookup);
+	a_here(a, poll);
+	a_mov_imm(a, T0, lin);
+	a_jmp_to(a, j->poll_far);
+}
+
 uint32_t jit_far_entry(struct cpu *c, struct jblock *b)
 {
 	struct jit *j = jit_of(c);
 	struct asmb a = { j->rw, j->used, (uint32_t)j->limit };
-	uint64_t lin = b->lin + b->off;
-	uint32_t other, changed, poll;
-	struct am word = am_at(R_CPU, (int32_t)(offsetof(struct cpu, jit.itlb) +
-						!!(b->mode & MODE_USER) * sizeof(c->jit.itlb[0]) +
-						(b->lin >> 12 & ITLB_MASK) * 4));
 
-	b->ind = a.at;
-	if ((int64_t)lin == (int32_t)lin) {
-		a_op_rr(&a, 0x81, 7, T0);
-		a_bytes(&a, lin, 4);
-	} else {
-		a_mov_imm(&a, T2, lin);
-		a_op_rr(&a, 0x3b, T0, T2);
-	}
-	other = a_jcc(&a, 5);
-	b->far = a.at;
-	a_insn(&a, &(struct enc){ .op = 0x81 }, 7, RM_MEM, &word);
-	b->id_at = a.at;
-	a_bytes(&a, b->page, 4);
-	changed = a_jcc(&a, 5);
-	a_insn(&a, &(struct enc){ .op = 0x83 }, 7, RM_MEM, &AT(poll));
-	a8(&a, 0);
-	poll = a_jcc(&a, 5);
-	if (b->flags_live)
-		jit_put_flags_in(&a);
-	a_jmp_to(&a, b->body);
-	a_here(&a, changed);
-	a_mov_imm(&a, T0, lin);
-	a_here(&a, other);
-	a_jmp_to(&a, j->lookup);
-	a_here(&a, poll);
-	a_mov_imm(&a, T0, lin);
-	a_jmp_to(&a, j->poll_far);
+	if (jblock_anywhere(b))
+		put_user_entry(j, &a, b);
+	else
+		put_kernel_entry(j, &a, b);
 	j->used = round_up(a.at, 16);
 	return b->far;
 }

@@ -20,10 +20,8 @@ static struct am put_top(struct xl *x)
 	return put_based(x, RSP, 0, 8, false);
 }
 
-static void put_push_imm(struct xl *x, uint64_t v)
+static void put_store_imm(struct xl *x, struct am m, uint64_t v)
 {
-	struct am m = put_push_slot(x);
-
 	if ((int64_t)v == (int32_t)v) {
 		a_insn(&x->a, &(struct enc){ .op = 0xc7, .w = true }, 0, RM_MEM, &m);
 		a_bytes(&x->a, v, 4);
@@ -31,6 +29,28 @@ static void put_push_imm(struct xl *x, uint64_t v)
 		a_mov_imm(&x->a, T1, v);
 		a_store(&x->a, T1, m);
 	}
+}
+
+/* Pushes where the call comes back to: at off in the page. */
+static void put_push_return(struct xl *x, int64_t off)
+{
+	struct am m = put_push_slot(x);
+
+	if (!jblock_anywhere(x->b)) {
+		put_store_imm(x, m, x->b->lin + (uint64_t)off);
+	} else {
+		a_load(&x->a, T1, AT(jit.base));
+		a_lea(&x->a, T1, am_at(T1, (int32_t)off));
+		a_store(&x->a, T1, m);
+	}
+	put_sp_add(x, -8);
+}
+
+static void put_push_imm(struct xl *x, uint64_t v)
+{
+	struct am m = put_push_slot(x);
+
+	put_store_imm(x, m, v);
 	put_sp_add(x, -8);
 }
 
@@ -131,7 +151,7 @@ static void put_cached_jump(struct xl *x, bool call)
 	a_insn(a, &(struct enc){ .op = 0xff }, call ? 2 : 4, RM_MEM, &(struct am){ T1, T2, 3, 0 });
 }
 
-/* Room for one more on the return stack; flags are lost. */
+/* Room for one more on the return stack; flags are lost. User code keeps there where its page is. */
 static void put_call_room(struct xl *x)
 {
 	struct asmb *a = &x->a;
@@ -141,21 +161,39 @@ static void put_call_room(struct xl *x)
 	room = a_short(a, 0x77); /* ja */
 	a_load(a, HSP, AT(jit.r_top));
 	a_short_here(a, room);
+	if (jblock_anywhere(x->b))
+		a_insn(a, &(struct enc){ .op = 0xff }, 6, RM_MEM, &AT(jit.base)); /* push */
 }
 
-/* Where a call comes back: T0 is where the guest returns to, and that may be anywhere. */
-static void put_landing(struct xl *x, uint64_t next)
+/* T0 is an address: is it what is at off in this page? */
+static void put_is_here(struct xl *x, int64_t off)
+{
+	uint64_t lin = x->b->lin + (uint64_t)off;
+	struct asmb *a = &x->a;
+
+	if (jblock_anywhere(x->b)) {
+		a_bytes(a, 0x5c41, 2); /* pop r12 */
+		a_lea(a, T2, am_at(T1, (int32_t)off));
+		a_op_rr(a, 0x3b, T0, T2);
+	} else if ((int64_t)lin == (int32_t)lin) {
+		a_op_rr(a, 0x81, 7, T0);
+		a_bytes(a, lin, 4);
+	} else {
+		a_mov_imm(a, T2, lin);
+		a_op_rr(a, 0x3b, T0, T2);
+	}
+}
+
+/* Where a call comes back: T0 is where the guest returns to, and that may be anywhere. The return stack is emptied
+ * whenever another page than then may be here. */
+static void put_landing(struct xl *x, int64_t off)
 {
 	struct asmb *a = &x->a;
 
-	if ((int64_t)next == (int32_t)next) {
-		a_op_rr(a, 0x81, 7, T0);
-		a_bytes(a, next, 4);
-	} else {
-		a_mov_imm(a, T2, next);
-		a_op_rr(a, 0x3b, T0, T2);
-	}
+	put_is_here(x, off);
 	xl_cold(x, a_jcc(a, 5), x->j->return_miss, 0);
+	if (jblock_anywhere(x->b))
+		a_store(a, T1, AT(jit.base));
 	x->vec = VEC_IMAGE;
 	x->fpu = false;
 	groups_forget(x);
@@ -188,13 +226,13 @@ static void put_target(struct xl *x, const struct insn *i)
 		a_load(&x->a, T0, guest_slot(i->rm));
 }
 
-static bool put_call_indirect(struct xl *x, const struct insn *i, uint64_t next)
+static bool put_call_indirect(struct xl *x, const struct insn *i, int64_t next)
 {
 	if (i->opsize != 8)
 		return false;
 	put_target(x, i);
 	a_store(&x->a, T0, AT(jit.tmp));
-	put_push_imm(x, next);
+	put_push_return(x, next);
 	a_load(&x->a, T0, AT(jit.tmp));
 	put_indirect(x, -8);
 	put_call_room(x);
@@ -239,11 +277,11 @@ bool xl_flow(struct xl *x, const struct insn *i)
 	case OP_LOOP:
 		return put_loop(x, i, target);
 	case OP_CALL:
-		put_push_imm(x, x->b->lin + (uint64_t)next);
+		put_push_return(x, next);
 		xl_save_flags(x);
 		put_call_room(x);
 		xl_call(x, target);
-		put_landing(x, x->b->lin + (uint64_t)next);
+		put_landing(x, next);
 		return true;
 	case OP_JMP_IND:
 		if (i->opsize != 8)
@@ -253,7 +291,7 @@ bool xl_flow(struct xl *x, const struct insn *i)
 		put_cached_jump(x, false);
 		return true;
 	case OP_CALL_IND:
-		return put_call_indirect(x, i, x->b->lin + (uint64_t)next);
+		return put_call_indirect(x, i, next);
 	case OP_RET:
 		return put_ret(x, i);
 	default:

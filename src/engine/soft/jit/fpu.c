@@ -1,15 +1,15 @@
 /*
- * x87 and MMX, copied: the guest's whole x87 state (control, status, tags, registers) is loaded into the host's when the
- * first instruction of a block that wants it finds it in its image (c->jit.fpu_image), and stays until C is called. So
- * stack faults, precision, rounding, conditions and tags are the host's affair.
+ * x87 and MMX, copied: the guest's whole x87 state (control, status, tags, registers) is loaded into the host's when
+ * the first instruction of a block that wants it finds it in its image (c->jit.fpu_image), and stays until C is called.
+ * So stack faults, precision, rounding, conditions and tags are the host's affair.
  *
  * Loaded only while no exception can be delivered: nothing is pending, all are masked, CR0.TS and EM are clear
  * (jit_fpu_ready). FLDCW alone could change that in translated code, and looks. So there is no #MF in host code; who
  * wants exceptions is interpreted.
  *
- * FIP is the guest's own (the host's would be a host address): xl.fip is the last instruction whose address has not been
- * stored. It is stored where the block is left, and by C at a site. FDP and FOP change with unmasked exceptions only
- * (x87.c).
+ * FIP is the guest's own (the host's would be a host address): xl.fip is the last instruction whose address has not
+ * been stored. It is stored where the block is left, and by C at a site. FDP and FOP change with unmasked exceptions
+ * only (x87.c).
  */
 #include "engine/soft/jit/xlat.h"
 
@@ -77,20 +77,14 @@ void fpu_load(struct xl *x)
 
 void fpu_flush(struct xl *x)
 {
-	uint64_t rip = x->b->lin + x->fip;
 	struct am fip = AT(fx);
 
 	if (x->fip == NO_FIP)
 		return;
-	x->fip = NO_FIP;
 	fip.disp += FX_FIP;
-	if ((int64_t)rip == (int32_t)rip) {
-		a_insn(&x->a, &(struct enc){ .op = 0xc7, .w = true }, 0, RM_MEM, &fip);
-		a_bytes(&x->a, rip, 4);
-	} else {
-		a_mov_imm(&x->a, T1, rip);
-		a_store(&x->a, T1, fip);
-	}
+	xl_lin(x, T1, x->fip);
+	a_store(&x->a, T1, fip);
+	x->fip = NO_FIP;
 }
 
 /* ------ instructions ------ */

@@ -21,6 +21,12 @@ uint32_t jit_generation(const struct cpu *c);
  * the page where it lies now (linear address too): jit_serves() tells. The page is claimed as code (mmu.h). */
 struct jblock *jit_block_for(struct cpu *c, uint64_t lin_page, unsigned off, const uint8_t *host, gpa_t at);
 bool jit_serves(const struct jblock *b, uint64_t lin_page);
+/* Rings 1 and 2 are left to the interpreter: kernel code is translated for ring 0. */
+static inline bool jit_refuses(const struct cpu *c)
+{
+	return c->cpl == 1 || c->cpl == 2;
+}
+
 /* Runs translated code from the start of b until the interpreter or the run loop is wanted: c->rip is valid then. Does
  * not return when an exception is raised. */
 void jit_run(struct cpu *c, struct jblock *b);

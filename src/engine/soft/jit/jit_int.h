@@ -17,12 +17,19 @@
 
 enum { R_CPU = H15, R_TLB = H14, R_SP = H10, T0 = H11, T1 = H12, T2 = H13 };
 #define AT(field) ((struct am){ R_CPU, -1, 0, (int32_t)offsetof(struct cpu, field) })
-enum { JIT_PAGE = 4096, JIT_HASH_BITS = 14, JC_ENTRIES = 1 << 16, ITLB_MASK = JIT_ITLB - 1 };
+enum {
+	JIT_PAGE = 4096,
+	JIT_PAGE_BITS = 12,
+	JIT_BLOCK_BITS = 17 /* of hashes */,
+	JC_ENTRIES = 1 << 16,
+	ITLB_MASK = JIT_ITLB - 1
+};
+enum { JIT_ANYWHERE = 1 };  /* jpage.lin of user code: it runs wherever its page is mapped */
 enum { MODE_SINGLE = 128 }; /* beside MODE_*, in the key of a block */
 enum { BLOCK_INSNS = 48, BLOCK_ROOM = 32 << 10 /* of host code: more than any block needs */ };
 
-struct jpage { /* guest code at one linear address: what an identity stands for; its index is the identity */
-	uint64_t lin;
+struct jpage {	      /* guest code: what an identity stands for; its index is the identity */
+	uint64_t lin; /* of kernel code, which has addresses built in; JIT_ANYWHERE */
 	const uint8_t *host;
 	gpa_t at;
 	uint32_t chain, on_gpa; /* next with the hash of (lin, host), of at */
@@ -30,7 +37,7 @@ struct jpage { /* guest code at one linear address: what an identity stands for;
 };
 
 struct jblock {
-	uint64_t lin;	/* of its page */
+	uint64_t lin;	/* as its page's */
 	uint64_t lines; /* of its page whose bytes it depends on, a bit for each 64 */
 	uint32_t page, chain, on_page;
 	uint32_t entry;		  /* polls, then the body */
@@ -39,8 +46,9 @@ struct jblock {
 	uint32_t in;		  /* exits that are linked to it */
 	uint16_t off;
 	uint8_t mode;
-	bool saves;	       /* its entry writes c->jit.flags, which the body relies on */
-	bool dead, flags_live; /* somebody reads the flags that it is entered with */
+	bool saves;    /* its entry writes c->jit.flags, which the body relies on */
+	uint16_t live; /* flags that somebody reads of those that it is entered with */
+	bool dead;
 };
 
 enum exit_kind { EXIT_NEAR, EXIT_FAR /* flags are in c->jit.flags */, EXIT_SPAN /* a group that crosses a page */ };
@@ -84,12 +92,12 @@ struct jit {
 	uint32_t generation;
 	bool stale; /* everything was dropped: start over when nothing is under way */
 	struct table pages, blocks, exits, sites, insns;
-	uint32_t page_hash[1 << JIT_HASH_BITS], gpa_hash[1 << JIT_HASH_BITS], block_hash[1 << JIT_HASH_BITS];
+	uint32_t page_hash[1 << JIT_PAGE_BITS], gpa_hash[1 << JIT_PAGE_BITS], block_hash[1 << JIT_BLOCK_BITS];
 	void **jc[2]; /* kernel, user */
 	uint64_t *returns;
 	uint32_t enter, exit_near, exit_far, lookup, slow, span, exec, vec, fpu, poll, poll_far,
-		return_miss; /* entry.c */
-	uint16_t itlb_used[2][2][JIT_ITLB];
+		return_miss;		    /* entry.c */
+	uint16_t itlb_used[2][2][JIT_ITLB]; /* kernel, user; not global, global */
 	uint16_t nitlb[2][2];
 	uint64_t miss_lin; /* the last access that missed, to tell one that misses for ever */
 	uint64_t miss_rip;
@@ -128,6 +136,32 @@ static inline uint32_t jblock_n(struct jit *j, const struct jblock *b)
 static inline void *jit_code(struct jit *j, uint32_t off)
 {
 	return off ? j->rx + off : NULL;
+}
+
+static inline bool jblock_anywhere(const struct jblock *b)
+{
+	return b->lin == JIT_ANYWHERE;
+}
+
+/* Linear address of the page of b, which is the block that runs. */
+static inline uint64_t jblock_lin(const struct cpu *c, const struct jblock *b)
+{
+	return jblock_anywhere(b) ? c->jit.base : b->lin;
+}
+
+/*
+ * An entry of user_itlb plus an address that has its index is page_tag | offset if the address is in that page, and
+ * something else if not: the pages of tags differ modulo the size of the table, so two sums of one index can be equal
+ * only if all is, and the sum that an empty entry gives is none that a tag has.
+ */
+static inline uint32_t page_tag(uint32_t page)
+{
+	return (page | JIT_USER_ITLB / 2) << 12;
+}
+
+static inline uint64_t user_itlb_empty(unsigned idx)
+{
+	return idx < JIT_USER_ITLB / 2 ? 0 : (uint64_t)(JIT_USER_ITLB / 2) << 12;
 }
 
 /* Code at any of the host addresses on the return stack may be wrong now. */

@@ -65,17 +65,17 @@ static void put_sum(struct xl *x, const struct insn *i, unsigned reg, bool narro
 	a_insn(a, &e, reg, RM_MEM, &m);
 }
 
-static uint64_t rip_relative(const struct xl *x, const struct insn *i)
+static void put_rip_relative(struct xl *x, const struct insn *i, unsigned reg, bool narrow)
 {
-	uint64_t v = x->b->lin + x->x->off + i->len + (uint64_t)i->disp;
-
-	return i->addrsize == 4 ? (uint32_t)v : v;
+	xl_lin(x, reg, x->x->off + i->len + i->disp);
+	if (narrow || i->addrsize == 4)
+		a_op32_rr(&x->a, 0x8b, reg, reg);
 }
 
 void put_lea(struct xl *x, const struct insn *i, unsigned reg, bool narrow)
 {
 	if (i->flags & INSN_RIPREL)
-		a_mov_imm(&x->a, reg, narrow ? (uint32_t)rip_relative(x, i) : rip_relative(x, i));
+		put_rip_relative(x, i, reg, narrow);
 	else
 		put_sum(x, i, reg, narrow || i->addrsize == 4);
 }

@@ -10,7 +10,7 @@
 #include "engine/soft/isa.h"
 #include "engine/soft/thunk.h"
 
-enum { LOOK_AHEAD = 6 };
+enum { LOOK_AHEAD = 6, BRANCHY_INSNS = 16 /* a block of so many ends at its next branch */ };
 
 /* ------ sites, cold code, exits ------ */
 uint32_t xl_site(struct xl *x)
@@ -48,11 +48,30 @@ void xl_save_flags(struct xl *x)
 		jit_put_flags_out(&x->a);
 }
 
+void xl_lin(struct xl *x, unsigned reg, int64_t off)
+{
+	struct asmb *a = &x->a;
+
+	if (!jblock_anywhere(x->b)) {
+		a_mov_imm(a, reg, x->b->lin + (uint64_t)off);
+	} else if (off == (int32_t)off) {
+		a_load(a, reg, AT(jit.base));
+		if (off)
+			a_lea(a, reg, am_at((int)reg, (int32_t)off));
+	} else {
+		a_mov_imm(a, T1, (uint64_t)off);
+		a_load(a, reg, AT(jit.base));
+		a_lea(a, reg, (struct am){ (int)reg, T1, 0, 0 });
+	}
+}
+
 /* A call of target; behind it is where the host's ret comes back. */
 void xl_call(struct xl *x, int64_t target)
 {
 	uint32_t n = jit_take(&x->j->exits);
 
+	if (jblock_anywhere(x->b))
+		xl_lin(x, T0, target);
 	a8(&x->a, 0xe8);
 	a_bytes(&x->a, 0, 4);
 	*jexit_at(x->j, n) = (struct jexit){
@@ -66,8 +85,11 @@ void xl_exit(struct xl *x, uint32_t from, int64_t target)
 	uint32_t n = jit_take(&x->j->exits);
 	bool far = target < 0 || target >= JIT_PAGE;
 
-	if (far)
+	if (far) {
 		xl_save_flags(x);
+		if (jblock_anywhere(x->b))
+			xl_lin(x, T0, target);
+	}
 	if (!from || far)
 		from = a_jmp(&x->a);
 	*jexit_at(x->j, n) = (struct jexit){ .block = jblock_n(x->j, x->b),
@@ -136,7 +158,7 @@ static void put_cold(struct xl *x)
 		if (k->span)
 			put_cross(x, site_at(x->j, k->arg));
 		if (k->poll)
-			a_mov_imm(a, T0, x->b->lin + k->arg);
+			xl_lin(x, T0, k->arg);
 		else
 			a_mov_imm32(a, T1, k->arg);
 		a_jmp_to(a, k->piece);
@@ -145,21 +167,30 @@ static void put_cold(struct xl *x)
 
 /* ------ flags backward ------ */
 
+static struct jblock *block_at(struct xl *x, unsigned off)
+{
+	return jblock_find(x->j, jpage_at(x->j, x->b->page), off, x->b->mode);
+}
+
 /* Flags that the code at off reads before it replaces them; all when that is not seen soon. */
-static uint16_t live_at(struct xl *x, const struct code_source *s, int64_t off, bool *depends)
+static uint16_t live_at(struct xl *x, const struct code_source *s, int64_t off)
 {
 	uint16_t live = 0, open = FL_ARITH;
+	const struct jblock *b;
 	struct insn i;
 
 	if (off < 0)
 		return FL_ARITH;
+	if (off < JIT_PAGE && (b = block_at(x, (unsigned)off))) {
+		x->b->lines |= b->lines;
+		return b->saves ? FL_ARITH : b->live;
+	}
 	for (unsigned n = 0; n < LOOK_AHEAD && open && off < JIT_PAGE; n++) {
 		uint16_t reads, kills;
 
 		if (code_decode(s, &i, (unsigned)off) != DECODE_OK)
 			return live | open;
 		isa_apply(x->c, &i);
-		*depends = true;
 		x->b->lines |= BIT64(off / 64) | BIT64((off + i.len - 1) / 64);
 		jit_flags(&i, &reads, &kills);
 		live |= reads & open;
@@ -184,8 +215,8 @@ static uint16_t live_at(struct xl *x, const struct code_source *s, int64_t off, 
  */
 static void find_live(struct xl *x, const struct code_source *s, unsigned end)
 {
-	bool depends = false, save = !x->ended && end >= JIT_PAGE;
-	uint16_t live = save ? 0 : x->ended ? FL_ARITH : live_at(x, s, end, &depends);
+	bool save = !x->ended && end >= JIT_PAGE;
+	uint16_t live = save ? 0 : x->ended ? FL_ARITH : live_at(x, s, end);
 
 	for (unsigned n = x->n; n-- > 0;) {
 		struct xinsn *e = &x->ins[n];
@@ -207,13 +238,13 @@ static void find_live(struct xl *x, const struct code_source *s, unsigned end)
 			save = true;
 			break;
 		case OP_JMP:
-			live = near ? live_at(x, s, target, &depends) : 0;
+			live = near ? live_at(x, s, target) : 0;
 			save = !near;
 			break;
 		case OP_JCC:
 		case OP_JCXZ:
 		case OP_LOOP:
-			live |= live_at(x, s, target, &depends);
+			live |= live_at(x, s, target);
 			break;
 		default:
 			if (save && jit_sets_flags(&e->i)) {
@@ -227,7 +258,7 @@ static void find_live(struct xl *x, const struct code_source *s, unsigned end)
 		live = (uint16_t)((live & ~kills) | reads);
 		e->in = live;
 	}
-	x->b->flags_live = live != 0;
+	x->b->live = live;
 	x->b->saves = save;
 }
 
@@ -265,7 +296,13 @@ static bool ends_block(const struct insn *i)
 	}
 }
 
-/* Returns the offset behind the last instruction. */
+static bool branches(const struct insn *i)
+{
+	return i->op == OP_JCC || i->op == OP_CALL || i->op == OP_CALL_IND || i->op == OP_JCXZ || i->op == OP_LOOP;
+}
+
+/* To an instruction that is the start of another block, too: what is there already is not made twice. Returns the
+ * offset behind the last instruction. */
 static unsigned decode_block(struct xl *x, const struct code_source *s, unsigned off)
 {
 	while (x->n < BLOCK_INSNS && off < JIT_PAGE && !x->ended) {
@@ -279,6 +316,8 @@ static unsigned decode_block(struct xl *x, const struct code_source *s, unsigned
 		off += e->i.len;
 		x->n++;
 		x->ended = ends_block(&e->i);
+		if ((x->n >= BRANCHY_INSNS && branches(&e->i)) || (off < JIT_PAGE && block_at(x, off)))
+			break;
 	}
 	return off;
 }
@@ -293,7 +332,7 @@ static void put_poll(struct xl *x)
 	struct am poll = am_at(R_CPU, offsetof(struct cpu, poll)), park = am_at(R_CPU, offsetof(struct cpu, jit.park));
 	uint32_t from;
 
-	if (x->b->flags_live) {
+	if (x->b->live) {
 		uint32_t none;
 
 		a_store(a, HCX, park);
