@@ -193,7 +193,7 @@ static void slot_moves_under_a_checked_pointer(void **state)
 }
 
 /* ------ code that others write ------ */
-#define ROUNDS "1000"
+#define ROUNDS "100"
 
 /* vCPU 0 writes the round into an instruction of the other's, says so, and waits until that has run it. */
 CODE(says, 64,
