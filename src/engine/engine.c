@@ -31,6 +31,11 @@ static const struct prop engine_props[] = {
 	  .min = 1,
 	  .max = 1024,
 	  .help = "engine.soft=jit: MiB of translated code for each vCPU" },
+	{ .name = "engine.soft.check",
+	  .type = PROP_TYPE_BOOL,
+	  .def = "false",
+	  .help = "engine.soft=jit: each translated block is run by both tiers; the machine stops at the first "
+		  "difference" },
 	{ .name = "engine.code_mib",
 	  .type = PROP_TYPE_INT,
 	  .def = "20",

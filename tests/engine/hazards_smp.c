@@ -208,7 +208,7 @@ CODE(says, 64,
 #define WAIT "2: xor %edx, %edx;" LOOK LOOK LOOK LOOK LOOK LOOK LOOK LOOK "jmp 2b;"
 #define CHECK                                                                                                        \
 	"mov $0, %eax; cmp %r8d, %eax; jne 4f; mov %r8d, 0xd040; cmp $" ROUNDS ", %r8d; jne 1b; jmp 5f; 4: ud2; 5: " \
-									       "hlt"
+	"hlt"
 CODE(runs_on, 64, "mov $1, %r9d; 1: inc %r8d;" WAIT ".org runs_on_start + 0xff, 0x90; 3: xor %eax, %eax; cpuid;" CHECK);
 CODE(runs_back, 64,
      "mov $1, %r9d; 1: inc %r8d; jmp 6f; .org runs_back_start + 0xfe, 0x90; 6: call runs_back_start + 0x200;" CHECK);

@@ -170,6 +170,7 @@ struct cpu {
 	uint64_t fetch_epoch[2]; /* [0] moves when any translation may have changed, [1] when global ones too */
 	/* --- the rest --- */
 	struct tlb *tlbs[TLBS]; /* by enum tlb_kind */
+	struct twin *twin;	/* twin.h: a run that nobody sees, in check mode; else NULL */
 	struct soft_vm *vm;
 	struct lapic *lapic;
 	unsigned id;
@@ -183,7 +184,7 @@ struct cpu {
 	struct cpu_stats {
 		uint64_t insns, exits_io, exits_mmio, irqs, nmis, exceptions, page_faults, tlb_misses, hlts, pauses,
 			cr_access, rdmsr, wrmsr, cpuid, blocks_made, blocks_dropped, blocks_translated, code_flushes,
-			kicks, invlpg, cr3_loads, ipis;
+			kicks, invlpg, cr3_loads, ipis, check_blocks, check_again;
 	} stat;				   /* owner writes, any thread reads a stale value */
 	uint64_t user_itlb[JIT_USER_ITLB]; /* jit/cache.c, by page number: page_tag() minus the linear address */
 };

@@ -3,6 +3,7 @@
  * the APIC page, ROM, pages that hold code, watched pages). Flushes are in tlb.c.
  */
 #include "engine/soft/soft_int.h"
+#include "engine/soft/twin.h"
 
 #include "base/bits.h"
 #include "x86/paging.h"
@@ -50,6 +51,12 @@ static const struct ram_slot *ram_at(const struct cpu *c, gpa_t at)
 	return is_apic(c, at) ? NULL : ram_find(c->vm->map, at);
 }
 
+/* Host address of size bytes inside a page of RAM or ROM. */
+static uint8_t *ram_host(struct cpu *c, const struct ram_slot *s, gpa_t at, unsigned size, bool write)
+{
+	return UNLIKELY(c->twin != NULL) ? twin_host(c, s, at, size, write) : s->host + (at - s->at);
+}
+
 static void dirty_mark(const struct ram_slot *s, gpa_t at, uint64_t len)
 {
 	if (!s->dirty || !len)
@@ -70,7 +77,7 @@ void mmu_stored(struct cpu *c, gpa_t at, uint64_t len)
 {
 	const struct ram_slot *s = ram_find(c->vm->map, at);
 
-	if (!s)
+	if (!s || UNLIKELY(c->twin != NULL))
 		return;
 	if (UNLIKELY(s->dirty != NULL))
 		dirty_mark(s, at, len);
@@ -100,6 +107,8 @@ static void apic_access(struct cpu *c, gpa_t at, void *data, unsigned size, bool
 
 static void mmio(struct cpu *c, gpa_t at, uint8_t *data, unsigned size, bool write)
 {
+	if (UNLIKELY(c->twin != NULL))
+		twin_stop(c);
 	if (is_apic(c, at)) {
 		apic_access(c, at, data, size, write);
 		return;
@@ -145,7 +154,7 @@ static void phys_read(struct cpu *c, gpa_t at, void *buf, unsigned size)
 	const struct ram_slot *s = ram_at(c, at);
 
 	if (s)
-		copy_atomic(buf, s->host + (at - s->at), size);
+		copy_atomic(buf, ram_host(c, s, at, size, false), size);
 	else
 		mmio(c, at, buf, size, false);
 }
@@ -156,7 +165,7 @@ static void phys_write(struct cpu *c, gpa_t at, const void *buf, unsigned size)
 	uint8_t copy[64];
 
 	if (s && !s->rom) {
-		copy_atomic(s->host + (at - s->at), buf, size);
+		copy_atomic(ram_host(c, s, at, size, true), buf, size);
 		mmu_stored(c, at, size);
 		return;
 	}
@@ -171,7 +180,7 @@ static void *table_entry(void *self, gpa_t at, bool write)
 	struct cpu *c = self;
 	const struct ram_slot *s = ram_at(c, at);
 
-	return s && !(write && s->rom) ? s->host + (at - s->at) : NULL;
+	return s && !(write && s->rom) ? ram_host(c, s, at, 1, write) : NULL;
 }
 
 static void table_wrote(void *self, gpa_t at, unsigned size)
@@ -368,12 +377,17 @@ static gpa_t touch(struct cpu *c, enum tlb_kind k, uint64_t lin, unsigned access
 	const struct ram_slot *s;
 	struct page_walk w;
 
-	if (victim_back(c, c->tlbs[k], lin, access))
+	if (UNLIKELY(c->twin != NULL)) {
+		if (twin_known(c, k, lin, access, &w.at))
+			return w.at;
+	} else if (victim_back(c, c->tlbs[k], lin, access))
 		return PAGE_OF(c->tlbs[k]->page[tlb_index(c, lin)]) + lin % PAGE;
 	translate(c, k, lin, access, &w);
 	s = ram_at(c, w.at);
 	if (s)
 		tlb_fill(c, k, lin, &w, s, access & PAGE_FETCH);
+	if (s && UNLIKELY(c->twin != NULL))
+		twin_filled(c, k, lin, s, access & PAGE_WRITE);
 	return w.at;
 }
 
@@ -533,7 +547,7 @@ void *mmu_rmw(struct cpu *c, uint64_t lin, unsigned size)
 	align_check(c, lin, size);
 	span_touch(c, kind_now(c), lin, size, PAGE_WRITE, &sp);
 	s = ram_at(c, sp.at[0]);
-	return s && !s->rom && !sp.len[1] ? s->host + (sp.at[0] - s->at) : NULL;
+	return s && !s->rom && !sp.len[1] ? ram_host(c, s, sp.at[0], size, true) : NULL;
 }
 
 void mmu_rmw_done(struct cpu *c, uint64_t lin, void *host, unsigned size)
@@ -551,8 +565,11 @@ uint64_t mmu_rmw_slow(struct cpu *c, uint64_t lin, unsigned size, bool locked, u
 	uint64_t old = 0, new;
 
 	mmu_probe_w(c, lin, size);
-	if (locked && crossing)
+	if (locked && crossing) {
+		if (UNLIKELY(c->twin != NULL))
+			twin_stop(c);
 		world_stop(c);
+	}
 	load(c, kind_now(c), lin, &old, size);
 	new = fn(self, old);
 	store(c, kind_now(c), lin, &new, size);

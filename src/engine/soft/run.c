@@ -6,6 +6,7 @@
 
 #include "base/bits.h"
 #include "engine/soft/thunk.h"
+#include "engine/soft/twin.h"
 
 #include <linux/futex.h>
 #include <stdarg.h>
@@ -288,6 +289,8 @@ void cpu_fail(struct cpu *c, const char *fmt, ...)
 	struct engine_vcpu *v = vcpu_of(c);
 	va_list ap;
 
+	if (UNLIKELY(c->twin != NULL))
+		twin_stop(c); /* it comes again when it is real */
 	va_start(ap, fmt);
 	vsnprintf(v->why, sizeof(v->why), fmt, ap);
 	va_end(ap);

@@ -107,7 +107,7 @@ static int soft_vm_new(struct engine_vm **out, const struct engine_host *h, cons
 		       struct err *e)
 {
 	struct soft_vm *vm;
-	bool mitigations = false;
+	bool mitigations = false, check = false;
 	uint64_t hot = JIT_HOT, jit_mib = JIT_MIB;
 	const char *how;
 	uint64_t code_mib = CODE_MIB;
@@ -124,6 +124,11 @@ static int soft_vm_new(struct engine_vm **out, const struct engine_host *h, cons
 	if (o->conf && ((rc = conf_u64(o->conf, "engine.soft.hot", JIT_HOT, 0, 1000000, &hot, e)) < 0 ||
 			(rc = conf_u64(o->conf, "engine.soft.cache", JIT_MIB, 1, 1024, &jit_mib, e)) < 0))
 		return rc;
+	rc = o->conf ? conf_bool(o->conf, "engine.soft.check", false, &check, e) : 0;
+	if (rc == 0 && check && !(how && !strcmp(how, "jit")))
+		rc = err_set(e, -EINVAL, "engine.soft.check: there is nothing to check without engine.soft=jit");
+	if (rc < 0)
+		return rc;
 	if (how && !strcmp(how, "jit") && (rc = jit_probe(e)) < 0)
 		return rc;
 	vm = xcalloc(1, sizeof(*vm));
@@ -131,6 +136,7 @@ static int soft_vm_new(struct engine_vm **out, const struct engine_host *h, cons
 	vm->opts = *o;
 	vm->code_bytes = MIB(code_mib);
 	vm->jit = how && !strcmp(how, "jit");
+	vm->jit_check = check;
 	vm->jit_bytes = MIB(jit_mib);
 	vm->jit_hot = (int32_t)hot;
 	vm->map = xcalloc(1, sizeof(*vm->map));
@@ -393,7 +399,8 @@ static int soft_vcpu_new(struct engine_vm *evm, unsigned id, struct engine_vcpu 
 	v->cpu.lapic->id = id;
 	v->cpu.code = code_cache_new(&v->cpu, vm->code_bytes);
 	if (vm->jit &&
-	    ((rc = jit_ticker_need(vm, e)) < 0 || (rc = jit_new(&v->cpu, vm->jit_bytes, vm->jit_hot, e)) < 0)) {
+	    ((rc = jit_ticker_need(vm, e)) < 0 || (rc = jit_new(&v->cpu, vm->jit_bytes, vm->jit_hot, e)) < 0 ||
+	     (vm->jit_check && (rc = jit_check_new(&v->cpu, e)) < 0))) {
 		soft_vcpu_free(v);
 		return rc;
 	}
@@ -473,6 +480,8 @@ static unsigned soft_stats(struct engine_vcpu *v, struct vcpu_stat *out, unsigne
 		{ "code blocks made", s->blocks_made },
 		{ "code blocks dropped", s->blocks_dropped },
 		{ "code cache flushes", s->code_flushes },
+		{ "blocks checked", s->check_blocks },
+		{ "blocks checked again", s->check_again },
 	};
 	unsigned n = ARRAY_LEN(all) < max ? ARRAY_LEN(all) : max;
 

@@ -130,6 +130,7 @@ struct soft_vm {
 	uint64_t arch_cap; /* IA32_ARCH_CAPABILITIES */
 	struct jit_ticker *ticker;
 	bool jit;	     /* engine.soft=jit */
+	bool jit_check;	     /* engine.soft.check */
 	bool yield_on_pause; /* the host has fewer processors than the guest, or -P */
 };
 

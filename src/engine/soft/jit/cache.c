@@ -144,6 +144,7 @@ void jit_free(struct cpu *c)
 
 	if (!j)
 		return;
+	jit_check_free(j);
 	if (j->rw && j->rw != MAP_FAILED)
 		munmap(j->rw, j->size);
 	if (j->rx && j->rx != MAP_FAILED)

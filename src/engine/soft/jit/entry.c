@@ -55,8 +55,10 @@ static void *resume_site(struct cpu *c, const struct site *s, uint32_t at)
 {
 	void *to;
 
-	if (!groups_stand(c, s))
+	if (!groups_stand(c, s)) {
+		jit_of(c)->end.kind = END_LOST;
 		return go_to(c, NULL);
+	}
 	if (s->fpu && !jit_fpu_in(c)) /* it was FLDCW that C did */
 		return NULL;
 	to = resume(c, at, s->vec);
@@ -79,6 +81,7 @@ static struct jblock *site_enter(struct cpu *c, const struct site *s)
 	c->rip = jblock_lin(c, b) + s->off;
 	if (s->fip != NO_FIP)
 		jit_fpu_note(c, jblock_lin(c, b) + s->fip);
+	jit_of(c)->end = (struct jit_end){ s->block, s->off, END_AT };
 	return b;
 }
 
@@ -107,7 +110,8 @@ static void *step(struct cpu *c, const struct site *s, const struct jblock *b)
 		insn_fetch(c, &i);
 	exec_table[s->insn ? s->insn->op : i.op](c, s->insn ? s->insn : &i);
 	c->rip = c->rip_next;
-	if (!run_quiet(c))
+	jit_of(c)->end.kind = END_BEHIND;
+	if (jit_of(c)->check || !run_quiet(c))
 		return NULL;
 	c->leave = false;
 	if (c->mode != mode || c->rip != next || b->dead || !s->next || s->span /* its group is not open */)
@@ -118,8 +122,9 @@ static void *step(struct cpu *c, const struct site *s, const struct jblock *b)
 static void *do_exec(struct cpu *c, uint32_t n)
 {
 	const struct site *s = site_at(jit_of(c), n);
+	const struct jblock *b = site_enter(c, s);
 
-	return step(c, s, site_enter(c, s));
+	return UNLIKELY(c->twin != NULL) ? NULL : step(c, s, b); /* unseen, only what is translated runs */
 }
 
 /* A load or store at lin missed the TLB. */
@@ -174,7 +179,8 @@ static struct jblock *block_here(struct cpu *c)
 {
 	struct jpage *p;
 
-	if (__atomic_load_n(&c->poll, __ATOMIC_RELAXED) || c->leave || c->budget <= 0 || jit_refuses(c))
+	if (__atomic_load_n(&c->poll, __ATOMIC_RELAXED) || c->leave || c->budget <= 0 || jit_refuses(c) ||
+	    jit_of(c)->check)
 		return NULL;
 	p = jit_fetch(c, c->rip);
 	return p && !c->leave ? jblock_find(jit_of(c), p, c->rip % JIT_PAGE, c->mode) : NULL;
@@ -214,6 +220,7 @@ static void *do_exit(struct cpu *c, uint32_t n)
 	flags_in(c, e->kind == EXIT_FAR);
 	c->leave = false;
 	c->rip = jblock_lin(c, jblock_at(jit_of(c), e->block)) + (uint64_t)(int64_t)e->target;
+	jit_of(c)->end = (struct jit_end){ e->block, e->off, e->kind == EXIT_FAR ? END_FAR : END_NEAR };
 	return go_to(c, e);
 }
 
@@ -233,6 +240,8 @@ static void *do_lookup(struct cpu *c, uint32_t unused, uint64_t lin)
 	flags_in(c, true);
 	c->leave = false;
 	c->rip = lin;
+	if (s)
+		j->end = (struct jit_end){ s->block, s->off, END_FAR };
 	b = block_here(c);
 	if (!b)
 		return NULL;
@@ -550,7 +559,7 @@ bool jit_entries(struct cpu *c)
 	return !asm_full(&a);
 }
 
-void jit_run(struct cpu *c, struct jblock *b)
+void jit_run_at(struct cpu *c, uint32_t at, uint64_t base)
 {
 	struct jit *j = jit_of(c);
 
@@ -558,10 +567,18 @@ void jit_run(struct cpu *c, struct jblock *b)
 	c->jit.fpu_image = true;
 	c->jit.site = 0;
 	c->jit.jc = j->jc[c->cpl == 3];
-	c->jit.base = c->r[SLOT_PC];
+	c->jit.base = base;
 	jit_returns_forget(c);
-	c->jit.resume = (uint64_t)(uintptr_t)resume(c, b->entry, VEC_IMAGE);
+	c->jit.resume = (uint64_t)(uintptr_t)resume(c, at, VEC_IMAGE);
 	((void (*)(struct cpu *))jit_code(j, j->enter))(c);
+}
+
+void jit_run(struct cpu *c, struct jblock *b)
+{
+	if (UNLIKELY(jit_of(c)->check != NULL))
+		jit_check_run(c, b);
+	else
+		jit_run_at(c, b->entry, c->r[SLOT_PC]);
 }
 
 /* ------ entries from other pages ------ */

@@ -15,6 +15,8 @@ int jit_probe(struct err *e);
 /* code_bytes: room for host code; hot: times that a block is interpreted first. */
 int jit_new(struct cpu *c, size_t code_bytes, int32_t hot, struct err *e);
 void jit_free(struct cpu *c);
+/* From now on each block is checked (check.h). */
+int jit_check_new(struct cpu *c, struct err *e);
 /* Number that changes when all translations went; blocks of another one must not be used. */
 uint32_t jit_generation(const struct cpu *c);
 /* The translation of the code at c->rip, made if it is not there; NULL: this code is left to the interpreter. It is for

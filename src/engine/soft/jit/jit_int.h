@@ -57,6 +57,7 @@ struct jexit {
 	uint32_t aim, stub; /* the displacement to patch; where it leads unlinked */
 	uint32_t next_in;
 	int32_t target; /* relative to the page */
+	uint16_t off;	/* of the instruction that jumps, or of the block's last one */
 	uint8_t kind;
 };
 
@@ -80,6 +81,23 @@ struct site {
 enum vec_level { VEC_IMAGE, VEC_XMM, VEC_YMM };
 enum { NO_FIP = 0xffff };
 
+/* Where translated code was left last: for check mode. */
+enum end_kind {
+	END_AT,	    /* before the instruction at off */
+	END_LOST,   /* the same; it could not go on there */
+	END_BEHIND, /* behind it: its exec function did it */
+	END_NEAR,   /* by its jump inside the page (the last one of a block goes on like that) */
+	END_FAR,    /* by a jump that left all flags right */
+};
+struct jit_end {
+	uint32_t block;
+	uint16_t off;
+	uint8_t kind;
+};
+
+struct check;
+struct xl;
+
 struct table { /* that grows as it is used, up to its address space */
 	void *at;
 	uint32_t n, max;
@@ -101,6 +119,8 @@ struct jit {
 	uint16_t nitlb[2][2];
 	uint64_t miss_lin; /* the last access that missed, to tell one that misses for ever */
 	uint64_t miss_rip;
+	struct jit_end end;
+	struct check *check; /* check.h: check mode, else NULL */
 };
 
 static inline struct jit *jit_of(struct cpu *c)
@@ -186,6 +206,14 @@ bool jit_entries(struct cpu *c);			 /* emits what all code shares; false: does n
 void jit_put_flags_out(struct asmb *a);			 /* RFLAGS into their image */
 void jit_put_flags_in(struct asmb *a);			 /* and back; clobbers T1, T2 */
 uint32_t jit_far_entry(struct cpu *c, struct jblock *b); /* makes b->far and b->ind; 0: no room */
+
+/* Runs translated code from that offset in the arena on; base: linear address of its page. */
+void jit_run_at(struct cpu *c, uint32_t at, uint64_t base);
+
+/* ------ check.c ------ */
+void jit_check_note(const struct xl *x);	     /* a block has been made */
+void jit_check_run(struct cpu *c, struct jblock *b); /* as jit_run() */
+void jit_check_free(struct jit *j);
 
 /* ------ fpu.c ------ */
 /* Nothing can be raised by x87 instructions: the state may be loaded. */

@@ -74,9 +74,11 @@ void xl_call(struct xl *x, int64_t target)
 		xl_lin(x, T0, target);
 	a8(&x->a, 0xe8);
 	a_bytes(&x->a, 0, 4);
-	*jexit_at(x->j, n) = (struct jexit){
-		.block = jblock_n(x->j, x->b), .aim = x->a.at - 4, .target = (int32_t)target, .kind = EXIT_FAR
-	};
+	*jexit_at(x->j, n) = (struct jexit){ .block = jblock_n(x->j, x->b),
+					     .aim = x->a.at - 4,
+					     .target = (int32_t)target,
+					     .off = x->x->off,
+					     .kind = EXIT_FAR };
 	x->cold[x->ncold++] = (struct cold){ .from = x->a.at - 4, .piece = x->j->exit_far, .arg = n, .is_exit = true };
 }
 
@@ -95,6 +97,7 @@ void xl_exit(struct xl *x, uint32_t from, int64_t target)
 	*jexit_at(x->j, n) = (struct jexit){ .block = jblock_n(x->j, x->b),
 					     .aim = from,
 					     .target = (int32_t)target,
+					     .off = (x->x ? x->x : &x->ins[x->n - 1])->off,
 					     .kind = far ? EXIT_FAR : EXIT_NEAR };
 	x->cold[x->ncold++] = (struct cold){
 		.from = from, .piece = far ? x->j->exit_far : x->j->exit_near, .arg = n, .is_exit = true
@@ -440,5 +443,7 @@ struct jblock *jit_translate(struct cpu *c, struct jpage *p, unsigned off, unsig
 	j->used = round_up(x->a.at, 16);
 	jblock_publish(j, x->b);
 	c->stat.blocks_translated++;
+	if (j->check)
+		jit_check_note(x);
 	return x->b;
 }

@@ -1,0 +1,430 @@
+#include "engine/soft/jit/check.h"
+
+#include "base/alloc.h"
+#include "base/bits.h"
+#include "engine/soft/jit/xlat.h"
+#include "engine/soft/rec.h"
+#include "engine/soft/thunk.h"
+
+#include <errno.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+
+enum { NOTES_MAX = 1 << 19, CHECKED_MAX = 1 << 20, STEPS_MAX = 3 * BLOCK_INSNS };
+enum { TRIES = 16, TRIES_ALONE = 8, STALE_TURNS = 1000 };
+
+/* ------ life ------ */
+
+static void *reserve(size_t size)
+{
+	void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	return p == MAP_FAILED ? NULL : p;
+}
+
+int jit_check_new(struct cpu *c, struct err *e)
+{
+	struct check *k = aligned_alloc(64, (sizeof(*k) + 63) & ~(size_t)63);
+
+	if (!k)
+		return err_set(e, -ENOMEM, "engine.soft.check: no memory");
+	memset(k, 0, sizeof(*k));
+	jit_of(c)->check = k;
+	k->notes = reserve(sizeof(*k->notes) * NOTES_MAX);
+	k->insns = reserve(sizeof(*k->insns) * CHECKED_MAX);
+	k->bytes = reserve((size_t)INSN_MAX * CHECKED_MAX);
+	if (!k->notes || !k->insns || !k->bytes)
+		return err_sys(e, -errno, "engine.soft.check: no address space for its tables");
+	for (unsigned n = 0; n < 2; n++)
+		if (!(k->side[n] = twin_new(e)))
+			return -ENOMEM;
+	return 0;
+}
+
+void jit_check_free(struct jit *j)
+{
+	struct check *k = j->check;
+
+	if (!k)
+		return;
+	if (k->notes)
+		munmap(k->notes, sizeof(*k->notes) * NOTES_MAX);
+	if (k->insns)
+		munmap(k->insns, sizeof(*k->insns) * CHECKED_MAX);
+	if (k->bytes)
+		munmap(k->bytes, (size_t)INSN_MAX * CHECKED_MAX);
+	twin_free(k->side[0]);
+	twin_free(k->side[1]);
+	free(k);
+	j->check = NULL;
+}
+
+/* ------ what is known of a block ------ */
+
+static bool is_wide(const struct insn *i)
+{
+	switch (i->op) {
+	case OP_VZEROUPPER:
+	case OP_FLDCW:
+	case OP_FNSTCW:
+	case OP_FNSTSW:
+	case OP_FNCLEX:
+	case OP_WAIT:
+	case OP_EMMS:
+		return true;
+	default:
+		return i->vec;
+	}
+}
+
+void jit_check_note(const struct xl *x)
+{
+	struct check *k = x->j->check;
+	struct note *t = &k->notes[jblock_n(x->j, x->b)];
+
+	if (k->generation != x->j->generation) {
+		k->generation = x->j->generation;
+		k->ninsns = 0;
+	}
+	*t = (struct note){ .first = k->ninsns, .code_end = x->a.at };
+	if (CHECKED_MAX - k->ninsns < x->n) {
+		x->j->stale = true; /* start over: until then this block is not checked */
+		return;
+	}
+	for (; t->n < x->n; t->n++) {
+		const struct xinsn *e = &x->ins[t->n];
+		struct checked *d = &k->insns[k->ninsns++];
+
+		*d = (struct checked){ e->off, e->live, e->in, e->i };
+		thunk_note(&d->i);
+		memcpy(k->bytes + (size_t)t->first * INSN_MAX + t->size, e->i.bytes, e->i.len);
+		t->size += e->i.len;
+		t->wide |= is_wide(&e->i);
+	}
+}
+
+static const struct checked *insn_at(const struct check *k, uint32_t block, uint64_t off)
+{
+	const struct note *t = &k->notes[block];
+
+	if (off >= JIT_PAGE)
+		return NULL;
+	for (uint32_t n = t->first; n < t->first + t->n; n++)
+		if (k->insns[n].off == off)
+			return &k->insns[n];
+	return NULL;
+}
+
+/* Flags that are right where the translated run ended. */
+static uint16_t live_at_end(const struct check *k, const struct jit *j)
+{
+	const struct jit_end *end = &j->end;
+	const struct checked *d = insn_at(k, end->block, end->off);
+
+	switch (end->kind) {
+	case END_FAR:
+		return FL_ARITH;
+	case END_NEAR:
+	case END_BEHIND:
+		return d ? d->live : 0;
+	default:
+		return d ? d->in : 0;
+	}
+}
+
+/* ------ states ------ */
+
+static void image(const struct cpu *c, struct image *m, bool wide)
+{
+	memcpy(m->r, c->r, sizeof(m->r));
+	m->cc_a = c->cc_a;
+	m->cc_b = c->cc_b;
+	m->cc_r = c->cc_r;
+	m->cc_op = c->cc_op;
+	m->flags = cc_flags(c);
+	m->rip = c->rip;
+	m->rip_next = c->rip_next;
+	m->fl = c->fl;
+	m->mxcsr = c->mxcsr;
+	m->leave = c->leave;
+	m->shadow = c->shadow;
+	m->rep_stopped = c->rep_stopped;
+	m->exc_vector = c->exc_vector;
+	m->exc_kind = c->exc_kind;
+	m->exc_has_error = c->exc_has_error;
+	m->exc_error = c->exc_error;
+	m->exc_cr2 = c->exc_cr2;
+	if (!wide)
+		return;
+	for (unsigned n = 0; n < 16; n++)
+		memcpy(m->vec[n], c->vec[n], sizeof(m->vec[n]));
+	memcpy(m->fx, c->fx, sizeof(m->fx));
+}
+
+static void restore(struct cpu *c, const struct image *m, bool wide)
+{
+	memcpy(c->r, m->r, sizeof(m->r));
+	c->cc_a = m->cc_a;
+	c->cc_b = m->cc_b;
+	c->cc_r = m->cc_r;
+	c->cc_op = m->cc_op;
+	c->rip = m->rip;
+	c->rip_next = m->rip_next;
+	c->fl = m->fl;
+	c->mxcsr = m->mxcsr;
+	c->leave = m->leave;
+	c->shadow = m->shadow;
+	c->rep_stopped = m->rep_stopped;
+	c->exc_vector = m->exc_vector;
+	c->exc_kind = m->exc_kind;
+	c->exc_has_error = m->exc_has_error;
+	c->exc_error = m->exc_error;
+	c->exc_cr2 = m->exc_cr2;
+	if (!wide)
+		return;
+	for (unsigned n = 0; n < 16; n++)
+		memcpy(c->vec[n], m->vec[n], sizeof(m->vec[n]));
+	memcpy(c->fx, m->fx, sizeof(m->fx));
+}
+
+/* ------ unseen runs ------ */
+
+/* fn from the state before; what it leaves is in k->after[side]. */
+static void unseen(struct cpu *c, struct check *k, unsigned side, void (*fn)(struct cpu *c, struct jblock *b),
+		   struct jblock *b)
+{
+	struct image *m = &k->after[side];
+
+	m->raised = m->stopped = false;
+	memcpy(&k->unwind, &c->unwind, sizeof(k->unwind));
+	twin_begin(c, k->side[side]);
+	if (setjmp(c->unwind) == 0)
+		fn(c, b);
+	else if (c->twin->stopped)
+		m->stopped = true;
+	else
+		m->raised = true;
+	twin_end(c);
+	memcpy(&c->unwind, &k->unwind, sizeof(k->unwind));
+	image(c, m, k->wide);
+	restore(c, &k->before, k->wide);
+}
+
+static void run_translated(struct cpu *c, struct jblock *b)
+{
+	struct jit *j = jit_of(c);
+
+	j->end = (struct jit_end){ jblock_n(j, b), b->off, END_AT };
+	j->miss_rip = ~0ull;
+	if (j->check->twisted)
+		cc_set_flags(c, cc_flags(c) ^ j->check->twisted);
+	jit_run_at(c, b->body, j->check->lin);
+}
+
+/* One instruction by its exec function; false: it did not go on to the next one. */
+static bool step(struct cpu *c, const struct check *k, const struct jblock *b)
+{
+	const struct note *t = &k->notes[jblock_n(jit_of(c), b)];
+	const struct insn *i = k->steps <= t->n ? &k->insns[t->first + k->steps - 1].i : NULL; /* straight on */
+	struct insn fresh;
+	uint64_t next;
+
+	if (i) {
+		c->rip_next = c->rip + i->len;
+	} else {
+		insn_fetch(c, &fresh);
+		i = &fresh;
+	}
+	next = c->rip_next;
+	exec_table[i->op](c, i);
+	c->rip = c->rip_next;
+	return c->rip == next && !c->leave;
+}
+
+/* As far as the translated run went: what raised or stopped it has to do the same here. */
+static void run_stepped(struct cpu *c, struct jblock *b)
+{
+	struct check *k = jit_of(c)->check;
+	const struct image *t = &k->after[0];
+	const struct jit_end *end = &jit_of(c)->end;
+	bool before = end->kind == END_AT || end->kind == END_LOST, there = before && c->rip == t->rip;
+
+	if (t->raised || t->stopped)
+		before = there = false;
+	for (k->steps = 0; !there && k->steps < STEPS_MAX;) {
+		uint64_t at = c->rip;
+
+		k->steps++;
+		if (!step(c, k, b))
+			return;
+		there = c->rip == t->rip && (before || (at == k->lin + end->off && !t->raised && !t->stopped));
+	}
+}
+
+/* A and D bits that only the translated run has set. */
+static bool same_but_accessed(const uint8_t *t, const uint8_t *s)
+{
+	for (unsigned n = 0; n < JIT_PAGE; n += 8)
+		if ((ld_le64(t + n) & ~0x60ull) != (ld_le64(s + n) & ~0x60ull) || (ld_le64(s + n) & ~ld_le64(t + n)))
+			return false;
+	return true;
+}
+
+/* Of the pages that a run wrote; alone: of those only that the other one did not write. */
+static bool same_pages(const struct check *k, unsigned side, bool alone)
+{
+	const struct twin *a = k->side[side], *b = k->side[!side];
+
+	for (unsigned n = 0; n < a->n; n++) {
+		const uint8_t *mine = a->page[n].copy, *other = a->page[n].host;
+
+		for (unsigned m = 0; m < b->n; m++)
+			if (b->page[m].host == a->page[n].host)
+				other = b->page[m].copy;
+		if ((alone && other != a->page[n].host) || !memcmp(mine, other, JIT_PAGE))
+			continue;
+		if (!k->lost || !same_but_accessed(side ? other : mine, side ? mine : other))
+			return false;
+	}
+	return true;
+}
+
+static bool same_x87(const uint8_t *t, const uint8_t *s)
+{
+	return !memcmp(t, s, FX_MXCSR) && !memcmp(t + FX_ST, s + FX_ST, 128);
+}
+
+static bool same(const struct check *k)
+{
+	const struct image *t = &k->after[0], *s = &k->after[1];
+
+	if (t->raised != s->raised || t->stopped != s->stopped || t->rip != s->rip || t->fl != s->fl ||
+	    t->mxcsr != s->mxcsr || memcmp(t->r, s->r, 16 * sizeof(t->r[0])) || ((t->flags ^ s->flags) & k->mask) ||
+	    (k->wide && (memcmp(t->vec, s->vec, sizeof(t->vec)) || !same_x87(t->fx, s->fx))))
+		return false;
+	if (t->raised && (t->exc_vector != s->exc_vector || t->exc_has_error != s->exc_has_error ||
+			  (t->exc_has_error && t->exc_error != s->exc_error) ||
+			  (t->exc_vector == EXC_PF && t->exc_cr2 != s->exc_cr2)))
+		return false;
+	return same_pages(k, 0, false) && same_pages(k, 1, true);
+}
+
+static bool both(struct cpu *c, struct check *k, struct jblock *b)
+{
+	unseen(c, k, 0, run_translated, b);
+	k->mask = live_at_end(k, jit_of(c));
+	k->lost = jit_of(c)->end.kind == END_LOST;
+	unseen(c, k, 1, run_stepped, b);
+	return same(k);
+}
+
+/* What others did cannot be why it differs again and again with nobody else running. False: the run loop is wanted. */
+static bool differs_no_more(struct cpu *c, struct check *k, struct jblock *b)
+{
+	bool fine = false;
+
+	for (unsigned n = 0; n < TRIES; n++) {
+		c->stat.check_again++;
+		if (__atomic_load_n(&c->poll, __ATOMIC_SEQ_CST)) /* RAM that goes, code that changed */
+			return false;
+		if (both(c, k, b))
+			return true;
+	}
+	world_stop(c);
+	for (unsigned n = 0; n < TRIES_ALONE && !fine; n++)
+		fine = b->dead || __atomic_load_n(&c->poll, __ATOMIC_SEQ_CST) || both(c, k, b);
+	if (!fine)
+		check_report(c, k, b);
+	world_go(c);
+	if (fine)
+		return !b->dead && !__atomic_load_n(&c->poll, __ATOMIC_SEQ_CST);
+	cpu_fail(c, "engine.soft.check: vCPU %u: the tiers differ in the code at %#llx (see above)", c->id,
+		 (unsigned long long)k->before.rip);
+}
+
+/* ------ blocks ------ */
+
+static bool bytes_stand(const struct check *k, struct jit *j, const struct jblock *b)
+{
+	const struct note *t = &k->notes[jblock_n(j, b)];
+
+	return !memcmp(jpage_at(j, b->page)->host + b->off, k->bytes + (size_t)t->first * INSN_MAX, t->size);
+}
+
+/* Who writes code stores first and sends mail then. */
+static bool stale(struct cpu *c, const struct check *k, const struct jblock *b)
+{
+	for (unsigned n = 0; !bytes_stand(k, jit_of(c), b); n++) {
+		if (__atomic_load_n(&c->poll, __ATOMIC_SEQ_CST))
+			return true;
+		if (n == STALE_TURNS)
+			cpu_fail(c, "engine.soft.check: vCPU %u: the code at %#llx was translated from other bytes",
+				 c->id, (unsigned long long)c->rip);
+		sched_yield();
+	}
+	return false;
+}
+
+/* For real, as far as it was checked. */
+static void run_real(struct cpu *c, const struct check *k, struct jblock *b)
+{
+	if (jit_of(c)->end.kind != END_LOST || !k->steps) {
+		jit_run_at(c, b->body, k->lin);
+		return;
+	}
+	for (unsigned n = 0; n < k->steps && !c->leave; n++)
+		interp_step(c);
+}
+
+/* Returns the flags that are dead where it leads. */
+static uint16_t check_block(struct cpu *c, struct check *k, struct jblock *b, uint16_t dead)
+{
+	struct jit *j = jit_of(c);
+	bool near;
+
+	c->leave = false;
+	c->stat.check_blocks++;
+	k->wide = k->notes[jblock_n(j, b)].wide;
+	image(c, &k->before, k->wide);
+	k->twisted = dead;
+	if (!both(c, k, b) && !differs_no_more(c, k, b))
+		return 0;
+	near = j->end.kind == END_NEAR && !k->after[0].raised;
+	c->budget -= k->steps;
+	run_real(c, k, b);
+	near = near && j->end.kind == END_NEAR && c->rip == k->after[0].rip;
+	return near ? FL_ARITH & (uint16_t)~k->mask : 0;
+}
+
+static struct jblock *next_block(struct cpu *c)
+{
+	struct jpage *p;
+
+	if (__atomic_load_n(&c->poll, __ATOMIC_RELAXED) || c->leave || c->budget <= 0)
+		return NULL;
+	if (jit_refuses(c))
+		return NULL;
+	jit_of(c)->check->lin = round_down(c->rip, JIT_PAGE);
+	p = jit_fetch(c, c->rip);
+	return p && !c->leave ? jblock_find(jit_of(c), p, c->rip % JIT_PAGE, c->mode) : NULL;
+}
+
+void jit_check_run(struct cpu *c, struct jblock *b)
+{
+	struct check *k = jit_of(c)->check;
+	uint16_t dead = 0;
+
+	k->lin = c->r[SLOT_PC];
+	for (; b; b = next_block(c)) {
+		c->rip = k->lin + b->off;
+		if (stale(c, k, b))
+			return;
+		if (k->notes[jblock_n(jit_of(c), b)].n) {
+			dead = check_block(c, k, b, dead);
+		} else {
+			jit_run_at(c, b->body, k->lin);
+			dead = 0;
+		}
+	}
+}

@@ -1,0 +1,66 @@
+/*
+ * Check mode (engine.soft.check=1): each translated block is run by both tiers before it is run for real.
+ *
+ * A block runs three times. Twice unseen (twin.h): translated, then instruction by instruction by the exec functions,
+ * from the same state; what they leave must be equal (registers, RIP, flags, vector and x87 state, an exception, every
+ * page written). Then for real: translated, whatever other vCPUs and devices do meanwhile. No block is linked to
+ * another one, so each of them comes here.
+ *
+ * - What goes to exec functions in translated code too (rdtsc, ports, MSRs, all system instructions) ends the block
+ *   before it: there is one meaning only, and it is executed once. So does an access to a device, the APIC, or to lines
+ *   that hold code.
+ * - Reads see real memory, so another vCPU or DMA between the two runs may make a difference. A difference is looked at
+ *   again, first at once, then with all other vCPUs stopped; only one that stays counts.
+ * - Flags that the translator found dead are not compared. Where it left a block with dead flags by a jump inside the
+ *   page, the next block's translated run begins with these inverted: a flag that was not dead then makes a difference.
+ * - A block whose bytes are not those in memory is reported too, unless mail about it is under way.
+ */
+#ifndef ENGINE_SOFT_JIT_CHECK_H
+#define ENGINE_SOFT_JIT_CHECK_H
+
+#include "engine/soft/jit/jit_int.h"
+#include "engine/soft/twin.h"
+
+struct xl;
+
+struct checked { /* an instruction of a block */
+	uint16_t off, live, in;
+	struct insn i;
+};
+
+struct note { /* on a block, by its index */
+	uint32_t first, n;
+	uint32_t code_end; /* in the arena */
+	uint16_t size;	   /* bytes of guest code */
+	bool wide;	   /* it has vector or x87 instructions */
+};
+
+struct image { /* what a run leaves */
+	uint64_t r[SLOTS], cc_a, cc_b, cc_r, rip, rip_next, exc_cr2;
+	uint32_t cc_op, fl, mxcsr, exc_error, flags; /* flags: the arithmetic ones, worked out */
+	bool leave, shadow, rep_stopped, exc_has_error, raised, stopped;
+	uint8_t exc_vector, exc_kind;
+	uint8_t vec[16][32] __attribute__((aligned(32)));
+	uint8_t fx[512];
+};
+
+struct check {
+	struct note *notes;
+	struct checked *insns;
+	uint8_t *bytes; /* guest code of a block, INSN_MAX for each of its insns */
+	uint32_t ninsns, generation;
+	bool lost;	      /* the translated run ended before an instruction that had touched its pages */
+	bool wide;	      /* vector and x87 state is looked at in this block */
+	struct twin *side[2]; /* translated, by exec functions */
+	struct image before, after[2];
+	unsigned steps;	  /* instructions that the exec functions did */
+	uint16_t mask;	  /* flags that are compared */
+	uint16_t twisted; /* flags that the translated run began with inverted */
+	uint64_t lin;	  /* of the page of the block */
+	jmp_buf unwind;
+};
+
+/* What differs, the states, and the code, to standard error. */
+void check_report(struct cpu *c, const struct check *k, const struct jblock *b);
+
+#endif

@@ -1,0 +1,197 @@
+#include "engine/soft/twin.h"
+
+#include "base/alloc.h"
+#include "base/bits.h"
+#include "x86/paging.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+enum { PAGE = 4096 };
+#define PAGE_OF(a) ((a) & ~(uint64_t)(PAGE - 1))
+
+struct twin *twin_new(struct err *e)
+{
+	struct twin *t = xcalloc(1, sizeof(*t));
+
+	for (unsigned k = 0; k < TLBS; k++) {
+		t->tlbs[k] = xcalloc(1, sizeof(struct tlb));
+		t->tlbs[k]->e[0] = (struct tlb_entry){ tlb_empty(0), tlb_empty(0), tlb_empty(0), 0 };
+	}
+	t->memory = mmap(NULL, (size_t)TWIN_PAGES * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (t->memory == MAP_FAILED) {
+		err_sys(e, -errno, "engine.soft.check: no memory for copies of pages");
+		t->memory = NULL;
+		twin_free(t);
+		return NULL;
+	}
+	return t;
+}
+
+void twin_free(struct twin *t)
+{
+	if (!t)
+		return;
+	for (unsigned k = 0; k < TLBS; k++)
+		free(t->tlbs[k]);
+	if (t->memory)
+		munmap(t->memory, (size_t)TWIN_PAGES * PAGE);
+	free(t);
+}
+
+static void tlb_clear(struct tlb *t)
+{
+	for (unsigned list = 0; list < 2; list++) {
+		for (unsigned n = 0; n < t->nfilled[list]; n++) {
+			unsigned idx = t->filled[list][n];
+
+			t->e[idx].rtag = t->e[idx].wtag = t->e[idx].xtag = tlb_empty(idx);
+			t->in_list[idx] = 0;
+		}
+		t->nfilled[list] = 0;
+	}
+}
+
+static void tlb_list(struct tlb *t, unsigned idx)
+{
+	if (t->in_list[idx])
+		return;
+	t->filled[LIST_LOCAL][t->nfilled[LIST_LOCAL]++] = (uint16_t)idx;
+	t->in_list[idx] = LIST_LOCAL + 1;
+}
+
+void twin_begin(struct cpu *c, struct twin *t)
+{
+	for (unsigned k = 0; k < TLBS; k++)
+		tlb_clear(t->tlbs[k]);
+	t->n = 0;
+	t->stopped = false;
+	t->own_tlb = c->tlb;
+	memcpy(t->own, c->tlbs, sizeof(t->own));
+	for (unsigned k = 0; k < TLBS; k++)
+		if (c->tlb == t->own[k])
+			c->tlb = t->tlbs[k];
+	memcpy(c->tlbs, t->tlbs, sizeof(c->tlbs));
+	c->twin = t;
+}
+
+void twin_end(struct cpu *c)
+{
+	struct twin *t = c->twin;
+
+	memcpy(c->tlbs, t->own, sizeof(c->tlbs));
+	c->tlb = t->own_tlb;
+	c->twin = NULL;
+}
+
+void twin_stop(struct cpu *c)
+{
+	c->twin->stopped = true;
+	longjmp(c->unwind, 1);
+}
+
+/* ------ copies ------ */
+
+static struct twin_page *page_find(struct twin *t, const uint8_t *host)
+{
+	for (unsigned n = 0; n < t->n; n++)
+		if (t->page[n].host == host)
+			return &t->page[n];
+	return NULL;
+}
+
+/* Entries that lead to the page lead to its copy from now on. */
+static void redirect(struct tlb *t, const struct twin_page *p)
+{
+	for (unsigned n = 0; n < t->nfilled[0] + (unsigned)t->nfilled[1]; n++) {
+		unsigned idx = n < t->nfilled[0] ? t->filled[0][n] : t->filled[1][n - t->nfilled[0]];
+		struct tlb_entry *e = &t->e[idx];
+		uint64_t lin;
+
+		if (tlb_entry_page(t, idx, &lin) && e->add + lin == (uint64_t)(uintptr_t)p->host)
+			e->add = (uint64_t)(uintptr_t)p->copy - lin;
+	}
+}
+
+static struct twin_page *page_copy(struct cpu *c, const uint8_t *host, gpa_t at)
+{
+	struct twin *t = c->twin;
+	struct twin_page *p = page_find(t, host);
+
+	if (p)
+		return p;
+	if (t->n == TWIN_PAGES)
+		twin_stop(c);
+	p = &t->page[t->n];
+	*p = (struct twin_page){ host, t->memory + (size_t)t->n * PAGE, PAGE_OF(at) };
+	t->n++;
+	memcpy(p->copy, host, PAGE);
+	for (unsigned k = 0; k < TLBS; k++)
+		redirect(t->tlbs[k], p);
+	return p;
+}
+
+static bool hits_code(const struct ram_slot *s, gpa_t at, unsigned size)
+{
+	const struct code_page *cp = &s->pages[(at - s->at) / PAGE];
+	uint64_t lines = mask64((unsigned)((at % PAGE + size + 63) / 64)) & ~mask64((unsigned)(at % PAGE / 64));
+
+	return __atomic_load_n(&cp->holders, __ATOMIC_SEQ_CST) &&
+	       (__atomic_load_n(&cp->lines, __ATOMIC_SEQ_CST) & lines);
+}
+
+uint8_t *twin_host(struct cpu *c, const struct ram_slot *s, gpa_t at, unsigned size, bool write)
+{
+	uint8_t *host = s->host + (PAGE_OF(at) - s->at);
+	const struct twin_page *p;
+
+	if (write && hits_code(s, at, size))
+		twin_stop(c);
+	p = write ? page_copy(c, host, at) : page_find(c->twin, host);
+	return (p ? p->copy : host) + at % PAGE;
+}
+
+/* ------ translations ------ */
+
+bool twin_known(struct cpu *c, enum tlb_kind k, uint64_t lin, unsigned access, gpa_t *at)
+{
+	struct twin *t = c->twin;
+	unsigned idx = tlb_index(c, lin);
+	const struct tlb_entry *own = &t->own[k]->e[idx];
+	struct tlb_entry *e = &t->tlbs[k]->e[idx];
+	uint64_t page = PAGE_OF(lin);
+	uint64_t tag = access & PAGE_FETCH ? own->xtag : access & PAGE_WRITE ? own->wtag : own->rtag;
+	const struct twin_page *p;
+	uint8_t *host;
+
+	if (lin + tag >= PAGE)
+		return false;
+	host = (uint8_t *)(uintptr_t)(page + own->add); /* NOLINT(performance-no-int-to-ptr): as the TLB has it */
+	*at = PAGE_OF(t->own[k]->page[idx]) + lin % PAGE;
+	p = access & PAGE_WRITE ? page_copy(c, host, *at) : page_find(t, host);
+	tlb_list(t->tlbs[k], idx);
+	*e = (struct tlb_entry){ own->rtag, p ? own->wtag : tlb_empty(idx), own->xtag, own->add };
+	if (p)
+		e->add = (uint64_t)(uintptr_t)p->copy - page;
+	t->tlbs[k]->page[idx] = PAGE_OF(*at);
+	return true;
+}
+
+void twin_filled(struct cpu *c, enum tlb_kind k, uint64_t lin, const struct ram_slot *s, bool write)
+{
+	struct tlb *t = c->tlbs[k];
+	unsigned idx = tlb_index(c, lin);
+	struct tlb_entry *e = &t->e[idx];
+	gpa_t at = PAGE_OF(t->page[idx]);
+	const uint8_t *host = s->host + (at - s->at);
+	const struct twin_page *p;
+
+	t->page[idx] = at; /* no short way past the lines with code */
+	p = write && e->wtag != tlb_empty(idx) ? page_copy(c, host, at) : page_find(c->twin, host);
+	if (!p)
+		e->wtag = tlb_empty(idx);
+	else
+		e->add = (uint64_t)(uintptr_t)p->copy - PAGE_OF(lin);
+}
