@@ -153,7 +153,9 @@ struct cpu {
 		uint64_t flags_now; /* RFLAGS when C was called */
 		uint64_t park, tmp, t0;
 		uint64_t resume, resume_rax, resume_ax;
-		uint64_t page_bits, offset_bits; /* masks for PEXT */
+		uint64_t page_bits, offset_bits; /* masks for PEXT: of addresses, */
+		uint64_t arith, not_if, not_rf;	 /* of flags, */
+		uint64_t low5, low6;		 /* of bit numbers */
 		void **jc;			 /* jump cache of this privilege */
 		uint64_t c_rsp, r_rsp, r_top,
 			r_limit;	 /* the C stack; the return stack, its end and how far it may grow */

@@ -116,6 +116,23 @@ static inline void a_vex(struct asmb *a, const struct enc *e, bool l, unsigned v
 		a8(a, 0xc0 | (reg & 7) << 3 | ((unsigned)rm & 7));
 }
 
+/* ------ those that leave the flags alone (BMI2) ------ */
+static inline void a_rorx(struct asmb *a, unsigned to, unsigned from, unsigned n)
+{
+	a_vex(a, &(struct enc){ .pp = PP_F2, .map = 3, .op = 0xf0, .w = true }, false, 0, to, (int)from, NULL);
+	a8(a, n);
+}
+
+static inline void a_pext(struct asmb *a, unsigned to, unsigned from, struct am mask)
+{
+	a_vex(a, &(struct enc){ .pp = PP_F3, .map = 2, .op = 0xf5, .w = true }, false, from, to, RM_MEM, &mask);
+}
+
+static inline void a_pdep(struct asmb *a, unsigned to, unsigned from, struct am mask)
+{
+	a_vex(a, &(struct enc){ .pp = PP_F2, .map = 2, .op = 0xf5, .w = true }, false, from, to, RM_MEM, &mask);
+}
+
 /* ------ common ones; 64-bit unless they say otherwise ------ */
 static inline void a_op_rm(struct asmb *a, unsigned op, unsigned reg, struct am m)
 {

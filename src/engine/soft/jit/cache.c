@@ -126,6 +126,11 @@ int jit_new(struct cpu *c, size_t code_bytes, int32_t hot, struct err *e)
 	c->jit.r_limit = (uint64_t)(uintptr_t)&j->returns[RETURNS_SLACK];
 	c->jit.page_bits = (uint64_t)(TLB_SIZE - 1) << 12;
 	c->jit.offset_bits = ~0xfffull;
+	c->jit.low5 = 31;
+	c->jit.low6 = 63;
+	c->jit.arith = FL_ARITH;
+	c->jit.not_if = ~(uint64_t)FL_IF;
+	c->jit.not_rf = ~(uint64_t)(FL_RF | FL_VM);
 	c->jit.mxcsr = 0x1f80;
 	c->jit.hot = hot;
 	j->used = 64;

@@ -614,8 +614,7 @@ static void put_user_entry(struct jit *j, struct asmb *a, struct jblock *b)
 	uint32_t other, poll;
 
 	b->ind = b->far = a->at;
-	a_vex(a, &(struct enc){ .pp = PP_F2, .map = 3, .op = 0xf0, .w = true }, false, 0, T1, (int)T0, NULL);
-	a8(a, 12);							/* rorx r12, r11, 12 */
+	a_rorx(a, T1, T0, 12);
 	a_insn(a, &(struct enc){ .map = 1, .op = 0xb7 }, T1, T1, NULL); /* movzx r12d, r12w */
 	a_load(a, T2, (struct am){ R_CPU, T1, 3, (int32_t)offsetof(struct cpu, user_itlb) });
 	a_lea(a, T2, (struct am){ T2, T0, 0, 0 });

@@ -175,12 +175,26 @@ void jit_flags(const struct insn *i, uint16_t *r, uint16_t *k)
 	case OP_MFENCE:
 	case OP_JCXZ:
 	case OP_LOOP:
+	case OP_CLI:
+	case OP_STI:
+	case OP_CLAC:
+	case OP_STAC:
+	case OP_SWAPGS:
+	case OP_RDTSC:
+	case OP_RDTSCP:
+	case OP_PAUSE:
 	case OP_FLDCW:
 	case OP_FNSTCW:
 	case OP_FNSTSW:
 	case OP_FNCLEX:
 	case OP_WAIT:
 	case OP_EMMS:
+		return;
+	case OP_CMPXCHG8B:
+		*k = FL_ZF;
+		return;
+	case OP_PUSHF:
+		*r = ALL;
 		return;
 	default:
 		*r = ALL; /* BSF, BSR of zero, and what nothing is known of */
@@ -199,6 +213,7 @@ bool jit_sets_flags(const struct insn *i)
 	case OP_SETCC:
 	case OP_JCC:
 	case OP_LAHF:
+	case OP_PUSHF:
 		return false;
 	default:
 		return reads != 0; /* it may leave them, or nothing is known of it */

@@ -53,6 +53,14 @@ static struct reg take_reg(struct xl *x, const struct insn *i, unsigned n, unsig
 	return r;
 }
 
+static void give_guest(struct xl *x, unsigned g, unsigned from)
+{
+	if (guest_in_host(g))
+		a_mov(&x->a, guest_host(g), (int)from);
+	else
+		a_store(&x->a, from, guest_slot(g));
+}
+
 static void give_reg(struct xl *x, const struct reg *r)
 {
 	if (r->store)
@@ -81,8 +89,8 @@ static bool put_form(struct xl *x, const struct insn *i, struct form *f)
 		return false;
 	if (high) { /* everything must do without REX */
 		for (unsigned n = 0; n < i->nopnd; n++)
-			if (!is_imm(i, n) && !is_high(i, n) && (insn_reg(i, n) >= 4))
-				return false;
+			if (!is_imm(i, n) && !is_high(i, n) && (insn_reg(i, n) == RSP || insn_reg(i, n) >= 8))
+				return false; /* the host's has a number over 7 */
 	}
 	if (i->flags & INSN_LOCK && !mem)
 		return false;
@@ -223,14 +231,47 @@ static bool put_muldiv(struct xl *x, const struct insn *i, unsigned n)
 	return put_ext(x, i, 0, 0xf6 | (i->opnd[0].size > 1), n, R, 0);
 }
 
+/* By JRCXZ, which leaves the flags alone: where the upper half is 0 and the divisor is not, as nearly always. */
+static bool put_div_short(struct xl *x, const struct insn *i)
+{
+	struct enc w = { .op = 0x8b, .w = i->opsize == 8 };
+	uint32_t site, fits, zero, done;
+	struct asmb *a = &x->a;
+
+	if (in_mem(i, 0)) {
+		struct am m = put_operand(x, i, i->opsize, false);
+
+		a_insn(a, &w, T2, RM_MEM, &m);
+	} else {
+		a_insn(a, &w, T2, (int)use_guest(x, insn_reg(i, 0), T2), NULL);
+	}
+	site = xl_site(x);
+	a_store(a, HCX, AT(jit.park));
+	a_insn(a, &w, HCX, HDX, NULL);
+	fits = a_short(a, 0xe3);
+	zero = a->at;
+	a_load(a, HCX, AT(jit.park));
+	xl_cold(x, a_jmp(a), x->j->exec, site);
+	a_short_here(a, fits);
+	a_mov(a, HCX, T2);
+	done = a_short(a, 0xe3);
+	a->rw[done < a->end ? done : 0] = (uint8_t)(zero - done - 1);
+	a_load(a, HCX, AT(jit.park));
+	w.op = 0xf7;
+	a_insn(a, &w, 6, T2, NULL);
+	return true;
+}
+
 static bool put_div(struct xl *x, const struct insn *i)
 {
 	unsigned g = insn_reg(i, 0), d, site;
 	struct enc w = { .w = i->opsize == 8 };
 	struct asmb *a = &x->a;
 
-	if (i->opsize < 4 || in_mem(i, 0) || x->x->live) /* processors differ in what the division does to the flags */
+	if (i->opsize < 4)
 		return false;
+	if (in_mem(i, 0) || x->x->live) /* processors differ in what the division does to the flags */
+		return i->op == OP_DIV && put_div_short(x, i);
 	d = use_guest(x, g, T1);
 	site = xl_site(x);
 	w.op = 0x3b;
@@ -275,13 +316,55 @@ static bool put_imul(struct xl *x, const struct insn *i)
 	return put_form(x, i, &f);
 }
 
+/* Bit in memory by a register: the address is that of the unit of the operand's size that holds it. Other flags than CF
+ * stay. */
+static bool put_bit_mem(struct xl *x, const struct insn *i, unsigned n)
+{
+	struct enc e = { .map = 1, .op = (uint8_t)(0x83 | n << 3), .w = i->opsize == 8 };
+	unsigned g = insn_reg(i, 1), size = i->opsize, shift = size == 8 ? 3 : 2;
+	struct am m = { T0, T1, shift, 0 };
+	struct asmb *a = &x->a;
+
+	if (size < 4 || i->addrsize != 8)
+		return false;
+	put_linear(x, i);
+	a_insn(a, &(struct enc){ .op = size == 8 ? 0x8b : 0x63, .w = true }, T1, (int)use_guest(x, g, T1), NULL);
+	a_mov_imm32(a, T2, size == 8 ? 6 : 5);
+	a_vex(a, &(struct enc){ .pp = PP_F3, .map = 2, .op = 0xf7, .w = true }, false, T2, T1, T1, NULL); /* sarx */
+	a_lea(a, T0, m);
+	put_check(x, size, n != 4);
+	a_pext(a, T1, use_guest(x, g, T1), size == 8 ? AT(jit.low6) : AT(jit.low5));
+	if (i->flags & INSN_LOCK)
+		a8(a, 0xf0);
+	a_insn(a, &e, T1, RM_MEM, &(struct am){ T0, -1, 0, 0 });
+	return true;
+}
+
 static bool put_bit(struct xl *x, const struct insn *i, unsigned n)
 {
 	struct form f = form_of(i, 1, 0x83 | n << 3, 0, n == 4 ? R : RW, 1, R);
 
 	if (is_imm(i, 1))
 		return put_ext(x, i, 1, 0xba, n, n == 4 ? R : RW, 1);
-	return !in_mem(i, 0) && put_form(x, i, &f);
+	return in_mem(i, 0) ? put_bit_mem(x, i, n) : put_form(x, i, &f);
+}
+
+/* RDX times rm: the low half to VEX.vvvv, then the high one to ModRM.reg. */
+static bool put_mulx(struct xl *x, const struct insn *i)
+{
+	struct enc e = { .pp = PP_F2, .map = 2, .op = 0xf6, .w = i->opsize == 8 };
+	struct asmb *a = &x->a;
+
+	if (in_mem(i, 2)) {
+		struct am m = put_operand(x, i, i->opsize, false);
+
+		a_vex(a, &e, false, T2, T1, RM_MEM, &m);
+	} else {
+		a_vex(a, &e, false, T2, T1, (int)use_guest(x, insn_reg(i, 2), T0), NULL);
+	}
+	give_guest(x, i->vvvv, T2);
+	give_guest(x, i->reg, T1);
+	return true;
 }
 
 static bool put_bswap(struct xl *x, const struct insn *i)
@@ -375,6 +458,8 @@ static bool put_bmi(struct xl *x, const struct insn *i)
 		return put_vex(x, i, PP_F3, 2, 0xf5, 2, 0, W, 1, R);
 	case OP_PDEP:
 		return put_vex(x, i, PP_F2, 2, 0xf5, 2, 0, W, 1, R);
+	case OP_MULX:
+		return put_mulx(x, i);
 	case OP_RORX:
 		return put_vex(x, i, PP_F2, 3, 0xf0, 1, 0, W, -1, 0);
 	default:

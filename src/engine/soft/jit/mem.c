@@ -119,17 +119,12 @@ static void check_cmp(struct xl *x, uint32_t site, uint32_t piece, unsigned size
 		xl_cold(x, a_jcc(a, 7), piece, site);
 }
 
-static void put_pext(struct asmb *a, unsigned to, unsigned from, struct am mask)
-{
-	a_vex(a, &(struct enc){ .pp = PP_F3, .map = 2, .op = 0xf5, .w = true }, false, from, to, RM_MEM, &mask);
-}
-
 static void check_keep_flags(struct xl *x, uint32_t site, uint32_t piece, unsigned size, int tag)
 {
 	struct asmb *a = &x->a;
 	uint32_t good;
 
-	put_pext(a, T1, T0, AT(jit.page_bits));
+	a_pext(a, T1, T0, AT(jit.page_bits));
 	/* * 32: by lea, then by the scale */
 	a8(a, 0x4e); /* lea r12, [r12 * 4]: no base */
 	a8(a, 0x8d);
@@ -139,10 +134,10 @@ static void check_keep_flags(struct xl *x, uint32_t site, uint32_t piece, unsign
 	a_load(a, T2, (struct am){ R_TLB, T1, 3, tag });
 	a_lea(a, T2, (struct am){ T2, T0, 0, 0 });
 	a_store(a, HCX, AT(jit.park));
-	put_pext(a, HCX, T2, AT(jit.offset_bits)); /* of the first byte, and of the last: no sum that wraps */
+	a_pext(a, HCX, T2, AT(jit.offset_bits)); /* of the first byte, and of the last: no sum that wraps */
 	if (size > 1) {
 		a_lea(a, T2, am_at(T2, (int32_t)size - 1));
-		put_pext(a, T2, T2, AT(jit.offset_bits));
+		a_pext(a, T2, T2, AT(jit.offset_bits));
 		a_lea(a, HCX, (struct am){ HCX, T2, 0, 0 });
 	}
 	good = a_short(a, 0xe3); /* jrcxz */

@@ -291,7 +291,6 @@ static bool ends_block(const struct insn *i)
 	case OP_HLT:
 	case OP_LOOPE:
 	case OP_LOOPNE:
-	case OP_STI:
 	case OP_RSM:
 		return true;
 	default:
@@ -383,7 +382,8 @@ static void put_insn(struct xl *x, const struct xinsn *e)
 	if (is_flow(&e->i))
 		fpu_flush(x);
 	jumps = xl_flow(x, &e->i); /* may go on behind a return */
-	if (!jumps && !xl_int(x, &e->i) && !xl_stack(x, &e->i) && !xl_vec(x, &e->i) && !xl_fpu(x, &e->i))
+	if (!jumps && !xl_int(x, &e->i) && !xl_sys(x, &e->i) && !xl_stack(x, &e->i) && !xl_vec(x, &e->i) &&
+	    !xl_fpu(x, &e->i))
 		xl_call_exec(x);
 	if (!jumps) /* behind a jump there is nothing, even if it goes to the next instruction */
 		for (unsigned n = 0; n < x->nsite; n++)

@@ -1,6 +1,6 @@
 /*
  * A block in translation. xlat.c decodes, finds out which flags live where, and goes through the instructions; mem.c
- * emits addresses and their checks, int.c, flow.c and vec.c instructions.
+ * emits addresses and their checks, int.c, sys.c, flow.c, vec.c and fpu.c instructions.
  */
 #ifndef ENGINE_SOFT_JIT_XLAT_H
 #define ENGINE_SOFT_JIT_XLAT_H
@@ -121,8 +121,9 @@ static inline unsigned group_of(unsigned base)
 void fpu_load(struct xl *x);  /* the x87 state is loaded behind this */
 void fpu_flush(struct xl *x); /* FIP is stored behind this; flags untouched, T1 clobbered */
 
-/* ------ int.c, flow.c, vec.c, fpu.c: false: not known, nothing emitted ------ */
+/* ------ int.c, sys.c, flow.c, vec.c, fpu.c: false: not known, nothing emitted ------ */
 bool xl_int(struct xl *x, const struct insn *i);
+bool xl_sys(struct xl *x, const struct insn *i);
 bool xl_stack(struct xl *x, const struct insn *i);
 bool xl_flow(struct xl *x, const struct insn *i);
 bool xl_vec(struct xl *x, const struct insn *i);

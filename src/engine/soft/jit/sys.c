@@ -1,0 +1,180 @@
+/*
+ * Instructions that operating systems use often and that need more than the same instruction again: interrupt flag,
+ * SWAPGS, STAC and CLAC, PUSHF, the time stamp, and the wide compare-and-swap. Kernel code is ring 0 (jit.h).
+ *
+ * STI: its shadow is the next instruction of the block, behind which nothing looks at events before the block ends. An
+ * interrupt that waits already (irq_held) goes the slow way, where the run loop ends the shadow.
+ */
+#include "engine/soft/jit/xlat.h"
+
+static bool kernel(const struct xl *x)
+{
+	return !(x->b->mode & MODE_USER);
+}
+
+static void put_keep(struct asmb *a, unsigned reg, struct am mask) /* AND, but flags untouched */
+{
+	a_pext(a, reg, reg, mask);
+	a_pdep(a, reg, reg, mask);
+}
+
+/* ------ the interrupt flag ------ */
+static bool put_cli(struct xl *x)
+{
+	struct asmb *a = &x->a;
+
+	if (!kernel(x))
+		return false;
+	if (x->x->live) {
+		a_op32_rm(a, 0x8b, T1, AT(fl));
+		put_keep(a, T1, AT(jit.not_if));
+		a_op32_rm(a, 0x89, T1, AT(fl));
+	} else {
+		a_op32_rm(a, 0x81, 4, AT(fl));
+		a_bytes(a, ~(uint32_t)FL_IF, 4);
+	}
+	return true;
+}
+
+static bool put_sti(struct xl *x)
+{
+	struct am held = am_at(R_CPU, (int32_t)(offsetof(struct engine_vcpu, irq_held) - offsetof(struct engine_vcpu, cpu)));
+	struct asmb *a = &x->a;
+	uint32_t site;
+
+	if (!kernel(x) || x->x->live || x->x + 1 == x->ins + x->n)
+		return false;
+	site = xl_site(x);
+	a_insn(a, &(struct enc){ .op = 0x80 }, 7, RM_MEM, &held);
+	a8(a, 0);
+	xl_cold(x, a_jcc(a, 5), x->j->exec, site);
+	a_op32_rm(a, 0x81, 1, AT(fl));
+	a_bytes(a, FL_IF, 4);
+	return true;
+}
+
+/* ------ SMAP's switch ------ */
+static bool put_ac(struct xl *x, bool set)
+{
+	struct asmb *a = &x->a;
+
+	if (!kernel(x) || x->x->live)
+		return false;
+	a_op32_rm(a, 0x81, set ? 1 : 4, AT(fl));
+	a_bytes(a, set ? FL_AC : ~(uint32_t)FL_AC, 4);
+	a_load(a, R_TLB, set ? AT(tlbs[TLB_KERN_AC]) : AT(tlbs[TLB_KERN]));
+	a_store(a, R_TLB, AT(tlb));
+	return true;
+}
+
+static bool put_swapgs(struct xl *x)
+{
+	struct asmb *a = &x->a;
+
+	if (!kernel(x))
+		return false;
+	a_load(a, T0, AT(seg[SEG_GS].base));
+	a_load(a, T1, AT(kernel_gs_base));
+	a_store(a, T1, AT(seg[SEG_GS].base));
+	a_store(a, T1, AT(r[SLOT_GSBASE]));
+	a_store(a, T0, AT(kernel_gs_base));
+	return true;
+}
+
+/* ------ PUSHF ------ */
+static bool put_pushf(struct xl *x, const struct insn *i)
+{
+	struct asmb *a = &x->a;
+	struct am m;
+
+	if (i->opsize != 8)
+		return false;
+	xl_save_flags(x);
+	a_load(a, T1, AT(jit.flags));
+	put_keep(a, T1, AT(jit.arith));
+	a_op32_rm(a, 0x8b, T2, AT(fl));
+	put_keep(a, T2, AT(jit.not_rf));
+	a_lea(a, T1, (struct am){ T1, T2, 0, 0 });
+	a_store(a, T1, AT(jit.tmp));
+	m = put_based(x, RSP, -8, 8, true);
+	a_load(a, T1, AT(jit.tmp));
+	a_store(a, T1, m);
+	a_lea(a, R_SP, am_at(R_SP, -8));
+	return true;
+}
+
+/* ------ time: the code is made anew when CR4.TSD changes ------ */
+static bool put_rdtsc(struct xl *x, bool aux)
+{
+	struct asmb *a = &x->a;
+
+	if (!kernel(x) && x->c->cr4 & CR4_TSD)
+		return false;
+	a_bytes(a, 0x310f, 2);
+	a_rorx(a, T0, HDX, 32);
+	a_lea(a, T0, (struct am){ T0, HAX, 0, 0 });
+	a_load(a, T1, AT(tsc_offset));
+	a_lea(a, T0, (struct am){ T0, T1, 0, 0 });
+	a_op32_rr(a, 0x8b, HAX, T0);
+	a_rorx(a, HDX, T0, 32);
+	a_op32_rr(a, 0x8b, HDX, HDX);
+	if (aux)
+		a_op32_rm(a, 0x8b, HCX, AT(tsc_aux));
+	return true;
+}
+
+static bool put_pause(struct xl *x)
+{
+	if (x->c->vm->yield_on_pause)
+		return false;
+	a_bytes(&x->a, 0x90f3, 2);
+	return true;
+}
+
+/* ------ CMPXCHG8B, CMPXCHG16B: RDX:RAX and RCX:RBX are the host's own ------ */
+static bool put_cmpxchg_wide(struct xl *x, const struct insn *i)
+{
+	struct asmb *a = &x->a;
+
+	if (x->x->live & ~FL_ZF)
+		return false;
+	put_linear(x, i);
+	if (i->opsize == 16) { /* #GP if it is not aligned, before any #PF */
+		a_insn(a, &(struct enc){ .op = 0xf6, .rex = true }, 0, T0, NULL);
+		a8(a, 15);
+		xl_cold(x, a_jcc(a, 5), x->j->exec, xl_site(x));
+	}
+	put_check(x, i->opsize == 16 ? 16 : 8, true);
+	if (i->flags & INSN_LOCK)
+		a8(a, 0xf0);
+	a_insn(a, &(struct enc){ .map = 1, .op = 0xc7, .w = i->opsize == 16 }, 1, RM_MEM, &(struct am){ T0, -1, 0, 0 });
+	return true;
+}
+
+bool xl_sys(struct xl *x, const struct insn *i)
+{
+	switch (i->op) {
+	case OP_CLI:
+		return put_cli(x);
+	case OP_STI:
+		return put_sti(x);
+	case OP_STAC:
+		return put_ac(x, true);
+	case OP_CLAC:
+		return put_ac(x, false);
+	case OP_SWAPGS:
+		return put_swapgs(x);
+	case OP_PUSHF:
+		return put_pushf(x, i);
+	case OP_RDTSC:
+		return put_rdtsc(x, false);
+	case OP_RDTSCP:
+		return put_rdtsc(x, true);
+	case OP_PAUSE:
+		return put_pause(x);
+	case OP_CMPXCHG8B:
+		return put_cmpxchg_wide(x, i);
+	default:
+		return false;
+	}
+}
