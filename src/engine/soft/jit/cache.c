@@ -53,8 +53,9 @@ static bool left(const struct table *t, uint32_t n)
 
 bool jit_room(struct jit *j)
 {
-	return j->limit - j->used >= BLOCK_ROOM && left(&j->pages, LEFT_PAGES) && left(&j->blocks, LEFT_BLOCKS) &&
-	       left(&j->exits, LEFT_EXITS) && left(&j->sites, LEFT_SITES) && left(&j->insns, BLOCK_INSNS);
+	return j->limit - j->used >= BLOCK_ROOM && j->size - j->cold_used >= BLOCK_ROOM &&
+	       left(&j->pages, LEFT_PAGES) && left(&j->blocks, LEFT_BLOCKS) && left(&j->exits, LEFT_EXITS) &&
+	       left(&j->sites, LEFT_SITES) && left(&j->insns, BLOCK_INSNS);
 }
 
 /* ------ the host ------ */
@@ -109,7 +110,9 @@ int jit_new(struct cpu *c, size_t code_bytes, int32_t hot, struct err *e)
 	c->jit.jit = j;
 	mmu_flush_all(c);
 	c->tlb_mask = TLB_SIZE - 1;
-	j->size = j->limit = round_up(code_bytes, JIT_PAGE);
+	j->size = round_up(code_bytes, JIT_PAGE);
+	j->limit = round_up(j->size / 16 * 11, 64); /* as code comes out */
+	j->cold_used = (uint32_t)j->limit;
 	rc = arena_map(j, e);
 	if (rc < 0)
 		return rc;
@@ -178,6 +181,7 @@ static void start_over(struct cpu *c)
 
 	j->stale = false;
 	j->used = j->start;
+	j->cold_used = (uint32_t)j->limit;
 	j->generation++;
 	j->pages.n = j->blocks.n = j->exits.n = j->sites.n = j->insns.n = 1;
 	memset(j->page_hash, 0, sizeof(j->page_hash));

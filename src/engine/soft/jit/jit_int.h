@@ -105,8 +105,8 @@ struct table { /* that grows as it is used, up to its address space */
 
 struct jit {
 	uint8_t *rw, *rx;
-	size_t size, limit;
-	uint32_t used, start; /* behind the thunks */
+	size_t size, limit;		 /* from limit on: what is out of line */
+	uint32_t used, cold_used, start; /* start: behind what all code shares */
 	uint32_t generation;
 	bool stale; /* everything was dropped: start over when nothing is under way */
 	struct table pages, blocks, exits, sites, insns;

@@ -38,7 +38,8 @@ static bool put_cli(struct xl *x)
 
 static bool put_sti(struct xl *x)
 {
-	struct am held = am_at(R_CPU, (int32_t)(offsetof(struct engine_vcpu, irq_held) - offsetof(struct engine_vcpu, cpu)));
+	struct am held =
+		am_at(R_CPU, (int32_t)(offsetof(struct engine_vcpu, irq_held) - offsetof(struct engine_vcpu, cpu)));
 	struct asmb *a = &x->a;
 	uint32_t site;
 

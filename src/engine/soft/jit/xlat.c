@@ -148,14 +148,16 @@ static void put_cross(struct xl *x, struct site *s)
 	};
 }
 
-static void put_cold(struct xl *x)
+/* Away from the rest, which then is dense in the host's caches. False: no room. */
+static bool put_cold(struct xl *x)
 {
-	struct asmb *a = &x->a;
+	struct asmb hot = x->a, *a = &x->a;
 
+	*a = (struct asmb){ x->j->rw, x->j->cold_used, (uint32_t)x->j->size };
 	for (unsigned n = 0; n < x->ncold; n++) {
 		const struct cold *k = &x->cold[n];
 
-		a_here(a, k->from);
+		a_aim(&hot, k->from, a->at);
 		if (k->is_exit)
 			jexit_at(x->j, k->arg)->stub = a->at;
 		if (k->span)
@@ -166,6 +168,11 @@ static void put_cold(struct xl *x)
 			a_mov_imm32(a, T1, k->arg);
 		a_jmp_to(a, k->piece);
 	}
+	if (asm_full(a) || asm_full(&hot))
+		return false;
+	x->j->cold_used = a->at;
+	*a = hot;
+	return true;
 }
 
 /* ------ flags backward ------ */
@@ -437,8 +444,7 @@ struct jblock *jit_translate(struct cpu *c, struct jpage *p, unsigned off, unsig
 	fpu_flush(x);
 	if (!x->ended || x->exec_last)
 		xl_exit(x, 0, end);
-	put_cold(x);
-	if (asm_full(&x->a))
+	if (!put_cold(x))
 		return NULL;
 	j->used = round_up(x->a.at, 16);
 	jblock_publish(j, x->b);
