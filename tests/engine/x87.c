@@ -1,7 +1,7 @@
 /*
- * x87 and MMX in code that runs on: what rows of single instructions (tests/x86) do not show. Exceptions that wait for the
- * next waiting instruction, the pointers that the environment tells, CR0.TS, the state changing hands, faults between.
- * With the translator the state is in the host's registers meanwhile.
+ * x87 and MMX in code that runs on: what rows of single instructions (tests/x86) do not show. Exceptions that wait for
+ * the next waiting instruction, the pointers that the environment tells, CR0.TS, the state changing hands, faults
+ * between. With the translator the state is in the host's registers meanwhile.
  */
 #include "program.h"
 
@@ -121,8 +121,9 @@ CODE(env, 64,
      "fninit; fld1; mov $1, %eax; env_here: fadd %st(0), %st; inc %eax; fnstenv (%rdi);"
      "flds 64(%rdi); env_there: fchs; test %eax, %eax; jz 1f; fnclex; fnstcw 70(%rdi); fnstsw %ax; 1: jmp 2f; nop;"
      "2: fnstenv 32(%rdi); hlt");
-CODE(image, 64, "fninit; fld1; image_last: fadds 1024(%rdi); call 1f; hlt; 1: fxsave64 (%rdi); xor %edx, %edx;"
-		"mov $7, %eax; xsave64 512(%rdi); ret");
+CODE(image, 64,
+     "fninit; fld1; image_last: fadds 1024(%rdi); call 1f; hlt; 1: fxsave64 (%rdi); xor %edx, %edx;"
+     "mov $7, %eax; xsave64 512(%rdi); ret");
 
 static void pointers(void **unused)
 {
@@ -164,8 +165,10 @@ CODE(switched, 64,
      "fninit; fld1; mov %cr0, %rax; or $8, %eax; mov %rax, %cr0; mov $1, %ebx; switched_next: fldpi; mov $2, %ebx;"
      "fstpl (%rdi); fstpl 8(%rdi); hlt");
 /* WAIT needs MP too. */
-CODE(waits, 64, "fninit; fld1; mov %cr0, %rax; and $~2, %eax; or $8, %eax; mov %rax, %cr0; fwait; clts; fstpl (%rdi); hlt");
-CODE(emulated, 64, "fninit; pxor %mm0, %mm0; mov %cr0, %rax; or $4, %eax; mov %rax, %cr0; emulated_next: pxor %mm0, %mm0");
+CODE(waits, 64,
+     "fninit; fld1; mov %cr0, %rax; and $~2, %eax; or $8, %eax; mov %rax, %cr0; fwait; clts; fstpl (%rdi); hlt");
+CODE(emulated, 64,
+     "fninit; pxor %mm0, %mm0; mov %cr0, %rax; or $4, %eax; mov %rax, %cr0; emulated_next: pxor %mm0, %mm0");
 CODE(clts_iret, 64, "clts; iretq");
 
 static void task_switched(void **unused)
@@ -201,13 +204,14 @@ static void emulation(void **unused)
 }
 
 /* ------ the state changes hands ------ */
-/* Two tasks, each with a sum of its own on a stack of its own depth: 1 + n, and 2n below pi; MMX dirties both between. */
-#define TASKS(save, restore)                                                                                            \
-	"xor %edx, %edx; mov $7, %eax;"                                                                                 \
-	"fninit; fld1; " save " 1024(%rdi); fninit; fldz; fldz; fldpi; " save " 2048(%rdi); mov $1000, %ecx;"            \
-	"1: fninit; " restore " 1024(%rdi); fld1; faddp; " save " 1024(%rdi);"                                           \
-	"pxor %mm0, %mm0; pcmpeqb %mm7, %mm7; " restore                                                                 \
-	" 2048(%rdi); fld1; fadd %st(0), %st; faddp %st, %st(2);" save " 2048(%rdi); loop 1b;"                           \
+/* Two tasks, each with a sum of its own on a stack of its own depth: 1 + n, and 2n below pi; MMX dirties both between.
+ */
+#define TASKS(save, restore)                                                                                           \
+	"xor %edx, %edx; mov $7, %eax;"                                                                                \
+	"fninit; fld1; " save " 1024(%rdi); fninit; fldz; fldz; fldpi; " save " 2048(%rdi); mov $1000, %ecx;"          \
+	"1: fninit; " restore " 1024(%rdi); fld1; faddp; " save " 1024(%rdi);"                                         \
+	"pxor %mm0, %mm0; pcmpeqb %mm7, %mm7; " restore " 2048(%rdi); fld1; fadd %st(0), %st; faddp %st, %st(2);" save \
+	" 2048(%rdi); loop 1b;"                                                                                        \
 	"fstpl (%rdi); fstpl 8(%rdi); fstpl 16(%rdi); " restore " 1024(%rdi); fstpl 24(%rdi); hlt"
 CODE(by_fxsave, 64, TASKS("fxsave", "fxrstor64"));
 CODE(by_xsave, 64, TASKS("xsave", "xrstor"));
@@ -321,9 +325,17 @@ static void roundings(void **unused)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		T(unmasked_exceptions_wait), T(fldcw_unmasks),	   T(fnclex_forgives),	     T(pointers),
-		T(pointers_of_64_bits),	     T(task_switched),	   T(emulation),	     T(context_switches),
-		T(mmx_and_x87),		     T(faults_change_nothing), T(roundings),
+		T(unmasked_exceptions_wait),
+		T(fldcw_unmasks),
+		T(fnclex_forgives),
+		T(pointers),
+		T(pointers_of_64_bits),
+		T(task_switched),
+		T(emulation),
+		T(context_switches),
+		T(mmx_and_x87),
+		T(faults_change_nothing),
+		T(roundings),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -152,8 +152,16 @@ static bool put_cmpxchg_wide(struct xl *x, const struct insn *i)
 	return true;
 }
 
+/* What check mode cannot run twice, or cannot take back. */
+static bool for_once(const struct insn *i)
+{
+	return i->op == OP_RDTSC || i->op == OP_RDTSCP || i->op == OP_SWAPGS || i->op == OP_STAC || i->op == OP_CLAC;
+}
+
 bool xl_sys(struct xl *x, const struct insn *i)
 {
+	if (x->j->check && for_once(i))
+		return false;
 	switch (i->op) {
 	case OP_CLI:
 		return put_cli(x);
