@@ -149,7 +149,8 @@ bool xl_vec(struct xl *x, const struct insn *i)
 		x->align = is_aligned(i, h.size) ? (uint8_t)(h.size - 1) : 0;
 		m = put_operand(x, i, h.size, h.store);
 		if (x->align) {
-			a_lea(&x->a, T0, m); /* in a group T0 is but the page's distance */
+			if (m.index >= 0 || m.disp) /* in a group T0 is but the page's distance */
+				a_lea(&x->a, T0, m);
 			m = am_at(T0, 0);
 			put_alignment(x, h.size);
 		}
