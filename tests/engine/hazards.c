@@ -270,6 +270,47 @@ static void fault_inside_a_group(void **state)
 	assert_int_equal(ld_le64(m.ram + 0x201ff8), 1);
 }
 
+/*
+ * The instruction that opens a group goes to C before it does that (here because it reads a device), and C executes all
+ * of it: what comes behind must not take the group for open. Page 1 leads elsewhere, so its distance is a wrong one.
+ */
+CODE(opens, 64,
+     "mov $100, %ecx; mov $0x3f000000, %edi; 1: mov $0x201800, %esp; push %rcx; push %rcx; jmp 2f;"
+     "2: mov $0x205800, %esp; pushq (%rdi); push $0x55; push $0x66; dec %ecx; jnz 1b; hlt");
+
+static void device_where_a_group_opens(void **state)
+{
+	begin();
+	page(PT, 1, FRAMES, P | W | U);
+	m.answer = 7;
+	PUT(opens, M_CODE);
+	ends();
+	assert_int_equal(ld_le64(m.ram + 0x205800 - 8), 7);
+	assert_int_equal(ld_le64(m.ram + 0x205800 - 16), 0x55);
+	assert_int_equal(ld_le64(m.ram + 0x205800 - 24), 0x66);
+	assert_int_equal(ld_le64(m.ram + 0x205800 - 16 + FRAMES - 0x201000), 0);
+}
+
+/* The same with vector registers, which translated code does not load while MXCSR unmasks an exception. */
+CODE(unmasks, 64,
+     "mov $100, %ecx; movl $0x1f00, -8(%rsp); ldmxcsr -8(%rsp); 1: mov $0x201800, %esi; mov %rcx, (%rsi);"
+     "mov %rcx, 8(%rsi); jmp 2f; 2: mov $0x205800, %esi; movups %xmm0, (%rsi); mov %rcx, 16(%rsi);"
+     "mov %rcx, 24(%rsi); dec %ecx; jnz 1b; hlt");
+
+static void exceptions_where_a_group_opens(void **state)
+{
+	begin();
+	page(PT, 1, FRAMES, P | W | U);
+	engine_soft.get(m.cpu[0], X86_SREGS, &s);
+	s.cr4 |= CR4_OSFXSR;
+	engine_soft.set(m.cpu[0], X86_SREGS, &s);
+	PUT(unmasks, M_CODE);
+	ends();
+	assert_int_equal(ld_le64(m.ram + 0x205800 + 16), 1);
+	assert_int_equal(ld_le64(m.ram + 0x205800 + 24), 1);
+	assert_int_equal(ld_le64(m.ram + 0x205800 + 16 + FRAMES - 0x201000), 0);
+}
+
 /* An instruction over the end of a page: the other page is absent, then one frame, then another. */
 CODE(crossing, 64, "invlpg 0x202000; mov $0x201ffc, %eax; jmp *%rax");
 
@@ -422,6 +463,8 @@ int main(void)
 		T(pages_with_one_index),
 		T(functions_with_one_index),
 		T(fault_inside_a_group),
+		T(device_where_a_group_opens),
+		T(exceptions_where_a_group_opens),
 		T(instruction_whose_second_page_faults),
 		T(windows_of_one_instruction),
 		T(window_behind_an_eoi),

@@ -184,7 +184,8 @@ static bool access_of(const struct insn *i, struct access *a)
 		return true;
 	}
 	if (!(i->flags & INSN_MEM) || i->flags & INSN_RIPREL || i->base == REG_NONE || i->index != REG_NONE ||
-	    i->addrsize != 8 || i->seg == SEG_FS || i->seg == SEG_GS || i->op == OP_LEA || i->op == OP_NOP)
+	    i->addrsize != 8 || i->seg == SEG_FS || i->seg == SEG_GS || i->op == OP_LEA || i->op == OP_NOP ||
+	    !group_reaches((int32_t)i->disp))
 		return false;
 	*a = (struct access){ .base = i->base, .disp = (int32_t)i->disp };
 	if (i->vec) {
@@ -240,6 +241,14 @@ void groups_note(const struct xl *x, struct site *s)
 		s->groups |= (uint8_t)(x->group[n].on << n);
 		s->group_writes |= (uint8_t)((x->group[n].on && x->group[n].write) << n);
 	}
+}
+
+bool groups_noted(const struct xl *x, const struct site *s)
+{
+	struct site now = { 0 };
+
+	groups_note(x, &now);
+	return !(now.groups & ~s->groups) && !(now.group_writes & ~s->group_writes);
 }
 
 void groups_forget(struct xl *x)

@@ -222,7 +222,7 @@ struct am put_based(struct xl *x, unsigned base, int32_t disp, unsigned size, bo
 struct am put_operand(struct xl *x, const struct insn *i, unsigned size, bool write)
 {
 	if (i->base != REG_NONE && i->index == REG_NONE && !(i->flags & INSN_RIPREL) && i->addrsize == 8 &&
-	    !has_base(i))
+	    !has_base(i) && group_reaches((int32_t)i->disp))
 		return put_based(x, i->base, (int32_t)i->disp, size, write);
 	put_linear(x, i);
 	put_check(x, size, write);

@@ -392,10 +392,11 @@ static void put_insn(struct xl *x, const struct xinsn *e)
 	if (!jumps && !xl_int(x, &e->i) && !xl_sys(x, &e->i) && !xl_stack(x, &e->i) && !xl_vec(x, &e->i) &&
 	    !xl_fpu(x, &e->i))
 		xl_call_exec(x);
+	groups_after(x, &e->i);
 	if (!jumps) /* behind a jump there is nothing, even if it goes to the next instruction */
 		for (unsigned n = 0; n < x->nsite; n++)
-			site_at(x->j, x->site[n])->next = x->a.at;
-	groups_after(x, &e->i);
+			if (groups_noted(x, site_at(x->j, x->site[n])))
+				site_at(x->j, x->site[n])->next = x->a.at;
 	if (e->save)
 		jit_put_flags_out(&x->a);
 	if (jit_sets_flags(&e->i) && !is_call(&e->i))

@@ -101,7 +101,7 @@ void put_linear(struct xl *x, const struct insn *i);
 void put_lea(struct xl *x, const struct insn *i, unsigned reg, bool narrow);
 /* T0 is a linear address: checks it, T0 becomes the host's. Clobbers T1 and T2, and the flags unless they live. */
 void put_check(struct xl *x, unsigned size, bool write);
-/* size bytes at disp from guest register base: checked, alone or in a group. */
+/* size bytes at disp from guest register base: checked, alone or in a group. group_reaches(disp). */
 struct am put_based(struct xl *x, unsigned base, int32_t disp, unsigned size, bool write);
 /* Both; the operand. */
 struct am put_operand(struct xl *x, const struct insn *i, unsigned size, bool write);
@@ -110,8 +110,16 @@ struct am put_operand(struct xl *x, const struct insn *i, unsigned size, bool wr
 /* Opens a group if more accesses than this one come of that base. */
 bool group_open(struct xl *x, unsigned base, int32_t disp, unsigned size, bool write, struct group *g);
 void groups_note(const struct xl *x, struct site *s);
+/* The site knows all groups that are open here; one that an instruction opens is not known by its sites before. */
+bool groups_noted(const struct xl *x, const struct site *s);
 void groups_after(struct xl *x, const struct insn *i); /* what an instruction did to the bases */
 void groups_forget(struct xl *x);
+/* The guest chooses distances: sums of them that a group makes must not wrap. */
+static inline bool group_reaches(int32_t disp)
+{
+	return disp > -(1 << 28) && disp < 1 << 28;
+}
+
 static inline unsigned group_of(unsigned base)
 {
 	return base != RSP;

@@ -1,0 +1,189 @@
+/*
+ * The isolation promise of the translator, on its output (emitted.h): random instructions and sequences as the
+ * differential tester makes them, and the code of whatever large programs this machine has, translated as the user's and
+ * as the kernel's, with groups and without.
+ *
+ *	emitted [rounds] [seed]
+ */
+#include "bare.h"
+#include "diff.h"
+#include "emitted.h"
+
+#include "base/bits.h"
+#include "engine/soft/flags.h"
+
+#include <elf.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { TABLES = 0x10000, CODE_PAGE = 0x100000, LIN = 0x40000000, ROUNDS = 3000, FILE_PAGES = 60, STARTS = 12 };
+
+static struct cpu *cpu;
+static uint8_t *page;
+static uint64_t rnd_state = 1, blocks;
+
+/* ------ what the generator wants of the tester ------ */
+void rnd_seed(uint64_t seed)
+{
+	rnd_state = seed;
+}
+
+uint64_t rnd(void)
+{
+	uint64_t z = rnd_state += 0x9e3779b97f4a7c15;
+
+	z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9;
+	z = (z ^ z >> 27) * 0x94d049bb133111eb;
+	return z ^ z >> 31;
+}
+
+enum arena_right arena_right(unsigned n)
+{
+	return ARENA_NONE;
+}
+
+/* ------ translating ------ */
+static void start(void)
+{
+	uint64_t *t = (uint64_t *)bare_ram(TABLES, 3 * PAGE);
+
+	t[0] = (TABLES + PAGE) | 7;
+	t[512 + (LIN >> 30)] = (TABLES + 2 * PAGE) | 7;
+	page = bare_ram(CODE_PAGE, PAGE);
+	cpu = bare_cpu(TABLES);
+	cpu->code = code_cache_new(cpu, MIB(1));
+	if (jit_new(cpu, MIB(16), 0, NULL) < 0)
+		abort();
+	cpu->cr4 |= CR4_OSFXSR | CR4_OSXSAVE | CR4_FSGSBASE;
+	cpu->xcr0 = 7;
+}
+
+/* The block at off, as this privilege sees it; the same with a check for each access, and the way in from elsewhere. */
+static void translate(unsigned off, bool user)
+{
+	struct jit *j = cpu->jit.jit;
+	struct jblock *b;
+
+	cpu->cpl = user ? 3 : 0;
+	cpu->seg[SEG_CS].attr = (uint16_t)(0xa09b | cpu->cpl << ATTR_DPL_SHIFT);
+	cpu_mode_changed(cpu);
+	b = jit_block_for(cpu, LIN, off, page, CODE_PAGE);
+	if (!b)
+		return;
+	jit_far_entry(cpu, b);
+	if (jit_room(j))
+		jit_translate(cpu, jpage_at(j, b->page), off, cpu->mode | MODE_SINGLE);
+}
+
+static void check(void)
+{
+	struct jit *j = cpu->jit.jit;
+
+	if (!emitted_check(cpu, 1))
+		exit(1);
+	blocks += j->blocks.n - 1;
+	jit_drop_all(cpu);
+}
+
+/* ------ where code comes from ------ */
+static void random_round(void)
+{
+	struct diff_case k = { .mode = CODE64 };
+
+	if (!(rnd_one_in(2) ? gen_case(&k, NULL) : gen_sequence(&k, 2 + rnd_below(SEQUENCE_MAX - 1), NULL)))
+		return;
+	memset(page, 0xcc, PAGE);
+	memcpy(page + k.off - CODE_AT, k.code, k.len);
+	for (unsigned user = 0; user < 2; user++)
+		translate(k.off - CODE_AT, user);
+	check();
+}
+
+/* Loads and stores off three registers at distances where sums wrap, among what moves RSP. */
+static void edges_round(void)
+{
+	static const uint32_t edges[] = { 0, 0x20000000, 0x40000000, 0x7ffff000, 0x80000000, 0x80001000, 0xc0000000 };
+	static const uint8_t moves[][8] = { { 1, 0x50 },
+					    { 1, 0x58 },
+					    { 7, 0x48, 0x81, 0xc4, 0xff, 0x7f, 0, 0 }, /* add rsp,7fffh */
+					    { 7, 0x48, 0x81, 0xec, 0xff, 0x7f, 0, 0 } };
+	uint8_t *p = page;
+
+	memset(page, 0xcc, PAGE);
+	for (unsigned n = 2 + rnd_below(20); n; n--) {
+		unsigned base = rnd_below(3), store = rnd_below(2);
+		uint32_t disp = edges[rnd_below(ARRAY_LEN(edges))] + (rnd_one_in(4) ? (uint32_t)rnd() & 0xfff : 8 * rnd_below(4)) - 16;
+
+		if (rnd_one_in(4)) {
+			const uint8_t *m = moves[rnd_below(ARRAY_LEN(moves))];
+
+			memcpy(p, m + 1, m[0]);
+			p += m[0];
+			continue;
+		}
+		*p++ = base == 2 ? 0x49 : 0x48;
+		*p++ = store ? 0x89 : 0x8b;
+		*p++ = base == 0 ? 0x84 : base == 1 ? 0x83 : 0x85; /* rax; rsp, rbx, r13 */
+		if (base == 0)
+			*p++ = 0x24;
+		memcpy(p, &disp, 4);
+		p += 4;
+	}
+	translate(0, false);
+	check();
+}
+
+/* Some pages of a program's code, each from some of its bytes on; what begins inside an instruction is code too. */
+static void program_pages(const uint8_t *text, size_t size)
+{
+	for (unsigned n = 0; n < FILE_PAGES && size > PAGE; n++) {
+		memcpy(page, text + rnd() % (size - PAGE), PAGE);
+		for (unsigned k = 0; k < STARTS; k++)
+			translate(rnd_below(PAGE), k & 1);
+		check();
+	}
+}
+
+static bool program(const char *path)
+{
+	int fd = open(path, O_RDONLY);
+	struct stat st;
+	uint8_t *p;
+
+	if (fd < 0 || fstat(fd, &st) < 0)
+		return false;
+	p = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+	close(fd);
+	if (p == MAP_FAILED)
+		return false;
+	for (unsigned n = 0; n < ((Elf64_Ehdr *)p)->e_phnum; n++) {
+		const Elf64_Phdr *h = (const Elf64_Phdr *)(p + ((Elf64_Ehdr *)p)->e_phoff) + n;
+
+		if (h->p_type == PT_LOAD && h->p_flags & PF_X)
+			program_pages(p + h->p_offset, h->p_filesz);
+	}
+	munmap(p, (size_t)st.st_size);
+	return true;
+}
+
+int main(int argc, char **argv)
+{
+	static const char *const programs[] = { "/proc/self/exe", "/lib/x86_64-linux-gnu/libc.so.6",
+						"/lib/x86_64-linux-gnu/libm.so.6", "/usr/bin/bash", "/usr/bin/python3" };
+	unsigned rounds = argc > 1 ? (unsigned)atoi(argv[1]) : ROUNDS, found = 0;
+
+	rnd_seed(argc > 2 ? strtoull(argv[2], NULL, 0) : 1);
+	forms_init();
+	start();
+	for (unsigned n = 0; n < rounds; n++)
+		n & 1 ? random_round() : edges_round();
+	for (unsigned n = 0; n < ARRAY_LEN(programs); n++)
+		found += program(programs[n]);
+	printf("%llu blocks, %llu instructions, %llu accesses behind checks, %u programs\n", (unsigned long long)blocks,
+	       (unsigned long long)emitted_insns, (unsigned long long)emitted_checked, found);
+	return emitted_checked && found ? 0 : 1;
+}

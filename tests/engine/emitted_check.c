@@ -1,0 +1,366 @@
+/*
+ * The verifier: goes once through the code of a block, which only jumps forward inside itself, and keeps what is known
+ * of each register: a value that has a name (an unknown number plus a distance), the index of a TLB entry, a tag, the sum
+ * of tag and address, and, behind the comparison of that, the distance to the host's memory, good for the bytes that were
+ * compared and no others. Where paths meet only what both know stays. Where code comes back from C the temporaries are
+ * unknown, and of the groups only those stay that C will look at again (struct site).
+ *
+ * It trusts C (the TLB's entries, sites' handling) and the pieces that all blocks share, which are written by hand and
+ * the same each time.
+ */
+#include "emitted_look.h"
+
+#include "base/bits.h"
+
+#include <string.h>
+
+static ZydisDecoder decoder;
+
+static bool same(const struct val *a, const struct val *b)
+{
+	return a->kind == b->kind && a->name == b->name && a->of == b->of && a->off == b->off && a->to == b->to &&
+	       a->at == b->at && a->write == b->write && a->scale == b->scale;
+}
+
+/* ------ where it goes on ------ */
+static void state_new(struct state *s)
+{
+	memset(s, 0, sizeof(*s));
+	s->alive = true;
+	for (unsigned n = 0; n < PLACES; n++)
+		s->v[n] = val_fresh();
+}
+
+static bool same_check(const struct check *a, const struct check *b)
+{
+	return a->name == b->name && a->of == b->of && a->off == b->off && a->to == b->to && a->write == b->write;
+}
+
+static void meet(struct state *s, const struct state *o)
+{
+	unsigned n = 0;
+
+	if (!s->alive) {
+		*s = *o;
+		return;
+	}
+	for (unsigned p = 0; p < PLACES; p++)
+		if (!same(&s->v[p], &o->v[p]))
+			s->v[p] = val_fresh();
+	for (unsigned k = 0; k < s->ncheck; k++)
+		for (unsigned l = 0; l < o->ncheck; l++)
+			if (same_check(&s->check[k], &o->check[l])) {
+				s->check[n++] = s->check[k];
+				break;
+			}
+	s->ncheck = n;
+}
+
+static bool pend(struct look *k, uint32_t at, const struct state *s)
+{
+	if (at <= k->at || at >= k->end || k->npending == PENDING)
+		return look_bad(k, "a jump inside the block that does not lead forward");
+	k->pending[k->npending].at = at;
+	k->pending[k->npending++].s = *s;
+	return true;
+}
+
+static bool is_piece(const struct jit *j, uint32_t to)
+{
+	return to == j->exit_near || to == j->exit_far || to == j->lookup || to == j->slow || to == j->span ||
+	       to == j->exec || to == j->vec || to == j->fpu || to == j->poll || to == j->poll_far ||
+	       to == j->return_miss;
+}
+
+static bool is_block(struct jit *j, uint32_t to, bool far)
+{
+	for (uint32_t n = 1; n < j->blocks.n; n++) {
+		const struct jblock *b = jblock_at(j, n);
+
+		if (to && !b->dead && (to == b->far || (!far && (to == b->entry || to == b->body))))
+			return true;
+	}
+	return false;
+}
+
+/* Back from C: temporaries are lost, and groups that C does not look at. */
+static void state_back(struct state *s, const struct site *t, bool retry)
+{
+	s->v[T1] = val_fresh();
+	s->v[T2] = val_fresh();
+	if (!retry)
+		s->v[T0] = val_fresh();
+	s->v[PARK] = val_fresh();
+	s->v[TMP] = val_fresh();
+	s->ncheck = 0;
+	for (unsigned n = 0; n < 2; n++) {
+		struct val *add = &s->v[ADD_0 + n], *lin = &s->v[LIN_0 + n];
+		bool write = t->group_writes >> n & 1;
+
+		if (!(t->groups >> n & 1) || add->kind != DELTA || lin->kind != NAMED || lin->name != add->of ||
+		    lin->off < add->off || lin->off >= add->to)
+			*add = val_fresh();
+		else
+			add->write &= write;
+	}
+}
+
+/* What the guest's instruction at a site may change when C executes it. */
+static bool state_executed(struct look *k, struct state *s, const struct site *t)
+{
+	const uint8_t *guest = jpage_at(k->j, k->b->page)->host + t->off;
+	ZydisDecodedOperand o[ZYDIS_MAX_OPERAND_COUNT];
+	ZydisDecodedInstruction i;
+
+	if (ZYAN_FAILED(ZydisDecoderDecodeFull(&decoder, guest, t->len, &i, o))) {
+		state_new(s); /* a reserved form: who knows */
+		return true;
+	}
+	for (unsigned n = 0; n < i.operand_count; n++) {
+		int p = o[n].type == ZYDIS_OPERAND_TYPE_REGISTER ? place_of_reg(o[n].reg.value) : -1;
+
+		if (p >= 0 && (o[n].actions & ZYDIS_OPERAND_ACTION_MASK_WRITE)) {
+			s->v[SLOT + p] = val_fresh();
+			if (p < 10)
+				s->v[p == HSP ? R_SP : p] = val_fresh();
+		}
+	}
+	return true;
+}
+
+/* The end of what is out of line: to a piece, with a site in r12d. */
+static bool to_piece(struct look *k, uint32_t to)
+{
+	const struct site *t;
+
+	if (to != k->j->slow && to != k->j->span && to != k->j->exec && to != k->j->vec && to != k->j->fpu)
+		return true;
+	if (!k->site || k->site >= k->j->sites.n)
+		return look_bad(k, "a way to C without a site");
+	t = site_at(k->j, k->site);
+	if (t->block != jblock_n(k->j, k->b))
+		return look_bad(k, "another block's site");
+	if (t->next > k->at && to == k->j->exec) { /* nothing else leads there */
+		struct state s = k->s;
+
+		state_back(&s, t, false);
+		return state_executed(k, &s, t) && pend(k, t->next, &s);
+	}
+	return true;
+}
+
+static bool jump_out(struct look *k, uint32_t to, bool call)
+{
+	if (k->s.pushed != (call && jblock_anywhere(k->b)))
+		return look_bad(k, "a jump with something on the host's stack");
+	if (is_piece(k->j, to))
+		return to_piece(k, to);
+	return is_block(k->j, to, call) || look_bad(k, "a jump to nowhere");
+}
+
+/* Behind a call: what is known is where the page is kept. */
+static void landed(struct look *k)
+{
+	state_new(&k->s);
+	k->s.pushed = jblock_anywhere(k->b);
+}
+
+static bool branch(struct look *k)
+{
+	const ZydisDecodedOperand *o = &k->o[0];
+	bool call = k->i.meta.category == ZYDIS_CATEGORY_CALL, cond = k->i.meta.category == ZYDIS_CATEGORY_COND_BR;
+	struct state taken = k->s;
+	uint32_t to;
+
+	if (k->i.mnemonic == ZYDIS_MNEMONIC_RET) {
+		k->s.alive = false;
+		return k->i.operand_count_visible ? look_bad(k, "a return that pops")
+						  : !k->s.pushed || look_bad(k, "a return with something on the stack");
+	}
+	if (o->type != ZYDIS_OPERAND_TYPE_IMMEDIATE) {
+		if (!is_mem(o) || place_of_reg(o->mem.base) < 0 || k->s.v[place_of_reg(o->mem.base)].kind != JUMPS ||
+		    !look_memory(k, o, false) || k->s.pushed != (call && jblock_anywhere(k->b)))
+			return look_bad(k, "an indirect jump");
+		call ? landed(k) : (void)(k->s.alive = false);
+		return true;
+	}
+	to = k->at + k->i.length + (uint32_t)o->imm.value.s;
+	if (k->i.mnemonic == ZYDIS_MNEMONIC_JNBE && k->cmp.kind == SUM && k->cmp_with >= 0 && k->cmp_with < JIT_PAGE &&
+	    k->s.ncheck < CHECKS)
+		k->s.check[k->s.ncheck++] = (struct check){ k->cmp.name, k->cmp.of, k->cmp.off,
+							    k->cmp.off + JIT_PAGE - k->cmp_with, k->cmp.write };
+	if (k->i.mnemonic == ZYDIS_MNEMONIC_JRCXZ && taken.v[HCX].kind == HIGH && taken.ncheck < CHECKS)
+		taken.check[taken.ncheck++] = (struct check){ taken.v[HCX].name, taken.v[HCX].of, taken.v[HCX].off,
+							      taken.v[HCX].to + 1, taken.v[HCX].write };
+	if (to > k->at && to < k->end) {
+		if (call) { /* its own stub, as long as it is not linked */
+			state_new(&taken);
+			taken.pushed = 0;
+		}
+		if (!pend(k, to, &taken))
+			return false;
+	} else if (!jump_out(k, to, call)) {
+		return false;
+	}
+	if (call)
+		landed(k);
+	else if (!cond)
+		k->s.alive = false;
+	return true;
+}
+
+static bool host_stack(struct look *k)
+{
+	const ZydisDecodedOperand *o = &k->o[0];
+	int p;
+
+	switch (k->i.mnemonic) {
+	case ZYDIS_MNEMONIC_PUSHFQ:
+		k->s.pushed += 2; /* its POP comes next */
+		return true;
+	case ZYDIS_MNEMONIC_PUSH: /* where the page is */
+		if (!is_mem(o) || place_of_reg(o->mem.base) != R_CPU || o->mem.disp.value != FIELD(jit.base) || k->s.pushed)
+			return look_bad(k, "a push of something else");
+		k->s.pushed = 1;
+		return true;
+	case ZYDIS_MNEMONIC_POP:
+		if (k->s.pushed == 2 && is_mem(o) && place_of_reg(o->mem.base) == R_CPU &&
+		    o->mem.index == ZYDIS_REGISTER_NONE && o->mem.disp.value == FIELD(jit.flags)) {
+			k->s.pushed = 0;
+			return true;
+		}
+		p = o->type == ZYDIS_OPERAND_TYPE_REGISTER ? place_of_reg(o->reg.value) : -1;
+		if (k->s.pushed != 1 || p != T1)
+			return look_bad(k, "a pop of something else");
+		k->s.v[p] = val_fresh();
+		k->s.pushed = 0;
+		return true;
+	default:
+		return look_bad(k, "an instruction of a kind that is not emitted");
+	}
+}
+
+static bool one(struct look *k)
+{
+	emitted_insns++;
+	switch (k->i.meta.category) {
+	case ZYDIS_CATEGORY_CALL:
+	case ZYDIS_CATEGORY_RET:
+	case ZYDIS_CATEGORY_COND_BR:
+	case ZYDIS_CATEGORY_UNCOND_BR:
+		return branch(k);
+	case ZYDIS_CATEGORY_PUSH:
+	case ZYDIS_CATEGORY_POP:
+		return host_stack(k);
+	default:
+		return look_plain(k);
+	}
+}
+
+/* What other ways lead to k->at. */
+static void arrive(struct look *k)
+{
+	for (unsigned n = 0; n < k->npending;) {
+		if (k->pending[n].at != k->at) {
+			n++;
+			continue;
+		}
+		meet(&k->s, &k->pending[n].s);
+		k->pending[n] = k->pending[--k->npending];
+		k->cmp.kind = NAMED;
+	}
+}
+
+/* Sites of the block that come back to k->at, where other code comes too. */
+static void come_back(struct look *k, uint32_t first, uint32_t last)
+{
+	for (uint32_t n = first; n < last && k->s.alive; n++) {
+		const struct site *t = site_at(k->j, n);
+
+		if (t->retry == k->at || (t->next == k->at && !t->span)) /* a group's: never behind, entry.c */
+			state_back(&k->s, t, t->retry == k->at);
+	}
+}
+
+static bool region(struct look *k, uint32_t from, uint32_t first, uint32_t last)
+{
+	state_new(&k->s);
+	k->cmp.kind = NAMED;
+	for (k->at = from; k->at < k->end; k->at += k->i.length) {
+		arrive(k);
+		come_back(k, first, last);
+		if (!k->s.alive)
+			break; /* what pads it */
+		if (ZYAN_FAILED(ZydisDecoderDecodeFull(&decoder, k->j->rx + k->at, k->end - k->at, &k->i, k->o)))
+			return look_bad(k, "no instruction");
+		if (!one(k))
+			return false;
+	}
+	return !k->npending || look_bad(k, "a jump into an instruction, or beyond the end");
+}
+
+static void complain(const struct look *k, uint32_t from)
+{
+	ZydisFormatter f;
+	char text[128];
+
+	printf("block at %llx of page %llx, mode %x, from +%x: +%x: %s\n", (unsigned long long)k->b->off,
+	       (unsigned long long)k->b->lin, k->b->mode, from, k->at, k->why);
+	ZydisFormatterInit(&f, ZYDIS_FORMATTER_STYLE_ATT);
+	for (uint32_t at = from; at < k->end && at <= k->at;) {
+		ZydisDecodedOperand o[ZYDIS_MAX_OPERAND_COUNT];
+		ZydisDecodedInstruction i;
+
+		if (ZYAN_FAILED(ZydisDecoderDecodeFull(&decoder, k->j->rx + at, k->end - at, &i, o)))
+			return;
+		ZydisFormatterFormatInstruction(&f, &i, o, i.operand_count_visible, text, sizeof(text), at,
+						NULL);
+		printf("  +%x: %s\n", at, text);
+		at += i.length;
+	}
+}
+
+/* Where the code behind `from` belongs to somebody else. */
+static uint32_t region_end(struct jit *j, uint32_t from)
+{
+	uint32_t end = j->used;
+
+	for (uint32_t n = 1; n < j->blocks.n; n++) {
+		const struct jblock *b = jblock_at(j, n);
+
+		if (b->entry > from && b->entry < end)
+			end = b->entry;
+		if (b->ind > from && b->ind < end)
+			end = b->ind;
+	}
+	return end;
+}
+
+bool emitted_check(struct cpu *c, uint32_t from)
+{
+	static struct look k;
+	struct jit *j = c->jit.jit;
+
+	ZydisDecoderInit(&decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
+	for (uint32_t n = from; n < j->blocks.n; n++) {
+		const struct jblock *b = jblock_at(j, n);
+		uint32_t start[2] = { b->entry, b->ind }, first = 1, last;
+
+		if (b->dead)
+			continue;
+		for (last = j->sites.n; last > 1 && site_at(j, last - 1)->block != n; last--)
+			;
+		for (first = last; first > 1 && site_at(j, first - 1)->block == n; first--)
+			;
+		for (unsigned r = 0; r < 2; r++) {
+			if (!start[r])
+				continue;
+			k = (struct look){ .c = c, .j = j, .b = b, .end = region_end(j, start[r]) };
+			if (region(&k, start[r], r ? 0 : first, r ? 0 : last))
+				continue;
+			complain(&k, start[r]);
+			return false;
+		}
+	}
+	return true;
+}

@@ -1,0 +1,73 @@
+/* Shared by the verifier's two halves: emitted_check.c goes through a block, emitted_value.c knows instructions. */
+#ifndef TESTS_ENGINE_EMITTED_LOOK_H
+#define TESTS_ENGINE_EMITTED_LOOK_H
+
+#include "emitted.h"
+
+#include <Zydis/Zydis.h>
+
+enum { PARK = 32, TMP, ADD_0, ADD_1, LIN_0, LIN_1, PLACES }; /* behind the host's registers and the guest's */
+enum { SLOT = 16 };					     /* place of the guest's register 0 */
+enum { TAGS = TLB_SIZE * sizeof(struct tlb_entry), PENDING = 512, CHECKS = 16 };
+
+/* What a place holds. NAMED: name + off. INDEX: `name`, in bytes of `scale`. TAG: the read or write tag (`write`) of index
+ * `name`. SUM: that plus NAMED (of, off). HIGH: the bits of such sums that are not in a page, for off to `to`. DELTA:
+ * host minus NAMED (of): good for its bytes from `off` to `to`. HOST: address of byte `at` of NAMED(of) that has DELTA. */
+enum kind { NAMED, INDEX, TAG, SUM, HIGH, DELTA, HOST, JUMPS, LOW16 };
+struct val {
+	enum kind kind;
+	uint32_t name, of;
+	int64_t off, to, at;
+	bool write;
+	uint8_t scale;
+};
+
+struct check { /* bytes off to `to` of NAMED (of) are in the page of index `name` */
+	uint32_t name, of;
+	int64_t off, to;
+	bool write;
+};
+
+struct state {
+	bool alive;
+	struct val v[PLACES];
+	struct check check[CHECKS];
+	unsigned ncheck;
+	int pushed;
+};
+
+struct look {
+	struct cpu *c;
+	struct jit *j;
+	const struct jblock *b;
+	uint32_t at, end; /* this instruction; of the region */
+	struct state s;
+	struct val cmp; /* what was compared last, with: */
+	int64_t cmp_with;
+	ZydisDecodedInstruction i;
+	ZydisDecodedOperand o[ZYDIS_MAX_OPERAND_COUNT];
+	unsigned npending;
+	struct {
+		uint32_t at;
+		struct state s;
+	} pending[PENDING];
+	uint32_t site; /* r12d, where it is a number */
+	const char *why;
+};
+
+#define FIELD(f) ((int64_t)offsetof(struct cpu, f))
+
+static inline bool is_mem(const ZydisDecodedOperand *o)
+{
+	return o->type == ZYDIS_OPERAND_TYPE_MEMORY;
+}
+
+/* False; the first reason counts. */
+bool look_bad(struct look *k, const char *why);
+struct val val_fresh(void);
+int place_of_reg(ZydisRegister r); /* of the whole register; -1: no general one */
+bool look_memory(struct look *k, const ZydisDecodedOperand *o, bool write);
+/* An instruction that goes on behind itself: may it be there? What it does to what is known. */
+bool look_plain(struct look *k);
+
+#endif

@@ -1,0 +1,372 @@
+/*
+ * What an instruction makes of what is known (emitted.h).
+ */
+#include "emitted_look.h"
+
+#include "base/bits.h"
+
+#include <string.h>
+
+uint64_t emitted_insns, emitted_checked;
+static uint32_t last_name;
+
+bool look_bad(struct look *k, const char *why)
+{
+	if (!k->why)
+		k->why = why;
+	return false;
+}
+
+struct val val_fresh(void)
+{
+	return (struct val){ .kind = NAMED, .name = ++last_name };
+}
+
+/* ------ registers and fields ------ */
+int place_of_reg(ZydisRegister r)
+{
+	ZydisRegister wide = ZydisRegisterGetLargestEnclosing(ZYDIS_MACHINE_MODE_LONG_64, r);
+
+	return wide >= ZYDIS_REGISTER_RAX && wide <= ZYDIS_REGISTER_R15 ? (int)(wide - ZYDIS_REGISTER_RAX) : -1;
+}
+
+static int place_of_field(int64_t disp)
+{
+	if (disp >= FIELD(r) && disp < FIELD(r) + 16 * 8 && !(disp & 7))
+		return SLOT + (int)(disp - FIELD(r)) / 8;
+	return disp == FIELD(jit.park)	   ? PARK
+	       : disp == FIELD(jit.tmp)	   ? TMP
+	       : disp == FIELD(jit.add[0]) ? ADD_0
+	       : disp == FIELD(jit.add[1]) ? ADD_1
+	       : disp == FIELD(jit.lin[0]) ? LIN_0
+	       : disp == FIELD(jit.lin[1]) ? LIN_1
+					   : -1;
+}
+
+static bool field_is(int64_t disp, unsigned size, int64_t at, unsigned max)
+{
+	return disp >= at && disp + size <= at + max;
+}
+
+static bool field_allowed(int64_t d, unsigned size, bool write)
+{
+	if (place_of_field(d) >= 0 && size <= 8)
+		return true;
+	if (field_is(d, size, FIELD(r), 16 * 8) || field_is(d, size, FIELD(jit.flags), 8) ||
+	    field_is(d, size, FIELD(jit.site), 4) || field_is(d, size, FIELD(jit.base), 8) ||
+	    field_is(d, size, FIELD(fx), 512))
+		return true;
+	return !write && (field_is(d, size, FIELD(r), SLOTS * 8) || field_is(d, size, FIELD(poll), 4) ||
+			  field_is(d, size, FIELD(jit.page_bits), 16) || field_is(d, size, FIELD(jit.jc), 8) ||
+			  field_is(d, size, FIELD(jit.r_top), 16) || field_is(d, size, FIELD(jit.vec), 1) ||
+			  field_is(d, size, FIELD(jit.fpu_image), 1) || field_is(d, size, FIELD(jit.itlb), JIT_ITLB * 4));
+}
+
+/* ------ guest memory ------ */
+
+/* base + index + disp, as far as that is known. */
+static struct val sum_of(struct look *k, const ZydisDecodedOperand *o)
+{
+	int b = place_of_reg(o->mem.base), x = place_of_reg(o->mem.index);
+	int64_t disp = o->mem.disp.has_displacement ? o->mem.disp.value : 0;
+	struct val v, w;
+
+	if (b < 0 || (x >= 0 && o->mem.scale != 1))
+		return val_fresh();
+	v = k->s.v[b];
+	if (x < 0) {
+		if (v.kind == NAMED || v.kind == SUM)
+			v.off += disp;
+		else if (v.kind == HOST)
+			v.at += disp;
+		else
+			return val_fresh();
+		return v;
+	}
+	w = k->s.v[x];
+	if (v.kind != NAMED) {
+		struct val t = v;
+
+		v = w;
+		w = t;
+	}
+	if (v.kind == NAMED && w.kind == DELTA && w.of == v.name) {
+		w.kind = HOST;
+		w.at = v.off + disp;
+		return w;
+	}
+	if (v.kind == NAMED && w.kind == TAG && !disp)
+		return (struct val){ SUM, w.name, v.name, v.off, 0, 0, w.write, 0 };
+	if (v.kind == HIGH && w.kind == HIGH && v.name == w.name && v.of == w.of && v.write == w.write && !disp) {
+		v.off = v.off < w.off ? v.off : w.off;
+		v.to = v.to > w.to ? v.to : w.to;
+		return v;
+	}
+	return val_fresh();
+}
+
+bool look_memory(struct look *k, const ZydisDecodedOperand *o, bool write)
+{
+	int b = place_of_reg(o->mem.base), x = place_of_reg(o->mem.index);
+	int64_t disp = o->mem.disp.has_displacement ? o->mem.disp.value : 0;
+	unsigned size = o->size / 8;
+	struct val v;
+
+	if (o->mem.type != ZYDIS_MEMOP_TYPE_MEM || o->mem.segment == ZYDIS_REGISTER_FS ||
+	    o->mem.segment == ZYDIS_REGISTER_GS || !size)
+		return look_bad(k, "a memory operand of another kind");
+	if (b == R_CPU && x < 0)
+		return field_allowed(disp, size, write) || look_bad(k, "a field of the struct cpu");
+	if (b == R_CPU && k->s.v[x].kind == LOW16 && o->mem.scale == 8 && disp == FIELD(user_itlb))
+		return (!write && size == 8) || look_bad(k, "the table of user pages");
+	if (b == R_TLB && x >= 0 && k->s.v[x].kind == INDEX && k->s.v[x].scale * o->mem.scale == 32)
+		return (!write && size == 8 && (disp == 0 || disp == 8 || disp == 24)) || look_bad(k, "an entry of the TLB");
+	if (x >= 0 && b >= 0 && k->s.v[b].kind == JUMPS && k->s.v[x].kind == LOW16 && o->mem.scale == 8 && !disp)
+		return (!write && size == 8) || look_bad(k, "the jump cache");
+	v = sum_of(k, o);
+	if (v.kind != HOST)
+		return look_bad(k, "memory that was not checked");
+	emitted_checked++;
+	if (write && !v.write)
+		return look_bad(k, "a store behind a check for loads");
+	return (v.at >= v.off && v.at + size <= v.to) || look_bad(k, "bytes beside those that were checked");
+}
+
+/* ------ what an instruction does to places ------ */
+static bool store_place(struct look *k, int p, struct val v)
+{
+	k->s.v[p] = v;
+	return true;
+}
+
+static bool is_reg(const ZydisDecodedOperand *o, unsigned bits)
+{
+	return o->type == ZYDIS_OPERAND_TYPE_REGISTER && o->size == bits && place_of_reg(o->reg.value) >= 0;
+}
+
+/* A load of 64 bits. */
+static struct val loaded(struct look *k, const ZydisDecodedOperand *o)
+{
+	int b = place_of_reg(o->mem.base), x = place_of_reg(o->mem.index), p;
+	int64_t disp = o->mem.disp.has_displacement ? o->mem.disp.value : 0;
+
+	if (b == R_CPU && x < 0) {
+		p = place_of_field(disp);
+		if (p >= 0)
+			return k->s.v[p];
+		return disp == FIELD(jit.jc) ? (struct val){ .kind = JUMPS } : val_fresh();
+	}
+	if (b == R_TLB && (disp == 0 || disp == 8))
+		return (struct val){ .kind = TAG, .name = k->s.v[x].name, .write = disp == 8 };
+	if (b == R_TLB)
+		for (unsigned n = 0; n < k->s.ncheck; n++) {
+			const struct check *c = &k->s.check[n];
+
+			if (c->name == k->s.v[x].name)
+				return (struct val){ DELTA, 0, c->of, c->off, c->to, 0, c->write, 0 };
+		}
+	return val_fresh();
+}
+
+static int64_t imm(const ZydisDecodedOperand *o)
+{
+	return o->imm.is_signed ? o->imm.value.s : (int64_t)o->imm.value.u;
+}
+
+/* Those whose result is known; false: not one of them. */
+static bool known_result(struct look *k, struct val *out)
+{
+	const ZydisDecodedOperand *d = &k->o[0], *s = &k->o[1];
+	struct val v = is_reg(d, d->size) ? k->s.v[place_of_reg(d->reg.value)] : val_fresh();
+
+	switch (k->i.mnemonic) {
+	case ZYDIS_MNEMONIC_MOV:
+		if (d->size != 64)
+			return false;
+		*out = is_mem(s) ? loaded(k, s) : is_reg(s, 64) ? k->s.v[place_of_reg(s->reg.value)] : val_fresh();
+		return true;
+	case ZYDIS_MNEMONIC_LEA:
+		if (d->size != 64)
+			return false;
+		if (v.kind == INDEX && v.scale == 1 && place_of_reg(s->mem.base) < 0 && s->mem.scale == 4 &&
+		    place_of_reg(s->mem.index) == place_of_reg(d->reg.value) && !s->mem.disp.value) {
+			v.scale = 4;
+			*out = v;
+		} else {
+			*out = sum_of(k, s);
+		}
+		return true;
+	case ZYDIS_MNEMONIC_ADD:
+	case ZYDIS_MNEMONIC_SUB:
+		if (!is_reg(d, 64))
+			return false;
+		if (s->type == ZYDIS_OPERAND_TYPE_IMMEDIATE && v.kind == NAMED) {
+			v.off += k->i.mnemonic == ZYDIS_MNEMONIC_ADD ? imm(s) : -imm(s);
+			*out = v;
+			return true;
+		}
+		if (v.kind == TAG && k->i.mnemonic == ZYDIS_MNEMONIC_ADD && is_reg(s, 64) &&
+		    k->s.v[place_of_reg(s->reg.value)].kind == NAMED) {
+			const struct val *a = &k->s.v[place_of_reg(s->reg.value)];
+
+			*out = (struct val){ SUM, v.name, a->name, a->off, 0, 0, v.write, 0 };
+			return true;
+		}
+		return false;
+	case ZYDIS_MNEMONIC_AND: /* an index by a mask */
+		if (!is_reg(d, 32) || s->type != ZYDIS_OPERAND_TYPE_IMMEDIATE || (imm(s) & ~(TAGS - 32ll)))
+			return false;
+		*out = (struct val){ .kind = INDEX, .name = ++last_name, .scale = 32 };
+		return true;
+	case ZYDIS_MNEMONIC_PEXT: /* an index, or the high bits of a sum */
+		if (!is_reg(d, 64) || !is_mem(&k->o[2]) || place_of_reg(k->o[2].mem.base) != R_CPU)
+			return false;
+		if (k->o[2].mem.disp.value == FIELD(jit.page_bits)) {
+			*out = (struct val){ .kind = INDEX, .name = ++last_name, .scale = 1 };
+			return true;
+		}
+		v = k->s.v[place_of_reg(s->reg.value)];
+		if (k->o[2].mem.disp.value != FIELD(jit.offset_bits) || v.kind != SUM)
+			return false;
+		v.kind = HIGH;
+		v.to = v.off;
+		*out = v;
+		return true;
+	case ZYDIS_MNEMONIC_MOVZX:
+		if (s->size != 16 || !is_reg(d, 32))
+			return false;
+		*out = (struct val){ .kind = LOW16 };
+		return true;
+	default:
+		return false;
+	}
+}
+
+static bool kind_allowed(const ZydisDecodedInstruction *i)
+{
+	switch (i->meta.category) {
+	case ZYDIS_CATEGORY_ADOX_ADCX:
+	case ZYDIS_CATEGORY_AES:
+	case ZYDIS_CATEGORY_AVX:
+	case ZYDIS_CATEGORY_AVX2:
+	case ZYDIS_CATEGORY_BINARY:
+	case ZYDIS_CATEGORY_BITBYTE:
+	case ZYDIS_CATEGORY_BLEND:
+	case ZYDIS_CATEGORY_BMI1:
+	case ZYDIS_CATEGORY_BMI2:
+	case ZYDIS_CATEGORY_BROADCAST:
+	case ZYDIS_CATEGORY_CMOV:
+	case ZYDIS_CATEGORY_CONVERT:
+	case ZYDIS_CATEGORY_DATAXFER:
+	case ZYDIS_CATEGORY_FCMOV:
+	case ZYDIS_CATEGORY_FP16:
+	case ZYDIS_CATEGORY_GFNI:
+	case ZYDIS_CATEGORY_LOGICAL:
+	case ZYDIS_CATEGORY_LOGICAL_FP:
+	case ZYDIS_CATEGORY_LZCNT:
+	case ZYDIS_CATEGORY_MMX:
+	case ZYDIS_CATEGORY_NOP:
+	case ZYDIS_CATEGORY_PCLMULQDQ:
+	case ZYDIS_CATEGORY_ROTATE:
+	case ZYDIS_CATEGORY_SEMAPHORE:
+	case ZYDIS_CATEGORY_SETCC:
+	case ZYDIS_CATEGORY_SHA:
+	case ZYDIS_CATEGORY_SHIFT:
+	case ZYDIS_CATEGORY_SSE:
+	case ZYDIS_CATEGORY_STTNI:
+	case ZYDIS_CATEGORY_TBM:
+	case ZYDIS_CATEGORY_VAES:
+	case ZYDIS_CATEGORY_VFMA:
+	case ZYDIS_CATEGORY_VPCLMULQDQ:
+	case ZYDIS_CATEGORY_X87_ALU:
+		break;
+	case ZYDIS_CATEGORY_FLAGOP:
+		return i->mnemonic == ZYDIS_MNEMONIC_CMC || i->mnemonic == ZYDIS_MNEMONIC_CLC ||
+		       i->mnemonic == ZYDIS_MNEMONIC_STC || i->mnemonic == ZYDIS_MNEMONIC_LAHF ||
+		       i->mnemonic == ZYDIS_MNEMONIC_SAHF;
+	case ZYDIS_CATEGORY_MISC:
+		return i->mnemonic == ZYDIS_MNEMONIC_LEA || i->mnemonic == ZYDIS_MNEMONIC_LFENCE ||
+		       i->mnemonic == ZYDIS_MNEMONIC_SFENCE || i->mnemonic == ZYDIS_MNEMONIC_MFENCE;
+	default:
+		return false;
+	}
+	switch (i->mnemonic) { /* state that is C's too, or more memory than one operand says */
+	case ZYDIS_MNEMONIC_LDMXCSR:
+	case ZYDIS_MNEMONIC_VLDMXCSR:
+	case ZYDIS_MNEMONIC_MASKMOVDQU:
+	case ZYDIS_MNEMONIC_VMASKMOVDQU:
+	case ZYDIS_MNEMONIC_MASKMOVQ:
+	case ZYDIS_MNEMONIC_FXSAVE:
+	case ZYDIS_MNEMONIC_FXSAVE64:
+	case ZYDIS_MNEMONIC_FXRSTOR:
+	case ZYDIS_MNEMONIC_FXRSTOR64:
+	case ZYDIS_MNEMONIC_RDFSBASE:
+	case ZYDIS_MNEMONIC_WRFSBASE:
+	case ZYDIS_MNEMONIC_RDGSBASE:
+	case ZYDIS_MNEMONIC_WRGSBASE:
+		return false;
+	default:
+		return !(i->attributes & (ZYDIS_ATTRIB_IS_PRIVILEGED | ZYDIS_ATTRIB_HAS_REP | ZYDIS_ATTRIB_HAS_REPE |
+					  ZYDIS_ATTRIB_HAS_REPNE));
+	}
+}
+
+static bool stack_pointer(const struct look *k)
+{
+	const ZydisDecodedOperand *d = &k->o[0], *s = &k->o[1];
+
+	return k->i.mnemonic == ZYDIS_MNEMONIC_MOV && d->type == ZYDIS_OPERAND_TYPE_REGISTER &&
+	       d->reg.value == ZYDIS_REGISTER_RSP && is_mem(s) && place_of_reg(s->mem.base) == R_CPU &&
+	       s->mem.disp.value == FIELD(jit.r_top);
+}
+
+/* An instruction that goes on behind itself. */
+bool look_plain(struct look *k)
+{
+	bool known, to_mem = is_mem(&k->o[0]) && k->i.mnemonic != ZYDIS_MNEMONIC_LEA;
+	struct val out = { 0 };
+
+	if (!kind_allowed(&k->i))
+		return look_bad(k, "an instruction of a kind that is not emitted");
+	for (unsigned n = 0; n < k->i.operand_count; n++) {
+		const ZydisDecodedOperand *o = &k->o[n];
+		bool write = o->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE;
+
+		if (is_mem(o) && o->mem.type != ZYDIS_MEMOP_TYPE_AGEN && !look_memory(k, o, write))
+			return false;
+		if (o->type == ZYDIS_OPERAND_TYPE_REGISTER && write) {
+			int p = place_of_reg(o->reg.value);
+
+			if (p == R_CPU || p == R_TLB || (p == HSP && !stack_pointer(k)))
+				return look_bad(k, "a register that is not the guest's is written");
+			if (ZydisRegisterGetClass(o->reg.value) == ZYDIS_REGCLASS_SEGMENT ||
+			    ZydisRegisterGetClass(o->reg.value) == ZYDIS_REGCLASS_CONTROL)
+				return look_bad(k, "a system register is written");
+		}
+	}
+	known = known_result(k, &out);
+	if (k->i.mnemonic == ZYDIS_MNEMONIC_CMP && is_reg(&k->o[0], 64) && k->o[1].type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
+		k->cmp = k->s.v[place_of_reg(k->o[0].reg.value)];
+		k->cmp_with = imm(&k->o[1]);
+	} else if (k->i.cpu_flags && (k->i.cpu_flags->modified | k->i.cpu_flags->undefined)) {
+		k->cmp.kind = NAMED;
+	}
+	k->site = k->i.mnemonic == ZYDIS_MNEMONIC_MOV && is_reg(&k->o[0], 32) && place_of_reg(k->o[0].reg.value) == T1 &&
+				  k->o[1].type == ZYDIS_OPERAND_TYPE_IMMEDIATE
+			  ? (uint32_t)k->o[1].imm.value.u
+			  : 0;
+	for (unsigned n = 0; n < k->i.operand_count; n++) {
+		const ZydisDecodedOperand *o = &k->o[n];
+		int p = o->type == ZYDIS_OPERAND_TYPE_REGISTER ? place_of_reg(o->reg.value) : -1;
+
+		if (p >= 0 && (o->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE))
+			store_place(k, p, n == 0 && known ? out : val_fresh());
+	}
+	if (to_mem && (k->o[0].actions & ZYDIS_OPERAND_ACTION_MASK_WRITE) && place_of_reg(k->o[0].mem.base) == R_CPU) {
+		int p = place_of_field(k->o[0].mem.disp.value & ~7ll);
+
+		if (p >= 0)
+			store_place(k, p, known && !(k->o[0].mem.disp.value & 7) ? out : val_fresh());
+	}
+	return true;
+}
