@@ -110,6 +110,8 @@ def guarded(g, text, limit):
 def suite(g, name):
     """Unpacked at its first use."""
     guarded(g, 'cd /w; [ -d %s ] || tar xf /dev/vd%s; cd %s' % (name, 'cd'[SUITES.index(name)], name), 600)
+    if name == 'openssl':   # its configuration names the folder that it was built in
+        guarded(g, "sed -i \"s#/[^']*/\\.suite\\.[^/']*/openssl#$PWD#g\" configdata.pm", 60)
 
 
 def stress(cpus, group):
@@ -166,7 +168,7 @@ def python(cpus):
              'test_set test_dict test_array test_memoryview test_bytes test_queue test_select test_faulthandler test_posix')
     if LONG:
         tests = '-x test_gdb test_ensurepip test_venv test_idle test_tools'
-    out = guarded(g, 'cd /w; python3 -m test -j%d --timeout 1200 %s 2>&1 | tail -n 60; test ${PIPESTATUS[0]} = 0' % (cpus + 1, tests),
+    out = guarded(g, 'cd /w; python3 -m test -j%d -i "test_find_library_with_*" -i test_process_time --timeout 1200 %s 2>&1 | tail -n 60; test ${PIPESTATUS[0]} = 0' % (cpus + 1, tests),
                   36000 if LONG else 2400)
     if 'Tests result: SUCCESS' not in out:
         raise Failed('the tests of Python: ' + out[-1500:])
@@ -182,7 +184,7 @@ def sqlite(cpus):
             'select1 select4 expr func where join index trans btree01 cast collate1 date printf rowid sort trigger1 types vacuum wal '
             'thread001 mutex1 fts3aa json101 window1 intpkey').split())
     out = guarded(g, 'for t in %s; do ./testfixture $t > /tmp/out 2>&1 || { echo "$t failed"; tail -n 20 /tmp/out; }; '
-                  'tail -n 3 /tmp/out | grep "errors out of"; done' % files, 36000 if LONG else 2400)
+                  'grep "errors out of" /tmp/out; done' % files, 36000 if LONG else 2400)
     counts = [int(n) for n in re.findall(r'^0 errors out of (\d+) tests', out, re.M)]
     print('      sqlite: %d files, %d tests' % (len(counts), sum(counts)), flush=True)
     if 'failed' in out or re.search(r'^[1-9]\d* errors', out, re.M) or not counts:

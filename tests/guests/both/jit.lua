@@ -9,7 +9,7 @@ for r = 1, tonumber(arg[1]) do
 		end
 		return s]], r, r % 7 + 2, r))
 	local t = {}
-	for i = 1, 16 do t[i] = i * r + (r % 5 == 0 and 0.5 or 0) end
+	for i = 1, 16 do t[i] = i * r + (r % 5 == 0 and 2^33 or 0) end
 	for i = 1, 8 do h = bit.bxor(bit.rol(h, 7), f(i, t)) end
 	if r % 16 == 0 then
 		local parts = {}
