@@ -1,7 +1,7 @@
 /*
  * The isolation promise of the translator, on its output (emitted.h): random instructions and sequences as the
- * differential tester makes them, and the code of whatever large programs this machine has, translated as the user's and
- * as the kernel's, with groups and without.
+ * differential tester makes them, and the code of whatever large programs this machine has, translated as the user's
+ *and as the kernel's, with groups and without.
  *
  *	emitted [rounds] [seed]
  */
@@ -116,7 +116,8 @@ static void edges_round(void)
 	memset(page, 0xcc, PAGE);
 	for (unsigned n = 2 + rnd_below(20); n; n--) {
 		unsigned base = rnd_below(3), store = rnd_below(2);
-		uint32_t disp = edges[rnd_below(ARRAY_LEN(edges))] + (rnd_one_in(4) ? (uint32_t)rnd() & 0xfff : 8 * rnd_below(4)) - 16;
+		uint32_t disp = edges[rnd_below(ARRAY_LEN(edges))] +
+				(rnd_one_in(4) ? (uint32_t)rnd() & 0xfff : 8 * rnd_below(4)) - 16;
 
 		if (rnd_one_in(4)) {
 			const uint8_t *m = moves[rnd_below(ARRAY_LEN(moves))];
@@ -173,7 +174,8 @@ static bool program(const char *path)
 int main(int argc, char **argv)
 {
 	static const char *const programs[] = { "/proc/self/exe", "/lib/x86_64-linux-gnu/libc.so.6",
-						"/lib/x86_64-linux-gnu/libm.so.6", "/usr/bin/bash", "/usr/bin/python3" };
+						"/lib/x86_64-linux-gnu/libm.so.6", "/usr/bin/bash",
+						"/usr/bin/python3" };
 	unsigned rounds = argc > 1 ? (unsigned)atoi(argv[1]) : ROUNDS, found = 0;
 
 	rnd_seed(argc > 2 ? strtoull(argv[2], NULL, 0) : 1);

@@ -1,8 +1,8 @@
 /*
  * Looks at what the translator emitted, without asking it what it meant: every instruction of a block is decoded again
  * (Zydis) and must be of a kind that can do no harm. A memory operand is a field of the struct cpu, an entry of its TLB
- * or of a table by a bounded index, or guest memory behind a check of just these bytes, for reading or for writing, that
- * this very code made; jumps lead to blocks and to C's own pieces.
+ * or of a table by a bounded index, or guest memory behind a check of just these bytes, for reading or for writing,
+ * that this very code made; jumps lead to blocks and to C's own pieces.
  */
 #ifndef TESTS_ENGINE_EMITTED_H
 #define TESTS_ENGINE_EMITTED_H

@@ -1,9 +1,9 @@
 /*
  * The verifier: goes once through the code of a block, which only jumps forward inside itself, and keeps what is known
- * of each register: a value that has a name (an unknown number plus a distance), the index of a TLB entry, a tag, the sum
- * of tag and address, and, behind the comparison of that, the distance to the host's memory, good for the bytes that were
- * compared and no others. Where paths meet only what both know stays. Where code comes back from C the temporaries are
- * unknown, and of the groups only those stay that C will look at again (struct site).
+ * of each register: a value that has a name (an unknown number plus a distance), the index of a TLB entry, a tag, the
+ * sum of tag and address, and, behind the comparison of that, the distance to the host's memory, good for the bytes
+ * that were compared and no others. Where paths meet only what both know stays. Where code comes back from C the
+ * temporaries are unknown, and of the groups only those stay that C will look at again (struct site).
  *
  * It trusts C (the TLB's entries, sites' handling) and the pieces that all blocks share, which are written by hand and
  * the same each time.
@@ -58,7 +58,7 @@ static void meet(struct state *s, const struct state *o)
 
 static bool pend(struct look *k, uint32_t at, const struct state *s)
 {
-	if (at <= k->at || at >= k->end || k->npending == PENDING)
+	if ((at <= k->at && !k->aside) || at >= k->end || k->npending == PENDING)
 		return look_bad(k, "a jump inside the block that does not lead forward");
 	k->pending[k->npending].at = at;
 	k->pending[k->npending++].s = *s;
@@ -140,7 +140,7 @@ static bool to_piece(struct look *k, uint32_t to)
 	t = site_at(k->j, k->site);
 	if (t->block != jblock_n(k->j, k->b))
 		return look_bad(k, "another block's site");
-	if (t->next > k->at && to == k->j->exec) { /* nothing else leads there */
+	if (t->next && to == k->j->exec && (k->aside || t->next > k->at)) {
 		struct state s = k->s;
 
 		state_back(&s, t, false);
@@ -163,6 +163,37 @@ static void landed(struct look *k)
 {
 	state_new(&k->s);
 	k->s.pushed = jblock_anywhere(k->b);
+}
+
+static bool one(struct look *k);
+
+/* What is out of line, or goes back a little: straight on to where it leaves. */
+static bool aside(struct look *k, uint32_t to, const struct state *taken)
+{
+	struct state s = k->s;
+	struct val cmp = k->cmp;
+	uint32_t at = k->at;
+	uint8_t length = k->i.length;
+
+	k->s = *taken;
+	k->cmp.kind = NAMED;
+	k->aside = true;
+	k->at = to;
+	for (unsigned n = 0; k->s.alive && n < ASIDE; n++) {
+		if (ZYAN_FAILED(ZydisDecoderDecodeFull(&decoder, k->j->rx + k->at, INSN_MAX, &k->i, k->o)))
+			return look_bad(k, "no instruction");
+		if (!one(k))
+			return false;
+		k->at += k->i.length;
+	}
+	if (k->s.alive)
+		return look_bad(k, "code out of line that does not end");
+	k->s = s;
+	k->cmp = cmp;
+	k->at = at;
+	k->i.length = length;
+	k->aside = false;
+	return true;
 }
 
 static bool branch(struct look *k)
@@ -192,11 +223,21 @@ static bool branch(struct look *k)
 	if (k->i.mnemonic == ZYDIS_MNEMONIC_JRCXZ && taken.v[HCX].kind == HIGH && taken.ncheck < CHECKS)
 		taken.check[taken.ncheck++] = (struct check){ taken.v[HCX].name, taken.v[HCX].of, taken.v[HCX].off,
 							      taken.v[HCX].to + 1, taken.v[HCX].write };
-	if (to > k->at && to < k->end) {
-		if (call) { /* its own stub, as long as it is not linked */
-			state_new(&taken);
-			taken.pushed = 0;
-		}
+	if (call && to >= k->j->limit) { /* its own stub, as long as it is not linked */
+		state_new(&taken);
+		taken.pushed = 0;
+	}
+	if (k->aside && !cond && !call && to >= k->j->limit) {
+		k->at = to - k->i.length;
+		return true;
+	}
+	if (k->aside && cond) {
+		if (to != k->at + k->i.length && !jump_out(k, to, false))
+			return false;
+	} else if (to >= k->j->limit || (cond && to < k->at && to >= k->from && !is_block(k->j, to, false))) {
+		if (k->aside || !aside(k, to, &taken))
+			return look_bad(k, "a jump out of line");
+	} else if (to > k->at && to < k->end && !k->aside) {
 		if (!pend(k, to, &taken))
 			return false;
 	} else if (!jump_out(k, to, call)) {
@@ -219,7 +260,8 @@ static bool host_stack(struct look *k)
 		k->s.pushed += 2; /* its POP comes next */
 		return true;
 	case ZYDIS_MNEMONIC_PUSH: /* where the page is */
-		if (!is_mem(o) || place_of_reg(o->mem.base) != R_CPU || o->mem.disp.value != FIELD(jit.base) || k->s.pushed)
+		if (!is_mem(o) || place_of_reg(o->mem.base) != R_CPU || o->mem.disp.value != FIELD(jit.base) ||
+		    k->s.pushed)
 			return look_bad(k, "a push of something else");
 		k->s.pushed = 1;
 		return true;
@@ -286,6 +328,7 @@ static bool region(struct look *k, uint32_t from, uint32_t first, uint32_t last)
 {
 	state_new(&k->s);
 	k->cmp.kind = NAMED;
+	k->from = from;
 	for (k->at = from; k->at < k->end; k->at += k->i.length) {
 		arrive(k);
 		come_back(k, first, last);
@@ -307,14 +350,13 @@ static void complain(const struct look *k, uint32_t from)
 	printf("block at %llx of page %llx, mode %x, from +%x: +%x: %s\n", (unsigned long long)k->b->off,
 	       (unsigned long long)k->b->lin, k->b->mode, from, k->at, k->why);
 	ZydisFormatterInit(&f, ZYDIS_FORMATTER_STYLE_ATT);
-	for (uint32_t at = from; at < k->end && at <= k->at;) {
+	for (uint32_t at = from; at < k->end && (at <= k->at || k->aside);) {
 		ZydisDecodedOperand o[ZYDIS_MAX_OPERAND_COUNT];
 		ZydisDecodedInstruction i;
 
 		if (ZYAN_FAILED(ZydisDecoderDecodeFull(&decoder, k->j->rx + at, k->end - at, &i, o)))
 			return;
-		ZydisFormatterFormatInstruction(&f, &i, o, i.operand_count_visible, text, sizeof(text), at,
-						NULL);
+		ZydisFormatterFormatInstruction(&f, &i, o, i.operand_count_visible, text, sizeof(text), at, NULL);
 		printf("  +%x: %s\n", at, text);
 		at += i.length;
 	}

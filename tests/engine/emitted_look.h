@@ -8,12 +8,13 @@
 
 enum { PARK = 32, TMP, ADD_0, ADD_1, LIN_0, LIN_1, PLACES }; /* behind the host's registers and the guest's */
 enum { SLOT = 16 };					     /* place of the guest's register 0 */
-enum { TAGS = TLB_SIZE * sizeof(struct tlb_entry), PENDING = 512, CHECKS = 16 };
+enum { TAGS = TLB_SIZE * sizeof(struct tlb_entry), PENDING = 512, CHECKS = 16, ASIDE = 16 };
 
-/* What a place holds. NAMED: name + off. INDEX: `name`, in bytes of `scale`. TAG: the read or write tag (`write`) of index
- * `name`. SUM: that plus NAMED (of, off). HIGH: the bits of such sums that are not in a page, for off to `to`. DELTA:
- * host minus NAMED (of): good for its bytes from `off` to `to`. HOST: address of byte `at` of NAMED(of) that has DELTA. */
-enum kind { NAMED, INDEX, TAG, SUM, HIGH, DELTA, HOST, JUMPS, LOW16 };
+/* What a place holds. NAMED: name + off. INDEX: `name`, in bytes of `scale`. TAG: the read or write tag (`write`) of
+ * index `name`. SUM: that plus NAMED (of, off). HIGH: the bits of such sums that are not in a page, for off to `to`.
+ * DELTA: host minus NAMED (of): good for its bytes from `off` to `to`. HOST: address of byte `at` of NAMED(of) that has
+ * DELTA. BIT_OF: a number below `scale`. */
+enum kind { NAMED, INDEX, TAG, SUM, HIGH, DELTA, HOST, JUMPS, LOW16, BIT_OF };
 struct val {
 	enum kind kind;
 	uint32_t name, of;
@@ -40,7 +41,7 @@ struct look {
 	struct cpu *c;
 	struct jit *j;
 	const struct jblock *b;
-	uint32_t at, end; /* this instruction; of the region */
+	uint32_t from, at, end; /* this instruction; of the region */
 	struct state s;
 	struct val cmp; /* what was compared last, with: */
 	int64_t cmp_with;
@@ -52,6 +53,7 @@ struct look {
 		struct state s;
 	} pending[PENDING];
 	uint32_t site; /* r12d, where it is a number */
+	bool aside;    /* out of line */
 	const char *why;
 };
 

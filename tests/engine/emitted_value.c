@@ -43,6 +43,8 @@ static int place_of_field(int64_t disp)
 					   : -1;
 }
 
+#define IRQ_HELD ((int64_t)offsetof(struct engine_vcpu, irq_held) - (int64_t)offsetof(struct engine_vcpu, cpu))
+
 static bool field_is(int64_t disp, unsigned size, int64_t at, unsigned max)
 {
 	return disp >= at && disp + size <= at + max;
@@ -56,10 +58,17 @@ static bool field_allowed(int64_t d, unsigned size, bool write)
 	    field_is(d, size, FIELD(jit.site), 4) || field_is(d, size, FIELD(jit.base), 8) ||
 	    field_is(d, size, FIELD(fx), 512))
 		return true;
-	return !write && (field_is(d, size, FIELD(r), SLOTS * 8) || field_is(d, size, FIELD(poll), 4) ||
-			  field_is(d, size, FIELD(jit.page_bits), 16) || field_is(d, size, FIELD(jit.jc), 8) ||
-			  field_is(d, size, FIELD(jit.r_top), 16) || field_is(d, size, FIELD(jit.vec), 1) ||
-			  field_is(d, size, FIELD(jit.fpu_image), 1) || field_is(d, size, FIELD(jit.itlb), JIT_ITLB * 4));
+	if (field_is(d, size, FIELD(fl), 4) || field_is(d, size, FIELD(seg[SEG_GS].base), 8) ||
+	    field_is(d, size, FIELD(kernel_gs_base), 8) || field_is(d, size, FIELD(r[SLOT_GSBASE]), 8) ||
+	    (field_is(d, size, FIELD(tlb), 8) && size == 8))
+		return true; /* the last one: from r14, which is a TLB whatever happens */
+	return !write &&
+	       (field_is(d, size, FIELD(r), SLOTS * 8) || field_is(d, size, FIELD(poll), 4) ||
+		field_is(d, size, FIELD(jit.page_bits), 7 * 8) || field_is(d, size, FIELD(jit.jc), 8) ||
+		field_is(d, size, FIELD(jit.r_top), 16) || field_is(d, size, FIELD(jit.vec), 1) ||
+		field_is(d, size, FIELD(jit.fpu_image), 1) || field_is(d, size, FIELD(jit.itlb), JIT_ITLB * 4) ||
+		field_is(d, size, FIELD(tsc_offset), 8) || field_is(d, size, FIELD(tsc_aux), 4) ||
+		field_is(d, size, FIELD(tlbs), sizeof(void *) * TLBS) || field_is(d, size, IRQ_HELD, 1));
 }
 
 /* ------ guest memory ------ */
@@ -105,6 +114,46 @@ static struct val sum_of(struct look *k, const ZydisDecodedOperand *o)
 	return val_fresh();
 }
 
+static bool from_tlb(const struct look *k)
+{
+	return k->i.mnemonic == ZYDIS_MNEMONIC_MOV && k->o[1].type == ZYDIS_OPERAND_TYPE_REGISTER &&
+	       k->o[1].reg.value == ZYDIS_REGISTER_R14;
+}
+
+/* Another TLB: what is known of entries was of the one before. */
+static bool takes_tlb(const struct look *k)
+{
+	return k->i.mnemonic == ZYDIS_MNEMONIC_MOV && is_mem(&k->o[1]) && place_of_reg(k->o[1].mem.base) == R_CPU &&
+	       (k->o[1].mem.disp.value == FIELD(tlbs[TLB_KERN]) || k->o[1].mem.disp.value == FIELD(tlbs[TLB_KERN_AC]));
+}
+
+static void forget_entries(struct look *k)
+{
+	k->s.ncheck = 0;
+	for (unsigned n = 0; n < PLACES; n++)
+		if (k->s.v[n].kind != NAMED && k->s.v[n].kind != BIT_OF)
+			k->s.v[n] = val_fresh();
+}
+
+/* Bit strings in memory go as far as the number of the bit says. */
+static bool bit_ok(const struct look *k)
+{
+	const struct val *v;
+
+	switch (k->i.mnemonic) {
+	case ZYDIS_MNEMONIC_BT:
+	case ZYDIS_MNEMONIC_BTS:
+	case ZYDIS_MNEMONIC_BTR:
+	case ZYDIS_MNEMONIC_BTC:
+		if (!is_mem(&k->o[0]) || k->o[1].type != ZYDIS_OPERAND_TYPE_REGISTER)
+			return true;
+		v = &k->s.v[place_of_reg(k->o[1].reg.value)];
+		return v->kind == BIT_OF && v->scale <= k->o[0].size;
+	default:
+		return true;
+	}
+}
+
 bool look_memory(struct look *k, const ZydisDecodedOperand *o, bool write)
 {
 	int b = place_of_reg(o->mem.base), x = place_of_reg(o->mem.index);
@@ -116,11 +165,13 @@ bool look_memory(struct look *k, const ZydisDecodedOperand *o, bool write)
 	    o->mem.segment == ZYDIS_REGISTER_GS || !size)
 		return look_bad(k, "a memory operand of another kind");
 	if (b == R_CPU && x < 0)
-		return field_allowed(disp, size, write) || look_bad(k, "a field of the struct cpu");
+		return (field_allowed(disp, size, write) && (disp != FIELD(tlb) || !write || from_tlb(k))) ||
+		       look_bad(k, "a field of the struct cpu");
 	if (b == R_CPU && k->s.v[x].kind == LOW16 && o->mem.scale == 8 && disp == FIELD(user_itlb))
 		return (!write && size == 8) || look_bad(k, "the table of user pages");
 	if (b == R_TLB && x >= 0 && k->s.v[x].kind == INDEX && k->s.v[x].scale * o->mem.scale == 32)
-		return (!write && size == 8 && (disp == 0 || disp == 8 || disp == 24)) || look_bad(k, "an entry of the TLB");
+		return (!write && size == 8 && (disp == 0 || disp == 8 || disp == 24)) ||
+		       look_bad(k, "an entry of the TLB");
 	if (x >= 0 && b >= 0 && k->s.v[b].kind == JUMPS && k->s.v[x].kind == LOW16 && o->mem.scale == 8 && !disp)
 		return (!write && size == 8) || look_bad(k, "the jump cache");
 	v = sum_of(k, o);
@@ -225,6 +276,11 @@ static bool known_result(struct look *k, struct val *out)
 			*out = (struct val){ .kind = INDEX, .name = ++last_name, .scale = 1 };
 			return true;
 		}
+		if (k->o[2].mem.disp.value == FIELD(jit.low5) || k->o[2].mem.disp.value == FIELD(jit.low6)) {
+			*out = (struct val){ .kind = BIT_OF,
+					     .scale = k->o[2].mem.disp.value == FIELD(jit.low5) ? 32 : 64 };
+			return true;
+		}
 		v = k->s.v[place_of_reg(s->reg.value)];
 		if (k->o[2].mem.disp.value != FIELD(jit.offset_bits) || v.kind != SUM)
 			return false;
@@ -286,7 +342,10 @@ static bool kind_allowed(const ZydisDecodedInstruction *i)
 		       i->mnemonic == ZYDIS_MNEMONIC_SAHF;
 	case ZYDIS_CATEGORY_MISC:
 		return i->mnemonic == ZYDIS_MNEMONIC_LEA || i->mnemonic == ZYDIS_MNEMONIC_LFENCE ||
-		       i->mnemonic == ZYDIS_MNEMONIC_SFENCE || i->mnemonic == ZYDIS_MNEMONIC_MFENCE;
+		       i->mnemonic == ZYDIS_MNEMONIC_SFENCE || i->mnemonic == ZYDIS_MNEMONIC_MFENCE ||
+		       i->mnemonic == ZYDIS_MNEMONIC_PAUSE;
+	case ZYDIS_CATEGORY_SYSTEM:
+		return i->mnemonic == ZYDIS_MNEMONIC_RDTSC;
 	default:
 		return false;
 	}
@@ -328,6 +387,8 @@ bool look_plain(struct look *k)
 
 	if (!kind_allowed(&k->i))
 		return look_bad(k, "an instruction of a kind that is not emitted");
+	if (!bit_ok(k))
+		return look_bad(k, "a bit string");
 	for (unsigned n = 0; n < k->i.operand_count; n++) {
 		const ZydisDecodedOperand *o = &k->o[n];
 		bool write = o->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE;
@@ -337,7 +398,7 @@ bool look_plain(struct look *k)
 		if (o->type == ZYDIS_OPERAND_TYPE_REGISTER && write) {
 			int p = place_of_reg(o->reg.value);
 
-			if (p == R_CPU || p == R_TLB || (p == HSP && !stack_pointer(k)))
+			if (p == R_CPU || (p == R_TLB && !takes_tlb(k)) || (p == HSP && !stack_pointer(k)))
 				return look_bad(k, "a register that is not the guest's is written");
 			if (ZydisRegisterGetClass(o->reg.value) == ZYDIS_REGCLASS_SEGMENT ||
 			    ZydisRegisterGetClass(o->reg.value) == ZYDIS_REGCLASS_CONTROL)
@@ -345,16 +406,19 @@ bool look_plain(struct look *k)
 		}
 	}
 	known = known_result(k, &out);
-	if (k->i.mnemonic == ZYDIS_MNEMONIC_CMP && is_reg(&k->o[0], 64) && k->o[1].type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
+	if (k->i.mnemonic == ZYDIS_MNEMONIC_CMP && is_reg(&k->o[0], 64) &&
+	    k->o[1].type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
 		k->cmp = k->s.v[place_of_reg(k->o[0].reg.value)];
 		k->cmp_with = imm(&k->o[1]);
 	} else if (k->i.cpu_flags && (k->i.cpu_flags->modified | k->i.cpu_flags->undefined)) {
 		k->cmp.kind = NAMED;
 	}
-	k->site = k->i.mnemonic == ZYDIS_MNEMONIC_MOV && is_reg(&k->o[0], 32) && place_of_reg(k->o[0].reg.value) == T1 &&
-				  k->o[1].type == ZYDIS_OPERAND_TYPE_IMMEDIATE
+	k->site = k->i.mnemonic == ZYDIS_MNEMONIC_MOV && is_reg(&k->o[0], 32) &&
+				  place_of_reg(k->o[0].reg.value) == T1 && k->o[1].type == ZYDIS_OPERAND_TYPE_IMMEDIATE
 			  ? (uint32_t)k->o[1].imm.value.u
 			  : 0;
+	if (takes_tlb(k) && place_of_reg(k->o[0].reg.value) == R_TLB)
+		forget_entries(k);
 	for (unsigned n = 0; n < k->i.operand_count; n++) {
 		const ZydisDecodedOperand *o = &k->o[n];
 		int p = o->type == ZYDIS_OPERAND_TYPE_REGISTER ? place_of_reg(o->reg.value) : -1;
