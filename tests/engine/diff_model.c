@@ -9,6 +9,7 @@
 #include "engine/soft/jit/jit.h"
 #include "engine/soft/flags.h"
 #include "engine/soft/soft_int.h"
+#include "engine/soft/thunk.h"
 
 #include <cpuid.h>
 #include <stdlib.h>
@@ -60,7 +61,10 @@ uint8_t *model_init(void)
 	if (jit_new(cpu, MIB(8), INT32_MAX, NULL) < 0)
 		abort();
 	cpu->cr0 |= CR0_AM;
-	cpu->cr4 |= CR4_OSFXSR | CR4_FSGSBASE;
+	cpu->cr4 |= CR4_OSFXSR | CR4_OSXSAVE | CR4_FSGSBASE;
+	cpu->xcr0 = 7; /* for sequences that wander into the middle of an instruction: as the host has it */
+	cpu->mxcsr = 0x1f80;
+	st_le16(cpu->fx + FX_FCW, 0x37f);
 	cpu->efer |= EFER_SCE;
 	cpu->sysenter_cs = 0x10;
 	t->n = 1;

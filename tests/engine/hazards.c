@@ -1,36 +1,37 @@
 /*
  * What goes wrong when host code remembers where guest code and data were, on one vCPU: return addresses that mean
  * another page or another privilege, pages and functions that collide in some table, faults in the middle of what was
- * checked at once, windows for interrupts. Two vCPUs are in hazards_smp.c. Each program goes round often enough that
- * both tiers have its code.
+ * checked at once. Windows for interrupts are in hazards_irq.c, two vCPUs in hazards_smp.c. Each program goes round
+ * often enough that both tiers have its code.
  */
-#include "program.h"
+#include "hazards.h"
 
-#include <pthread.h>
-#include <time.h>
+/* From M_CODE on at privilege level 3, where HLT ends in #GP. */
+static bool as_user;
 
-/* The second 2 MiB have small pages: n is at 200000h + n * 1000h and leads to itself; their table is at 3ff000h too. */
-enum { PT = 0x20000, PT_B = 0x24000, PML4_B = 0x21000, PT_FAR = 0x25000, PT_HIGH = 0x26000 };
-enum { PAGES = 0x200000, FRAMES = 0x300000, APIC_PAGE = 300 /* 32c000h */ };
-enum { P = 1, W = 2, U = 4 };
-
-static void page(unsigned pt, unsigned n, uint64_t frame, unsigned bits)
+static void to_user(void)
 {
-	st_le64(m.ram + pt + n * 8, frame | bits);
-}
+	static const unsigned segs[] = { SEG_CS, SEG_SS };
 
-static void begin(void)
-{
-	start(LONG64);
-	for (unsigned n = 0; n < 512; n++)
-		page(PT, n, PAGES + n * 0x1000, P | W | U);
-	page(PT, 511, PT, P | W | U);
-	st_le64(m.ram + M_PML4 + 0x2000 + 8, PT | P | W | U);
+	engine_soft.get(m.cpu[0], X86_REGS | X86_SREGS, &s);
+	for (unsigned n = 0; n < ARRAY_LEN(segs); n++) {
+		s.seg[segs[n]].sel = segs[n] == SEG_CS ? M_UCS : M_UDS;
+		s.seg[segs[n]].attr |= 3 << ATTR_DPL_SHIFT;
+	}
+	engine_soft.set(m.cpu[0], X86_REGS | X86_SREGS, &s);
 }
 
 static void ends(void)
 {
-	enum run_result r = machine_run(&m, 0, &s);
+	enum run_result r;
+
+	if (as_user) {
+		to_user();
+		assert_int_equal(run_to_handler(), EXC_GP);
+		assert_true(stack64(1) < MACHINE_RAM && m.ram[stack64(1)] == 0xf4);
+		return;
+	}
+	r = machine_run(&m, 0, &s);
 
 	if (r != RUN_HALTED || s.rip - 1 - M_HANDLERS < 0x1000)
 		fail_msg("run ended with %d at %llx, cr2 %llx", (int)r, (unsigned long long)s.rip,
@@ -54,9 +55,9 @@ CODE(space_a, 64, "call space_a_start - 0x1f7f00; inc %ebx; jmp space_a_start - 
 CODE(space_b, 64, ".skip 5, 0x90; inc %edx; jmp space_b_start - 0x1f7e00");
 CODE(space_back, 64, "mov %rsi, %cr3; dec %r9d; jnz space_back_start + 0x1f7e00; hlt");
 
-static void stale_return_in_another_space(void **state)
+/* The second space; page 1 is FRAMES in the first, the frame behind it in the second. */
+static void two_spaces(void)
 {
-	begin();
 	for (unsigned n = 0; n < 3; n++)
 		memcpy(m.ram + PML4_B + n * 0x1000, m.ram + M_PML4 + n * 0x1000, 0x1000);
 	memcpy(m.ram + PT_B, m.ram + PT, 0x1000);
@@ -65,6 +66,12 @@ static void stale_return_in_another_space(void **state)
 	st_le64(m.ram + PML4_B + 0x2000 + 8, PT_B | P | W | U);
 	page(PT, 1, FRAMES, P | W | U);
 	page(PT_B, 1, FRAMES + 0x1000, P | W | U);
+}
+
+static void stale_return_in_another_space(void **state)
+{
+	begin();
+	two_spaces();
 	PUT(space_main, M_CODE);
 	PUT(space_change, M_CODE + 0x100);
 	PUT(space_back, M_CODE + 0x200);
@@ -99,6 +106,46 @@ static void user_gate(unsigned vector, uint64_t to)
 {
 	st_le64(m.ram + M_IDT + vector * 16, (to & 0xffff) | M_CS << 16 | (uint64_t)0xee00 << 32);
 	st_le64(m.ram + M_IDT + vector * 16 + 8, to >> 32);
+}
+
+/* A user's function asks the kernel for the other space, or for the other frame, and returns. */
+CODE(user_a, 64, "call user_a_start + 0x2000; inc %ebx; jmp user_a_start + 0x3000");
+CODE(user_b, 64, ".skip 5, 0x90; inc %edx; jmp user_b_start + 0x3000");
+CODE(user_back, 64, "int $0x31; dec %r9d; jnz user_back_start - 0x3000; hlt");
+CODE(gate_change, 64, "test $1, %r9b; jz 1f; mov %rdi, %cr3; 1: iretq");
+CODE(gate_back, 64, "mov %rsi, %cr3; iretq");
+CODE(gate_remap, 64, "test $1, %r9b; jz 1f; movq $0x301007, 0x3ff008; invlpg 0x201000; 1: iretq");
+CODE(gate_unmap, 64, "movq $0x300007, 0x3ff008; invlpg 0x201000; iretq");
+
+static void user_returns(void)
+{
+	two_spaces();
+	user_gate(0x30, M_CODE + 0x100);
+	user_gate(0x31, M_CODE + 0x200);
+	PUT(space_main, M_CODE);
+	PUT(user_a, FRAMES);
+	PUT(user_b, FRAMES + 0x1000);
+	MACHINE_CODE(&m, 0x203000, 0xcd, 0x30, 0xc3); /* int 30h; ret */
+	PUT(user_back, 0x204000);
+	ends();
+	assert_int_equal(s.reg[RBX], 50);
+	assert_int_equal(s.reg[RDX], 50);
+}
+
+static void stale_return_in_another_process(void **state)
+{
+	begin();
+	PUT(gate_change, M_CODE + 0x100);
+	PUT(gate_back, M_CODE + 0x200);
+	user_returns();
+}
+
+static void stale_return_in_another_page_of_a_process(void **state)
+{
+	begin();
+	PUT(gate_remap, M_CODE + 0x100);
+	PUT(gate_unmap, M_CODE + 0x200);
+	user_returns();
 }
 
 /* And the kernel's part of memory is its own. */
@@ -338,123 +385,31 @@ static void instruction_whose_second_page_faults(void **state)
 	assert_int_equal(s.reg[RBX], 5);
 }
 
-/* ------ windows for interrupts ------ */
-
-static void apic_on(void)
+static int setup_user(void **state)
 {
-	engine_soft.get(m.cpu[0], X86_REGS | X86_LAPIC, &s);
-	st_le32(s.lapic + 0xf0, 0x1ff);
-	engine_soft.set(m.cpu[0], X86_REGS | X86_LAPIC, &s);
-	page(PT, APIC_PAGE, 0xfee00000, P | W);
+	as_user = true;
+	return setup(state);
 }
 
-/* The interrupt is to come between the two parts. */
-#define WINDOW(name, before, after)                         \
-	CODE(name, 64, before #name "_window: cli;" after); \
-	extern const uint8_t name##_window[]
-WINDOW(w_sti, "sti; nop;", "ud2");
-WINDOW(w_popf, "push $0x202; popf;", "ud2");
-WINDOW(w_iret,
-       "mov %rsp, %rax; push $0x10; push %rax; push $0x202; push $8; lea w_iret_window(%rip), %rax; push %rax; iretq;",
-       "ud2");
-WINDOW(w_cr8, "mov $15, %eax; mov %rax, %cr8; sti; nop; xor %eax, %eax; mov %rax, %cr8;", "ud2");
-WINDOW(w_tpr, "movl $0xf0, 0x32c080; sti; nop; movl $0, 0x32c080;", "ud2");
-WINDOW(w_eoi, "sti; nop; movl $0, 0x32c0b0;", "hlt");
-
-/* An interrupt waits already; the window is one instruction wide. */
-static void windows_of_one_instruction(void **state)
+static int teardown_user(void **state)
 {
-	static const struct {
-		const uint8_t *from, *to, *window;
-	} programs[] = {
-		{ w_sti_start, w_sti_end, w_sti_window },    { w_popf_start, w_popf_end, w_popf_window },
-		{ w_iret_start, w_iret_end, w_iret_window }, { w_cr8_start, w_cr8_end, w_cr8_window },
-		{ w_tpr_start, w_tpr_end, w_tpr_window },
-	};
+	as_user = false;
+	return teardown(state);
+}
 
-	for (unsigned n = 0; n < ARRAY_LEN(programs); n++) {
-		begin();
-		apic_on();
-		machine_put(&m, M_CODE, programs[n].from, (size_t)(programs[n].to - programs[n].from));
-		engine_soft.msi(m.vm, &(struct msi){ 0xfee00000, 0x41 });
-		assert_int_equal(run_to_handler(), 0x41);
-		assert_int_equal(stack64(0), M_CODE + (uint64_t)(programs[n].window - programs[n].from));
+#define WITH_USER(suffix, f)                                  \
+	{                                                     \
+#f suffix, f, setup_user, teardown_user, NULL \
 	}
-}
-
-/* Of two interrupts of one class the second waits for the end of the first one's service. */
-static void window_behind_an_eoi(void **state)
-{
-	begin();
-	apic_on();
-	MACHINE_CODE(&m, M_CODE, 0xfb, 0x90, 0x0f, 0x0b);	      /* sti; nop; ud2 */
-	MACHINE_CODE(&m, M_HANDLERS + 0x550, 0xe9, 0xab, 0x5b, 0, 0); /* jmp 9100h */
-	PUT(w_eoi, M_CODE + 0x100);
-	engine_soft.msi(m.vm, &(struct msi){ 0xfee00000, 0x51 });
-	engine_soft.msi(m.vm, &(struct msi){ 0xfee00000, 0x55 });
-	assert_int_equal(run_to_handler(), 0x51);
-	assert_int_equal(stack64(0), M_CODE + 0x100 + (uint64_t)(w_eoi_window - w_eoi_start));
-}
-
-static void *kick_main(void *unused)
-{
-	struct timespec t = { .tv_nsec = 2000000 };
-
-	nanosleep(&t, NULL);
-	engine_soft.kick(m.cpu[0]);
-	return NULL;
-}
-
-static void run_until_kicked(void)
-{
-	pthread_t kicker;
-
-	assert_int_equal(pthread_create(&kicker, NULL, kick_main, NULL), 0);
-	assert_int_equal(machine_run(&m, 0, &s), RUN_KICKED);
-	pthread_join(kicker, NULL);
-}
-
-CODE(loop_nop, 64, "1: sti; nop; cli; inc %rbx; jmp 1b");
-CODE(loop_none, 64, "1: sti; cli; inc %rbx; jmp 1b");
-CODE(loop_popf, 64, "1: push $0x202; popf; cli; inc %rbx; jmp 1b");
-
-/* A vCPU whose window is short, or none, still leaves when it is kicked; and an interrupt finds the window. */
-static void kicks_and_interrupts_in_loops(void **state)
-{
-	static const struct {
-		const uint8_t *from, *to;
-		uint64_t window; /* where the interrupt comes; 0: nowhere */
-	} loops[] = { { loop_nop_start, loop_nop_end, M_CODE + 2 },
-		      { loop_none_start, loop_none_end, 0 },
-		      { loop_popf_start, loop_popf_end, M_CODE + 6 } };
-
-	for (unsigned n = 0; n < ARRAY_LEN(loops); n++) {
-		uint64_t turns = 0;
-
-		begin();
-		apic_on();
-		machine_put(&m, M_CODE, loops[n].from, (size_t)(loops[n].to - loops[n].from));
-		for (unsigned k = 0; k < 5 || s.reg[RBX] < 1000; k++) {
-			run_until_kicked();
-			assert_true(s.reg[RBX] >= turns);
-			turns = s.reg[RBX];
-		}
-		engine_soft.msi(m.vm, &(struct msi){ 0xfee00000, 0x41 });
-		if (loops[n].window) {
-			assert_int_equal(run_to_handler(), 0x41);
-			assert_int_equal(stack64(0), loops[n].window);
-			continue;
-		}
-		run_until_kicked();
-		assert_in_range(s.rip, M_CODE, M_CODE + 16);
-	}
-}
+#define AS_USER(f) WITH_USER("_as_user", f)
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		T(stale_return_in_another_space),
 		T(stale_return_in_another_page),
+		WITH_USER("", stale_return_in_another_process),
+		WITH_USER("", stale_return_in_another_page_of_a_process),
 		T(stale_return_at_kernel_privilege),
 		T(stale_return_at_user_privilege),
 		T(identity_of_a_page_is_by_privilege),
@@ -462,13 +417,14 @@ int main(void)
 		T(code_in_two_pages_of_one_frame),
 		T(pages_with_one_index),
 		T(functions_with_one_index),
+		AS_USER(stale_return_after_patching),
+		AS_USER(code_in_two_pages_of_one_frame),
+		AS_USER(pages_with_one_index),
+		AS_USER(functions_with_one_index),
 		T(fault_inside_a_group),
 		T(device_where_a_group_opens),
 		T(exceptions_where_a_group_opens),
 		T(instruction_whose_second_page_faults),
-		T(windows_of_one_instruction),
-		T(window_behind_an_eoi),
-		T(kicks_and_interrupts_in_loops),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
