@@ -65,19 +65,21 @@ static bool pend(struct look *k, uint32_t at, const struct state *s)
 	return true;
 }
 
-static bool is_piece(const struct jit *j, uint32_t to)
+static bool is_piece(const struct look *k, uint32_t to)
 {
+	const struct jit *j = k->j;
+
 	return to == j->exit_near || to == j->exit_far || to == j->lookup || to == j->slow || to == j->span ||
 	       to == j->exec || to == j->vec || to == j->fpu || to == j->poll || to == j->poll_far ||
-	       to == j->return_miss;
+	       to == j->return_miss[jblock_anywhere(k->b)];
 }
 
-static bool is_block(struct jit *j, uint32_t to, bool far)
+static bool is_block(struct jit *j, uint32_t to, bool call)
 {
 	for (uint32_t n = 1; n < j->blocks.n; n++) {
 		const struct jblock *b = jblock_at(j, n);
 
-		if (to && !b->dead && (to == b->far || (!far && (to == b->entry || to == b->body))))
+		if (to && !b->dead && (to == b->far || (call ? to == b->call : to == b->entry || to == b->body)))
 			return true;
 	}
 	return false;
@@ -153,7 +155,7 @@ static bool jump_out(struct look *k, uint32_t to, bool call)
 {
 	if (k->s.pushed != (call && jblock_anywhere(k->b)))
 		return look_bad(k, "a jump with something on the host's stack");
-	if (is_piece(k->j, to))
+	if (is_piece(k, to))
 		return to_piece(k, to);
 	return is_block(k->j, to, call) || look_bad(k, "a jump to nowhere");
 }
@@ -209,8 +211,7 @@ static bool branch(struct look *k)
 						  : !k->s.pushed || look_bad(k, "a return with something on the stack");
 	}
 	if (o->type != ZYDIS_OPERAND_TYPE_IMMEDIATE) {
-		if (!is_mem(o) || place_of_reg(o->mem.base) < 0 || k->s.v[place_of_reg(o->mem.base)].kind != JUMPS ||
-		    !look_memory(k, o, false) || k->s.pushed != (call && jblock_anywhere(k->b)))
+		if (!is_mem(o) || !look_jumps(k, o) || k->s.pushed != (call && jblock_anywhere(k->b)))
 			return look_bad(k, "an indirect jump");
 		call ? landed(k) : (void)(k->s.alive = false);
 		return true;
@@ -266,13 +267,8 @@ static bool host_stack(struct look *k)
 		k->s.pushed = 1;
 		return true;
 	case ZYDIS_MNEMONIC_POP:
-		if (k->s.pushed == 2 && is_mem(o) && place_of_reg(o->mem.base) == R_CPU &&
-		    o->mem.index == ZYDIS_REGISTER_NONE && o->mem.disp.value == FIELD(jit.flags)) {
-			k->s.pushed = 0;
-			return true;
-		}
 		p = o->type == ZYDIS_OPERAND_TYPE_REGISTER ? place_of_reg(o->reg.value) : -1;
-		if (k->s.pushed != 1 || p != T1)
+		if (p != T1)
 			return look_bad(k, "a pop of something else");
 		k->s.v[p] = val_fresh();
 		k->s.pushed = 0;
@@ -374,6 +370,8 @@ static uint32_t region_end(struct jit *j, uint32_t from)
 			end = b->entry;
 		if (b->ind > from && b->ind < end)
 			end = b->ind;
+		if (b->call > from && b->call < end)
+			end = b->call;
 	}
 	return end;
 }
@@ -386,7 +384,7 @@ bool emitted_check(struct cpu *c, uint32_t from)
 	ZydisDecoderInit(&decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
 	for (uint32_t n = from; n < j->blocks.n; n++) {
 		const struct jblock *b = jblock_at(j, n);
-		uint32_t start[2] = { b->entry, b->ind }, first = 1, last;
+		uint32_t start[3] = { b->entry, b->ind, b->call == b->entry ? 0 : b->call }, first = 1, last;
 
 		if (b->dead)
 			continue;
@@ -394,7 +392,7 @@ bool emitted_check(struct cpu *c, uint32_t from)
 			;
 		for (first = last; first > 1 && site_at(j, first - 1)->block == n; first--)
 			;
-		for (unsigned r = 0; r < 2; r++) {
+		for (unsigned r = 0; r < 3; r++) {
 			if (!start[r])
 				continue;
 			k = (struct look){ .c = c, .j = j, .b = b, .end = region_end(j, start[r]) };

@@ -14,7 +14,7 @@ enum { TAGS = TLB_SIZE * sizeof(struct tlb_entry), PENDING = 512, CHECKS = 16, A
  * index `name`. SUM: that plus NAMED (of, off). HIGH: the bits of such sums that are not in a page, for off to `to`.
  * DELTA: host minus NAMED (of): good for its bytes from `off` to `to`. HOST: address of byte `at` of NAMED(of) that has
  * DELTA. BIT_OF: a number below `scale`. */
-enum kind { NAMED, INDEX, TAG, SUM, HIGH, DELTA, HOST, JUMPS, LOW16, BIT_OF };
+enum kind { NAMED, INDEX, TAG, SUM, HIGH, DELTA, HOST, LOW16, BIT_OF };
 struct val {
 	enum kind kind;
 	uint32_t name, of;
@@ -67,7 +67,8 @@ static inline bool is_mem(const ZydisDecodedOperand *o)
 /* False; the first reason counts. */
 bool look_bad(struct look *k, const char *why);
 struct val val_fresh(void);
-int place_of_reg(ZydisRegister r); /* of the whole register; -1: no general one */
+int place_of_reg(ZydisRegister r);				     /* of the whole register; -1: no general one */
+bool look_jumps(const struct look *k, const ZydisDecodedOperand *o); /* the jump cache of its privilege */
 bool look_memory(struct look *k, const ZydisDecodedOperand *o, bool write);
 /* An instruction that goes on behind itself: may it be there? What it does to what is known. */
 bool look_plain(struct look *k);

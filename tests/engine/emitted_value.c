@@ -54,21 +54,19 @@ static bool field_allowed(int64_t d, unsigned size, bool write)
 {
 	if (place_of_field(d) >= 0 && size <= 8)
 		return true;
-	if (field_is(d, size, FIELD(r), 16 * 8) || field_is(d, size, FIELD(jit.flags), 8) ||
-	    field_is(d, size, FIELD(jit.site), 4) || field_is(d, size, FIELD(jit.base), 8) ||
-	    field_is(d, size, FIELD(fx), 512))
+	if (field_is(d, size, FIELD(r), 16 * 8) || field_is(d, size, FIELD(jit.flags), 2) ||
+	    field_is(d, size, FIELD(jit.base), 8) || field_is(d, size, FIELD(fx), 512))
 		return true;
 	if (field_is(d, size, FIELD(fl), 4) || field_is(d, size, FIELD(seg[SEG_GS].base), 8) ||
 	    field_is(d, size, FIELD(kernel_gs_base), 8) || field_is(d, size, FIELD(r[SLOT_GSBASE]), 8) ||
 	    (field_is(d, size, FIELD(tlb), 8) && size == 8))
 		return true; /* the last one: from r14, which is a TLB whatever happens */
-	return !write &&
-	       (field_is(d, size, FIELD(r), SLOTS * 8) || field_is(d, size, FIELD(poll), 4) ||
-		field_is(d, size, FIELD(jit.page_bits), 7 * 8) || field_is(d, size, FIELD(jit.jc), 8) ||
-		field_is(d, size, FIELD(jit.r_top), 16) || field_is(d, size, FIELD(jit.vec), 1) ||
-		field_is(d, size, FIELD(jit.fpu_image), 1) || field_is(d, size, FIELD(jit.itlb), JIT_ITLB * 4) ||
-		field_is(d, size, FIELD(tsc_offset), 8) || field_is(d, size, FIELD(tsc_aux), 4) ||
-		field_is(d, size, FIELD(tlbs), sizeof(void *) * TLBS) || field_is(d, size, IRQ_HELD, 1));
+	return !write && (field_is(d, size, FIELD(r), SLOTS * 8) || field_is(d, size, FIELD(poll), 4) ||
+			  field_is(d, size, FIELD(jit.page_bits), 7 * 8) || field_is(d, size, FIELD(jit.r_top), 16) ||
+			  field_is(d, size, FIELD(jit.vec), 1) || field_is(d, size, FIELD(jit.fpu_image), 1) ||
+			  field_is(d, size, FIELD(jit.itlb), JIT_ITLB * 4) || field_is(d, size, FIELD(tsc_offset), 8) ||
+			  field_is(d, size, FIELD(tsc_aux), 4) ||
+			  field_is(d, size, FIELD(tlbs), sizeof(void *) * TLBS) || field_is(d, size, IRQ_HELD, 1));
 }
 
 /* ------ guest memory ------ */
@@ -154,6 +152,14 @@ static bool bit_ok(const struct look *k)
 	}
 }
 
+bool look_jumps(const struct look *k, const ZydisDecodedOperand *o)
+{
+	int x = place_of_reg(o->mem.index);
+
+	return place_of_reg(o->mem.base) == R_CPU && x >= 0 && k->s.v[x].kind == LOW16 && o->mem.scale == 8 &&
+	       o->mem.disp.value == FIELD(jump) + (jblock_anywhere(k->b) ? JIT_JUMPS * 8 : 0);
+}
+
 bool look_memory(struct look *k, const ZydisDecodedOperand *o, bool write)
 {
 	int b = place_of_reg(o->mem.base), x = place_of_reg(o->mem.index);
@@ -172,7 +178,7 @@ bool look_memory(struct look *k, const ZydisDecodedOperand *o, bool write)
 	if (b == R_TLB && x >= 0 && k->s.v[x].kind == INDEX && k->s.v[x].scale * o->mem.scale == 32)
 		return (!write && size == 8 && (disp == 0 || disp == 8 || disp == 24)) ||
 		       look_bad(k, "an entry of the TLB");
-	if (x >= 0 && b >= 0 && k->s.v[b].kind == JUMPS && k->s.v[x].kind == LOW16 && o->mem.scale == 8 && !disp)
+	if (look_jumps(k, o))
 		return (!write && size == 8) || look_bad(k, "the jump cache");
 	v = sum_of(k, o);
 	if (v.kind != HOST)
@@ -203,9 +209,7 @@ static struct val loaded(struct look *k, const ZydisDecodedOperand *o)
 
 	if (b == R_CPU && x < 0) {
 		p = place_of_field(disp);
-		if (p >= 0)
-			return k->s.v[p];
-		return disp == FIELD(jit.jc) ? (struct val){ .kind = JUMPS } : val_fresh();
+		return p >= 0 ? k->s.v[p] : val_fresh();
 	}
 	if (b == R_TLB && (disp == 0 || disp == 8))
 		return (struct val){ .kind = TAG, .name = k->s.v[x].name, .write = disp == 8 };

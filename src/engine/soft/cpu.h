@@ -100,7 +100,7 @@ enum poll_bit {		      /* any thread sets, the owner clears: c->poll */
 		POLL_TIMER = 64,
 };
 
-enum { XMM_BYTES = 64, JIT_ITLB = 1024, JIT_USER_ITLB = 1 << 16 };
+enum { XMM_BYTES = 64, JIT_ITLB = 1024, JIT_USER_ITLB = 1 << 16, JIT_JUMPS = 1 << 16 };
 struct jit;
 
 struct cpu {
@@ -149,19 +149,18 @@ struct cpu {
 	/* --- code cache of this vCPU (interp.c, code.c) --- */
 	struct code_cache *code;
 	struct jit_hot {	    /* what translated code reaches; jit/jit_int.h */
-		uint64_t flags;	    /* image of RFLAGS, for jumps that leave the page */
-		uint64_t flags_now; /* RFLAGS when C was called */
+		uint16_t flags;	    /* image of RFLAGS as host_ax() has it, for jumps that leave the page */
+		uint16_t flags_now; /* the same, when C was called */
 		uint64_t park, tmp, t0;
-		uint64_t resume, resume_rax, resume_ax;
+		uint64_t resume;
 		uint64_t page_bits, offset_bits; /* masks for PEXT: of addresses, */
 		uint64_t arith, not_if, not_rf;	 /* of flags, */
 		uint64_t low5, low6;		 /* of bit numbers */
-		void **jc;			 /* jump cache of this privilege */
 		uint64_t c_rsp, r_rsp, r_top,
 			r_limit;	 /* the C stack; the return stack, its end and how far it may grow */
 		uint64_t add[2], lin[2]; /* groups of checked accesses (jit/mem.c): host minus linear address; where */
 		struct jit *jit;	 /* NULL: interpreter only */
-		uint32_t site, mxcsr;
+		uint32_t mxcsr;
 		int32_t hot;		     /* times that a block is interpreted first */
 		uint8_t vec, want;	     /* enum vec_level: what is loaded; what to load on the way back */
 		uint8_t fpu_image, want_fpu; /* jit/fpu.c: the x87 state is in c->fx; load it on the way back */
@@ -189,6 +188,7 @@ struct cpu {
 			kicks, invlpg, cr3_loads, ipis, check_blocks, check_again;
 	} stat;				   /* owner writes, any thread reads a stale value */
 	uint64_t user_itlb[JIT_USER_ITLB]; /* jit/cache.c, by page number: page_tag() minus the linear address */
+	void *jump[2][JIT_JUMPS];	   /* kernel, user: translated code by the low bits of its address */
 };
 
 /* ------ raising (fault.c) ------ */

@@ -98,8 +98,8 @@ static void caches_clear(struct cpu *c)
 		c->user_itlb[n] = user_itlb_empty(n);
 	memset(j->nitlb, 0, sizeof(j->nitlb));
 	for (unsigned u = 0; u < 2; u++)
-		for (unsigned n = 0; n < JC_ENTRIES; n++)
-			j->jc[u][n] = jit_code(j, j->lookup);
+		for (unsigned n = 0; n < JIT_JUMPS; n++)
+			c->jump[u][n] = jit_code(j, j->lookup);
 }
 
 int jit_new(struct cpu *c, size_t code_bytes, int32_t hot, struct err *e)
@@ -122,8 +122,6 @@ int jit_new(struct cpu *c, size_t code_bytes, int32_t hot, struct err *e)
 	    !table_new(&j->sites, sizeof(struct site), SITES_MAX) ||
 	    !table_new(&j->insns, sizeof(struct insn), INSNS_MAX))
 		return err_sys(e, -errno, "engine.soft=jit: no address space for its tables");
-	for (unsigned u = 0; u < 2; u++)
-		j->jc[u] = xcalloc(JC_ENTRIES, sizeof(void *));
 	j->returns = xcalloc(RETURNS, sizeof(uint64_t));
 	c->jit.r_top = (uint64_t)(uintptr_t)&j->returns[RETURNS - 2];
 	c->jit.r_limit = (uint64_t)(uintptr_t)&j->returns[RETURNS_SLACK];
@@ -141,7 +139,6 @@ int jit_new(struct cpu *c, size_t code_bytes, int32_t hot, struct err *e)
 	if (!jit_entries(c))
 		return err_set(e, -ENOSPC, "engine.soft=jit: %zu bytes of code are too few", code_bytes);
 	j->start = j->used;
-	j->returns[RETURNS - 2] = (uint64_t)(uintptr_t)jit_code(j, j->return_miss);
 	caches_clear(c);
 	return 0;
 }
@@ -163,8 +160,6 @@ void jit_free(struct cpu *c)
 	table_free(&j->sites, sizeof(struct site));
 	table_free(&j->insns, sizeof(struct insn));
 	free(j->returns);
-	free(j->jc[0]);
-	free(j->jc[1]);
 	free(j);
 	c->jit.jit = NULL;
 }
@@ -334,6 +329,7 @@ void jit_link(struct jit *j, struct jexit *e, struct jblock *b)
 {
 	struct jblock *from = jblock_at(j, e->block);
 	uint32_t to = e->kind == EXIT_FAR		? b->far
+		      : e->kind == EXIT_CALL		? b->call
 		      : e->kind == EXIT_SPAN		? b->body
 		      : b->off <= from->off || b->saves ? b->entry
 							: b->body;

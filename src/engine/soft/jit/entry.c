@@ -18,7 +18,7 @@ static const uint8_t saved[] = { HBX, HBP, H12, H13, H14, H15 };
 /* ------ C side ------ */
 static void flags_in(struct cpu *c, bool in_image)
 {
-	cc_set_flags(c, (uint32_t)(in_image ? c->jit.flags : c->jit.flags_now));
+	cc_set_flags(c, host_fl(in_image ? c->jit.flags : c->jit.flags_now));
 }
 
 static void *resume(struct cpu *c, uint32_t at, unsigned vec)
@@ -26,8 +26,7 @@ static void *resume(struct cpu *c, uint32_t at, unsigned vec)
 	jit_ticker_set(c);
 	c->jit.want = (uint8_t)vec;
 	c->jit.want_fpu = false;
-	c->jit.flags = cc_flags(c);
-	c->jit.resume_ax = host_ax((uint32_t)c->jit.flags);
+	c->jit.flags = host_ax(cc_flags(c));
 	return jit_code(jit_of(c), at);
 }
 
@@ -85,15 +84,22 @@ static struct jblock *site_enter(struct cpu *c, const struct site *s)
 	return b;
 }
 
+/* No return goes to code of another privilege; at the end of the return stack is what to do then. */
+static void privilege_set(struct cpu *c)
+{
+	struct jit *j = jit_of(c);
+
+	jit_returns_forget(c);
+	*(void **)(uintptr_t)c->jit.r_top = jit_code(j, j->return_miss[c->cpl == 3]);
+}
+
 /* Onward at c->rip, whatever brought us there from code of `mode`, if that is translated. */
 static void *go_on(struct cpu *c, uint32_t mode)
 {
 	if (!(c->mode & MODE_64))
 		return NULL;
-	if ((c->mode ^ mode) & MODE_USER) {
-		jit_returns_forget(c);
-		c->jit.jc = jit_of(c)->jc[c->cpl == 3];
-	}
+	if ((c->mode ^ mode) & MODE_USER)
+		privilege_set(c);
 	return go_to(c, NULL);
 }
 
@@ -201,13 +207,18 @@ static void *resume_block(struct cpu *c, const struct jblock *b)
 	return resume(c, b->body, VEC_IMAGE);
 }
 
+static bool has_entry(struct cpu *c, const struct jexit *e, struct jblock *b)
+{
+	return e->kind == EXIT_NEAR || (e->kind == EXIT_CALL ? jit_call_entry(c, b) : has_far(c, b));
+}
+
 static void *go_to(struct cpu *c, struct jexit *e)
 {
 	struct jblock *b = block_here(c);
 
 	if (!b)
 		return NULL;
-	if (e && (e->kind == EXIT_NEAR || has_far(c, b)))
+	if (e && has_entry(c, e, b))
 		jit_link(jit_of(c), e, b);
 	return resume_block(c, b);
 }
@@ -217,36 +228,36 @@ static void *do_exit(struct cpu *c, uint32_t n)
 {
 	struct jexit *e = jexit_at(jit_of(c), n);
 
-	flags_in(c, e->kind == EXIT_FAR);
+	flags_in(c, e->kind != EXIT_NEAR);
 	c->leave = false;
 	c->rip = jblock_lin(c, jblock_at(jit_of(c), e->block)) + (uint64_t)(int64_t)e->target;
-	jit_of(c)->end = (struct jit_end){ e->block, e->off, e->kind == EXIT_FAR ? END_FAR : END_NEAR };
+	jit_of(c)->end =
+		(struct jit_end){ e->block, e->off, e->kind == EXIT_FAR || e->kind == EXIT_CALL ? END_FAR : END_NEAR };
 	return go_to(c, e);
 }
 
 /* An indirect jump to lin that the jump cache does not know, or a page that may not be the one that it was. */
-static void *do_lookup(struct cpu *c, uint32_t unused, uint64_t lin)
+static void *do_lookup(struct cpu *c, uint32_t n, uint64_t lin)
 {
 	struct jit *j = jit_of(c);
-	const struct site *s = c->jit.site ? site_at(j, c->jit.site) : NULL;
 	struct jblock *b;
 
-	if (s && !canonical48(lin)) { /* the branch faults, not its target */
+	if (n && !canonical48(lin)) { /* the branch faults, not its target */
+		const struct site *s = site_at(j, n);
+
 		c->r[RSP] -= (uint64_t)(int64_t)s->undo;
-		c->jit.site = 0;
 		return step(c, s, site_enter(c, s));
 	}
-	c->jit.site = 0;
 	flags_in(c, true);
 	c->leave = false;
 	c->rip = lin;
-	if (s)
-		j->end = (struct jit_end){ s->block, s->off, END_FAR };
+	if (n)
+		j->end = (struct jit_end){ site_at(j, n)->block, site_at(j, n)->off, END_FAR };
 	b = block_here(c);
 	if (!b)
 		return NULL;
 	if (has_far(c, b))
-		j->jc[c->cpl == 3][lin & (JC_ENTRIES - 1)] = jit_code(j, b->ind);
+		c->jump[c->cpl == 3][lin % JIT_JUMPS] = jit_code(j, b->ind);
 	return resume_block(c, b);
 }
 
@@ -423,6 +434,12 @@ static void put_push(struct asmb *a, unsigned reg, bool pop)
 	a8(a, (pop ? 0x58 : 0x50) | (reg & 7));
 }
 
+static void put_image_in(struct asmb *a)
+{
+	a_insn(a, &(struct enc){ .map = 1, .op = 0xb7 }, HAX, RM_MEM, &AT(jit.flags)); /* movzx eax, word */
+	a_bytes(a, 0x9e7f04, 3);						       /* add al, 0x7f; sahf */
+}
+
 /* Onward from C: registers, flags, and there. */
 static void put_resume(struct asmb *a, uint32_t vec_load)
 {
@@ -440,21 +457,25 @@ static void put_resume(struct asmb *a, uint32_t vec_load)
 	a_load(a, R_TLB, AT(tlb));
 	a_load(a, T0, AT(jit.t0));
 	put_registers(a, false);
-	a_load(a, HAX, AT(jit.resume_ax));
-	a_bytes(a, 0x9e7f04, 3); /* add al, 0x7f; sahf */
+	put_image_in(a);
 	a_load(a, HAX, am_at(R_CPU, offsetof(struct cpu, r)));
 	a_insn(a, &(struct enc){ .op = 0xff }, 4, RM_MEM, &AT(jit.resume));
 }
 
+/* The flags to where host_ax() has them; AX is lost. */
 static void put_flags(struct asmb *a, struct am to)
 {
-	a8(a, 0x9c); /* pushf */
-	a_insn(a, &(struct enc){ .op = 0x8f }, 0, RM_MEM, &to);
+	a8(a, 0x9f);		 /* lahf */
+	a_bytes(a, 0xc0900f, 3); /* seto al */
+	a_insn(a, &(struct enc){ .op = 0x89, .opsize = true }, HAX, RM_MEM, &to);
 }
 
+/* LAHF and SETO take a fraction of the time of PUSHF. */
 void jit_put_flags_out(struct asmb *a)
 {
+	a_mov(a, T2, HAX);
 	put_flags(a, AT(jit.flags));
+	a_mov(a, HAX, T2);
 }
 
 struct pieces {
@@ -466,9 +487,9 @@ static uint32_t put_piece(struct asmb *a, const struct pieces *p, void *fn, bool
 {
 	uint32_t at = a->at;
 
+	put_registers(a, true);
 	if (flags)
 		put_flags(a, AT(jit.flags_now));
-	put_registers(a, true);
 	a_store(a, T0, AT(jit.t0));
 	a_mov_imm(a, HAX, (uint64_t)(uintptr_t)fn);
 	a_jmp_to(a, p->common);
@@ -520,15 +541,28 @@ static uint32_t put_enter(struct asmb *a, const struct pieces *p)
 	return at;
 }
 
+/* Through the jump cache to T0; T2 is the site. */
+static void put_jump(struct asmb *a, bool user, bool call)
+{
+	struct am m = { R_CPU, T1, 3,
+			(int32_t)(offsetof(struct cpu, jump) + user * sizeof(((struct cpu *)0)->jump[0])) };
+
+	a_insn(a, &(struct enc){ .map = 1, .op = 0xb7 }, T1, T0, NULL); /* movzx r12d, r11w */
+	a_insn(a, &(struct enc){ .op = 0xff }, call ? 2 : 4, RM_MEM, &m);
+}
+
+void jit_put_jump(struct asmb *a, const struct jblock *from, bool call)
+{
+	put_jump(a, jblock_anywhere(from), call);
+}
+
 /* A return that the return stack does not know: through the jump cache, with an empty stack. */
-static uint32_t put_return_miss(struct asmb *a)
+static uint32_t put_return_miss(struct asmb *a, bool user)
 {
 	uint32_t at = a->at;
 
 	a_load(a, HSP, AT(jit.r_top));
-	a_load(a, T1, AT(jit.jc));
-	a_insn(a, &(struct enc){ .map = 1, .op = 0xb7 }, T2, T0, NULL); /* movzx r13d, r11w */
-	a_insn(a, &(struct enc){ .op = 0xff }, 4, RM_MEM, &(struct am){ T1, T2, 3, 0 });
+	put_jump(a, user, false);
 	return at;
 }
 
@@ -546,9 +580,12 @@ bool jit_entries(struct cpu *c)
 	j->enter = put_enter(&a, &p);
 	j->exit_near = put_piece(&a, &p, (void *)do_exit, true);
 	j->exit_far = put_piece(&a, &p, (void *)do_exit, false);
-	j->lookup = put_piece(&a, &p, (void *)do_lookup, false);
+	j->lookup = a.at;
+	a_mov(&a, T1, T2);
+	put_piece(&a, &p, (void *)do_lookup, false);
 	j->span = put_piece(&a, &p, (void *)do_span, true);
-	j->return_miss = put_return_miss(&a);
+	j->return_miss[0] = put_return_miss(&a, false);
+	j->return_miss[1] = put_return_miss(&a, true);
 	j->slow = put_piece(&a, &p, (void *)do_slow, true);
 	j->exec = put_piece(&a, &p, (void *)do_exec, true);
 	j->vec = put_piece(&a, &p, (void *)do_vec, true);
@@ -565,10 +602,8 @@ void jit_run_at(struct cpu *c, uint32_t at, uint64_t base)
 
 	c->jit.vec = VEC_IMAGE;
 	c->jit.fpu_image = true;
-	c->jit.site = 0;
-	c->jit.jc = j->jc[c->cpl == 3];
 	c->jit.base = base;
-	jit_returns_forget(c);
+	privilege_set(c);
 	c->jit.resume = (uint64_t)(uintptr_t)resume(c, at, VEC_IMAGE);
 	((void (*)(struct cpu *))jit_code(j, j->enter))(c);
 }
@@ -585,19 +620,8 @@ void jit_run(struct cpu *c, struct jblock *b)
 
 void jit_put_flags_in(struct asmb *a)
 {
-	int32_t at = (int32_t)offsetof(struct cpu, jit.flags);
-	struct am low = am_at(R_CPU, at), high = am_at(R_CPU, at + 1);
-
 	a_mov(a, T1, HAX);
-	a_insn(a, &(struct enc){ .map = 1, .op = 0xb6 }, HAX, RM_MEM, &high); /* movzx eax, byte */
-	a_bytes(a, 0x03e8c1, 3);					      /* shr eax, 3: OF */
-	a_bytes(a, 0x01e083, 3);					      /* and eax, 1 */
-	a_mov(a, T2, R_CPU);
-	a_insn(a, &(struct enc){ .map = 1, .op = 0xb6 }, T2, RM_MEM, &low);
-	a_bytes(a, 0xe5c149, 3); /* shl r13, 8 */
-	a8(a, 8);
-	a_op32_rr(a, 0x09, T2, HAX); /* or eax, r13d */
-	a_bytes(a, 0x9e7f04, 3);
+	put_image_in(a);
 	a_mov(a, HAX, T1);
 }
 
@@ -616,14 +640,14 @@ static void put_user_entry(struct jit *j, struct asmb *a, struct jblock *b)
 	b->ind = b->far = a->at;
 	a_rorx(a, T1, T0, 12);
 	a_insn(a, &(struct enc){ .map = 1, .op = 0xb7 }, T1, T1, NULL); /* movzx r12d, r12w */
-	a_load(a, T2, (struct am){ R_CPU, T1, 3, (int32_t)offsetof(struct cpu, user_itlb) });
-	a_lea(a, T2, (struct am){ T2, T0, 0, 0 });
-	a_op_rr(a, 0x81, 7, T2);
+	a_load(a, T1, (struct am){ R_CPU, T1, 3, (int32_t)offsetof(struct cpu, user_itlb) });
+	a_lea(a, T1, (struct am){ T1, T0, 0, 0 });
+	a_op_rr(a, 0x81, 7, T1);
 	b->id_at = a->at;
 	a_bytes(a, page_tag(b->page) | b->off, 4);
 	other = a_jcc(a, 5);
-	a_lea(a, T2, am_at(T0, -(int32_t)b->off));
-	a_store(a, T2, AT(jit.base));
+	a_lea(a, T1, am_at(T0, -(int32_t)b->off));
+	a_store(a, T1, AT(jit.base));
 	poll = put_poll_far(a);
 	if (b->live)
 		jit_put_flags_in(a);
@@ -645,8 +669,8 @@ static void put_kernel_entry(struct jit *j, struct asmb *a, struct jblock *b)
 		a_op_rr(a, 0x81, 7, T0);
 		a_bytes(a, lin, 4);
 	} else {
-		a_mov_imm(a, T2, lin);
-		a_op_rr(a, 0x3b, T0, T2);
+		a_mov_imm(a, T1, lin);
+		a_op_rr(a, 0x3b, T0, T1);
 	}
 	other = a_jcc(a, 5);
 	b->far = a->at;
@@ -660,11 +684,43 @@ static void put_kernel_entry(struct jit *j, struct asmb *a, struct jblock *b)
 	a_jmp_to(a, b->body);
 	a_here(a, changed);
 	a_mov_imm(a, T0, lin);
+	a_mov_imm32(a, T2, 0); /* no indirect jump */
 	a_here(a, other);
 	a_jmp_to(a, j->lookup);
 	a_here(a, poll);
 	a_mov_imm(a, T0, lin);
 	a_jmp_to(a, j->poll_far);
+}
+
+bool jit_call_entry(struct cpu *c, struct jblock *b)
+{
+	struct jit *j = jit_of(c);
+	struct asmb a = { j->rw, j->used, (uint32_t)j->limit };
+	uint32_t poll;
+
+	if (b->call)
+		return true;
+	if (!b->live && !b->saves) {
+		b->call = b->entry;
+		return true;
+	}
+	if (j->limit - j->used <= BLOCK_ROOM)
+		return false;
+	b->call = a.at;
+	poll = put_poll_far(&a);
+	if (b->live)
+		jit_put_flags_in(&a);
+	a_jmp_to(&a, b->body);
+	a_here(&a, poll);
+	if (jblock_anywhere(b)) {
+		a_load(&a, T0, AT(jit.base));
+		a_lea(&a, T0, am_at(T0, b->off));
+	} else {
+		a_mov_imm(&a, T0, b->lin + b->off);
+	}
+	a_jmp_to(&a, j->poll_far);
+	j->used = round_up(a.at, 16);
+	return true;
 }
 
 uint32_t jit_far_entry(struct cpu *c, struct jblock *b)

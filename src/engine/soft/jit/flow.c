@@ -137,18 +137,7 @@ static void put_indirect(struct xl *x, int undo)
 
 	site_at(x->j, n)->undo = (int8_t)undo;
 	xl_save_flags(x);
-	a_insn(a, &(struct enc){ .op = 0xc7 }, 0, RM_MEM, &AT(jit.site));
-	a_bytes(a, n, 4);
-}
-
-/* Through the jump cache; call: and come back. */
-static void put_cached_jump(struct xl *x, bool call)
-{
-	struct asmb *a = &x->a;
-
-	a_load(a, T1, AT(jit.jc));
-	a_insn(a, &(struct enc){ .map = 1, .op = 0xb7 }, T2, T0, NULL); /* movzx r13d, r11w */
-	a_insn(a, &(struct enc){ .op = 0xff }, call ? 2 : 4, RM_MEM, &(struct am){ T1, T2, 3, 0 });
+	a_mov_imm32(a, T2, n);
 }
 
 /* Room for one more on the return stack; flags are lost. User code keeps there where its page is. */
@@ -165,7 +154,7 @@ static void put_call_room(struct xl *x)
 		a_insn(a, &(struct enc){ .op = 0xff }, 6, RM_MEM, &AT(jit.base)); /* push */
 }
 
-/* T0 is an address: is it what is at off in this page? */
+/* T0 is an address: is it what is at off in this page? T2 stays: it is the return's site. */
 static void put_is_here(struct xl *x, int64_t off)
 {
 	uint64_t lin = x->b->lin + (uint64_t)off;
@@ -173,14 +162,14 @@ static void put_is_here(struct xl *x, int64_t off)
 
 	if (jblock_anywhere(x->b)) {
 		a_bytes(a, 0x5c41, 2); /* pop r12 */
-		a_lea(a, T2, am_at(T1, (int32_t)off));
-		a_op_rr(a, 0x3b, T0, T2);
+		a_lea(a, T1, am_at(T1, (int32_t)off));
+		a_op_rr(a, 0x3b, T0, T1);
 	} else if ((int64_t)lin == (int32_t)lin) {
 		a_op_rr(a, 0x81, 7, T0);
 		a_bytes(a, lin, 4);
 	} else {
-		a_mov_imm(a, T2, lin);
-		a_op_rr(a, 0x3b, T0, T2);
+		a_mov_imm(a, T1, lin);
+		a_op_rr(a, 0x3b, T0, T1);
 	}
 }
 
@@ -191,9 +180,11 @@ static void put_landing(struct xl *x, int64_t off)
 	struct asmb *a = &x->a;
 
 	put_is_here(x, off);
-	xl_cold(x, a_jcc(a, 5), x->j->return_miss, 0);
-	if (jblock_anywhere(x->b))
+	xl_cold(x, a_jcc(a, 5), x->j->return_miss[jblock_anywhere(x->b)], 0);
+	if (jblock_anywhere(x->b)) {
+		a_lea(a, T1, am_at(T1, -(int32_t)off));
 		a_store(a, T1, AT(jit.base));
+	}
 	x->vec = VEC_IMAGE;
 	x->fpu = false;
 	groups_forget(x);
@@ -236,7 +227,7 @@ static bool put_call_indirect(struct xl *x, const struct insn *i, int64_t next)
 	a_load(&x->a, T0, AT(jit.tmp));
 	put_indirect(x, -8);
 	put_call_room(x);
-	put_cached_jump(x, true);
+	jit_put_jump(&x->a, x->b, true);
 	put_landing(x, next);
 	return true;
 }
@@ -288,7 +279,7 @@ bool xl_flow(struct xl *x, const struct insn *i)
 			return false;
 		put_target(x, i);
 		put_indirect(x, 0);
-		put_cached_jump(x, false);
+		jit_put_jump(&x->a, x->b, false);
 		return true;
 	case OP_CALL_IND:
 		return put_call_indirect(x, i, next);

@@ -17,13 +17,7 @@
 
 enum { R_CPU = H15, R_TLB = H14, R_SP = H10, T0 = H11, T1 = H12, T2 = H13 };
 #define AT(field) ((struct am){ R_CPU, -1, 0, (int32_t)offsetof(struct cpu, field) })
-enum {
-	JIT_PAGE = 4096,
-	JIT_PAGE_BITS = 12,
-	JIT_BLOCK_BITS = 17 /* of hashes */,
-	JC_ENTRIES = 1 << 16,
-	ITLB_MASK = JIT_ITLB - 1
-};
+enum { JIT_PAGE = 4096, JIT_PAGE_BITS = 12, JIT_BLOCK_BITS = 17 /* of hashes */, ITLB_MASK = JIT_ITLB - 1 };
 enum { JIT_ANYWHERE = 1 };  /* jpage.lin of user code: it runs wherever its page is mapped */
 enum { MODE_SINGLE = 128 }; /* beside MODE_*, in the key of a block */
 enum { BLOCK_INSNS = 48, BLOCK_ROOM = 32 << 10 /* of host code: more than any block needs */ };
@@ -42,6 +36,7 @@ struct jblock {
 	uint32_t page, chain, on_page;
 	uint32_t entry;		  /* polls, then the body */
 	uint32_t body;		  /* flags in RFLAGS */
+	uint32_t call;		  /* with the flags in their image, like far, but in this page; 0: not made yet */
 	uint32_t far, ind, id_at; /* glue.c: entries from other pages; 0: not made yet */
 	uint32_t in;		  /* exits that are linked to it */
 	uint16_t off;
@@ -51,7 +46,12 @@ struct jblock {
 	bool dead;
 };
 
-enum exit_kind { EXIT_NEAR, EXIT_FAR /* flags are in c->jit.flags */, EXIT_SPAN /* a group that crosses a page */ };
+enum exit_kind {
+	EXIT_NEAR,
+	EXIT_FAR /* flags are in c->jit.flags */,
+	EXIT_CALL /* in the page, flags too */,
+	EXIT_SPAN /* a group that crosses a page */
+};
 struct jexit {
 	uint32_t block, to; /* linked to that block, 0: not */
 	uint32_t aim, stub; /* the displacement to patch; where it leads unlinked */
@@ -111,10 +111,9 @@ struct jit {
 	bool stale; /* everything was dropped: start over when nothing is under way */
 	struct table pages, blocks, exits, sites, insns;
 	uint32_t page_hash[1 << JIT_PAGE_BITS], gpa_hash[1 << JIT_PAGE_BITS], block_hash[1 << JIT_BLOCK_BITS];
-	void **jc[2]; /* kernel, user */
 	uint64_t *returns;
 	uint32_t enter, exit_near, exit_far, lookup, slow, span, exec, vec, fpu, poll, poll_far,
-		return_miss;		    /* entry.c */
+		return_miss[2];		    /* entry.c; kernel, user */
 	uint16_t itlb_used[2][2][JIT_ITLB]; /* kernel, user; not global, global */
 	uint16_t nitlb[2][2];
 	uint64_t miss_lin; /* the last access that missed, to tell one that misses for ever */
@@ -202,9 +201,12 @@ struct jpage *jit_fetch(struct cpu *c, uint64_t lin);
 void jit_link(struct jit *j, struct jexit *e, struct jblock *b);
 
 /* ------ entry.c ------ */
-bool jit_entries(struct cpu *c);			 /* emits what all code shares; false: does not fit */
-void jit_put_flags_out(struct asmb *a);			 /* RFLAGS into their image */
-void jit_put_flags_in(struct asmb *a);			 /* and back; clobbers T1, T2 */
+bool jit_entries(struct cpu *c); /* emits what all code shares; false: does not fit */
+/* Through the jump cache to T0; T2 is the site. Clobbers T1. */
+void jit_put_jump(struct asmb *a, const struct jblock *from, bool call);
+void jit_put_flags_out(struct asmb *a);			 /* RFLAGS into their image; clobbers T2 */
+void jit_put_flags_in(struct asmb *a);			 /* and back; clobbers T1 */
+bool jit_call_entry(struct cpu *c, struct jblock *b);	 /* makes b->call; false: no room */
 uint32_t jit_far_entry(struct cpu *c, struct jblock *b); /* makes b->far and b->ind; 0: no room */
 
 /* Runs translated code from that offset in the arena on; base: linear address of its page. */

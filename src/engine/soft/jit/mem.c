@@ -172,7 +172,7 @@ void put_check(struct xl *x, unsigned size, bool write)
 	a_lea(&x->a, T0, (struct am){ T0, T1, 0, 0 });
 }
 
-/* The check of a group whose first access is size bytes at `first` of it. */
+/* The check of a group whose first access is size bytes at disp. T0: the host's address minus the linear one. */
 static void put_group_check(struct xl *x, const struct group *g, int32_t disp, unsigned size)
 {
 	int32_t now = g->base == RSP ? x->sp : 0;
@@ -190,8 +190,9 @@ static void put_group_check(struct xl *x, const struct group *g, int32_t disp, u
 	s->first = (uint16_t)(disp + now - g->from);
 	s->groups &= (uint8_t) ~(1u << k); /* not before it is open */
 	put_check_at(x, n, x->j->span, s->span, g->write);
-	a_store(a, T1, k ? AT(jit.add[1]) : AT(jit.add[0]));
 	a_store(a, T0, k ? AT(jit.lin[1]) : AT(jit.lin[0]));
+	a_mov(a, T0, T1);
+	a_store(a, T0, k ? AT(jit.add[1]) : AT(jit.add[0]));
 }
 
 struct am put_based(struct xl *x, unsigned base, int32_t disp, unsigned size, bool write)
@@ -208,14 +209,14 @@ struct am put_based(struct xl *x, unsigned base, int32_t disp, unsigned size, bo
 		}
 		put_group_check(x, &new, disp, size);
 		*g = new;
+	} else {
+		a_load(a, T0, base == RSP ? AT(jit.add[0]) : AT(jit.add[1]));
 	}
 	if (!guest_in_host(base)) {
-		a_load(a, T0, guest_slot(base));
-		a_load(a, T1, AT(jit.add[1]));
+		a_load(a, T1, guest_slot(base));
 		a_lea(a, T0, (struct am){ T0, T1, 0, 0 });
 		return am_at(T0, disp);
 	}
-	a_load(a, T0, base == RSP ? AT(jit.add[0]) : AT(jit.add[1]));
 	return (struct am){ (int)guest_host(base), T0, 0, disp };
 }
 

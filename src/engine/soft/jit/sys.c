@@ -90,8 +90,9 @@ static bool put_pushf(struct xl *x, const struct insn *i)
 
 	if (i->opsize != 8)
 		return false;
-	xl_save_flags(x);
-	a_load(a, T1, AT(jit.flags));
+	if (x->saved)
+		jit_put_flags_in(a);
+	a_bytes(a, 0x5c419c, 3); /* pushf; pop r12 */
 	put_keep(a, T1, AT(jit.arith));
 	a_op32_rm(a, 0x8b, T2, AT(fl));
 	put_keep(a, T2, AT(jit.not_rf));

@@ -65,20 +65,28 @@ void xl_lin(struct xl *x, unsigned reg, int64_t off)
 	}
 }
 
+/* What the entry of user code in another page wants to know: where the guest goes, and by no indirect jump. */
+static void put_user_far(struct xl *x, int64_t target)
+{
+	xl_lin(x, T0, target);
+	a_mov_imm32(&x->a, T2, 0);
+}
+
 /* A call of target; behind it is where the host's ret comes back. */
 void xl_call(struct xl *x, int64_t target)
 {
+	bool far = target < 0 || target >= JIT_PAGE;
 	uint32_t n = jit_take(&x->j->exits);
 
-	if (jblock_anywhere(x->b))
-		xl_lin(x, T0, target);
+	if (far && jblock_anywhere(x->b))
+		put_user_far(x, target);
 	a8(&x->a, 0xe8);
 	a_bytes(&x->a, 0, 4);
 	*jexit_at(x->j, n) = (struct jexit){ .block = jblock_n(x->j, x->b),
 					     .aim = x->a.at - 4,
 					     .target = (int32_t)target,
 					     .off = x->x->off,
-					     .kind = EXIT_FAR };
+					     .kind = far ? EXIT_FAR : EXIT_CALL };
 	x->cold[x->ncold++] = (struct cold){ .from = x->a.at - 4, .piece = x->j->exit_far, .arg = n, .is_exit = true };
 }
 
@@ -90,7 +98,7 @@ void xl_exit(struct xl *x, uint32_t from, int64_t target)
 	if (far) {
 		xl_save_flags(x);
 		if (jblock_anywhere(x->b))
-			xl_lin(x, T0, target);
+			put_user_far(x, target);
 	}
 	if (!from || far)
 		from = a_jmp(&x->a);
