@@ -428,8 +428,9 @@ static bool usable(const struct insn *i, bool x87)
 
 		unsigned reg = o->slot == VS_REG ? i->reg : i->rm;
 
-		/* The stub's stack, and the base of what comes next in the row. */
-		if (o->file == VF_GPR && (reg == RSP || reg == RBX) && !(o->slot == VS_RM && (i->flags & INSN_MEM)))
+		/* The stub's stack, and the bases of what comes next in the row. */
+		if (o->file == VF_GPR && (reg == RSP || reg == RBX || reg == RDI) &&
+		    !(o->slot == VS_RM && (i->flags & INSN_MEM)))
 			return false;
 	}
 	return true;

@@ -401,14 +401,19 @@ static ALWAYS_INLINE void fp_call(struct cpu *c, const struct thunk *t, void *me
 	c->mxcsr |= _mm_getcsr() & FSW_EXC;
 }
 
-/* VCVTPS2PH: nothing reaches memory if it raises. */
+/* VCVTPS2PH: nothing reaches memory if it raises, and that comes before what the store may raise; a store that faults
+ * leaves no flags. */
 static void fp_store(struct cpu *c, const struct thunk *t, const struct insn *i)
 {
 	uint8_t buf[32] __attribute__((aligned(32)));
 	uint64_t lin = operand_lin(c, t, i, true);
+	uint32_t before = c->mxcsr, after;
 
-	mmu_probe_block(c, lin, t->size);
 	fp_call(c, t, buf);
+	after = c->mxcsr;
+	c->mxcsr = before;
+	mmu_probe_block(c, lin, t->size);
+	c->mxcsr = after;
 	mmu_st_block(c, lin, buf, t->size);
 }
 
