@@ -110,8 +110,8 @@ def guarded(g, text, limit):
 def suite(g, name):
     """Unpacked at its first use."""
     guarded(g, 'cd /w; [ -d %s ] || tar xf /dev/vd%s; cd %s' % (name, 'cd'[SUITES.index(name)], name), 600)
-    if name == 'openssl':   # its configuration names the folder that it was built in
-        guarded(g, "sed -i \"s#/[^']*/\\.suite\\.[^/']*/openssl#$PWD#g\" configdata.pm", 60)
+    if name == 'openssl':   # two of its files name the folder that it was built in
+        guarded(g, "sed -i \"s#/[^']*/\\.suite\\.[^/']*/openssl#$PWD#g\" configdata.pm util/wrap.pl", 60)
 
 
 def stress(cpus, group):
