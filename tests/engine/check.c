@@ -11,11 +11,14 @@
 
 enum { TIMES = 50 };
 
+static uint64_t r12;
+
 static enum run_result run(void)
 {
 	machine_mode(&m, 0, LONG64);
 	engine_soft.get(m.cpu[0], X86_ALL & ~X86_TSC, &s);
 	s.reg[RCX] = TIMES;
+	s.reg[R12] = r12;
 	s.cr4 |= CR4_OSFXSR;
 	assert_int_equal(engine_soft.set(m.cpu[0], X86_ALL & ~X86_TSC, &s), 0);
 	return machine_run(&m, 0, &s);
@@ -123,6 +126,26 @@ static void a_page_gets_its_bits(void **state)
 	assert_int_equal(run(), RUN_HALTED);
 }
 
+/* A group of accesses over a page end goes on in a block of its own, with the flags that a far call will want. */
+CODE(span, 64,
+     "mov $0x20f40, %esp; mov $0x22000, %ebx; 1: mov (%rbx), %ebp; test $8, %bpl; jne 3f; cmpq $0, (%rsp);"
+     "je 2f; 2: test $2, %bpl; jne 3f; movdqu (%r12), %xmm1; mov (%rsp), %rdi; mov $0x25, %esi; movups %xmm1, "
+     "0xe8(%rsp);"
+     "mov 0x10(%r12), %rax; mov %rax, 0xf8(%rsp); .byte 0xe8; .long 0xd000 - (. - span_start + 0x9004); movb $0, "
+     "0x7a(%rsp);"
+     "3: sub $1, %ecx; jnz 1b; hlt");
+static void flags_over_a_span(void **state)
+{
+	PUT(span, M_CODE);
+	MACHINE_CODE(&m, 0xd000, 0x9f, 0xc3); /* lahf; ret */
+	for (unsigned n = 0; n < 4; n++) {
+		r12 = n < 2 ? 0x23000
+			    : 0x23ff0; /* first the stack only, then this one too: its block ends at the other */
+		assert_int_equal(run(), RUN_HALTED);
+		assert_int_equal(s.reg[RAX] >> 8 & 0xff, 0x46);
+	}
+}
+
 static void it_wants_the_translator(void **state)
 {
 	struct engine_vm_opts o = { .ncpu = 1, .phys_bits = 40 };
@@ -150,6 +173,7 @@ int main(void)
 		T(bytes_that_changed),
 		T(a_device_is_asked_once),
 		T(a_page_gets_its_bits),
+		T(flags_over_a_span),
 		cmocka_unit_test(it_wants_the_translator),
 	};
 

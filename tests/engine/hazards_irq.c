@@ -1,6 +1,6 @@
 /*
- * Windows for interrupts, however short: what opens one must not be followed by the next instruction unheard; and a vCPU
- * that goes round in a short one still leaves when it is kicked.
+ * Windows for interrupts, however short: what opens one must not be followed by the next instruction unheard; and a
+ * vCPU that goes round in a short one still leaves when it is kicked.
  */
 #include "hazards.h"
 

@@ -103,6 +103,25 @@ enum poll_bit {		      /* any thread sets, the owner clears: c->poll */
 enum { XMM_BYTES = 64, JIT_ITLB = 1024, JIT_USER_ITLB = 1 << 16, JIT_JUMPS = 1 << 16 };
 struct jit;
 
+/* Of the translator; counted in C only, where translated code has left already. ORDER: soft.c names them. */
+enum jit_stat {
+	JS_ENTERED, /* from the interpreter */
+	JS_MADE,    /* blocks */
+	JS_GUEST,   /* bytes of guest code in them */
+	JS_HOST,    /* bytes of host code, with what is out of line */
+	JS_DROPPED, /* blocks whose code was written, or went */
+	JS_STARTED, /* times that the whole cache went, to start over */
+	JS_JUMPS,   /* direct jumps that were not linked */
+	JS_LOOKUPS, /* computed ones, and pages that may not be the same any more */
+	JS_SLOW,    /* loads and stores without a TLB entry */
+	JS_SPANS,   /* groups of accesses over a page end */
+	JS_EXECS,   /* instructions that are not translated */
+	JS_VECTOR,  /* loads of vector registers */
+	JS_X87,	    /* loads of the x87 state */
+	JS_POLLS,   /* at the start of a block: somebody wanted the vCPU */
+	JS_COUNT
+};
+
 struct cpu {
 	/* --- hot: records --- */
 	uint64_t r[SLOTS];
@@ -184,8 +203,8 @@ struct cpu {
 	int64_t miss_budget;
 	struct cpu_stats {
 		uint64_t insns, exits_io, exits_mmio, irqs, nmis, exceptions, page_faults, tlb_misses, hlts, pauses,
-			cr_access, rdmsr, wrmsr, cpuid, blocks_made, blocks_dropped, blocks_translated, code_flushes,
-			kicks, invlpg, cr3_loads, ipis, check_blocks, check_again;
+			cr_access, rdmsr, wrmsr, cpuid, blocks_made, blocks_dropped, code_flushes, kicks, invlpg,
+			cr3_loads, ipis, check_blocks, check_again, jit[JS_COUNT];
 	} stat;				   /* owner writes, any thread reads a stale value */
 	uint64_t user_itlb[JIT_USER_ITLB]; /* jit/cache.c, by page number: page_tag() minus the linear address */
 	void *jump[2][JIT_JUMPS];	   /* kernel, user: translated code by the low bits of its address */

@@ -103,6 +103,8 @@ static int soft_probe(struct err *e)
 	return thunk_init(e);
 }
 
+static void soft_vm_free(struct engine_vm *evm);
+
 static int soft_vm_new(struct engine_vm **out, const struct engine_host *h, const struct engine_vm_opts *o,
 		       struct err *e)
 {
@@ -144,6 +146,10 @@ static int soft_vm_new(struct engine_vm **out, const struct engine_host *h, cons
 	vm->clock_base = -__builtin_ia32_rdtsc();
 	vm->arch_cap = o->common ? o->common->arch_cap : mitigations ? 0 : ARCH_CAP_SAFE;
 	vm->yield_on_pause = o->exit_on_pause || o->ncpu > cpus_usable();
+	if (o->conf && vm->jit && (rc = jit_dump_open(vm, o->conf, e)) < 0) {
+		soft_vm_free((struct engine_vm *)vm);
+		return rc;
+	}
 	vm->apics = (struct lapic_bus){
 		.self = vm, .now = apic_now, .look = apic_look, .event = apic_event, .eoi = apic_eoi
 	};
@@ -169,6 +175,7 @@ static void soft_vm_free(struct engine_vm *evm)
 	if (!vm)
 		return;
 	jit_ticker_free(vm);
+	jit_dump_free(vm);
 	for (unsigned n = 0; n < vm->map->n; n++)
 		slot_drop(&vm->map->slot[n]);
 	lock_destroy(&vm->map_lock);
@@ -454,6 +461,24 @@ static int soft_debug(struct engine_vcpu *v, const struct debug_plan *p, struct 
 	return 0;
 }
 
+static const char *const jit_stat_names[JS_COUNT] = {
+	/* ORDER: enum jit_stat */
+	"translated code entered",
+	"blocks translated",
+	"bytes of guest code translated",
+	"bytes of host code made",
+	"translated blocks dropped",
+	"translation cache started over",
+	"exits by unlinked jumps",
+	"exits by look-ups",
+	"exits by TLB misses",
+	"exits by page-crossing groups",
+	"exits by untranslated instructions",
+	"exits to load vector registers",
+	"exits to load x87 state",
+	"exits by polls",
+};
+
 static unsigned soft_stats(struct engine_vcpu *v, struct vcpu_stat *out, unsigned max)
 {
 	const struct cpu_stats *s = &v->cpu.stat;
@@ -486,6 +511,8 @@ static unsigned soft_stats(struct engine_vcpu *v, struct vcpu_stat *out, unsigne
 	unsigned n = ARRAY_LEN(all) < max ? ARRAY_LEN(all) : max;
 
 	memcpy(out, all, n * sizeof(*out));
+	for (unsigned k = 0; v->cpu.jit.jit && k < JS_COUNT && n < max; k++)
+		out[n++] = (struct vcpu_stat){ jit_stat_names[k], s->jit[k] };
 	return n;
 }
 

@@ -129,9 +129,10 @@ struct soft_vm {
 	size_t code_bytes; /* decoded code of a vCPU */
 	uint64_t arch_cap; /* IA32_ARCH_CAPABILITIES */
 	struct jit_ticker *ticker;
-	bool jit;	     /* engine.soft=jit */
-	bool jit_check;	     /* engine.soft.check */
-	bool yield_on_pause; /* the host has fewer processors than the guest, or -P */
+	bool jit;	       /* engine.soft=jit */
+	bool jit_check;	       /* engine.soft.check */
+	struct jit_dump *dump; /* engine.soft.dump, engine.soft.perf_map; NULL: neither */
+	bool yield_on_pause;   /* the host has fewer processors than the guest, or -P */
 };
 
 static inline struct engine_vcpu *vcpu_of(struct cpu *c)

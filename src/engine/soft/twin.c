@@ -62,11 +62,8 @@ static void tlb_list(struct tlb *t, unsigned idx)
 	t->in_list[idx] = LIST_LOCAL + 1;
 }
 
-void twin_begin(struct cpu *c, struct twin *t)
+static void enter(struct cpu *c, struct twin *t)
 {
-	for (unsigned k = 0; k < TLBS; k++)
-		tlb_clear(t->tlbs[k]);
-	t->n = 0;
 	t->stopped = false;
 	t->own_tlb = c->tlb;
 	memcpy(t->own, c->tlbs, sizeof(t->own));
@@ -75,6 +72,21 @@ void twin_begin(struct cpu *c, struct twin *t)
 			c->tlb = t->tlbs[k];
 	memcpy(c->tlbs, t->tlbs, sizeof(c->tlbs));
 	c->twin = t;
+}
+
+void twin_begin(struct cpu *c, struct twin *t)
+{
+	for (unsigned k = 0; k < TLBS; k++)
+		tlb_clear(t->tlbs[k]);
+	t->n = 0;
+	enter(c, t);
+}
+
+void twin_again(struct cpu *c, struct twin *t)
+{
+	for (unsigned n = 0; n < t->n; n++)
+		memcpy(t->page[n].copy, t->page[n].host, PAGE);
+	enter(c, t);
 }
 
 void twin_end(struct cpu *c)

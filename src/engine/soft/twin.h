@@ -30,6 +30,8 @@ struct twin *twin_new(struct err *e);
 void twin_free(struct twin *t);
 /* From here to twin_end() the vCPU runs unseen; nothing of it may leave but by c->unwind. */
 void twin_begin(struct cpu *c, struct twin *t);
+/* The same with the translations of t's last run, so that nothing misses that it touched; its copies are made anew. */
+void twin_again(struct cpu *c, struct twin *t);
 void twin_end(struct cpu *c);
 /* To c->unwind: not by an exception. The instruction at c->rip has not been executed. */
 NORETURN void twin_stop(struct cpu *c);

@@ -183,7 +183,7 @@ static void start_over(struct cpu *c)
 	memset(j->gpa_hash, 0, sizeof(j->gpa_hash));
 	memset(j->block_hash, 0, sizeof(j->block_hash));
 	caches_clear(c);
-	c->stat.code_flushes++;
+	c->stat.jit[JS_STARTED]++;
 }
 
 /* ------ pages ------ */
@@ -342,8 +342,9 @@ void jit_link(struct jit *j, struct jexit *e, struct jblock *b)
 	patch32(j, e->aim, to - (e->aim + 4));
 }
 
-static void block_drop(struct jit *j, struct jblock *b)
+static void block_drop(struct cpu *c, struct jblock *b)
 {
+	struct jit *j = jit_of(c);
 	uint32_t n = jblock_n(j, b), *link = block_slot(j, b->page, b->off, b->mode);
 
 	while (*link != n)
@@ -360,6 +361,7 @@ static void block_drop(struct jit *j, struct jblock *b)
 	if (b->id_at) /* no page has this identity */
 		patch32(j, b->id_at, ~0u);
 	b->dead = true;
+	c->stat.jit[JS_DROPPED]++;
 }
 
 bool jit_drop(struct cpu *c, gpa_t at, uint64_t len)
@@ -385,7 +387,7 @@ bool jit_drop(struct cpu *c, gpa_t at, uint64_t len)
 				continue;
 			}
 			*link = b->on_page;
-			block_drop(j, b);
+			block_drop(c, b);
 			any = true;
 		}
 	}
@@ -408,7 +410,7 @@ void jit_drop_all(struct cpu *c)
 			struct jblock *b = jblock_at(j, p->blocks);
 
 			p->blocks = b->on_page;
-			block_drop(j, b);
+			block_drop(c, b);
 		}
 	}
 	jit_fetch_changed(c, true);

@@ -1,10 +1,10 @@
 /*
  * Check mode (engine.soft.check=1): each translated block is run by both tiers before it is run for real.
  *
- * A block runs three times. Twice unseen (twin.h): translated, then instruction by instruction by the exec functions,
- * from the same state; what they leave must be equal (registers, RIP, flags, vector and x87 state, an exception, every
- * page written). Then for real: translated, whatever other vCPUs and devices do meanwhile. No block is linked to
- * another one, so each of them comes here.
+ * A block runs for real only when it has run unseen (twin.h): translated, instruction by instruction by the exec
+ * functions, and translated again with a warm TLB, from the same state; what they leave must be equal (registers, RIP,
+ * flags, vector and x87 state, an exception, every page written). Then for real: translated, whatever other vCPUs and
+ * devices do meanwhile. No block is linked to another one, so each of them comes here.
  *
  * - What goes to exec functions in translated code too (rdtsc, ports, MSRs, all system instructions) ends the block
  *   before it: there is one meaning only, and it is executed once. So does an access to a device, the APIC, or to lines
@@ -49,8 +49,8 @@ struct check {
 	struct checked *insns;
 	uint8_t *bytes; /* guest code of a block, INSN_MAX for each of its insns */
 	uint32_t ninsns, generation;
-	bool lost;	      /* the translated run ended before an instruction that had touched its pages */
-	bool wide;	      /* vector and x87 state is looked at in this block */
+	bool lenient; /* A and D bits may differ: pages were touched before, or for an instruction that is not done */
+	bool wide;    /* vector and x87 state is looked at in this block */
 	struct twin *side[2]; /* translated, by exec functions */
 	struct image before, after[2];
 	unsigned steps;	  /* instructions that the exec functions did */

@@ -130,6 +130,7 @@ static void *do_exec(struct cpu *c, uint32_t n)
 	const struct site *s = site_at(jit_of(c), n);
 	const struct jblock *b = site_enter(c, s);
 
+	c->stat.jit[JS_EXECS]++;
 	return UNLIKELY(c->twin != NULL) ? NULL : step(c, s, b); /* unseen, only what is translated runs */
 }
 
@@ -140,6 +141,7 @@ static void *do_slow_at(struct cpu *c, const struct site *s, uint64_t lin)
 	struct jblock *b = site_enter(c, s);
 	bool again = j->miss_lin == lin && j->miss_rip == c->rip;
 
+	c->stat.jit[JS_SLOW]++;
 	j->miss_lin = lin;
 	j->miss_rip = c->rip;
 	if (again || (lin & s->align) || lin % JIT_PAGE + s->size > JIT_PAGE || !canonical48(lin))
@@ -168,6 +170,7 @@ static void *do_span(struct cpu *c, uint32_t n, uint64_t lin)
 
 	if (lin % JIT_PAGE + s->span <= JIT_PAGE && canonical48(lin))
 		return do_slow_at(c, s, lin + s->first); /* in the page of the span, so it decides for all */
+	c->stat.jit[JS_SPANS]++;
 	b = site_enter(c, s);
 	if (b->dead)
 		return step(c, s, b);
@@ -175,7 +178,7 @@ static void *do_span(struct cpu *c, uint32_t n, uint64_t lin)
 	b = jblock_find(j, p, s->off, c->mode | MODE_SINGLE);
 	if (!b && jit_room(j))
 		b = jit_translate(c, p, s->off, c->mode | MODE_SINGLE);
-	if (b && s->cross)
+	if (b && s->cross && !b->live && (s->saved || !b->saves)) /* it wants the flags where they are */
 		jit_link(j, jexit_at(j, s->cross), b);
 	return b ? resume(c, b->body, VEC_IMAGE) : step(c, s, site_enter(c, s));
 }
@@ -228,6 +231,7 @@ static void *do_exit(struct cpu *c, uint32_t n)
 {
 	struct jexit *e = jexit_at(jit_of(c), n);
 
+	c->stat.jit[JS_JUMPS]++;
 	flags_in(c, e->kind != EXIT_NEAR);
 	c->leave = false;
 	c->rip = jblock_lin(c, jblock_at(jit_of(c), e->block)) + (uint64_t)(int64_t)e->target;
@@ -242,6 +246,7 @@ static void *do_lookup(struct cpu *c, uint32_t n, uint64_t lin)
 	struct jit *j = jit_of(c);
 	struct jblock *b;
 
+	c->stat.jit[JS_LOOKUPS]++;
 	if (n && !canonical48(lin)) { /* the branch faults, not its target */
 		const struct site *s = site_at(j, n);
 
@@ -264,6 +269,7 @@ static void *do_lookup(struct cpu *c, uint32_t n, uint64_t lin)
 /* Something waits in c->poll at the start of a block. */
 static void *do_poll(struct cpu *c, uint32_t unused, uint64_t lin)
 {
+	c->stat.jit[JS_POLLS]++;
 	flags_in(c, false);
 	c->rip = lin;
 	return NULL;
@@ -271,6 +277,7 @@ static void *do_poll(struct cpu *c, uint32_t unused, uint64_t lin)
 
 static void *do_poll_far(struct cpu *c, uint32_t unused, uint64_t lin)
 {
+	c->stat.jit[JS_POLLS]++;
 	flags_in(c, true);
 	c->rip = lin;
 	return NULL;
@@ -282,6 +289,7 @@ static void *do_vec(struct cpu *c, uint32_t n)
 	const struct site *s = site_at(jit_of(c), n);
 	struct jblock *b = site_enter(c, s);
 
+	c->stat.jit[JS_VECTOR]++;
 	if (s->vec == VEC_YMM)
 		simd_check_avx(c);
 	else
@@ -299,6 +307,7 @@ static void *do_fpu(struct cpu *c, uint32_t n)
 	const struct site *s = site_at(jit_of(c), n);
 	struct jblock *b = site_enter(c, s);
 
+	c->stat.jit[JS_X87]++;
 	if (!jit_fpu_ready(c)) { /* it raises something, or may: one at a time */
 		step(c, s, b);
 		return NULL;
@@ -610,6 +619,7 @@ void jit_run_at(struct cpu *c, uint32_t at, uint64_t base)
 
 void jit_run(struct cpu *c, struct jblock *b)
 {
+	c->stat.jit[JS_ENTERED]++;
 	if (UNLIKELY(jit_of(c)->check != NULL))
 		jit_check_run(c, b);
 	else

@@ -9,6 +9,7 @@
 #include "engine/soft/cpu.h"
 
 struct jblock;
+struct conf;
 
 /* Can this host run translated code? Error: why not. */
 int jit_probe(struct err *e);
@@ -37,6 +38,10 @@ bool jit_drop(struct cpu *c, gpa_t at, uint64_t len);
 void jit_drop_all(struct cpu *c);
 /* Translations of linear addresses may have changed; global: those of global pages too. */
 void jit_fetch_changed(struct cpu *c, bool global);
+
+/* Files about translated code (dump.c), as the keys say. */
+int jit_dump_open(struct soft_vm *vm, const struct conf *conf, struct err *e);
+void jit_dump_free(struct soft_vm *vm);
 
 /* The thread that tells running vCPUs of their timers (ticker.c). */
 int jit_ticker_need(struct soft_vm *vm, struct err *e); /* before a vCPU runs; the clock's rate is known */

@@ -225,6 +225,13 @@ bool jit_fpu_in(struct cpu *c);
 void jit_fpu_out(struct cpu *c);
 void jit_fpu_note(struct cpu *c, uint64_t rip); /* of the last instruction */
 
+/* ------ dump.c ------ */
+/* An instruction as a line: address, bytes, text. */
+void jit_text(const struct insn *i, uint64_t rip, const uint8_t *bytes, void (*line)(void *self, const char *text),
+	      void *self);
+/* What is in the arena between two offsets. */
+void jit_text_host(struct jit *j, uint32_t at, uint32_t end, void (*line)(void *self, const char *text), void *self);
+
 /* ------ xlat.c ------ */
 /* mode: of the guest's code, and MODE_SINGLE for one check for each access. NULL: cannot be done. */
 struct jblock *jit_translate(struct cpu *c, struct jpage *p, unsigned off, unsigned mode);

@@ -99,39 +99,20 @@ static void memory(const struct twin *a, const struct check *k, bool once)
 	}
 }
 
-static void code_line(const struct insn *i, uint64_t rip, const uint8_t *at)
+static void put_line(void *unused, const char *text)
 {
-	char text[128], hex[2 * INSN_MAX + 1] = "";
-
-	for (unsigned n = 0; n < i->len; n++)
-		snprintf(hex + 2 * n, 3, "%02x", at[n]);
-	disasm(text, sizeof(text), i, rip);
-	log_err("  %" PRIx64 "  %-30s %s", rip, hex, text);
+	log_err("%s", text);
 }
 
-static void guest_code(const struct check *k, struct jit *j, const struct jblock *b)
+static void code(const struct check *k, struct jit *j, const struct jblock *b)
 {
 	const struct note *t = &k->notes[jblock_n(j, b)];
 
 	log_err("guest code:");
 	for (uint32_t n = t->first; n < t->first + t->n; n++)
-		code_line(&k->insns[n].i, k->lin + k->insns[n].off, k->insns[n].i.bytes);
-}
-
-static void host_code(const struct check *k, struct jit *j, const struct jblock *b)
-{
-	uint32_t end = k->notes[jblock_n(j, b)].code_end;
-
+		jit_text(&k->insns[n].i, k->lin + k->insns[n].off, k->insns[n].i.bytes, put_line, NULL);
 	log_err("host code (struct cpu in r15, its TLB in r14, guest RSP in r10):");
-	for (uint32_t at = b->body; at < end;) {
-		const uint8_t *p = j->rw + at;
-		struct insn i;
-
-		if (decode(&i, p, end - at, CODE64) != DECODE_OK)
-			i = (struct insn){ .len = 1 };
-		code_line(&i, (uint64_t)(uintptr_t)(j->rx + at), p);
-		at += i.len;
-	}
+	jit_text_host(j, b->body, t->code_end, put_line, NULL);
 }
 
 void check_report(struct cpu *c, const struct check *k, const struct jblock *b)
@@ -146,6 +127,9 @@ void check_report(struct cpu *c, const struct check *k, const struct jblock *b)
 	vectors(k);
 	memory(k->side[0], k, false);
 	memory(k->side[1], k, true);
-	guest_code(k, j, b);
-	host_code(k, j, b);
+	code(k, j, b);
+	if (j->end.block != jblock_n(j, b)) { /* by a check of a group */
+		log_err("it ended in another block:");
+		code(k, j, jblock_at(j, j->end.block));
+	}
 }

@@ -417,7 +417,7 @@ struct jblock *jit_translate(struct cpu *c, struct jpage *p, unsigned off, unsig
 	struct xl *x = &xl;
 	struct jit *j = jit_of(c);
 	struct code_source s;
-	uint32_t n = jit_take(&j->blocks);
+	uint32_t n = jit_take(&j->blocks), cold = j->cold_used;
 	unsigned end;
 
 	x->c = c;
@@ -457,7 +457,11 @@ struct jblock *jit_translate(struct cpu *c, struct jpage *p, unsigned off, unsig
 		return NULL;
 	j->used = round_up(x->a.at, 16);
 	jblock_publish(j, x->b);
-	c->stat.blocks_translated++;
+	c->stat.jit[JS_MADE]++;
+	c->stat.jit[JS_GUEST] += end - off;
+	c->stat.jit[JS_HOST] += j->used - x->b->entry + j->cold_used - cold;
+	if (UNLIKELY(c->vm->dump != NULL))
+		jit_dump(x, end, cold);
 	if (j->check)
 		jit_check_note(x);
 	return x->b;

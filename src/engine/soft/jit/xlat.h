@@ -89,6 +89,10 @@ static inline unsigned insn_reg(const struct insn *i, unsigned n)
 	}
 }
 
+/* ------ dump.c ------ */
+/* A block has been made, up to `end` in its page; what is out of line starts at cold. */
+void jit_dump(const struct xl *x, unsigned end, uint32_t cold);
+
 /* ------ mem.c ------ */
 bool guest_in_host(unsigned g);
 struct am guest_slot(unsigned g);
