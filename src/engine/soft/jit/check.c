@@ -116,21 +116,30 @@ static const struct checked *insn_at(const struct check *k, uint32_t block, uint
 	return NULL;
 }
 
-/* Flags that are right where the translated run ended. */
-static uint16_t live_at_end(const struct check *k, const struct jit *j)
+/* Flags that are right where the translated run ended, as that block sees it. */
+static uint16_t live_in_block(const struct check *k, const struct jit_end *end, uint32_t block)
 {
-	const struct jit_end *end = &j->end;
-	const struct checked *d = insn_at(k, end->block, end->off);
+	const struct checked *d = insn_at(k, block, end->off);
 
+	if (!d)
+		return 0;
 	switch (end->kind) {
 	case END_FAR:
 		return FL_ARITH;
 	case END_NEAR:
 	case END_BEHIND:
-		return d ? d->live : 0;
+		return d->live;
 	default:
-		return d ? d->in : 0;
+		return d->in;
 	}
+}
+
+/* A group that crosses a page goes on in a block of its own, which may know less: what was dead on the way stays so. */
+static uint16_t live_at_end(const struct check *k, const struct jit *j, uint32_t started)
+{
+	uint16_t live = live_in_block(k, &j->end, j->end.block);
+
+	return j->end.block == started ? live : live & live_in_block(k, &j->end, started);
 }
 
 /* ------ states ------ */
@@ -314,7 +323,7 @@ static void translated(struct cpu *c, struct check *k, struct jblock *b, bool wa
 	const struct jit *j = jit_of(c);
 
 	unseen(c, k, 0, warm ? twin_again : twin_begin, run_translated, b);
-	k->mask = live_at_end(k, j);
+	k->mask = live_at_end(k, j, jblock_n(jit_of(c), b));
 	k->lenient = warm || j->end.kind == END_LOST;
 }
 
@@ -408,7 +417,7 @@ static uint16_t check_block(struct cpu *c, struct check *k, struct jblock *b, ui
 	k->twisted = dead;
 	if (!both(c, k, b) && !differs_no_more(c, k, b))
 		return 0;
-	near = j->end.kind == END_NEAR && !k->after[0].raised;
+	near = j->end.kind == END_NEAR && j->end.block == jblock_n(j, b) && !k->after[0].raised;
 	c->budget -= k->steps;
 	run_real(c, k, b);
 	near = near && j->end.kind == END_NEAR && c->rip == k->after[0].rip;
