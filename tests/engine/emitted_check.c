@@ -70,7 +70,7 @@ static bool is_piece(const struct look *k, uint32_t to)
 	const struct jit *j = k->j;
 
 	return to == j->exit_near || to == j->exit_far || to == j->lookup || to == j->slow || to == j->span ||
-	       to == j->exec || to == j->vec || to == j->fpu || to == j->poll || to == j->poll_far ||
+	       to == j->exec || to == j->vec || to == j->fpu || to == j->other || to == j->poll || to == j->poll_far ||
 	       to == j->return_miss[jblock_anywhere(k->b)];
 }
 

@@ -183,13 +183,17 @@ static void *do_span(struct cpu *c, uint32_t n, uint64_t lin)
 	return b ? resume(c, b->body, VEC_IMAGE) : step(c, s, site_enter(c, s));
 }
 
+static bool may_go_on(const struct cpu *c)
+{
+	return !__atomic_load_n(&c->poll, __ATOMIC_RELAXED) && c->budget > 0 && !jit_refuses(c) && !c->jit.jit->check;
+}
+
 /* The block at c->rip; NULL: not translated, or the run loop is wanted. */
 static struct jblock *block_here(struct cpu *c)
 {
 	struct jpage *p;
 
-	if (__atomic_load_n(&c->poll, __ATOMIC_RELAXED) || c->leave || c->budget <= 0 || jit_refuses(c) ||
-	    jit_of(c)->check)
+	if (c->leave || !may_go_on(c))
 		return NULL;
 	p = jit_fetch(c, c->rip);
 	return p && !c->leave ? jblock_find(jit_of(c), p, c->rip % JIT_PAGE, c->mode) : NULL;
@@ -229,6 +233,7 @@ static void *go_to(struct cpu *c, struct jexit *e)
 /* A direct jump that is not linked. */
 static void *do_exit(struct cpu *c, uint32_t n)
 {
+	enum { TRY_EACH = 4 }; /* what it leads to is mostly cold: a look-up each time costs more than to be late */
 	struct jexit *e = jexit_at(jit_of(c), n);
 
 	c->stat.jit[JS_JUMPS]++;
@@ -237,7 +242,7 @@ static void *do_exit(struct cpu *c, uint32_t n)
 	c->rip = jblock_lin(c, jblock_at(jit_of(c), e->block)) + (uint64_t)(int64_t)e->target;
 	jit_of(c)->end =
 		(struct jit_end){ e->block, e->off, e->kind == EXIT_FAR || e->kind == EXIT_CALL ? END_FAR : END_NEAR };
-	return go_to(c, e);
+	return e->taken++ % TRY_EACH ? NULL : go_to(c, e);
 }
 
 /* An indirect jump to lin that the jump cache does not know, or a page that may not be the one that it was. */
@@ -263,6 +268,21 @@ static void *do_lookup(struct cpu *c, uint32_t n, uint64_t lin)
 		return NULL;
 	if (has_far(c, b))
 		c->jump[c->cpl == 3][lin % JIT_JUMPS] = jit_code(j, b->ind);
+	return resume_block(c, b);
+}
+
+/* Block n was jumped to at lin, which may be it: after a change of address space its page is only not known yet. */
+static void *do_other(struct cpu *c, uint32_t n, uint64_t lin, uint32_t site)
+{
+	struct jblock *b = jblock_at(jit_of(c), n);
+
+	if (b->dead || lin % JIT_PAGE != b->off || !canonical48(lin) || !may_go_on(c))
+		return do_lookup(c, site, lin);
+	flags_in(c, true);
+	c->leave = false;
+	c->rip = lin;
+	if (jit_fetch(c, lin) != jpage_at(jit_of(c), b->page) || c->leave)
+		return do_lookup(c, site, lin);
 	return resume_block(c, b);
 }
 
@@ -491,7 +511,7 @@ struct pieces {
 	uint32_t vec_store, vec_load, fpu_store, common;
 };
 
-/* Ends in C function fn(c, r12d, r11). */
+/* Ends in C function fn(c, r12d, r11, r13d). */
 static uint32_t put_piece(struct asmb *a, const struct pieces *p, void *fn, bool flags)
 {
 	uint32_t at = a->at;
@@ -523,6 +543,7 @@ static uint32_t put_common(struct asmb *a, const struct pieces *p)
 	a_mov(a, HDI, R_CPU);
 	a_op32_rr(a, 0x8b, HSI, T1);
 	a_mov(a, HDX, T0);
+	a_op32_rr(a, 0x8b, HCX, T2);
 	a_bytes(a, 0xd0ff, 2); /* call rax */
 	a_store(a, HAX, AT(jit.resume));
 	a_op_rr(a, 0x85, HAX, HAX);
@@ -592,6 +613,7 @@ bool jit_entries(struct cpu *c)
 	j->lookup = a.at;
 	a_mov(&a, T1, T2);
 	put_piece(&a, &p, (void *)do_lookup, false);
+	j->other = put_piece(&a, &p, (void *)do_other, false);
 	j->span = put_piece(&a, &p, (void *)do_span, true);
 	j->return_miss[0] = put_return_miss(&a, false);
 	j->return_miss[1] = put_return_miss(&a, true);
@@ -663,7 +685,8 @@ static void put_user_entry(struct jit *j, struct asmb *a, struct jblock *b)
 		jit_put_flags_in(a);
 	a_jmp_to(a, b->body);
 	a_here(a, other);
-	a_jmp_to(a, j->lookup);
+	a_mov_imm32(a, T1, jblock_n(j, b));
+	a_jmp_to(a, j->other);
 	a_here(a, poll);
 	a_jmp_to(a, j->poll_far);
 }

@@ -56,9 +56,9 @@ struct jexit {
 	uint32_t block, to; /* linked to that block, 0: not */
 	uint32_t aim, stub; /* the displacement to patch; where it leads unlinked */
 	uint32_t next_in;
-	int32_t target; /* relative to the page */
-	uint16_t off;	/* of the instruction that jumps, or of the block's last one */
-	uint8_t kind;
+	int32_t target;	     /* relative to the page */
+	uint16_t off;	     /* of the instruction that jumps, or of the block's last one */
+	uint8_t kind, taken; /* taken while it led nowhere */
 };
 
 /* A place in translated code that goes to C and may come back. */
@@ -112,7 +112,7 @@ struct jit {
 	struct table pages, blocks, exits, sites, insns;
 	uint32_t page_hash[1 << JIT_PAGE_BITS], gpa_hash[1 << JIT_PAGE_BITS], block_hash[1 << JIT_BLOCK_BITS];
 	uint64_t *returns;
-	uint32_t enter, exit_near, exit_far, lookup, slow, span, exec, vec, fpu, poll, poll_far,
+	uint32_t enter, exit_near, exit_far, lookup, slow, span, exec, vec, fpu, other, poll, poll_far,
 		return_miss[2];		    /* entry.c; kernel, user */
 	uint16_t itlb_used[2][2][JIT_ITLB]; /* kernel, user; not global, global */
 	uint16_t nitlb[2][2];
