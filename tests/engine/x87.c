@@ -309,7 +309,7 @@ static void roundings(void **unused)
 		long double term, total = sum;
 
 		control((uint16_t)((n & 0xc00) | 0x7f | (n & 1 ? 0x300 : 0)));
-		__asm__ volatile("fildl %1; fld1; fdivp" : "=t"(term) : "m"(k) : "st(7)");
+		__asm__ volatile("fildl %1; fld1; fdivp" : "=t"(term) : "m"(k));
 		__asm__ volatile("faddp" : "=t"(total) : "0"(term), "u"(total) : "st(1)");
 		control(0x37f);
 		sum = total;
