@@ -155,6 +155,7 @@ static void it_wants_the_translator(void **state)
 	struct err e = { 0 };
 
 	o.conf = c;
+	assert_int_equal(conf_set(c, "engine.soft", "interp", &e), 0);
 	assert_int_equal(conf_set(c, "engine.soft.check", "true", &e), 0);
 	assert_true(engine_soft.vm_new(&vm, &h, &o, &e) < 0);
 	assert_non_null(strstr(e.msg, "engine.soft=jit"));

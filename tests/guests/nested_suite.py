@@ -50,7 +50,7 @@ def quoted(words):
 
 def command(t):
     env = {'HOME': os.environ.get('HOME', '/root'), 'PATH': os.environ['PATH'], 'LHYVE_TEST_SLOW': '3', 'LHYVE_TEST_INSIDE': '/dev/vda',
-           'LHYVE_TEST_ENGINE': 'kvm', 'LHYVE_TEST_OPTIONS': 'cpu.features=-xsave', 'PYTHONDONTWRITEBYTECODE': '1', **t['env']}
+           'LHYVE_TEST_ENGINE': 'kvm', 'LHYVE_TEST_OPTIONS': 'cpu.features=-xsave engine.soft=interp', 'PYTHONDONTWRITEBYTECODE': '1', **t['env']}
     if os.environ.get('LHYVE_CACHE'):
         env['LHYVE_CACHE'] = CACHE
     return 'cd /tmp; chroot /root env -i %s timeout -k 5 %d %s 2>&1' % (

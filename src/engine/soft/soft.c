@@ -4,6 +4,7 @@
 
 #include "base/alloc.h"
 #include "base/bits.h"
+#include "base/log.h"
 #include "engine/soft/jit/jit.h"
 #include "engine/soft/thunk.h"
 #include "x86/msr.h"
@@ -21,6 +22,7 @@
 enum {
 	PAGE = 4096,
 	CODE_MIB = 20,
+	JIT_CODE_MIB = 10, /* the translator leaves the interpreter what is cold */
 	JIT_MIB = 32,
 	JIT_HOT = 12
 }; /* with it Debian stays under 32 MiB beyond its RAM: doc/promises.md */
@@ -103,41 +105,55 @@ static int soft_probe(struct err *e)
 	return thunk_init(e);
 }
 
+/* Who names the translator gets it or an error; who names nothing gets what the host can do. */
+static int tier_choose(const struct conf *conf, bool *jit, struct err *e)
+{
+	const char *how = conf ? conf_get(conf, "engine.soft") : "interp";
+	int rc;
+
+	*jit = !how || !strcmp(how, "jit");
+	if (!*jit || (rc = jit_probe(e)) == 0)
+		return 0;
+	if (how)
+		return rc;
+	log_warn("%s: code is interpreted", e->msg);
+	*jit = false;
+	return 0;
+}
+
 static void soft_vm_free(struct engine_vm *evm);
 
 static int soft_vm_new(struct engine_vm **out, const struct engine_host *h, const struct engine_vm_opts *o,
 		       struct err *e)
 {
 	struct soft_vm *vm;
-	bool mitigations = false, check = false;
-	uint64_t hot = JIT_HOT, jit_mib = JIT_MIB;
-	const char *how;
-	uint64_t code_mib = CODE_MIB;
+	bool mitigations = false, check = false, jit = false;
+	uint64_t hot = JIT_HOT, jit_mib = JIT_MIB, code_mib;
 	int rc;
 
 	if (o->ncpu > SOFT_CPUS_MAX)
 		return err_set(e, -EINVAL, "cpus: %u: the soft engine runs at most %d vCPUs", o->ncpu, SOFT_CPUS_MAX);
 	rc = o->conf ? conf_bool(o->conf, "cpu.mitigations", false, &mitigations, e) : 0;
+	if (rc == 0)
+		rc = tier_choose(o->conf, &jit, e);
+	code_mib = jit ? JIT_CODE_MIB : CODE_MIB;
 	if (rc == 0 && o->conf)
-		rc = conf_u64(o->conf, "engine.code_mib", CODE_MIB, 1, 2048, &code_mib, e);
+		rc = conf_u64(o->conf, "engine.code_mib", code_mib, 1, 2048, &code_mib, e);
 	if (rc < 0 || (rc = thunk_init(e)) < 0)
 		return rc;
-	how = o->conf ? conf_get(o->conf, "engine.soft") : NULL;
 	if (o->conf && ((rc = conf_u64(o->conf, "engine.soft.hot", JIT_HOT, 0, 1000000, &hot, e)) < 0 ||
 			(rc = conf_u64(o->conf, "engine.soft.cache", JIT_MIB, 1, 1024, &jit_mib, e)) < 0))
 		return rc;
 	rc = o->conf ? conf_bool(o->conf, "engine.soft.check", false, &check, e) : 0;
-	if (rc == 0 && check && !(how && !strcmp(how, "jit")))
+	if (rc == 0 && check && !jit)
 		rc = err_set(e, -EINVAL, "engine.soft.check: there is nothing to check without engine.soft=jit");
 	if (rc < 0)
-		return rc;
-	if (how && !strcmp(how, "jit") && (rc = jit_probe(e)) < 0)
 		return rc;
 	vm = xcalloc(1, sizeof(*vm));
 	vm->host = *h;
 	vm->opts = *o;
 	vm->code_bytes = MIB(code_mib);
-	vm->jit = how && !strcmp(how, "jit");
+	vm->jit = jit;
 	vm->jit_check = check;
 	vm->jit_bytes = MIB(jit_mib);
 	vm->jit_hot = (int32_t)hot;
@@ -541,7 +557,7 @@ static void soft_paused(struct engine_vm *evm, bool paused)
 
 const struct engine_ops engine_soft = {
 	.name = "soft",
-	.about = "interpreter in this process; needs nothing from the host",
+	.about = "translator and interpreter in this process; needs nothing from the host",
 	.caps = ENGINE_DIRTY_LOG | ENGINE_STEP,
 	.probe = soft_probe,
 	.vm_new = soft_vm_new,

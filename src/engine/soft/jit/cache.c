@@ -59,13 +59,12 @@ bool jit_room(struct jit *j)
 }
 
 /* ------ the host ------ */
-int jit_probe(struct err *e)
+static void arena_unmap(struct jit *j)
 {
-	unsigned a, b = 0, c, d;
-
-	if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(b >> 8 & 1))
-		return err_set(e, -ENOTSUP, "engine.soft=jit: this host's CPU has no BMI2");
-	return 0;
+	if (j->rw && j->rw != MAP_FAILED)
+		munmap(j->rw, j->size);
+	if (j->rx && j->rx != MAP_FAILED)
+		munmap(j->rx, j->size);
 }
 
 static int arena_map(struct jit *j, struct err *e)
@@ -86,6 +85,24 @@ static int arena_map(struct jit *j, struct err *e)
 	if (j->rw == MAP_FAILED || j->rx == MAP_FAILED)
 		return err_sys(e, -errno, "engine.soft=jit: this host forbids executable memory");
 	return 0;
+}
+
+static int arena_probe(struct err *e)
+{
+	struct jit j = { .size = JIT_PAGE };
+	int rc = arena_map(&j, e);
+
+	arena_unmap(&j);
+	return rc;
+}
+
+int jit_probe(struct err *e)
+{
+	unsigned a, b = 0, c, d;
+
+	if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(b >> 8 & 1))
+		return err_set(e, -ENOTSUP, "engine.soft=jit: this host's CPU has no BMI2");
+	return arena_probe(e);
 }
 
 /* ------ life ------ */
@@ -135,11 +152,10 @@ int jit_new(struct cpu *c, size_t code_bytes, int32_t hot, struct err *e)
 	c->jit.mxcsr = 0x1f80;
 	c->jit.hot = hot;
 	j->used = 64;
-	j->generation = 1;
 	if (!jit_entries(c))
 		return err_set(e, -ENOSPC, "engine.soft=jit: %zu bytes of code are too few", code_bytes);
 	j->start = j->used;
-	caches_clear(c);
+	j->stale = true; /* the tables are filled before the first translation: a VM starts faster */
 	return 0;
 }
 
@@ -150,10 +166,7 @@ void jit_free(struct cpu *c)
 	if (!j)
 		return;
 	jit_check_free(j);
-	if (j->rw && j->rw != MAP_FAILED)
-		munmap(j->rw, j->size);
-	if (j->rx && j->rx != MAP_FAILED)
-		munmap(j->rx, j->size);
+	arena_unmap(j);
 	table_free(&j->pages, sizeof(struct jpage));
 	table_free(&j->blocks, sizeof(struct jblock));
 	table_free(&j->exits, sizeof(struct jexit));
@@ -177,13 +190,13 @@ static void start_over(struct cpu *c)
 	j->stale = false;
 	j->used = j->start;
 	j->cold_used = (uint32_t)j->limit;
-	j->generation++;
+	if (j->generation++)
+		c->stat.jit[JS_STARTED]++;
 	j->pages.n = j->blocks.n = j->exits.n = j->sites.n = j->insns.n = 1;
 	memset(j->page_hash, 0, sizeof(j->page_hash));
 	memset(j->gpa_hash, 0, sizeof(j->gpa_hash));
 	memset(j->block_hash, 0, sizeof(j->block_hash));
 	caches_clear(c);
-	c->stat.jit[JS_STARTED]++;
 }
 
 /* ------ pages ------ */
@@ -428,11 +441,16 @@ struct jblock *jit_block_for(struct cpu *c, uint64_t lin_page, unsigned off, con
 	uint64_t lin = page_lin(c, lin_page);
 	struct jpage *p = jpage_find(j, lin, host);
 	struct jblock *b = p ? jblock_find(j, p, off, c->mode & 0xff) : NULL;
+	uint32_t before;
 
 	if (b)
 		return b;
 	if (j->stale || !jit_room(j))
 		start_over(c);
 	p = jpage_need(j, lin, host, at);
-	return jit_translate(c, p, off, c->mode & 0xff);
+	before = j->used;
+	b = jit_translate(c, p, off, c->mode & 0xff);
+	if (j->used / MIB(2) != before / MIB(2)) /* it stays resident by its other mapping, and need not count twice */
+		madvise(j->rw, j->size, MADV_DONTNEED);
+	return b;
 }
