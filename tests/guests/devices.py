@@ -195,6 +195,11 @@ CLOCK = """(read old _ < /proc/uptime; while [ ! -e /tmp/stop ]; do read new _ <
 [ "$(printf '%s\\n%s\\n' $old $new | sort -n | tail -n 1)" = $new ] || echo $old $new > /tmp/bad; old=$new; echo $new > /tmp/clock; done) & true"""
 
 
+def written(g, path):
+    """What is in a file that the guest writes again and again: for a moment it is empty each time."""
+    return g.check('v=; while [ -z "$v" ]; do read v < %s; done; echo $v' % path)
+
+
 def moves(where, times, cpus):
     """A machine moves between engines under load (to a fresh one of the same kind where there is only that): the disk keeps what it
     promised, time goes on and never back, all CPUs go on."""
@@ -210,9 +215,9 @@ def moves(where, times, cpus):
             ctl(g, '--engine=' + (engine if n % 2 else 'soft'))
             if random.random() < 0.2:
                 g.check('md5sum < /tmp/x')
-        before, clock = int(g.check('cat /tmp/rounds')), float(g.check('cat /tmp/clock'))
-        g.check('for i in $(seq 300); do [ $(cat /tmp/rounds) -gt %d ] && break; usleep 100000; done; touch /tmp/stop' % before)
-        g.check('[ ! -e /tmp/bad ] && [ $(cat /tmp/rounds) -gt %d ]; wait' % before, 60)
+        before, clock = int(written(g, '/tmp/rounds')), float(written(g, '/tmp/clock'))
+        g.check('for i in $(seq 300); do [ 0$(cat /tmp/rounds) -gt %d ] && break; usleep 100000; done; touch /tmp/stop' % before)
+        g.check('wait; [ ! -e /tmp/bad ] && [ $(cat /tmp/rounds) -gt %d ]' % before, 60)
         for cpu in range(cpus):
             g.check('taskset %d sh -c "md5sum < /tmp/x"' % (1 << cpu))
         same(g, 'the CPU', g.check('grep -E "flags|model|bugs" /proc/cpuinfo'), cpuinfo)

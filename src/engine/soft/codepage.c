@@ -194,7 +194,7 @@ void world_go(struct cpu *c)
 
 struct code_page *code_page_of(struct soft_vm *vm, gpa_t at)
 {
-	const struct ram_slot *s = ram_find(vm->map, at);
+	const struct ram_slot *s = ram_find(ram_map(vm), at);
 
 	return s ? &s->pages[(at - s->at) / PAGE] : NULL;
 }
@@ -303,7 +303,7 @@ static void written_in_page(struct soft_vm *vm, struct cpu *c, struct code_page 
 
 void code_page_written(struct soft_vm *vm, struct cpu *c, gpa_t at, uint64_t len)
 {
-	const struct ram_slot *s = ram_find(vm->map, at);
+	const struct ram_slot *s = ram_find(ram_map(vm), at);
 
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
 	while (s && len && at - s->at < s->size) {

@@ -65,7 +65,8 @@ void interp_step(struct cpu *c)
 }
 
 /* ------ between blocks ------ */
-static struct rec *next_block(struct cpu *c)
+/* A function of its own: whose variables have their address taken makes no call that replaces it (rec_enter). */
+static __attribute__((noinline)) struct rec *next_block(struct cpu *c)
 {
 	while (!c->leave && !rec_stop(c)) {
 		bool step;

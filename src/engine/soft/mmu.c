@@ -48,7 +48,7 @@ static bool is_apic(const struct cpu *c, gpa_t at)
 /* NULL: MMIO, the APIC, nothing. */
 static const struct ram_slot *ram_at(const struct cpu *c, gpa_t at)
 {
-	return is_apic(c, at) ? NULL : ram_find(c->vm->map, at);
+	return is_apic(c, at) ? NULL : ram_find(ram_map(c->vm), at);
 }
 
 /* Host address of size bytes inside a page of RAM or ROM. */
@@ -75,7 +75,7 @@ void ram_dirtied(const struct ram_map *m, gpa_t at, uint64_t len)
 
 void mmu_stored(struct cpu *c, gpa_t at, uint64_t len)
 {
-	const struct ram_slot *s = ram_find(c->vm->map, at);
+	const struct ram_slot *s = ram_find(ram_map(c->vm), at);
 
 	if (!s || UNLIKELY(c->twin != NULL))
 		return;
@@ -425,7 +425,7 @@ static bool beside_code(const struct cpu *c, enum tlb_kind k, uint64_t lin, unsi
 	if (!(page & PAGE_SLOW_WRITES) || lin + e->rtag > PAGE - size)
 		return false;
 	*at = PAGE_OF(page) + lin % PAGE;
-	s = ram_find(c->vm->map, *at);
+	s = ram_find(ram_map(c->vm), *at);
 	return s && __atomic_load_n(&s->pages[(*at - s->at) / PAGE].holders, __ATOMIC_RELAXED);
 }
 

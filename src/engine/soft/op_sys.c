@@ -30,7 +30,7 @@ bool cpu_pdptes_load(struct cpu *c, uint64_t cr3)
 
 	for (unsigned n = 0; n < 4; n++) {
 		gpa_t at = (cr3 & 0xffffffe0) + n * 8;
-		const struct ram_slot *s = ram_find(c->vm->map, at);
+		const struct ram_slot *s = ram_find(ram_map(c->vm), at);
 
 		v[n] = s ? *(const volatile uint64_t *)(s->host + (at - s->at)) : 0;
 		if ((v[n] & 1) && (v[n] & reserved))

@@ -14,17 +14,16 @@ HANDLER(h_cold) /* it cannot be translated */
 	NEXT;
 }
 
-/* The translation for where the page lies now; made if need be. */
-static struct jblock *translation(struct cpu *c, struct rec *r)
+/* The translation for where the page lies now; made if need be. Not in the handler: with an address of a variable taken
+ * there its last call would be none that replaces it, and the host's stack would grow with each block. */
+static __attribute__((noinline)) struct jblock *translate(struct cpu *c, struct rec *r)
 {
 	uint64_t lin = c->r[SLOT_PC];
-	struct jblock *b = (struct jblock *)(void *)r->link;
+	struct jblock *b;
 	const uint8_t *host;
 	bool global;
 	gpa_t at;
 
-	if (b && (uint32_t)r->target == jit_generation(c) && jit_serves(b, lin))
-		return b;
 	c->rip = rec_pc(c, r->off);
 	host = mmu_fetch(c, c->rip, &at, &global);
 	if (!host)
@@ -37,11 +36,12 @@ static struct jblock *translation(struct cpu *c, struct rec *r)
 
 HANDLER(h_hot)
 {
-	struct jblock *b;
+	struct jblock *b = (struct jblock *)(void *)r->link;
 
 	if (jit_refuses(c))
 		NEXT;
-	b = translation(c, r);
+	if (!b || (uint32_t)r->target != jit_generation(c) || !jit_serves(b, c->r[SLOT_PC]))
+		b = translate(c, r);
 	if (!b) {
 		r->fn = h_cold;
 		NEXT;

@@ -218,6 +218,11 @@ bool cpu_take_exception(struct cpu *c);
 void cpu_deliver_event(struct cpu *c, unsigned vector, enum ev_source src, bool has_error, uint32_t error);
 
 /* ------ mmu.c ------ */
+static inline const struct ram_map *ram_map(struct soft_vm *vm) /* stays until this vCPU serves its mail (soft_slot) */
+{
+	return __atomic_load_n(&vm->map, __ATOMIC_ACQUIRE);
+}
+
 const struct ram_slot *ram_find(const struct ram_map *m, gpa_t at); /* NULL: not RAM or ROM */
 void ram_dirtied(const struct ram_map *m, gpa_t at, uint64_t len);
 uint64_t mmu_ld_as(struct cpu *c, enum tlb_kind k, uint64_t lin, unsigned size);

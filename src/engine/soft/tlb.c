@@ -223,7 +223,7 @@ static void set_revoke(struct tlb_set *s, uint64_t host)
 
 void mmu_revoke_writes(struct cpu *c, gpa_t page)
 {
-	const struct ram_slot *s = ram_find(c->vm->map, page);
+	const struct ram_slot *s = ram_find(ram_map(c->vm), page);
 	struct engine_vcpu *v = vcpu_of(c);
 
 	if (!s)
@@ -246,7 +246,7 @@ static void set_revoke_noted(struct cpu *c, struct tlb_set *s)
 {
 	while (s->nrevoked) {
 		gpa_t page = s->revoked[--s->nrevoked];
-		const struct ram_slot *r = ram_find(c->vm->map, page);
+		const struct ram_slot *r = ram_find(ram_map(c->vm), page);
 
 		if (r)
 			set_revoke(s, (uint64_t)(r->host + (page - r->at)));

@@ -239,10 +239,15 @@ static inline uint32_t a_short(struct asmb *a, unsigned op)
 	return a->at - 1;
 }
 
-static inline void a_short_here(struct asmb *a, uint32_t where)
+static inline void a_short_aim(struct asmb *a, uint32_t where, uint32_t to)
 {
 	if (where < a->end)
-		a->rw[where] = (uint8_t)(a->at - where - 1);
+		a->rw[where] = (uint8_t)(to - where - 1);
+}
+
+static inline void a_short_here(struct asmb *a, uint32_t where)
+{
+	a_short_aim(a, where, a->at);
 }
 
 #endif

@@ -255,7 +255,7 @@ static bool put_loop(struct xl *x, const struct insn *i, int64_t target)
 
 bool xl_flow(struct xl *x, const struct insn *i)
 {
-	int64_t next = x->x->off + i->len, target = next + (int64_t)i->imm;
+	int64_t next = x->x->off + i->len, target = next + insn_rel(i);
 
 	switch (i->op) {
 	case OP_JMP:

@@ -235,7 +235,7 @@ static bool put_muldiv(struct xl *x, const struct insn *i, unsigned n)
 static bool put_div_short(struct xl *x, const struct insn *i)
 {
 	struct enc w = { .op = 0x8b, .w = i->opsize == 8 };
-	uint32_t site, fits, zero, done;
+	uint32_t site, fits, none, zero;
 	struct asmb *a = &x->a;
 
 	if (in_mem(i, 0)) {
@@ -249,13 +249,13 @@ static bool put_div_short(struct xl *x, const struct insn *i)
 	a_store(a, HCX, AT(jit.park));
 	a_insn(a, &w, HCX, HDX, NULL);
 	fits = a_short(a, 0xe3);
-	zero = a->at;
+	none = a->at;
 	a_load(a, HCX, AT(jit.park));
 	xl_cold(x, a_jmp(a), x->j->exec, site);
 	a_short_here(a, fits);
 	a_mov(a, HCX, T2);
-	done = a_short(a, 0xe3);
-	a->rw[done < a->end ? done : 0] = (uint8_t)(zero - done - 1);
+	zero = a_short(a, 0xe3);
+	a_short_aim(a, zero, none);
 	a_load(a, HCX, AT(jit.park));
 	w.op = 0xf7;
 	a_insn(a, &w, 6, T2, NULL);

@@ -214,7 +214,7 @@ static uint16_t live_at(struct xl *x, const struct code_source *s, int64_t off)
 		live |= reads & open;
 		open &= (uint16_t)~kills;
 		if (i.op == OP_JMP) {
-			off += i.len + (int64_t)i.imm;
+			off += i.len + insn_rel(&i);
 			if (off < 0)
 				return live | open;
 			continue;
@@ -238,7 +238,7 @@ static void find_live(struct xl *x, const struct code_source *s, unsigned end)
 
 	for (unsigned n = x->n; n-- > 0;) {
 		struct xinsn *e = &x->ins[n];
-		int64_t target = e->off + e->i.len + (int64_t)e->i.imm;
+		int64_t target = e->off + e->i.len + insn_rel(&e->i);
 		bool near = target >= 0 && target < JIT_PAGE;
 		uint16_t reads, kills;
 

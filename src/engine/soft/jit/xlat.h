@@ -72,6 +72,12 @@ void xl_exit(struct xl *x, uint32_t from, int64_t target);
 void xl_exit_if(struct xl *x, unsigned cond, int64_t target);
 void xl_call_exec(struct xl *x); /* the instruction by its exec function */
 
+/* How far a near jump goes; 0: it is none. */
+static inline int64_t insn_rel(const struct insn *i)
+{
+	return (int64_t)i->imm == (int32_t)i->imm ? (int64_t)i->imm : 0;
+}
+
 /* Number of the register operand n. */
 static inline unsigned insn_reg(const struct insn *i, unsigned n)
 {
