@@ -10,6 +10,7 @@
 #include "engine/soft/soft_int.h"
 #include "engine/soft/sys.h"
 #include "engine/soft/thunk.h"
+#include "engine/soft/twin.h"
 
 #include "base/bits.h"
 #include "x86/paging.h"
@@ -378,6 +379,8 @@ static void io_watch(struct cpu *c, uint16_t port, unsigned size)
 
 static void io(struct cpu *c, uint16_t port, unsigned size, void *data, bool write)
 {
+	if (UNLIKELY(c->twin != NULL))
+		twin_stop(c);
 	c->stat.exits_io++;
 	io_watch(c, port, size);
 	host_enter(c);
