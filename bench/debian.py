@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""debian.py [boot|idle|memory|disk|net]... : a Debian guest under lhyve's interpreter and under QEMU's TCG.
+"""debian.py [boot|idle|memory|disk|net]... : a Debian guest under lhyve's software engine and under QEMU's TCG.
 
 boot: seconds to the login prompt, 2 vCPUs.  idle: CPU share of the process over 30 s, 20 s after login, 1 vCPU.
 memory: resident beyond guest RAM after 500 short processes.  disk: fio on virtio-blk, 4 KiB random reads at depth 1 and 32 and

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # lbench.sh [OPTION OF compare.py]... : the lbench suite natively, under QEMU's TCG and under lhyve, in turns, pinned to core 0.
-# LHYVE_BENCH_OPTIONS: further options of lhyve, as "-o engine.soft=jit".
+# LHYVE_BENCH_OPTIONS: further options of lhyve, as "-o engine.soft=interp".
 # The suite and its driver are not part of this project: LHYVE_TOOLS says where they are (default: ../shared/tools).
 . "$(dirname "$0")/../tools/lib.sh"
 tools=${LHYVE_TOOLS:-$TOP/../shared/tools}

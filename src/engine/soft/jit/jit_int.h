@@ -37,7 +37,7 @@ struct jblock {
 	uint32_t entry;		  /* polls, then the body */
 	uint32_t body;		  /* flags in RFLAGS */
 	uint32_t call;		  /* with the flags in their image, like far, but in this page; 0: not made yet */
-	uint32_t far, ind, id_at; /* glue.c: entries from other pages; 0: not made yet */
+	uint32_t far, ind, id_at; /* entry.c: entries from other pages; 0: not made yet */
 	uint32_t in;		  /* exits that are linked to it */
 	uint16_t off;
 	uint8_t mode;

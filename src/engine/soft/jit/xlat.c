@@ -375,16 +375,7 @@ static bool is_call(const struct insn *i)
 /* Code behind it may be another block's. */
 static bool is_flow(const struct insn *i)
 {
-	switch (i->op) {
-	case OP_JCC:
-	case OP_JCXZ:
-	case OP_LOOP:
-	case OP_CALL:
-	case OP_CALL_IND:
-		return true;
-	default:
-		return ends_block(i);
-	}
+	return branches(i) || ends_block(i);
 }
 
 static void put_insn(struct xl *x, const struct xinsn *e)
