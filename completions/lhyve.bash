@@ -46,12 +46,18 @@ _lhyvectl()
 		mapfile -t COMPREPLY < <(compgen -W "$("$prog" list 2>/dev/null | awk '{ print $1 }')" -- "${cur#=}")
 		return
 	fi
+	if [[ ${COMP_WORDS[COMP_CWORD-1]} == "=" && ${COMP_WORDS[COMP_CWORD-2]} == --symbols ]] ||
+	   [[ $cur == "=" && ${COMP_WORDS[COMP_CWORD-1]} == --symbols ]]; then
+		compopt -o filenames
+		mapfile -t COMPREPLY < <(compgen -f -- "${cur#=}")
+		return
+	fi
 	if [[ $cur == -* ]]; then
 		words=$("$prog" --help 2>/dev/null | sed -n 's/^ *\[\(--[a-z0-9-]*\).*/\1/p')
 		mapfile -t COMPREPLY < <(compgen -W "--vm $words" -- "$cur")
 		return
 	fi
-	words="list help status pause resume move reset powerdown poweroff destroy stats registers devices memory events"
+	words="list help status pause resume move reset powerdown poweroff destroy stats registers devices memory profile events"
 	if [[ $line =~ --vm[=\ ]([^ ]+) ]]; then
 		vm=${BASH_REMATCH[1]}
 		words+=" $("$prog" --vm="$vm" commands 2>/dev/null | sed -n 's/^\([a-z][a-z-]*\) .*/\1/p')"

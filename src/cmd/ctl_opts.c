@@ -80,6 +80,11 @@ void ctl_opts_fill(struct ctl_opts *o)
 	add(o, CTL_KIND_VM, "limit", "desc-limit", NULL);
 	add(o, CTL_KIND_VM, "access word", "desc-access", NULL);
 	add(o, CTL_KIND_VM, "offset", "rtc-nvram-offset", NULL);
+	add(o, CTL_KIND_VM, "file", "symbols", NULL);
+	add(o, CTL_KIND_VM, "bytes", "kaslr-offset", NULL);
+	add(o, CTL_KIND_VM, "samples a second", "profile-rate", NULL);
+	add(o, CTL_KIND_VM, "rows", "profile-top", NULL);
+	add(o, CTL_KIND_VM, NULL, "profile-functions", NULL);
 	for (size_t i = 0; i < ARRAY_LEN(absent); i++) {
 		struct ctl_opt *a = add(o, CTL_KIND_ABSENT, absent[i].what, "%s", absent[i].name);
 
@@ -106,6 +111,7 @@ void ctl_opts_fill(struct ctl_opts *o)
 	add(o, CTL_KIND_DEBUGGED, NULL, "get-suspended-cpus", "suspended")->query = true;
 	add(o, CTL_KIND_STATS, NULL, "get-stats", NULL)->query = true;
 	add(o, CTL_KIND_TOPOLOGY, NULL, "get-cpu-topology", NULL)->query = true;
+	add(o, CTL_KIND_PROFILE, "seconds", "profile", NULL)->optional = true;
 	add(o, CTL_KIND_ENGINE, "soft|kvm", "engine", NULL);
 	add(o, CTL_KIND_RESET, NULL, "force-reset", NULL);
 	add(o, CTL_KIND_POWEROFF, NULL, "force-poweroff", NULL);
@@ -127,13 +133,18 @@ const char *ctl_opt_value(struct ctl_opts *o, const char *name)
 	return opt ? opt->value : NULL;
 }
 
+static int takes(const struct ctl_opt *o)
+{
+	return !o->what ? no_argument : o->optional ? optional_argument : required_argument;
+}
+
 bool ctl_opts_parse(struct ctl_opts *o, int argc, char **argv, const char *prog, int *subcommand)
 {
 	struct option longs[CTL_OPTS_MAX + 1] = { 0 };
 	int got, index = 0;
 
 	for (size_t i = 0; i < o->n; i++)
-		longs[i] = (struct option){ o->opt[i].name, o->opt[i].what ? required_argument : no_argument, NULL, 0 };
+		longs[i] = (struct option){ o->opt[i].name, takes(&o->opt[i]), NULL, 0 };
 	optind = 0;
 	while ((got = getopt_long(argc, argv, "", longs, &index)) == 0)
 		o->opt[index].value = optarg ? optarg : "";
@@ -148,11 +159,14 @@ void ctl_opts_usage(const struct ctl_opts *o, const char *prog, FILE *f)
 {
 	fprintf(f, "Usage: %s --vm=<vmname> [command [argument=value ...]]\n", prog);
 	for (size_t i = 1; i < o->n; i++) {
-		if (o->opt[i].what)
+		if (o->opt[i].optional)
+			fprintf(f, "       [--%s[=<%s>]]\n", o->opt[i].name, o->opt[i].what);
+		else if (o->opt[i].what)
 			fprintf(f, "       [--%s=<%s>]\n", o->opt[i].name, o->opt[i].what);
 		else
 			fprintf(f, "       [--%s]\n", o->opt[i].name);
 	}
 	fprintf(f, "Commands: list, help, and those of the machine, such as status, pause, resume, move, reset,\n"
-		   "          powerdown, stats, registers, devices, events. --json prints answers for programs.\n");
+		   "          powerdown, stats, registers, devices, profile, events. --json prints answers for "
+		   "programs.\n");
 }

@@ -28,6 +28,7 @@ enum ctl_kind {
 	CTL_KIND_NVRAM_SET,
 	CTL_KIND_NVRAM_GET,
 	CTL_KIND_TOPOLOGY,
+	CTL_KIND_PROFILE,
 	CTL_KIND_ENGINE,
 	CTL_KIND_RESET,
 	CTL_KIND_POWEROFF,
@@ -43,6 +44,7 @@ struct ctl_opt {
 	const char *reg, *why;
 	const char *value; /* given: the argument, or "" */
 	bool query;	   /* part of --get-all */
+	bool optional;	   /* the argument may be left out */
 };
 
 struct ctl_opts {

@@ -7,6 +7,7 @@
 #include "base/auto.h"
 #include "cmd/ctl_opts.h"
 #include "cmd/ctl_print.h"
+#include "cmd/profile.h"
 #include "conf/value.h"
 #include "ctl/client.h"
 #include "vm/rundir.h"
@@ -253,6 +254,64 @@ static int absent(struct session *s, const struct ctl_opt *o)
 	return STATUS_FAILED;
 }
 
+/* ------ profile ------ */
+
+enum { PROFILE_TOP = 40 };
+
+static int profile_options(struct session *s, struct profile_opts *o, struct symbols **symbols, struct err *e)
+{
+	const char *file = ctl_opt_value(&s->opts, "symbols"), *top = ctl_opt_value(&s->opts, "profile-top");
+	uint64_t rows = PROFILE_TOP;
+
+	*o = (struct profile_opts){ .kaslr = ctl_opt_value(&s->opts, "kaslr-offset"),
+				    .functions = ctl_opt_value(&s->opts, "profile-functions") };
+	if (top && (!value_u64(top, 0, &rows) || !rows || rows > UINT32_MAX))
+		return err_set(e, -EINVAL, "--profile-top=%s: expected a number of rows", top);
+	o->top = (unsigned)rows;
+	if (file && !(*symbols = symbols_load(file, e)))
+		return e->code;
+	o->symbols = *symbols;
+	return 0;
+}
+
+static json_t *profile_args(struct session *s, const char *seconds)
+{
+	const char *rate = ctl_opt_value(&s->opts, "profile-rate");
+	json_t *args = json_object();
+
+	if (*seconds)
+		json_object_set_new(args, "seconds", json_string(seconds));
+	if (rate)
+		json_object_set_new(args, "rate", json_string(rate));
+	if (ctl_opt_value(&s->opts, "cpu"))
+		json_object_set_new(args, "cpu", json_integer(s->cpu));
+	return args;
+}
+
+static int profile(struct session *s, const char *seconds)
+{
+	struct symbols *symbols = NULL;
+	struct err e = { 0 };
+	struct profile_opts o;
+	json_t *answer = NULL;
+	bool ok = profile_options(s, &o, &symbols, &e) == 0;
+
+	if (ok)
+		answer = ctl_ask_for(s->conn, "profile", profile_args(s, seconds), -1, &e);
+	ok = answer && profile_name(answer, &o, &e) == 0;
+	if (ok)
+		profile_sort(answer, &o);
+	if (ok && s->json)
+		ctl_print_answer("profile", answer, true);
+	else if (ok)
+		profile_print(answer, &o, stdout);
+	else
+		fprintf(stderr, "%s: %s\n", s->prog, e.msg);
+	json_decref(answer);
+	symbols_free(symbols);
+	return ok ? 0 : STATUS_FAILED;
+}
+
 static int option_run(struct session *s, const struct ctl_opt *o)
 {
 	switch (o->kind) {
@@ -291,6 +350,8 @@ static int option_run(struct session *s, const struct ctl_opt *o)
 		return plain(s, "rtc-set", json_pack("{s:s}", "time", o->value));
 	case CTL_KIND_RTC_GET:
 		return get_rtc(s);
+	case CTL_KIND_PROFILE:
+		return profile(s, o->value);
 	case CTL_KIND_ENGINE:
 		return plain(s, "move", json_pack("{s:s}", "engine", o->value));
 	case CTL_KIND_RESET:
@@ -383,7 +444,7 @@ static int subcommand(struct session *s, const char *cmd, int argc, char **argv)
 
 	if ((!strcmp(cmd, "registers") || !strncmp(cmd, "set-", 4)) && !json_object_get(args, "cpu"))
 		json_object_set_new(args, "cpu", json_integer(s->cpu));
-	r = ctl_ask(s->conn, sent, args, &e);
+	r = strcmp(sent, "profile") ? ctl_ask(s->conn, sent, args, &e) : ctl_ask_for(s->conn, sent, args, -1, &e);
 	if (!r) {
 		fprintf(stderr, "%s: %s\n", s->prog, e.msg);
 		return STATUS_FAILED;

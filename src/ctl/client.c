@@ -156,12 +156,17 @@ static json_t *answer_result(json_t *msg, struct err *e)
 
 json_t *ctl_ask(struct ctl_conn *c, const char *cmd, json_t *args, struct err *e)
 {
+	return ctl_ask_for(c, cmd, args, ANSWER_MS, e);
+}
+
+json_t *ctl_ask_for(struct ctl_conn *c, const char *cmd, json_t *args, int timeout_ms, struct err *e)
+{
 	json_int_t id = ++c->next_id;
 	json_t *msg;
 
 	if (send_request(c, cmd, args, id, e) < 0)
 		return NULL;
-	while ((msg = next_message(c, ANSWER_MS, e))) {
+	while ((msg = next_message(c, timeout_ms, e))) {
 		if (!json_object_get(msg, "event"))
 			return answer_result(msg, e);
 		json_array_append_new(c->events, msg);

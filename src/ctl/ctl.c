@@ -4,6 +4,7 @@
 #include "base/alloc.h"
 #include "base/auto.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -112,19 +113,19 @@ static int request_run(struct ctl_call *call, json_t *req, json_t *result, struc
 	return cmd_run(cmd, call, args, result, e);
 }
 
-static json_t *reply_make(json_t *id, json_t *result, int r, const struct err *e)
+json_t *ctl_reply(json_t *id, json_t *result, const struct err *e)
 {
 	json_t *reply = json_object();
 
 	if (id)
 		json_object_set(reply, "id", id);
-	json_object_set_new(reply, "ok", json_boolean(r >= 0));
-	if (r >= 0) {
-		json_object_set(reply, "result", result);
+	json_object_set_new(reply, "ok", json_boolean(result));
+	if (result) {
+		json_object_set_new(reply, "result", result);
 		return reply;
 	}
 	json_object_set_new(reply, "error", json_string(*e->msg ? e->msg : "failed"));
-	json_object_set_new(reply, "errno", json_integer(-r));
+	json_object_set_new(reply, "errno", json_integer(-e->code));
 	return reply;
 }
 
@@ -146,8 +147,19 @@ json_t *ctl_request(struct ctl_call *call, const char *line, size_t len)
 	}
 	result = json_object();
 	r = request_run(call, req, result, &e);
-	reply = reply_make(json_object_get(req, "id"), result, r, &e);
-	json_decref(result);
+	if (call->later) {
+		assert(r == 0);
+		call->later->id = json_incref(json_object_get(req, "id"));
+		json_decref(result);
+		json_decref(req);
+		return NULL;
+	}
+	if (r < 0) {
+		e.code = r;
+		json_decref(result);
+		result = NULL;
+	}
+	reply = ctl_reply(json_object_get(req, "id"), result, &e);
 	json_decref(req);
 	return reply;
 }

@@ -17,6 +17,7 @@ struct ctl_client;
 struct ctl_call {
 	struct vm *vm;
 	struct ctl_client *client;
+	struct ctl_later *later; /* set by ctl_later() */
 };
 
 /* A command. args are parsed by the table into args_size zeroed bytes; unknown ones are refused before run is called.
@@ -28,6 +29,17 @@ struct ctl_cmd {
 	int (*run)(struct ctl_call *c, const void *args, json_t *result, struct err *e); /* fills the object `result` */
 };
 #define CTL_CMD(c) REG_ADD(ctl_cmd, c)
+
+/* An answer that comes later; part of what the command keeps meanwhile. Requests behind it wait for it. */
+struct ctl_later {
+	void (*gone)(struct ctl_later *l); /* the client has left: stop, free, never answer */
+	struct ctl_client *client;
+	json_t *id;
+};
+/* In run, which then returns 0: the answer is what ctl_answer() gives. */
+void ctl_later(struct ctl_call *c, struct ctl_later *l);
+/* On the loop thread, outside of run. result is stolen; NULL: e says why. l is the caller's again. */
+void ctl_answer(struct ctl_later *l, json_t *result, const struct err *e);
 
 /* Listens on FILE in the directory dir_fd; vm may be NULL in tests whose commands need none. */
 struct ctl_server *ctl_start(struct loop *l, struct vm *vm, int dir_fd, const char *file, struct err *e);

@@ -45,7 +45,8 @@ struct ctl_client {
 	size_t in_len, out_len, out_size;
 	bool skipping; /* the rest of a line that was too long */
 	bool events;
-	bool busy, dead, ended; /* ended: the peer will send no more */
+	bool busy, dead, ended;	 /* ended: the peer will send no more */
+	struct ctl_later *later; /* its request that is not answered yet */
 };
 
 /* ------ output ------ */
@@ -54,6 +55,10 @@ static void client_free(struct ctl_client *c)
 {
 	struct ctl_server *s = c->server;
 
+	if (c->later) {
+		json_decref(c->later->id);
+		c->later->gone(c->later);
+	}
 	loop_unwatch(&c->watch);
 	close(c->watch.fd);
 	list_remove(&c->link);
@@ -77,7 +82,7 @@ static void client_rewatch(struct ctl_client *c)
 {
 	unsigned events = c->out_len ? EPOLLOUT : 0;
 
-	if (c->out_len < CTL_OUT_PAUSE && !c->ended)
+	if (c->out_len < CTL_OUT_PAUSE && !c->ended && !c->later)
 		events |= EPOLLIN;
 	loop_rewatch(&c->watch, events);
 }
@@ -100,7 +105,7 @@ static void client_flush(struct ctl_client *c)
 	c->out_len -= sent;
 	if (sent)
 		memmove(c->out, c->out + sent, c->out_len);
-	if (c->ended && !c->out_len && !c->events && !memchr(c->in, '\n', c->in_len))
+	if (c->ended && !c->out_len && !c->events && !c->later && !memchr(c->in, '\n', c->in_len))
 		c->dead = true;
 	client_rewatch(c);
 }
@@ -132,12 +137,17 @@ static void client_send(struct ctl_client *c, json_t *msg)
 static void client_line(struct ctl_client *c, const char *line, size_t len)
 {
 	struct ctl_call call = { .vm = c->server->vm, .client = c };
+	json_t *reply;
 
 	while (len && (line[len - 1] == '\r' || line[len - 1] == ' '))
 		len--;
 	if (!len)
 		return;
-	client_send(c, ctl_request(&call, line, len));
+	reply = ctl_request(&call, line, len);
+	if (reply)
+		client_send(c, reply);
+	else
+		client_rewatch(c);
 }
 
 /* The complete lines of the buffer, as long as the client takes its answers. */
@@ -147,7 +157,7 @@ static void client_lines(struct ctl_client *c)
 	char *nl;
 
 	c->busy = true;
-	while (!c->dead && c->out_len < CTL_OUT_PAUSE && (nl = memchr(c->in + at, '\n', c->in_len - at))) {
+	while (!c->dead && !c->later && c->out_len < CTL_OUT_PAUSE && (nl = memchr(c->in + at, '\n', c->in_len - at))) {
 		size_t len = (size_t)(nl - c->in) - at;
 
 		if (!c->skipping)
@@ -164,6 +174,25 @@ static void client_lines(struct ctl_client *c)
 		c->skipping = true;
 		c->in_len = 0;
 	}
+}
+
+void ctl_later(struct ctl_call *c, struct ctl_later *l)
+{
+	l->client = c->client;
+	c->later = c->client->later = l;
+}
+
+void ctl_answer(struct ctl_later *l, json_t *result, const struct err *e)
+{
+	struct ctl_client *c = l->client;
+	json_t *id = l->id;
+
+	c->later = NULL;
+	client_send(c, ctl_reply(id, result, e));
+	json_decref(id);
+	client_lines(c);
+	client_flush(c);
+	client_reap(c);
 }
 
 static void client_read(struct ctl_client *c)

@@ -24,5 +24,8 @@ expect _lhyve com1 "$2" -l co
 expect _lhyve memory.size= "$2" -o memory.
 expect _lhyve soft "$2" --engine s
 expect _lhyvectl --get-stats "$3" --get-st
+expect _lhyvectl --profile "$3" --prof
+expect _lhyvectl --profile-rate "$3" --profile-r
+expect _lhyvectl "$1" "$3" --symbols = "${1%.bash}"
 expect _lhyvectl powerdown "$3" --vm=none power
 exit $failed

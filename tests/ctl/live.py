@@ -265,6 +265,50 @@ class Live(unittest.TestCase):
         for text in ("vcpu0 stats:", "rip[0]", "tr desc[0]", "cpu_topology:"):
             self.assertIn(text, out)
 
+    def test_profile(self):
+        idle = b"\xfb\xf4\xeb\xfd"  # sti; hlt; jmp
+        spin = b"\xb9\x00\x00\x01\x00" + b"\xe2\xfe" + b"\xeb\xf7"  # at 0x100015: loop to itself 65536 times; again
+        self.started(spin, "-c", "2")
+        symbols = f"{self.tmp}/System.map"
+        with open(symbols, "w", encoding="ascii") as f:
+            f.write("0000000000000000 D none\n0000000000000010 T before\n0000000000000015 T hot\n0000000000000017 T behind\n")
+        out = self.ctl_ok("--profile=1", f"--symbols={symbols}", "--kaslr-offset=0x100000", "--profile-rate=400").splitlines()
+        self.assertRegex(out[0], r"^vcpu0: [0-9]+ samples, 0\.0% idle$")
+        self.assertRegex(out[1], r"^vcpu1: [0-9]+ samples, 100\.0% idle$")
+        self.assertEqual(out[2], "symbols moved by 0x100000 (--kaslr-offset)")
+        self.assertRegex(out[5], r"^ *(9\d\.\d\d|100\.00)% +[0-9]+  0x0000000000100015  hot\+0x0$")
+        r = self.ask("--profile=1", "--cpu=1")
+        self.assertEqual(([c["cpu"] for c in r["cpus"]], r["places"], r["engine"]), ([1], [], "soft"))
+        self.assertGreater(r["cpus"][0]["samples"], 20)
+        self.assertEqual(r["cpus"][0]["samples"], r["cpus"][0]["idle"])
+        self.started(idle, name="idle")
+        self.assertRegex(self.ctl_ok("--profile=1", name="idle"), r"^vcpu0: [0-9]+ samples, (9\d\.\d|100\.0)% idle")
+        self.ctl_ok("pause", name="idle")
+        self.assertEqual(self.ctl_ok("--profile=1", name="idle"), "vcpu0: 0 samples, 0.0% idle\n")
+        for bad, text in ((["--profile=0"], "seconds=0: expected"), (["--profile", "--cpu=2"], "cpu=2: expected"),
+                          (["--profile", "--profile-rate=99999"], "rate=99999: expected"),
+                          (["--profile", "--symbols=/nonexistent"], "/nonexistent: No such file"),
+                          (["--profile=1", f"--symbols={symbols}", "--kaslr-offset=x"], "--kaslr-offset=x: expected"),
+                          (["--profile", "--profile-top=0"], "--profile-top=0: expected")):
+            r = self.ctl(*bad)
+            self.assertEqual((r.returncode, text in r.stderr), (1, True), r.stderr)
+
+    def test_profile_and_ends(self):
+        p = self.started(tiny.LOOP)
+        ctl = subprocess.Popen([LHYVECTL, f"--rundir={self.rundir}", "--vm=vm", "--profile=3600"], stderr=subprocess.PIPE, text=True)
+        self.procs.append(ctl)
+        time.sleep(0.2)
+        self.assertEqual(self.ask("status")["state"], "running")
+        ctl.kill()  # the machine goes on
+        ctl.wait()
+        ctl = subprocess.Popen([LHYVECTL, f"--rundir={self.rundir}", "--vm=vm", "--profile=3600"], stderr=subprocess.PIPE, text=True)
+        self.procs.append(ctl)
+        time.sleep(0.2)
+        self.ctl_ok("poweroff")
+        self.end(p, 1)
+        self.assertIn("the machine has ended", ctl.communicate(timeout=10)[1])
+        self.assertEqual(ctl.returncode, 1)
+
     # ------ subcommands ------
 
     def test_clock(self):

@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -51,6 +52,66 @@ static int run_echo(struct ctl_call *c, const void *args, json_t *result, struct
 
 static const struct ctl_cmd cmd_echo = { "test-echo", "says it again", echo_props, sizeof(struct echo_args), run_echo };
 CTL_CMD(cmd_echo);
+
+/* Answers after a time, or when told that its client is gone counts that. */
+struct nap {
+	struct ctl_later later;
+	struct timer timer;
+	bool fail;
+};
+
+static unsigned naps, gone;
+
+static void nap_free(struct nap *n)
+{
+	timer_stop(&n->timer);
+	free(n);
+	__atomic_sub_fetch(&naps, 1, __ATOMIC_SEQ_CST);
+}
+
+static void nap_gone(struct ctl_later *l)
+{
+	__atomic_add_fetch(&gone, 1, __ATOMIC_SEQ_CST);
+	nap_free(container_of(l, struct nap, later));
+}
+
+static void nap_over(struct timer *t)
+{
+	struct nap *n = container_of(t, struct nap, timer);
+	struct err e = { 0 };
+
+	err_set(&e, -ENXIO, "asked to fail");
+	ctl_answer(&n->later, n->fail ? NULL : json_pack("{s:b}", "slept", 1), &e);
+	nap_free(n);
+}
+
+struct nap_args {
+	uint32_t ms;
+	bool fail;
+};
+
+static const struct prop nap_props[] = {
+	PROP_INT("ms", struct nap_args, ms, .required = true),
+	PROP_BOOL("fail", struct nap_args, fail),
+	PROP_END,
+};
+
+static int run_nap(struct ctl_call *c, const void *args, json_t *result, struct err *e)
+{
+	const struct nap_args *a = args;
+	struct nap *n = calloc(1, sizeof(*n));
+
+	n->later.gone = nap_gone;
+	n->fail = a->fail;
+	__atomic_add_fetch(&naps, 1, __ATOMIC_SEQ_CST);
+	timer_init(&n->timer, loop, CLK_HOST, nap_over, NULL);
+	ctl_later(c, &n->later);
+	timer_arm(&n->timer, clk_now(loop, CLK_HOST) + a->ms * 1000000ull);
+	return 0;
+}
+
+static const struct ctl_cmd cmd_nap = { "test-nap", "answers later", nap_props, sizeof(struct nap_args), run_nap };
+CTL_CMD(cmd_nap);
 
 /* ------ a server on a thread ------ */
 
@@ -295,6 +356,60 @@ static void slow_reader(void **state)
 	assert_true(got / asked > 13000);
 }
 
+static void later(void **state)
+{
+	static const char three[] = "{\"id\":1,\"cmd\":\"test-nap\",\"args\":{\"ms\":50}}\n"
+				    "{\"id\":2,\"cmd\":\"test-nap\",\"args\":{\"ms\":1,\"fail\":true}}\n"
+				    "{\"id\":3,\"cmd\":\"test-echo\",\"args\":{\"text\":\"x\"}}\n";
+	AUTO_FD int fd = raw_dial();
+	struct ctl_conn *other = dial();
+
+	raw_send(fd, three, sizeof(three) - 1);
+	json_decref(ctl_ask(other, "version", NULL, NULL)); /* others are served meanwhile */
+	assert_string_equal(raw_line(fd), "{\"id\":1,\"ok\":true,\"result\":{\"slept\":true}}");
+	assert_string_equal(raw_line(fd), "{\"id\":2,\"ok\":false,\"error\":\"asked to fail\",\"errno\":6}");
+	assert_string_equal(raw_line(fd), "{\"id\":3,\"ok\":true,\"result\":{\"said\":[\"x\"]}}");
+	raw_send(fd, three, sizeof(three) - 1);
+	shutdown(fd, SHUT_WR); /* what was asked is answered all the same */
+	for (int i = 1; i <= 3; i++)
+		assert_int_equal(raw_line(fd)[6], '0' + i);
+	assert_string_equal(raw_line(fd), "");
+	ctl_close(other);
+	assert_int_equal(__atomic_load_n(&gone, __ATOMIC_SEQ_CST), 0);
+}
+
+/* Clients that leave before their answer, and one that is there when the server ends. */
+static void later_and_gone(void **state)
+{
+	static const char ask[] = "{\"cmd\":\"test-nap\",\"args\":{\"ms\":3600000}}\n";
+
+	for (int i = 0; i < 3; i++) {
+		int fd = raw_dial();
+
+		raw_send(fd, ask, sizeof(ask) - 1);
+		while (i < 2 && !__atomic_load_n(&naps, __ATOMIC_SEQ_CST))
+			usleep(1000);
+		close(fd); /* the last time perhaps before the request was read */
+		for (int tries = 0; __atomic_load_n(&gone, __ATOMIC_SEQ_CST) != (unsigned)i + 1; tries++) {
+			assert_true(tries < 5000);
+			usleep(1000);
+		}
+	}
+	AUTO_FD int fd = raw_dial();
+
+	raw_send(fd, ask, sizeof(ask) - 1);
+	while (!__atomic_load_n(&naps, __ATOMIC_SEQ_CST))
+		usleep(1000);
+	loop_stop(loop);
+	pthread_join(thread, NULL);
+	ctl_stop(server);
+	assert_int_equal(gone, 4);
+	assert_int_equal(naps, 0);
+	server = ctl_start(loop, NULL, dir_fd, "ctl", NULL); /* for the end of the test */
+	pthread_create(&thread, NULL, turn, NULL);
+	gone = 0;
+}
+
 static void many_clients(void **state)
 {
 	int fd[CTL_CLIENTS + 1];
@@ -369,7 +484,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		T(answers),   T(wrong_requests), T(client_library), T(pieces_and_bursts),
 		T(long_line), T(half_closed),	 T(slow_reader),    T(many_clients),
-		T(events),    T(noise),
+		T(events),    T(noise),		 T(later),	    T(later_and_gone),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

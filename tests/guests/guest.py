@@ -41,7 +41,7 @@ def overlay(path, where):
 
 class Guest:
     def __init__(self, args=(), name='test-%d' % os.getpid(), command=None):
-        self.name, self.seen, self.log = name, '', ''
+        self.name, self.seen, self.log, self.slow = name, '', '', SLOW
         self.command = command or [LHYVE, *args, name]
         if os.environ.get('GUEST_VERBOSE'):
             print('+', ' '.join(self.command), file=sys.stderr)
@@ -78,7 +78,7 @@ class Guest:
 
     def expect(self, pattern, timeout=60, never=None):
         """Waits for a pattern behind what was matched before; returns the match. `never`: a pattern that must not come first."""
-        timeout *= SLOW
+        timeout *= self.slow
         end = time.monotonic() + timeout
         while True:
             m = re.search(pattern, self.seen)
@@ -116,7 +116,7 @@ class Guest:
         return out
 
     def wait(self, timeout=60):
-        timeout *= SLOW
+        timeout *= self.slow
         end = time.monotonic() + timeout
         while self.p.poll() is None and time.monotonic() < end:
             if self.read(min(0.2, end - time.monotonic())) is None:
