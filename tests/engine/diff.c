@@ -317,8 +317,8 @@ static int run_all(const struct options *o)
 	if (o->table)
 		cover_print();
 	rows_write("native");
-	printf("%llu cases from seed %llu, %llu differ\n", (unsigned long long)n, (unsigned long long)o->seed,
-	       (unsigned long long)failed);
+	printf("%llu cases from seed %llu, %llu blocks translated, %llu differ\n", (unsigned long long)n,
+	       (unsigned long long)o->seed, (unsigned long long)model_translated(), (unsigned long long)failed);
 	return failed ? 1 : 0;
 }
 

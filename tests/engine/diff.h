@@ -105,7 +105,8 @@ struct diff_engine {
 };
 extern const struct diff_engine diff_engines[];
 extern const unsigned diff_engines_n;
-uint8_t *model_init(void); /* its arena */
+uint8_t *model_init(void);	 /* its arena */
+uint64_t model_translated(void); /* blocks that the translator has made */
 const struct diff_engine *diff_engine_find(const char *name);
 void model_run(const struct diff_engine *e, const struct diff_case *k, struct diff_result *out);
 

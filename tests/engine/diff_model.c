@@ -168,6 +168,11 @@ const struct diff_engine *diff_engine_find(const char *name)
 	return NULL;
 }
 
+uint64_t model_translated(void)
+{
+	return cpu->stat.jit[JS_MADE];
+}
+
 /* INT3 all around the code, as diff_native.c has it. */
 static void code_place(const struct diff_case *k)
 {

@@ -1,7 +1,7 @@
 /*
  * The isolation promise of the translator, on its output (emitted.h): random instructions and sequences as the
  * differential tester makes them, and the code of whatever large programs this machine has, translated as the user's
- *and as the kernel's, with groups and without.
+ * and as the kernel's, as 64-bit and as 32-bit code, with groups and without.
  *
  *	emitted [rounds] [seed]
  */
@@ -24,7 +24,8 @@ enum { TABLES = 0x10000, CODE_PAGE = 0x100000, LIN = 0x40000000, ROUNDS = 3000, 
 
 static struct cpu *cpu;
 static uint8_t *page;
-static uint64_t rnd_state = 1, blocks;
+static uint64_t rnd_state = 1, blocks[2];
+static enum code_size code;
 
 /* ------ what the generator wants of the tester ------ */
 void rnd_seed(uint64_t seed)
@@ -62,14 +63,17 @@ static void start(void)
 	cpu->xcr0 = 7;
 }
 
-/* The block at off, as this privilege sees it; the same with a check for each access, and the way in from elsewhere. */
+/* The block at off, as this privilege and kind of code see it; the same with a check for each access, and the way in
+ * from elsewhere. */
 static void translate(unsigned off, bool user)
 {
 	struct jit *j = cpu->jit.jit;
 	struct jblock *b;
 
 	cpu->cpl = user ? 3 : 0;
-	cpu->seg[SEG_CS].attr = (uint16_t)(0xa09b | cpu->cpl << ATTR_DPL_SHIFT);
+	for (unsigned n = 0; n < SEG_FS; n++)
+		cpu->seg[n] = (struct x86_segment){ .limit = ~0u, .attr = 0xc093 };
+	cpu->seg[SEG_CS].attr = (uint16_t)((code == CODE64 ? 0xa09b : 0xc09b) | cpu->cpl << ATTR_DPL_SHIFT);
 	cpu_mode_changed(cpu);
 	b = jit_block_for(cpu, LIN, off, page, CODE_PAGE);
 	if (!b)
@@ -85,14 +89,14 @@ static void check(void)
 
 	if (!emitted_check(cpu, 1))
 		exit(1);
-	blocks += j->blocks.n - 1;
+	blocks[code == CODE64] += j->blocks.n - 1;
 	jit_drop_all(cpu);
 }
 
 /* ------ where code comes from ------ */
 static void random_round(void)
 {
-	struct diff_case k = { .mode = CODE64 };
+	struct diff_case k = { .mode = code };
 
 	if (!(rnd_one_in(2) ? gen_case(&k, NULL) : gen_sequence(&k, 2 + rnd_below(SEQUENCE_MAX - 1), NULL)))
 		return;
@@ -109,8 +113,8 @@ static void edges_round(void)
 	static const uint32_t edges[] = { 0, 0x20000000, 0x40000000, 0x7ffff000, 0x80000000, 0x80001000, 0xc0000000 };
 	static const uint8_t moves[][8] = { { 1, 0x50 },
 					    { 1, 0x58 },
-					    { 7, 0x48, 0x81, 0xc4, 0xff, 0x7f, 0, 0 }, /* add rsp,7fffh */
-					    { 7, 0x48, 0x81, 0xec, 0xff, 0x7f, 0, 0 } };
+					    { 6, 0x81, 0xc4, 0xff, 0x7f, 0, 0 }, /* add esp,7fffh; rsp with REX */
+					    { 6, 0x81, 0xec, 0xff, 0x7f, 0, 0 } };
 	uint8_t *p = page;
 
 	memset(page, 0xcc, PAGE);
@@ -122,13 +126,16 @@ static void edges_round(void)
 		if (rnd_one_in(4)) {
 			const uint8_t *m = moves[rnd_below(ARRAY_LEN(moves))];
 
+			if (code == CODE64)
+				*p++ = 0x48;
 			memcpy(p, m + 1, m[0]);
 			p += m[0];
 			continue;
 		}
-		*p++ = base == 2 ? 0x49 : 0x48;
+		if (code == CODE64)
+			*p++ = base == 2 ? 0x49 : 0x48;
 		*p++ = store ? 0x89 : 0x8b;
-		*p++ = base == 0 ? 0x84 : base == 1 ? 0x83 : 0x85; /* rax; rsp, rbx, r13 */
+		*p++ = base == 0 ? 0x84 : base == 1 ? 0x83 : 0x85; /* eax; esp, ebx, ebp or r13 */
 		if (base == 0)
 			*p++ = 0x24;
 		memcpy(p, &disp, 4);
@@ -181,11 +188,17 @@ int main(int argc, char **argv)
 	rnd_seed(argc > 2 ? strtoull(argv[2], NULL, 0) : 1);
 	forms_init();
 	start();
-	for (unsigned n = 0; n < rounds; n++)
+	for (unsigned n = 0; n < rounds; n++) {
+		code = n & 2 ? CODE32 : CODE64;
 		n & 1 ? random_round() : edges_round();
-	for (unsigned n = 0; n < ARRAY_LEN(programs); n++)
-		found += program(programs[n]);
-	printf("%llu blocks, %llu instructions, %llu accesses behind checks, %u programs\n", (unsigned long long)blocks,
-	       (unsigned long long)emitted_insns, (unsigned long long)emitted_checked, found);
-	return emitted_checked && found ? 0 : 1;
+	}
+	for (unsigned n = 0; n < 2 * ARRAY_LEN(programs); n++) {
+		code = n & 1 ? CODE32 : CODE64;
+		found += program(programs[n / 2]);
+	}
+	printf("%llu blocks of 64-bit code, %llu of 32-bit code, %llu instructions, %llu accesses behind checks, %u "
+	       "programs\n",
+	       (unsigned long long)blocks[1], (unsigned long long)blocks[0], (unsigned long long)emitted_insns,
+	       (unsigned long long)emitted_checked, found / 2);
+	return blocks[0] && blocks[1] && emitted_checked && found ? 0 : 1;
 }

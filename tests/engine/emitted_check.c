@@ -14,7 +14,7 @@
 
 #include <string.h>
 
-static ZydisDecoder decoder;
+static ZydisDecoder decoder, decoder32;
 
 static bool same(const struct val *a, const struct val *b)
 {
@@ -114,8 +114,9 @@ static bool state_executed(struct look *k, struct state *s, const struct site *t
 	ZydisDecodedOperand o[ZYDIS_MAX_OPERAND_COUNT];
 	ZydisDecodedInstruction i;
 
-	if (ZYAN_FAILED(ZydisDecoderDecodeFull(&decoder, guest, t->len, &i, o))) {
-		state_new(s); /* a reserved form: who knows */
+	if (ZYAN_FAILED(ZydisDecoderDecodeFull(k->b->mode & MODE_64 ? &decoder : &decoder32, guest, t->len, &i, o)) ||
+	    i.mnemonic == ZYDIS_MNEMONIC_POPA || i.mnemonic == ZYDIS_MNEMONIC_POPAD) {
+		state_new(s); /* a reserved form: who knows; or all registers */
 		return true;
 	}
 	for (unsigned n = 0; n < i.operand_count; n++) {
@@ -382,6 +383,7 @@ bool emitted_check(struct cpu *c, uint32_t from)
 	struct jit *j = c->jit.jit;
 
 	ZydisDecoderInit(&decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
+	ZydisDecoderInit(&decoder32, ZYDIS_MACHINE_MODE_LONG_COMPAT_32, ZYDIS_STACK_WIDTH_32);
 	for (uint32_t n = from; n < j->blocks.n; n++) {
 		const struct jblock *b = jblock_at(j, n);
 		uint32_t start[3] = { b->entry, b->ind, b->call == b->entry ? 0 : b->call }, first = 1, last;

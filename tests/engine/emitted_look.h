@@ -10,10 +10,12 @@ enum { PARK = 32, TMP, ADD_0, ADD_1, LIN_0, LIN_1, PLACES }; /* behind the host'
 enum { SLOT = 16 };					     /* place of the guest's register 0 */
 enum { TAGS = TLB_SIZE * sizeof(struct tlb_entry), PENDING = 512, CHECKS = 16, ASIDE = 16 };
 
-/* What a place holds. NAMED: name + off. INDEX: `name`, in bytes of `scale`. TAG: the read or write tag (`write`) of
- * index `name`. SUM: that plus NAMED (of, off). HIGH: the bits of such sums that are not in a page, for off to `to`.
- * DELTA: host minus NAMED (of): good for its bytes from `off` to `to`. HOST: address of byte `at` of NAMED(of) that has
- * DELTA. BIT_OF: a number below `scale`. */
+/* What a place holds. NAMED: name + off; if the name has LOW, that modulo 4 GiB. INDEX: `name`, in bytes of `scale`.
+ * TAG: the read or write tag (`write`) of index `name`. SUM: that plus NAMED (of, off). HIGH: the bits of such sums
+ * that are not in a page, for off to `to`. DELTA: host minus NAMED (of): good for its bytes from `off` to `to`. HOST:
+ * address of byte `at` of NAMED(of) that has DELTA. LOW16: a number below 64 Ki, `name`. BIT_OF: a number below
+ * `scale`. */
+#define LOW 0x80000000u
 enum kind { NAMED, INDEX, TAG, SUM, HIGH, DELTA, HOST, LOW16, BIT_OF };
 struct val {
 	enum kind kind;

@@ -61,15 +61,39 @@ static bool field_allowed(int64_t d, unsigned size, bool write)
 	    field_is(d, size, FIELD(kernel_gs_base), 8) || field_is(d, size, FIELD(r[SLOT_GSBASE]), 8) ||
 	    (field_is(d, size, FIELD(tlb), 8) && size == 8))
 		return true; /* the last one: from r14, which is a TLB whatever happens */
-	return !write && (field_is(d, size, FIELD(r), SLOTS * 8) || field_is(d, size, FIELD(poll), 4) ||
-			  field_is(d, size, FIELD(jit.page_bits), 7 * 8) || field_is(d, size, FIELD(jit.r_top), 16) ||
-			  field_is(d, size, FIELD(jit.vec), 1) || field_is(d, size, FIELD(jit.fpu_image), 1) ||
-			  field_is(d, size, FIELD(jit.itlb), JIT_ITLB * 4) || field_is(d, size, FIELD(tsc_offset), 8) ||
-			  field_is(d, size, FIELD(tsc_aux), 4) ||
-			  field_is(d, size, FIELD(tlbs), sizeof(void *) * TLBS) || field_is(d, size, IRQ_HELD, 1));
+	return !write &&
+	       (field_is(d, size, FIELD(r), SLOTS * 8) || field_is(d, size, FIELD(poll), 4) ||
+		field_is(d, size, FIELD(jit.page_bits), 7 * 8) || field_is(d, size, FIELD(jit.r_top), 16) ||
+		field_is(d, size, FIELD(jit.closed), 16) || field_is(d, size, FIELD(jit.vec), 1) ||
+		field_is(d, size, FIELD(jit.fpu_image), 1) || field_is(d, size, FIELD(jit.itlb), JIT_ITLB * 4) ||
+		field_is(d, size, FIELD(tsc_offset), 8) || field_is(d, size, FIELD(tsc_aux), 4) ||
+		field_is(d, size, FIELD(tlbs), sizeof(void *) * TLBS) || field_is(d, size, IRQ_HELD, 1));
 }
 
 /* ------ guest memory ------ */
+
+/* v + more, in 64 bits or modulo 4 GiB. */
+static struct val moved(struct val v, int64_t more, bool low)
+{
+	if (v.kind != NAMED || (v.name & LOW && !low && more))
+		return val_fresh();
+	v.off += more;
+	if (low) {
+		v.name |= LOW;
+		v.off = (int32_t)v.off;
+	}
+	return v;
+}
+
+/* A register as an address: what could be an index or is a number below 64 Ki may be one too. */
+static struct val address_in(const struct look *k, int place)
+{
+	struct val v = k->s.v[place];
+
+	if (v.kind == LOW16 || v.kind == INDEX)
+		v.kind = NAMED;
+	return v;
+}
 
 /* base + index + disp, as far as that is known. */
 static struct val sum_of(struct look *k, const ZydisDecodedOperand *o)
@@ -80,9 +104,11 @@ static struct val sum_of(struct look *k, const ZydisDecodedOperand *o)
 
 	if (b < 0 || (x >= 0 && o->mem.scale != 1))
 		return val_fresh();
-	v = k->s.v[b];
+	v = address_in(k, b);
 	if (x < 0) {
-		if (v.kind == NAMED || v.kind == SUM)
+		if (v.kind == NAMED)
+			return moved(v, disp, false);
+		if (v.kind == SUM)
 			v.off += disp;
 		else if (v.kind == HOST)
 			v.at += disp;
@@ -90,14 +116,14 @@ static struct val sum_of(struct look *k, const ZydisDecodedOperand *o)
 			return val_fresh();
 		return v;
 	}
-	w = k->s.v[x];
+	w = address_in(k, x);
 	if (v.kind != NAMED) {
 		struct val t = v;
 
 		v = w;
 		w = t;
 	}
-	if (v.kind == NAMED && w.kind == DELTA && w.of == v.name) {
+	if (v.kind == NAMED && w.kind == DELTA && w.of == v.name && !(v.name & LOW && disp)) {
 		w.kind = HOST;
 		w.at = v.off + disp;
 		return w;
@@ -167,7 +193,7 @@ bool look_memory(struct look *k, const ZydisDecodedOperand *o, bool write)
 	unsigned size = o->size / 8;
 	struct val v;
 
-	if (o->mem.type != ZYDIS_MEMOP_TYPE_MEM || o->mem.segment == ZYDIS_REGISTER_FS ||
+	if (o->mem.type != ZYDIS_MEMOP_TYPE_MEM || k->i.address_width != 64 || o->mem.segment == ZYDIS_REGISTER_FS ||
 	    o->mem.segment == ZYDIS_REGISTER_GS || !size)
 		return look_bad(k, "a memory operand of another kind");
 	if (b == R_CPU && x < 0)
@@ -199,6 +225,12 @@ static bool store_place(struct look *k, int p, struct val v)
 static bool is_reg(const ZydisDecodedOperand *o, unsigned bits)
 {
 	return o->type == ZYDIS_OPERAND_TYPE_REGISTER && o->size == bits && place_of_reg(o->reg.value) >= 0;
+}
+
+/* A result of 32 bits in code whose addresses are that. */
+static bool is_low(const struct look *k, const ZydisDecodedOperand *o)
+{
+	return is_reg(o, 32) && !(k->b->mode & MODE_64);
 }
 
 /* A load of 64 bits. */
@@ -236,11 +268,19 @@ static bool known_result(struct look *k, struct val *out)
 
 	switch (k->i.mnemonic) {
 	case ZYDIS_MNEMONIC_MOV:
+		if (is_low(k, d) && is_reg(s, 32)) {
+			*out = moved(k->s.v[place_of_reg(s->reg.value)], 0, true);
+			return true;
+		}
 		if (d->size != 64)
 			return false;
 		*out = is_mem(s) ? loaded(k, s) : is_reg(s, 64) ? k->s.v[place_of_reg(s->reg.value)] : val_fresh();
 		return true;
 	case ZYDIS_MNEMONIC_LEA:
+		if (is_low(k, d) && place_of_reg(s->mem.base) >= 0 && place_of_reg(s->mem.index) < 0) {
+			*out = moved(address_in(k, place_of_reg(s->mem.base)), s->mem.disp.value, true);
+			return true;
+		}
 		if (d->size != 64)
 			return false;
 		if (v.kind == INDEX && v.scale == 1 && place_of_reg(s->mem.base) < 0 && s->mem.scale == 4 &&
@@ -253,18 +293,19 @@ static bool known_result(struct look *k, struct val *out)
 		return true;
 	case ZYDIS_MNEMONIC_ADD:
 	case ZYDIS_MNEMONIC_SUB:
-		if (!is_reg(d, 64))
+		if (!is_reg(d, 64) && !is_low(k, d))
 			return false;
-		if (s->type == ZYDIS_OPERAND_TYPE_IMMEDIATE && v.kind == NAMED) {
-			v.off += k->i.mnemonic == ZYDIS_MNEMONIC_ADD ? imm(s) : -imm(s);
-			*out = v;
+		if (s->type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
+			*out = moved(v, k->i.mnemonic == ZYDIS_MNEMONIC_ADD ? imm(s) : -imm(s), d->size == 32);
 			return true;
 		}
+		if (d->size == 32)
+			return false;
 		if (v.kind == TAG && k->i.mnemonic == ZYDIS_MNEMONIC_ADD && is_reg(s, 64) &&
-		    k->s.v[place_of_reg(s->reg.value)].kind == NAMED) {
-			const struct val *a = &k->s.v[place_of_reg(s->reg.value)];
+		    address_in(k, place_of_reg(s->reg.value)).kind == NAMED) {
+			struct val a = address_in(k, place_of_reg(s->reg.value));
 
-			*out = (struct val){ SUM, v.name, a->name, a->off, 0, 0, v.write, 0 };
+			*out = (struct val){ SUM, v.name, a.name, a.off, 0, 0, v.write, 0 };
 			return true;
 		}
 		return false;
@@ -295,7 +336,7 @@ static bool known_result(struct look *k, struct val *out)
 	case ZYDIS_MNEMONIC_MOVZX:
 		if (s->size != 16 || !is_reg(d, 32))
 			return false;
-		*out = (struct val){ .kind = LOW16 };
+		*out = (struct val){ .kind = LOW16, .name = ++last_name };
 		return true;
 	default:
 		return false;

@@ -176,7 +176,8 @@ struct cpu {
 		uint64_t arith, not_if, not_rf;	 /* of flags, */
 		uint64_t low5, low6;		 /* of bit numbers */
 		uint64_t c_rsp, r_rsp, r_top,
-			r_limit;	 /* the C stack; the return stack, its end and how far it may grow */
+			r_limit;    /* the C stack; the return stack, its end and how far it may grow */
+		uint64_t closed[2]; /* FS, GS: 0, or what leads to no address if their limits are to be looked at */
 		uint64_t add[2], lin[2]; /* groups of checked accesses (jit/mem.c): host minus linear address; where */
 		struct jit *jit;	 /* NULL: interpreter only */
 		uint32_t mxcsr;

@@ -202,9 +202,17 @@ uint64_t stack_pop(struct cpu *c, unsigned size)
 
 /* ------ modes ------ */
 
+#define CLOSED (1ull << 62)
+
+/* No check of an access to it can fail. */
+static bool open_data(const struct x86_segment *s)
+{
+	return !s->unusable && s->limit == 0xffffffff && (s->attr & 0xe) == 2;
+}
+
 static bool flat_data(const struct x86_segment *s)
 {
-	return !s->unusable && !s->base && s->limit == 0xffffffff && (s->attr & 0xe) == 2;
+	return open_data(s) && !s->base;
 }
 
 static bool flat(const struct cpu *c)
@@ -238,6 +246,8 @@ void cpu_mode_changed(struct cpu *c)
 		c->tlb = c->tlbs[c->fl & FL_AC ? TLB_KERN_AC : TLB_KERN];
 	c->r[SLOT_FSBASE] = c->seg[SEG_FS].base;
 	c->r[SLOT_GSBASE] = c->seg[SEG_GS].base;
+	c->jit.closed[0] = open_data(&c->seg[SEG_FS]) ? 0 : CLOSED;
+	c->jit.closed[1] = open_data(&c->seg[SEG_GS]) ? 0 : CLOSED;
 }
 
 void sys_set_flags(struct cpu *c, uint32_t v, uint32_t mask)

@@ -210,20 +210,20 @@ static uint32_t *page_slot(struct jit *j, uint64_t lin, const uint8_t *host)
 	return &j->page_hash[hash64(lin ^ (uint64_t)(uintptr_t)host << 7, JIT_PAGE_BITS)];
 }
 
-struct jpage *jpage_find(struct jit *j, uint64_t lin, const uint8_t *host)
+struct jpage *jpage_find(struct jit *j, uint64_t lin, const uint8_t *host, uint32_t mode)
 {
 	for (uint32_t n = *page_slot(j, lin, host); n; n = jpage_at(j, n)->chain) {
 		struct jpage *p = jpage_at(j, n);
 
-		if (p->lin == lin && p->host == host)
+		if (p->lin == lin && p->host == host && p->mode == mode)
 			return p;
 	}
 	return NULL;
 }
 
-struct jpage *jpage_need(struct jit *j, uint64_t lin, const uint8_t *host, gpa_t at)
+struct jpage *jpage_need(struct jit *j, uint64_t lin, const uint8_t *host, gpa_t at, uint32_t mode)
 {
-	struct jpage *p = jpage_find(j, lin, host);
+	struct jpage *p = jpage_find(j, lin, host, mode);
 	uint32_t n, *slot, *gpa = &j->gpa_hash[hash64(at, JIT_PAGE_BITS)];
 
 	if (p)
@@ -231,7 +231,7 @@ struct jpage *jpage_need(struct jit *j, uint64_t lin, const uint8_t *host, gpa_t
 	n = jit_take(&j->pages);
 	slot = page_slot(j, lin, host);
 	p = jpage_at(j, n);
-	*p = (struct jpage){ .lin = lin, .host = host, .at = at, .chain = *slot, .on_gpa = *gpa };
+	*p = (struct jpage){ .lin = lin, .host = host, .at = at, .mode = mode, .chain = *slot, .on_gpa = *gpa };
 	*slot = *gpa = n;
 	return p;
 }
@@ -242,6 +242,7 @@ static void itlb_set(struct cpu *c, const struct jpage *p, uint64_t lin, bool gl
 	unsigned user = c->cpl == 3, at = user ? lin >> 12 & (JIT_USER_ITLB - 1) : lin >> 12 & ITLB_MASK;
 	uint32_t id = (uint32_t)(p - (struct jpage *)j->pages.at);
 
+	jit_pages_for_mode(c);
 	if (user ? c->user_itlb[at] == page_tag(id) - lin : c->jit.itlb[at] == id)
 		return;
 	if (j->nitlb[user][global] == JIT_ITLB)
@@ -274,7 +275,7 @@ struct jpage *jit_fetch(struct cpu *c, uint64_t lin)
 	} else {
 		host = mmu_fetch(c, lin, &at, &global);
 	}
-	p = host ? jpage_find(jit_of(c), page_lin(c, round_down(lin, JIT_PAGE)), host) : NULL;
+	p = host ? jpage_find(jit_of(c), page_lin(c, round_down(lin, JIT_PAGE)), host, c->mode) : NULL;
 	if (!p)
 		return NULL;
 	code_note(c, lin, global);
@@ -282,25 +283,41 @@ struct jpage *jit_fetch(struct cpu *c, uint64_t lin)
 	return p;
 }
 
-void jit_fetch_changed(struct cpu *c, bool global)
+static void itlb_empty(struct cpu *c, unsigned user, bool global)
 {
 	struct jit *j = jit_of(c);
 
-	if (!j)
+	for (unsigned g = 0; g <= global; g++) {
+		for (unsigned n = 0; n < j->nitlb[user][g]; n++) {
+			unsigned at = j->itlb_used[user][g][n];
+
+			if (user)
+				c->user_itlb[at] = user_itlb_empty(at);
+			else
+				c->jit.itlb[at] = 0;
+		}
+		j->nitlb[user][g] = 0;
+	}
+}
+
+void jit_fetch_changed(struct cpu *c, bool global)
+{
+	if (!jit_of(c))
 		return;
 	jit_returns_forget(c);
-	for (unsigned u = 0; u < 2; u++)
-		for (unsigned g = 0; g <= global; g++) {
-			for (unsigned n = 0; n < j->nitlb[u][g]; n++) {
-				unsigned at = j->itlb_used[u][g][n];
+	for (unsigned user = 0; user < 2; user++)
+		itlb_empty(c, user, global);
+}
 
-				if (u)
-					c->user_itlb[at] = user_itlb_empty(at);
-				else
-					c->jit.itlb[at] = 0;
-			}
-			j->nitlb[u][g] = 0;
-		}
+void jit_pages_for_mode(struct cpu *c)
+{
+	struct jit *j = jit_of(c);
+	bool user = c->cpl == 3;
+
+	if (LIKELY(j->itlb_mode[user] == c->mode))
+		return;
+	itlb_empty(c, user, true);
+	j->itlb_mode[user] = c->mode;
 }
 
 /* ------ blocks ------ */
@@ -439,7 +456,7 @@ struct jblock *jit_block_for(struct cpu *c, uint64_t lin_page, unsigned off, con
 {
 	struct jit *j = jit_of(c);
 	uint64_t lin = page_lin(c, lin_page);
-	struct jpage *p = jpage_find(j, lin, host);
+	struct jpage *p = jpage_find(j, lin, host, c->mode);
 	struct jblock *b = p ? jblock_find(j, p, off, c->mode & 0xff) : NULL;
 	uint32_t before;
 
@@ -447,7 +464,7 @@ struct jblock *jit_block_for(struct cpu *c, uint64_t lin_page, unsigned off, con
 		return b;
 	if (j->stale || !jit_room(j))
 		start_over(c);
-	p = jpage_need(j, lin, host, at);
+	p = jpage_need(j, lin, host, at, c->mode);
 	before = j->used;
 	b = jit_translate(c, p, off, c->mode & 0xff);
 	if (j->used / MIB(2) != before / MIB(2)) /* it stays resident by its other mapping, and need not count twice */

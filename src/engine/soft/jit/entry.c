@@ -84,11 +84,12 @@ static struct jblock *site_enter(struct cpu *c, const struct site *s)
 	return b;
 }
 
-/* No return goes to code of another privilege; at the end of the return stack is what to do then. */
-static void privilege_set(struct cpu *c)
+/* No return goes to code of another mode; at the end of the return stack is what to do then. */
+static void mode_set(struct cpu *c)
 {
 	struct jit *j = jit_of(c);
 
+	jit_pages_for_mode(c);
 	jit_returns_forget(c);
 	*(void **)(uintptr_t)c->jit.r_top = jit_code(j, j->return_miss[c->cpl == 3]);
 }
@@ -96,17 +97,17 @@ static void privilege_set(struct cpu *c)
 /* Onward at c->rip, whatever brought us there from code of `mode`, if that is translated. */
 static void *go_on(struct cpu *c, uint32_t mode)
 {
-	if (!(c->mode & MODE_64))
+	if (!jit_takes(c->mode))
 		return NULL;
-	if ((c->mode ^ mode) & MODE_USER)
-		privilege_set(c);
+	if (c->mode != mode)
+		mode_set(c);
 	return go_to(c, NULL);
 }
 
 /* The instruction by its exec function, and on. */
 static void *step(struct cpu *c, const struct site *s, const struct jblock *b)
 {
-	uint64_t next = c->rip + s->len;
+	uint64_t next = code_rip(c->mode, c->rip + s->len);
 	uint32_t mode = c->mode;
 	struct insn i;
 
@@ -239,7 +240,7 @@ static void *do_exit(struct cpu *c, uint32_t n)
 	c->stat.jit[JS_JUMPS]++;
 	flags_in(c, e->kind != EXIT_NEAR);
 	c->leave = false;
-	c->rip = jblock_lin(c, jblock_at(jit_of(c), e->block)) + (uint64_t)(int64_t)e->target;
+	c->rip = code_rip(c->mode, jblock_lin(c, jblock_at(jit_of(c), e->block)) + (uint64_t)(int64_t)e->target);
 	jit_of(c)->end =
 		(struct jit_end){ e->block, e->off, e->kind == EXIT_FAR || e->kind == EXIT_CALL ? END_FAR : END_NEAR };
 	return e->taken++ % TRY_EACH ? NULL : go_to(c, e);
@@ -634,7 +635,7 @@ void jit_run_at(struct cpu *c, uint32_t at, uint64_t base)
 	c->jit.vec = VEC_IMAGE;
 	c->jit.fpu_image = true;
 	c->jit.base = base;
-	privilege_set(c);
+	mode_set(c);
 	c->jit.resume = (uint64_t)(uintptr_t)resume(c, at, VEC_IMAGE);
 	((void (*)(struct cpu *))jit_code(j, j->enter))(c);
 }

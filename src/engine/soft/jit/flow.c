@@ -7,23 +7,23 @@
 /* ------ stack ------ */
 static void put_sp_add(struct xl *x, int32_t n)
 {
-	a_lea(&x->a, R_SP, am_at(R_SP, n));
+	xl_lea(x, R_SP, am_at(R_SP, n));
 }
 
 static struct am put_push_slot(struct xl *x)
 {
-	return put_based(x, RSP, -8, 8, true);
+	return put_based(x, RSP, -(int32_t)x->word, x->word, true);
 }
 
 static struct am put_top(struct xl *x)
 {
-	return put_based(x, RSP, 0, 8, false);
+	return put_based(x, RSP, 0, x->word, false);
 }
 
 static void put_store_imm(struct xl *x, struct am m, uint64_t v)
 {
-	if ((int64_t)v == (int32_t)v) {
-		a_insn(&x->a, &(struct enc){ .op = 0xc7, .w = true }, 0, RM_MEM, &m);
+	if (x->word == 4 || (int64_t)v == (int32_t)v) {
+		a_insn(&x->a, &(struct enc){ .op = 0xc7, .w = x->word == 8 }, 0, RM_MEM, &m);
 		a_bytes(&x->a, v, 4);
 	} else {
 		a_mov_imm(&x->a, T1, v);
@@ -39,11 +39,11 @@ static void put_push_return(struct xl *x, int64_t off)
 	if (!jblock_anywhere(x->b)) {
 		put_store_imm(x, m, x->b->lin + (uint64_t)off);
 	} else {
-		a_load(&x->a, T1, AT(jit.base));
-		a_lea(&x->a, T1, am_at(T1, (int32_t)off));
-		a_store(&x->a, T1, m);
+		a_load(&x->a, T2, AT(jit.base));
+		xl_lea(x, T2, am_at(T2, (int32_t)off));
+		xl_store(x, T2, m);
 	}
-	put_sp_add(x, -8);
+	put_sp_add(x, -(int32_t)x->word);
 }
 
 static void put_push_imm(struct xl *x, uint64_t v)
@@ -51,7 +51,7 @@ static void put_push_imm(struct xl *x, uint64_t v)
 	struct am m = put_push_slot(x);
 
 	put_store_imm(x, m, v);
-	put_sp_add(x, -8);
+	put_sp_add(x, -(int32_t)x->word);
 }
 
 static bool put_push(struct xl *x, const struct insn *i)
@@ -59,23 +59,23 @@ static bool put_push(struct xl *x, const struct insn *i)
 	unsigned g = i->opnd[0].kind == OPND_OPREG || i->opnd[0].kind == OPND_RM ? i->rm : 0;
 	struct am m;
 
-	if (i->opsize != 8)
+	if (i->opsize != x->word)
 		return false;
 	if (i->opnd[0].kind == OPND_IMM) {
 		put_push_imm(x, i->imm);
 		return true;
 	}
 	if (i->flags & INSN_MEM) {
-		a_load(&x->a, T1, put_operand(x, i, 8, false));
+		xl_load(x, T1, put_operand(x, i, x->word, false));
 		a_store(&x->a, T1, AT(jit.tmp));
 		m = put_push_slot(x);
-		a_load(&x->a, T1, AT(jit.tmp));
-		a_store(&x->a, T1, m);
+		a_load(&x->a, T2, AT(jit.tmp));
+		xl_store(x, T2, m);
 	} else {
 		m = put_push_slot(x);
-		a_store(&x->a, use_guest(x, g, T1), m);
+		xl_store(x, use_guest(x, g, T1), m);
 	}
-	put_sp_add(x, -8);
+	put_sp_add(x, -(int32_t)x->word);
 	return true;
 }
 
@@ -83,20 +83,20 @@ static bool put_pop(struct xl *x, const struct insn *i)
 {
 	struct am m;
 
-	if (i->opsize != 8 || i->flags & INSN_MEM)
+	if (i->opsize != x->word || i->flags & INSN_MEM)
 		return false;
 	m = put_top(x);
 	if (i->rm == RSP) {
-		a_load(&x->a, R_SP, m);
+		xl_load(x, R_SP, m);
 		return true;
 	}
 	if (guest_in_host(i->rm)) {
-		a_load(&x->a, guest_host(i->rm), m);
+		xl_load(x, guest_host(i->rm), m);
 	} else {
 		a_load(&x->a, T1, m);
 		a_store(&x->a, T1, guest_slot(i->rm));
 	}
-	put_sp_add(x, 8);
+	put_sp_add(x, (int32_t)x->word);
 	return true;
 }
 
@@ -104,11 +104,11 @@ static bool put_leave(struct xl *x, const struct insn *i)
 {
 	struct am m;
 
-	if (i->opsize != 8)
+	if (i->opsize != x->word)
 		return false;
-	m = put_based(x, RBP, 0, 8, false);
-	a_load(&x->a, T1, m);
-	a_lea(&x->a, R_SP, am_at(HBP, 8));
+	m = put_based(x, RBP, 0, x->word, false);
+	xl_load(x, T1, m);
+	xl_lea(x, R_SP, am_at(HBP, (int32_t)x->word));
 	a_mov(&x->a, HBP, T1);
 	return true;
 }
@@ -157,12 +157,12 @@ static void put_call_room(struct xl *x)
 /* T0 is an address: is it what is at off in this page? T2 stays: it is the return's site. */
 static void put_is_here(struct xl *x, int64_t off)
 {
-	uint64_t lin = x->b->lin + (uint64_t)off;
+	uint64_t lin = code_rip(x->b->mode, x->b->lin + (uint64_t)off);
 	struct asmb *a = &x->a;
 
 	if (jblock_anywhere(x->b)) {
 		a_bytes(a, 0x5c41, 2); /* pop r12 */
-		a_lea(a, T1, am_at(T1, (int32_t)off));
+		xl_lea(x, T1, am_at(T1, (int32_t)off));
 		a_op_rr(a, 0x3b, T0, T1);
 	} else if ((int64_t)lin == (int32_t)lin) {
 		a_op_rr(a, 0x81, 7, T0);
@@ -182,7 +182,7 @@ static void put_landing(struct xl *x, int64_t off)
 	put_is_here(x, off);
 	xl_cold(x, a_jcc(a, 5), x->j->return_miss[jblock_anywhere(x->b)], 0);
 	if (jblock_anywhere(x->b)) {
-		a_lea(a, T1, am_at(T1, -(int32_t)off));
+		xl_lea(x, T1, am_at(T1, -(int32_t)off));
 		a_store(a, T1, AT(jit.base));
 	}
 	x->vec = VEC_IMAGE;
@@ -197,11 +197,11 @@ static bool put_ret(struct xl *x, const struct insn *i)
 {
 	unsigned drop = i->nopnd ? (uint16_t)i->imm : 0;
 
-	if (i->opsize != 8 || drop > 100)
+	if (i->opsize != x->word || drop > 100)
 		return false;
-	a_load(&x->a, T0, put_top(x));
-	put_sp_add(x, (int32_t)(8 + drop));
-	put_indirect(x, (int)(8 + drop));
+	xl_load(x, T0, put_top(x));
+	put_sp_add(x, (int32_t)(x->word + drop));
+	put_indirect(x, (int)(x->word + drop));
 	a8(&x->a, 0xc3);
 	return true;
 }
@@ -210,22 +210,22 @@ static bool put_ret(struct xl *x, const struct insn *i)
 static void put_target(struct xl *x, const struct insn *i)
 {
 	if (i->flags & INSN_MEM)
-		a_load(&x->a, T0, put_operand(x, i, 8, false));
-	else if (guest_in_host(i->rm))
-		a_mov(&x->a, T0, (int)guest_host(i->rm));
+		xl_load(x, T0, put_operand(x, i, x->word, false));
+	else if (guest_in_host(i->rm)) /* mov */
+		a_insn(&x->a, &(struct enc){ .op = 0x8b, .w = x->word == 8 }, T0, (int)guest_host(i->rm), NULL);
 	else
 		a_load(&x->a, T0, guest_slot(i->rm));
 }
 
 static bool put_call_indirect(struct xl *x, const struct insn *i, int64_t next)
 {
-	if (i->opsize != 8)
+	if (i->opsize != x->word)
 		return false;
 	put_target(x, i);
 	a_store(&x->a, T0, AT(jit.tmp));
 	put_push_return(x, next);
 	a_load(&x->a, T0, AT(jit.tmp));
-	put_indirect(x, -8);
+	put_indirect(x, -(int)x->word);
 	put_call_room(x);
 	jit_put_jump(&x->a, x->b, true);
 	put_landing(x, next);
@@ -236,10 +236,12 @@ static bool put_loop(struct xl *x, const struct insn *i, int64_t target)
 {
 	uint32_t taken, over;
 
-	if (i->addrsize != 8)
+	if (i->addrsize != x->word)
 		return false;
 	if (i->op == OP_LOOP)
-		a_lea(&x->a, HCX, am_at(HCX, -1));
+		xl_lea(x, HCX, am_at(HCX, -1));
+	if (x->word == 4)
+		a8(&x->a, 0x67);
 	taken = a_short(&x->a, 0xe3);
 	if (i->op == OP_LOOP) {
 		xl_exit(x, 0, target);
@@ -275,7 +277,7 @@ bool xl_flow(struct xl *x, const struct insn *i)
 		put_landing(x, next);
 		return true;
 	case OP_JMP_IND:
-		if (i->opsize != 8)
+		if (i->opsize != x->word)
 			return false;
 		put_target(x, i);
 		put_indirect(x, 0);

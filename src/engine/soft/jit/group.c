@@ -135,28 +135,28 @@ static uint16_t writes(const struct insn *i)
 }
 
 /* What an instruction adds to RSP, if that is a constant. */
-static bool sp_moves(const struct insn *i, int32_t *by)
+static bool sp_moves(const struct insn *i, unsigned word, int32_t *by)
 {
 	*by = 0;
 	switch (i->op) {
 	case OP_PUSH:
-		*by = -8;
-		return i->opsize == 8;
+		*by = -(int32_t)word;
+		return i->opsize == word;
 	case OP_POP:
-		*by = 8;
-		return i->opsize == 8 && !(i->flags & INSN_MEM) && i->rm != RSP;
+		*by = (int32_t)word;
+		return i->opsize == word && !(i->flags & INSN_MEM) && i->rm != RSP;
 	case OP_ADD:
 	case OP_SUB:
 		if (bit_of(i, 0) != 1u << RSP)
 			return true;
-		if (i->opsize != 8 || i->opnd[1].kind != OPND_IMM || (int64_t)i->imm != (int16_t)i->imm)
+		if (i->opsize != word || i->opnd[1].kind != OPND_IMM || (int64_t)i->imm != (int16_t)i->imm)
 			return false;
 		*by = i->op == OP_ADD ? (int32_t)i->imm : -(int32_t)i->imm;
 		return true;
 	case OP_LEA:
 		if (i->reg != RSP)
 			return true;
-		if (i->opsize != 8 || i->addrsize != 8 || i->base != RSP || i->index != REG_NONE ||
+		if (i->opsize != word || i->addrsize != word || i->base != RSP || i->index != REG_NONE ||
 		    i->disp != (int16_t)i->disp)
 			return false;
 		*by = (int32_t)i->disp;
@@ -173,18 +173,18 @@ struct access {
 };
 
 /* The access of the instruction that may be one of a group; a guess of what it does is enough. */
-static bool access_of(const struct insn *i, struct access *a)
+static bool access_of(const struct insn *i, unsigned word, struct access *a)
 {
 	if (i->op == OP_PUSH || i->op == OP_CALL) {
-		*a = (struct access){ RSP, 8, -8, true };
+		*a = (struct access){ RSP, word, -(int32_t)word, true };
 		return !(i->flags & INSN_MEM);
 	}
 	if ((i->op == OP_POP && !(i->flags & INSN_MEM)) || i->op == OP_RET) {
-		*a = (struct access){ RSP, 8, 0, false };
+		*a = (struct access){ RSP, word, 0, false };
 		return true;
 	}
 	if (!(i->flags & INSN_MEM) || i->flags & INSN_RIPREL || i->base == REG_NONE || i->index != REG_NONE ||
-	    i->addrsize != 8 || i->seg == SEG_FS || i->seg == SEG_GS || i->op == OP_LEA || i->op == OP_NOP ||
+	    i->addrsize != word || i->seg == SEG_FS || i->seg == SEG_GS || i->op == OP_LEA || i->op == OP_NOP ||
 	    !group_reaches((int32_t)i->disp))
 		return false;
 	*a = (struct access){ .base = i->base, .disp = (int32_t)i->disp };
@@ -216,7 +216,7 @@ bool group_open(struct xl *x, unsigned base, int32_t disp, unsigned size, bool w
 		struct access a;
 		int32_t by;
 
-		if (e != x->x && access_of(&e->i, &a) && a.base == base && (write || !a.write)) {
+		if (e != x->x && access_of(&e->i, x->word, &a) && a.base == base && (write || !a.write)) {
 			int32_t from = a.disp + sp, to = from + (int32_t)a.size;
 
 			from = from < g->from ? from : g->from;
@@ -227,7 +227,7 @@ bool group_open(struct xl *x, unsigned base, int32_t disp, unsigned size, bool w
 				more++;
 			}
 		}
-		if (base == RSP ? !sp_moves(&e->i, &by) : (writes(&e->i) & 1u << base) || e->i.op == OP_CALL)
+		if (base == RSP ? !sp_moves(&e->i, x->word, &by) : (writes(&e->i) & 1u << base) || e->i.op == OP_CALL)
 			break;
 		if (base == RSP)
 			sp += by;
@@ -263,7 +263,7 @@ void groups_after(struct xl *x, const struct insn *i)
 
 	if (x->group[1].on && (w & 1u << x->group[1].base))
 		x->group[1].on = false;
-	if (sp_moves(i, &by))
+	if (sp_moves(i, x->word, &by))
 		x->sp += by;
 	else
 		x->group[0].on = false;

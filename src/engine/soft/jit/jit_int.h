@@ -26,6 +26,7 @@ struct jpage {	      /* guest code: what an identity stands for; its index is th
 	uint64_t lin; /* of kernel code, which has addresses built in; JIT_ANYWHERE */
 	const uint8_t *host;
 	gpa_t at;
+	uint32_t mode;		/* MODE_*: one address may be code of several */
 	uint32_t chain, on_gpa; /* next with the hash of (lin, host), of at */
 	uint32_t blocks;
 };
@@ -116,7 +117,8 @@ struct jit {
 		return_miss[2];		    /* entry.c; kernel, user */
 	uint16_t itlb_used[2][2][JIT_ITLB]; /* kernel, user; not global, global */
 	uint16_t nitlb[2][2];
-	uint64_t miss_lin; /* the last access that missed, to tell one that misses for ever */
+	uint32_t itlb_mode[2]; /* of the pages in them */
+	uint64_t miss_lin;     /* the last access that missed, to tell one that misses for ever */
 	uint64_t miss_rip;
 	struct jit_end end;
 	struct check *check; /* check.h: check mode, else NULL */
@@ -162,6 +164,12 @@ static inline bool jblock_anywhere(const struct jblock *b)
 	return b->lin == JIT_ANYWHERE;
 }
 
+/* RIP as the mode has it. */
+static inline uint64_t code_rip(uint32_t mode, uint64_t rip)
+{
+	return mode & MODE_64 ? rip : (uint32_t)rip;
+}
+
 /* Linear address of the page of b, which is the block that runs. */
 static inline uint64_t jblock_lin(const struct cpu *c, const struct jblock *b)
 {
@@ -192,13 +200,15 @@ static inline void jit_returns_forget(struct cpu *c)
 /* ------ cache.c ------ */
 uint32_t jit_take(struct table *t); /* a fresh element; there is room: jit_room() */
 bool jit_room(struct jit *j);
-struct jpage *jpage_find(struct jit *j, uint64_t lin, const uint8_t *host);
-struct jpage *jpage_need(struct jit *j, uint64_t lin, const uint8_t *host, gpa_t at);
+struct jpage *jpage_find(struct jit *j, uint64_t lin, const uint8_t *host, uint32_t mode);
+struct jpage *jpage_need(struct jit *j, uint64_t lin, const uint8_t *host, gpa_t at, uint32_t mode);
 struct jblock *jblock_find(struct jit *j, const struct jpage *p, unsigned off, unsigned mode);
 void jblock_publish(struct jit *j, struct jblock *b);
 /* The page at lin in this address space: an identity that exists, or NULL. May raise; c->rip is lin. */
 struct jpage *jit_fetch(struct cpu *c, uint64_t lin);
 void jit_link(struct jit *j, struct jexit *e, struct jblock *b);
+/* Code of c->mode is entered: no page of another mode is known at the addresses of this privilege. */
+void jit_pages_for_mode(struct cpu *c);
 
 /* ------ entry.c ------ */
 bool jit_entries(struct cpu *c); /* emits what all code shares; false: does not fit */

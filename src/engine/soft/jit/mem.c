@@ -77,7 +77,9 @@ void put_lea(struct xl *x, const struct insn *i, unsigned reg, bool narrow)
 	if (i->flags & INSN_RIPREL)
 		put_rip_relative(x, i, reg, narrow);
 	else
-		put_sum(x, i, reg, narrow || i->addrsize == 4);
+		put_sum(x, i, reg, narrow || i->addrsize < 8);
+	if (i->addrsize == 2)
+		a_insn(&x->a, &(struct enc){ .map = 1, .op = 0xb7 }, reg, (int)reg, NULL); /* movzx */
 }
 
 static bool has_base(const struct insn *i)
@@ -90,13 +92,25 @@ static struct am segment_base(const struct insn *i)
 	return am_at(R_CPU, (int32_t)(offsetof(struct cpu, r) + (i->seg == SEG_FS ? SLOT_FSBASE : SLOT_GSBASE) * 8));
 }
 
+/* Outside 64-bit mode FS and GS have limits: what is added for one that is not open leads where no TLB entry is. */
+void put_segment(struct xl *x, const struct insn *i)
+{
+	struct asmb *a = &x->a;
+
+	if (!has_base(i))
+		return;
+	a_load(a, T1, segment_base(i));
+	xl_lea(x, T0, (struct am){ T0, T1, 0, 0 });
+	if (x->word == 8)
+		return;
+	a_load(a, T1, i->seg == SEG_FS ? AT(jit.closed[0]) : AT(jit.closed[1]));
+	a_lea(a, T0, (struct am){ T0, T1, 0, 0 });
+}
+
 void put_linear(struct xl *x, const struct insn *i)
 {
 	put_lea(x, i, T0, false);
-	if (has_base(i)) {
-		a_load(&x->a, T1, segment_base(i));
-		a_lea(&x->a, T0, (struct am){ T0, T1, 0, 0 });
-	}
+	put_segment(x, i);
 }
 
 /* The site is made first: `retry` is the check itself, with T0 as it is. Leaves the entry's `add` to the caller. */
@@ -172,7 +186,7 @@ void put_check(struct xl *x, unsigned size, bool write)
 	a_lea(&x->a, T0, (struct am){ T0, T1, 0, 0 });
 }
 
-/* The check of a group whose first access is size bytes at disp. T0: the host's address minus the linear one. */
+/* The check of a group whose first access is size bytes at disp. T0, T1: the host's address minus the linear one. */
 static void put_group_check(struct xl *x, const struct group *g, int32_t disp, unsigned size)
 {
 	int32_t now = g->base == RSP ? x->sp : 0;
@@ -181,7 +195,7 @@ static void put_group_check(struct xl *x, const struct group *g, int32_t disp, u
 	struct site *s;
 	uint32_t n;
 
-	a_lea(a, T0, am_at((int)use_guest(x, g->base, T0), g->from - now));
+	xl_lea(x, T0, am_at((int)use_guest(x, g->base, T0), g->from - now));
 	n = xl_site(x);
 	s = site_at(x->j, n);
 	s->size = (uint8_t)size;
@@ -203,14 +217,18 @@ struct am put_based(struct xl *x, unsigned base, int32_t disp, unsigned size, bo
 
 	if (!g->on || g->base != base || (write && !g->write) || at < g->from || at + (int32_t)size > g->to) {
 		if (!group_open(x, base, disp, size, write, &new)) {
-			a_lea(a, T0, am_at((int)use_guest(x, base, T0), disp));
+			xl_lea(x, T0, am_at((int)use_guest(x, base, T0), disp));
 			put_check(x, size, write);
 			return am_at(T0, 0);
 		}
 		put_group_check(x, &new, disp, size);
 		*g = new;
 	} else {
-		a_load(a, T0, base == RSP ? AT(jit.add[0]) : AT(jit.add[1]));
+		a_load(a, x->word == 4 ? T1 : T0, base == RSP ? AT(jit.add[0]) : AT(jit.add[1]));
+	}
+	if (x->word == 4) { /* the sum wraps, whatever lies in the register's upper half */
+		xl_lea(x, T0, am_at((int)guest_host(base), disp));
+		return (struct am){ T0, T1, 0, 0 };
 	}
 	if (!guest_in_host(base)) {
 		a_load(a, T1, guest_slot(base));
@@ -222,7 +240,7 @@ struct am put_based(struct xl *x, unsigned base, int32_t disp, unsigned size, bo
 
 struct am put_operand(struct xl *x, const struct insn *i, unsigned size, bool write)
 {
-	if (i->base != REG_NONE && i->index == REG_NONE && !(i->flags & INSN_RIPREL) && i->addrsize == 8 &&
+	if (i->base != REG_NONE && i->index == REG_NONE && !(i->flags & INSN_RIPREL) && i->addrsize == x->word &&
 	    !has_base(i) && group_reaches((int32_t)i->disp))
 		return put_based(x, i->base, (int32_t)i->disp, size, write);
 	put_linear(x, i);

@@ -88,7 +88,7 @@ static bool put_pushf(struct xl *x, const struct insn *i)
 	struct asmb *a = &x->a;
 	struct am m;
 
-	if (i->opsize != 8)
+	if (i->opsize != x->word)
 		return false;
 	if (x->saved)
 		jit_put_flags_in(a);
@@ -98,10 +98,10 @@ static bool put_pushf(struct xl *x, const struct insn *i)
 	put_keep(a, T2, AT(jit.not_rf));
 	a_lea(a, T1, (struct am){ T1, T2, 0, 0 });
 	a_store(a, T1, AT(jit.tmp));
-	m = put_based(x, RSP, -8, 8, true);
-	a_load(a, T1, AT(jit.tmp));
-	a_store(a, T1, m);
-	a_lea(a, R_SP, am_at(R_SP, -8));
+	m = put_based(x, RSP, -(int32_t)x->word, x->word, true);
+	a_load(a, T2, AT(jit.tmp));
+	xl_store(x, T2, m);
+	xl_lea(x, R_SP, am_at(R_SP, -(int32_t)x->word));
 	return true;
 }
 

@@ -48,16 +48,38 @@ void xl_save_flags(struct xl *x)
 		jit_put_flags_out(&x->a);
 }
 
+static void put_word(struct xl *x, unsigned op, unsigned reg, struct am m)
+{
+	a_insn(&x->a, &(struct enc){ .op = (uint8_t)op, .w = x->word == 8 }, reg, RM_MEM, &m);
+}
+
+void xl_lea(struct xl *x, unsigned reg, struct am m)
+{
+	put_word(x, 0x8d, reg, m);
+}
+
+void xl_load(struct xl *x, unsigned reg, struct am m)
+{
+	put_word(x, 0x8b, reg, m);
+}
+
+void xl_store(struct xl *x, unsigned reg, struct am m)
+{
+	put_word(x, 0x89, reg, m);
+}
+
 void xl_lin(struct xl *x, unsigned reg, int64_t off)
 {
 	struct asmb *a = &x->a;
 
+	if (x->word == 4)
+		off = (int32_t)off;
 	if (!jblock_anywhere(x->b)) {
-		a_mov_imm(a, reg, x->b->lin + (uint64_t)off);
+		a_mov_imm(a, reg, code_rip(x->b->mode, x->b->lin + (uint64_t)off));
 	} else if (off == (int32_t)off) {
 		a_load(a, reg, AT(jit.base));
 		if (off)
-			a_lea(a, reg, am_at((int)reg, (int32_t)off));
+			xl_lea(x, reg, am_at((int)reg, (int32_t)off));
 	} else {
 		a_mov_imm(a, T1, (uint64_t)off);
 		a_load(a, reg, AT(jit.base));
@@ -190,6 +212,24 @@ static struct jblock *block_at(struct xl *x, unsigned off)
 	return jblock_find(x->j, jpage_at(x->j, x->b->page), off, x->b->mode);
 }
 
+/* A near branch that does not go where its displacement says: cut to 16 bits, or over more than 2 GiB. Its exec
+ * function does it. */
+static bool is_odd(const struct xl *x, const struct insn *i, unsigned off)
+{
+	int64_t target = (int64_t)off + i->len + insn_rel(i);
+
+	switch (i->op) {
+	case OP_JMP:
+	case OP_JCC:
+	case OP_CALL:
+	case OP_JCXZ:
+	case OP_LOOP:
+		return x->word == 4 ? i->opsize != 4 : target != (int32_t)target;
+	default:
+		return false;
+	}
+}
+
 /* Flags that the code at off reads before it replaces them; all when that is not seen soon. */
 static uint16_t live_at(struct xl *x, const struct code_source *s, int64_t off)
 {
@@ -213,6 +253,8 @@ static uint16_t live_at(struct xl *x, const struct code_source *s, int64_t off)
 		jit_flags(&i, &reads, &kills);
 		live |= reads & open;
 		open &= (uint16_t)~kills;
+		if (is_odd(x, &i, (unsigned)off))
+			return live | open;
 		if (i.op == OP_JMP) {
 			off += i.len + insn_rel(&i);
 			if (off < 0)
@@ -243,7 +285,7 @@ static void find_live(struct xl *x, const struct code_source *s, unsigned end)
 		uint16_t reads, kills;
 
 		e->save = false;
-		switch (e->i.op) {
+		switch (e->odd ? OP_NOP : e->i.op) {
 		case OP_CALL:
 		case OP_CALL_IND: /* who returns has left them there */
 			e->live = live;
@@ -332,7 +374,8 @@ static unsigned decode_block(struct xl *x, const struct code_source *s, unsigned
 		x->b->lines |= BIT64(off / 64) | BIT64((off + e->i.len - 1) / 64);
 		off += e->i.len;
 		x->n++;
-		x->ended = ends_block(&e->i);
+		e->odd = is_odd(x, &e->i, e->off);
+		x->ended = e->odd || ends_block(&e->i);
 		if ((x->n >= BRANCHY_INSNS && branches(&e->i)) || (off < JIT_PAGE && block_at(x, off)))
 			break;
 	}
@@ -378,18 +421,29 @@ static bool is_flow(const struct insn *i)
 	return branches(i) || ends_block(i);
 }
 
+/* Its segment wants more than a sum: CS, which nobody writes. */
+static bool by_segment(const struct xl *x, const struct insn *i)
+{
+	return x->word == 4 && i->seg == SEG_CS && i->op != OP_LEA &&
+	       (i->flags & INSN_MEM || i->opnd[0].kind == OPND_MOFFS || i->opnd[1].kind == OPND_MOFFS);
+}
+
+static bool put_plain(struct xl *x, const struct insn *i)
+{
+	return xl_int(x, i) || xl_sys(x, i) || xl_stack(x, i) || xl_vec(x, i) || xl_fpu(x, i);
+}
+
 static void put_insn(struct xl *x, const struct xinsn *e)
 {
-	bool jumps;
+	bool exec = e->odd || by_segment(x, &e->i), jumps;
 
 	x->x = e;
 	x->nsite = 0;
 	x->exec_last = false;
 	if (is_flow(&e->i))
 		fpu_flush(x);
-	jumps = xl_flow(x, &e->i); /* may go on behind a return */
-	if (!jumps && !xl_int(x, &e->i) && !xl_sys(x, &e->i) && !xl_stack(x, &e->i) && !xl_vec(x, &e->i) &&
-	    !xl_fpu(x, &e->i))
+	jumps = !exec && xl_flow(x, &e->i); /* may go on behind a return */
+	if (!jumps && (exec || !put_plain(x, &e->i)))
 		xl_call_exec(x);
 	groups_after(x, &e->i);
 	if (!jumps) /* behind a jump there is nothing, even if it goes to the next instruction */
@@ -413,6 +467,7 @@ struct jblock *jit_translate(struct cpu *c, struct jpage *p, unsigned off, unsig
 
 	x->c = c;
 	x->j = j;
+	x->word = mode & MODE_64 ? 8 : 4;
 	x->a = (struct asmb){ j->rw, j->used, (uint32_t)j->limit };
 	x->b = jblock_at(j, n);
 	x->ended = false;

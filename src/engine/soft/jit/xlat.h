@@ -14,6 +14,7 @@ struct xinsn {
 	uint16_t off;
 	uint16_t live; /* flags that somebody behind it reads */
 	bool save;     /* behind it the flags go to c->jit.flags */
+	bool odd;      /* a near branch that its exec function does */
 	uint16_t in;   /* flags that it or somebody behind it reads */
 };
 
@@ -31,6 +32,7 @@ struct xl {
 	struct asmb a;
 	struct jblock *b;
 	const struct xinsn *x; /* the instruction that is being emitted */
+	unsigned word;	       /* bytes of addresses, of RIP and of what the stack holds */
 	unsigned vec;	       /* enum vec_level that is known to be loaded here */
 	bool fpu;	       /* the x87 state is known to be loaded */
 	uint8_t align;	       /* of the memory operand under way: mask of what raises #GP */
@@ -71,6 +73,10 @@ void xl_exit(struct xl *x, uint32_t from, int64_t target);
 /* Like xl_exit for a conditional jump. */
 void xl_exit_if(struct xl *x, unsigned cond, int64_t target);
 void xl_call_exec(struct xl *x); /* the instruction by its exec function */
+/* LEA, load, store of a word; a sum of 32 bits wraps, and the upper half is 0. */
+void xl_lea(struct xl *x, unsigned reg, struct am m);
+void xl_load(struct xl *x, unsigned reg, struct am m);
+void xl_store(struct xl *x, unsigned reg, struct am m);
 
 /* How far a near jump goes; 0: it is none. */
 static inline int64_t insn_rel(const struct insn *i)
@@ -107,6 +113,7 @@ unsigned guest_host(unsigned g); /* of one that is in a host register */
 unsigned use_guest(struct xl *x, unsigned g, unsigned temp);
 /* Effective address of i's memory operand plus its segment's base into T0; flags untouched. Clobbers T1. */
 void put_linear(struct xl *x, const struct insn *i);
+void put_segment(struct xl *x, const struct insn *i); /* the latter alone */
 /* As LEA has it, no segment: into reg, 32 bits if narrow. */
 void put_lea(struct xl *x, const struct insn *i, unsigned reg, bool narrow);
 /* T0 is a linear address: checks it, T0 becomes the host's. Clobbers T1 and T2, and the flags unless they live. */
