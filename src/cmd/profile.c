@@ -37,9 +37,11 @@ static bool is_user(const json_t *place)
 
 static bool move_found(const json_t *answer, const struct symbols *s, uint64_t *by, const char **name)
 {
-	static const char *const entries[] = { /* Linux; FreeBSD, with and without page table isolation; the other BSDs */
-					       "entry_SYSCALL_64", "Xfast_syscall", "Xfast_syscall_pti", "fast_syscall",
-					       "fast_syscall_pti", "Xsyscall", "Xsyscall_meltdown" };
+	static const char *const entries[] = {
+		/* Linux; FreeBSD, with and without page table isolation; the other BSDs */
+		"entry_SYSCALL_64", "Xfast_syscall", "Xfast_syscall_pti", "fast_syscall",
+		"fast_syscall_pti", "Xsyscall",	     "Xsyscall_meltdown"
+	};
 	uint64_t is = address(answer, "syscall"), linked;
 
 	for (size_t i = 0; is && i < ARRAY_LEN(entries); i++) {
@@ -147,7 +149,8 @@ static json_t *merged(const json_t *list)
 
 		first = key ? json_object_get(groups, key) : NULL;
 		if (first) {
-			json_object_set_new(first, "samples", json_integer(num(first, "samples") + num(place, "samples")));
+			json_object_set_new(first, "samples",
+					    json_integer(num(first, "samples") + num(place, "samples")));
 			continue;
 		}
 		if (key)
@@ -183,8 +186,8 @@ static json_int_t print_cpus(const json_t *answer, FILE *f)
 	json_array_foreach (json_object_get(answer, "cpus"), i, c) {
 		json_int_t n = num(c, "samples"), idle = num(c, "idle");
 
-		fprintf(f, "vcpu%" JSON_INTEGER_FORMAT ": %" JSON_INTEGER_FORMAT " samples, %.1f%% idle\n", num(c, "cpu"),
-			n, n ? 100.0 * (double)idle / (double)n : 0.0);
+		fprintf(f, "vcpu%" JSON_INTEGER_FORMAT ": %" JSON_INTEGER_FORMAT " samples, %.1f%% idle\n",
+			num(c, "cpu"), n, n ? 100.0 * (double)idle / (double)n : 0.0);
 		busy += n - idle;
 	}
 	return busy;
@@ -207,8 +210,8 @@ static void print_row(const json_t *place, json_int_t busy, FILE *f)
 	const char *symbol = json_string_value(json_object_get(place, "symbol"));
 	json_int_t n = num(place, "samples");
 
-	fprintf(f, "%6.2f%%  %8" JSON_INTEGER_FORMAT "  0x%016" PRIx64 "  ", busy ? 100.0 * (double)n / (double)busy : 0.0,
-		n, address(place, "at"));
+	fprintf(f, "%6.2f%%  %8" JSON_INTEGER_FORMAT "  0x%016" PRIx64 "  ",
+		busy ? 100.0 * (double)n / (double)busy : 0.0, n, address(place, "at"));
 	if (is_user(place))
 		fprintf(f, "user, page tables 0x%" PRIx64 "\n", address(place, "space"));
 	else if (symbol)
@@ -226,7 +229,8 @@ void profile_print(const json_t *answer, const struct profile_opts *o, FILE *f)
 	print_move(answer, f);
 	if (!busy)
 		return;
-	fprintf(f, "\n  share   samples  address             %s\n", o->functions ? "function, hottest place" : "symbol");
+	fprintf(f, "\n  share   samples  address             %s\n",
+		o->functions ? "function, hottest place" : "symbol");
 	json_array_foreach (json_object_get(answer, "places"), i, place) {
 		if (i == o->top)
 			break;

@@ -14,7 +14,8 @@ struct profile_opts {
 	bool functions;		       /* a row for each function */
 };
 
-/* Adds names to the answer: members `symbol`, `offset` of places; `moved`, `moved_by` (text for people) of the answer. */
+/* Adds names to the answer: members `symbol`, `offset` of places; `moved`, `moved_by` (text for people) of the answer.
+ */
 int profile_name(json_t *answer, const struct profile_opts *o, struct err *e);
 /* Sorts the places, most hits first, and merges those of a function if wanted. */
 void profile_sort(json_t *answer, const struct profile_opts *o);

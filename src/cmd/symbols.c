@@ -1,7 +1,8 @@
 /*
  * Symbols sorted by address. All of them end the one before, only those of code name anything: an address behind a
- * kernel's last function is not that function. Text files have lines "ADDRESS TYPE NAME" with the types of nm(1); of ELF
- * files, 32 or 64 bits, the section .symtab is read. Left out: debug information, dynamic symbols, compressed files.
+ * kernel's last function is not that function. Text files have lines "ADDRESS TYPE NAME" with the types of nm(1); of
+ * ELF files, 32 or 64 bits, the section .symtab is read. Left out: debug information, dynamic symbols, compressed
+ * files.
  */
 #include "cmd/symbols.h"
 
@@ -124,8 +125,8 @@ static int text_read(struct symbols *s, const struct file *f, struct err *e)
 			*next++ = '\0';
 		line++;
 		if (*at && !line_take(s, at))
-			return err_set(e, -EINVAL, "%s: line %u: expected 'ADDRESS TYPE NAME' as in a System.map", f->path,
-				       line);
+			return err_set(e, -EINVAL, "%s: line %u: expected 'ADDRESS TYPE NAME' as in a System.map",
+				       f->path, line);
 	}
 	return 0;
 }

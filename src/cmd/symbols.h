@@ -1,4 +1,5 @@
-/* Names of a guest's code: from a System.map, what /proc/kallsyms printed in the guest, or an ELF file that has .symtab. */
+/* Names of a guest's code: from a System.map, what /proc/kallsyms printed in the guest, or an ELF file that has
+ * .symtab. */
 #ifndef CMD_SYMBOLS_H
 #define CMD_SYMBOLS_H
 

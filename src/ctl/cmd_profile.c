@@ -41,7 +41,7 @@ struct profile {
 	unsigned seed;
 	struct cpu_count {
 		uint32_t busy, idle;
-	} *count;
+	} * count;
 	struct x86_state *state; /* scratch */
 	struct places places;
 };

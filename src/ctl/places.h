@@ -7,7 +7,7 @@
 enum { PLACES_MAX = 16384 };
 
 struct place {
-	uint64_t at;   /* linear */
+	uint64_t at;	/* linear */
 	uint64_t space; /* user code: page tables that it ran on. Kernel code is the same in all of them: 0 */
 	uint8_t cpl, bits;
 	uint32_t hits; /* 0: a free slot */

@@ -108,13 +108,12 @@ static void other_kernel(void **state)
 {
 	struct symbols *s = symbols("ffffffff81000090 T entry_SYSCALL_64\nffffffff9b000000 T hot\n");
 
-	prints(&(struct profile_opts){ .top = 3, .symbols = s },
-	       CPUS "symbols not moved: no entry of system calls is among them; --kaslr-offset moves them\n" HEAD
-		    "symbol\n"
-		    " 27.83%        32  0x00000000000f0000  kernel, 16-bit\n"
-		    " 26.09%        30  0x0000000000401000  user, page tables 0x1230000\n"
-		    " 17.39%        20  0xffffffff9b000100  hot+0x100\n"
-		    "and 3 more\n" TAIL);
+	prints(&(struct profile_opts){ .top = 3, .symbols = s }, CPUS
+	       "symbols not moved: no entry of system calls is among them; --kaslr-offset moves them\n" HEAD "symbol\n"
+	       " 27.83%        32  0x00000000000f0000  kernel, 16-bit\n"
+	       " 26.09%        30  0x0000000000401000  user, page tables 0x1230000\n"
+	       " 17.39%        20  0xffffffff9b000100  hot+0x100\n"
+	       "and 3 more\n" TAIL);
 	symbols_free(s);
 }
 

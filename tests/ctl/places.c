@@ -77,7 +77,8 @@ static void modes(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = { cmocka_unit_test(counts), cmocka_unit_test(has_a_limit), cmocka_unit_test(modes) };
+	const struct CMUnitTest tests[] = { cmocka_unit_test(counts), cmocka_unit_test(has_a_limit),
+					    cmocka_unit_test(modes) };
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,7 +1,7 @@
 /*
  * The isolation promise of the translator, on its output (emitted.h): random instructions and sequences as the
  * differential tester makes them, and the code of whatever large programs this machine has, translated as the user's
- * and as the kernel's, as 64-bit and as 32-bit code, with groups and without.
+ * and as the kernel's, as code of each mode, with groups and without.
  *
  *	emitted [rounds] [seed]
  */
@@ -24,8 +24,22 @@ enum { TABLES = 0x10000, CODE_PAGE = 0x100000, LIN = 0x40000000, ROUNDS = 3000, 
 
 static struct cpu *cpu;
 static uint8_t *page;
-static uint64_t rnd_state = 1, blocks[2];
-static enum code_size code;
+static uint64_t rnd_state = 1;
+
+/* What the pages are translated as; segmented code in a segment that starts inside the page, and ends there. */
+static struct kind {
+	const char *name;
+	enum code_size size;
+	bool flat, prot;
+	uint64_t blocks;
+} kinds[] = {
+	{ "64-bit", CODE64, true, true },
+	{ "flat 32-bit", CODE32, true, true },
+	{ "segmented 32-bit", CODE32, false, true },
+	{ "16-bit", CODE16, false, true },
+	{ "real mode", CODE16, false, false },
+};
+static struct kind *code = kinds;
 
 /* ------ what the generator wants of the tester ------ */
 void rnd_seed(uint64_t seed)
@@ -70,12 +84,22 @@ static void translate(unsigned off, bool user)
 	struct jit *j = cpu->jit.jit;
 	struct jblock *b;
 
-	cpu->cpl = user ? 3 : 0;
+	cpu->cpl = user ? 3 : 0; /* outside protected mode: virtual-8086 */
+	cpu->cr0 = code->prot || user ? cpu->cr0 | CR0_PE : cpu->cr0 & ~(uint64_t)CR0_PE;
+	cpu->fl = FL_1 | (code->prot || !user ? 0 : FL_VM);
 	for (unsigned n = 0; n < SEG_FS; n++)
-		cpu->seg[n] = (struct x86_segment){ .limit = ~0u, .attr = 0xc093 };
-	cpu->seg[SEG_CS].attr = (uint16_t)((code == CODE64 ? 0xa09b : 0xc09b) | cpu->cpl << ATTR_DPL_SHIFT);
+		cpu->seg[n] = (struct x86_segment){ .limit = ~0u, .attr = rnd_one_in(2) || code->flat ? 0xc093 : 0x93 };
+	cpu->seg[SEG_CS].attr = (uint16_t)((code->size == CODE64   ? 0xa09b
+					    : code->size == CODE32 ? 0xc09b
+								   : 0x9b) |
+					   cpu->cpl << ATTR_DPL_SHIFT);
+	if (!code->flat) {
+		cpu->seg[SEG_CS].base = LIN + rnd_below(off + 1);
+		cpu->seg[SEG_CS].limit = rnd_below(2 * PAGE);
+		cpu->seg[SEG_DS].base = 0x1000;
+	}
 	cpu_mode_changed(cpu);
-	b = jit_block_for(cpu, LIN, off, page, CODE_PAGE);
+	b = jit_block_for(cpu, LIN - cpu->seg[SEG_CS].base, off, page, CODE_PAGE);
 	if (!b)
 		return;
 	jit_far_entry(cpu, b);
@@ -89,14 +113,14 @@ static void check(void)
 
 	if (!emitted_check(cpu, 1))
 		exit(1);
-	blocks[code == CODE64] += j->blocks.n - 1;
+	code->blocks += j->blocks.n - 1;
 	jit_drop_all(cpu);
 }
 
 /* ------ where code comes from ------ */
 static void random_round(void)
 {
-	struct diff_case k = { .mode = code };
+	struct diff_case k = { .mode = code->size };
 
 	if (!(rnd_one_in(2) ? gen_case(&k, NULL) : gen_sequence(&k, 2 + rnd_below(SEQUENCE_MAX - 1), NULL)))
 		return;
@@ -126,13 +150,13 @@ static void edges_round(void)
 		if (rnd_one_in(4)) {
 			const uint8_t *m = moves[rnd_below(ARRAY_LEN(moves))];
 
-			if (code == CODE64)
+			if (code->size == CODE64)
 				*p++ = 0x48;
 			memcpy(p, m + 1, m[0]);
 			p += m[0];
 			continue;
 		}
-		if (code == CODE64)
+		if (code->size == CODE64)
 			*p++ = base == 2 ? 0x49 : 0x48;
 		*p++ = store ? 0x89 : 0x8b;
 		*p++ = base == 0 ? 0x84 : base == 1 ? 0x83 : 0x85; /* eax; esp, ebx, ebp or r13 */
@@ -184,21 +208,23 @@ int main(int argc, char **argv)
 						"/lib/x86_64-linux-gnu/libm.so.6", "/usr/bin/bash",
 						"/usr/bin/python3" };
 	unsigned rounds = argc > 1 ? (unsigned)atoi(argv[1]) : ROUNDS, found = 0;
+	bool bad = false;
 
 	rnd_seed(argc > 2 ? strtoull(argv[2], NULL, 0) : 1);
 	forms_init();
 	start();
 	for (unsigned n = 0; n < rounds; n++) {
-		code = n & 2 ? CODE32 : CODE64;
+		code = &kinds[n / 2 % ARRAY_LEN(kinds)];
 		n & 1 ? random_round() : edges_round();
 	}
-	for (unsigned n = 0; n < 2 * ARRAY_LEN(programs); n++) {
-		code = n & 1 ? CODE32 : CODE64;
-		found += program(programs[n / 2]);
+	for (code = kinds; code < kinds + ARRAY_LEN(kinds); code++)
+		for (unsigned n = 0; n < ARRAY_LEN(programs); n++)
+			found += program(programs[n]);
+	for (unsigned n = 0; n < ARRAY_LEN(kinds); n++) {
+		printf("%llu blocks of %s code, ", (unsigned long long)kinds[n].blocks, kinds[n].name);
+		bad |= !kinds[n].blocks;
 	}
-	printf("%llu blocks of 64-bit code, %llu of 32-bit code, %llu instructions, %llu accesses behind checks, %u "
-	       "programs\n",
-	       (unsigned long long)blocks[1], (unsigned long long)blocks[0], (unsigned long long)emitted_insns,
-	       (unsigned long long)emitted_checked, found / 2);
-	return blocks[0] && blocks[1] && emitted_checked && found ? 0 : 1;
+	printf("%llu instructions, %llu accesses behind checks, %u programs\n", (unsigned long long)emitted_insns,
+	       (unsigned long long)emitted_checked, found / (unsigned)ARRAY_LEN(kinds));
+	return !bad && emitted_checked && found ? 0 : 1;
 }

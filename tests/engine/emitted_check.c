@@ -14,7 +14,7 @@
 
 #include <string.h>
 
-static ZydisDecoder decoder, decoder32;
+static ZydisDecoder decoder, decoder32, decoder16;
 
 static bool same(const struct val *a, const struct val *b)
 {
@@ -107,6 +107,11 @@ static void state_back(struct state *s, const struct site *t, bool retry)
 	}
 }
 
+static const ZydisDecoder *guests_decoder(const struct look *k)
+{
+	return k->b->mode & MODE_64 ? &decoder : k->b->mode & MODE_32 ? &decoder32 : &decoder16;
+}
+
 /* What the guest's instruction at a site may change when C executes it. */
 static bool state_executed(struct look *k, struct state *s, const struct site *t)
 {
@@ -114,7 +119,7 @@ static bool state_executed(struct look *k, struct state *s, const struct site *t
 	ZydisDecodedOperand o[ZYDIS_MAX_OPERAND_COUNT];
 	ZydisDecodedInstruction i;
 
-	if (ZYAN_FAILED(ZydisDecoderDecodeFull(k->b->mode & MODE_64 ? &decoder : &decoder32, guest, t->len, &i, o)) ||
+	if (ZYAN_FAILED(ZydisDecoderDecodeFull(guests_decoder(k), guest, t->len, &i, o)) ||
 	    i.mnemonic == ZYDIS_MNEMONIC_POPA || i.mnemonic == ZYDIS_MNEMONIC_POPAD) {
 		state_new(s); /* a reserved form: who knows; or all registers */
 		return true;
@@ -384,6 +389,7 @@ bool emitted_check(struct cpu *c, uint32_t from)
 
 	ZydisDecoderInit(&decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
 	ZydisDecoderInit(&decoder32, ZYDIS_MACHINE_MODE_LONG_COMPAT_32, ZYDIS_STACK_WIDTH_32);
+	ZydisDecoderInit(&decoder16, ZYDIS_MACHINE_MODE_LONG_COMPAT_16, ZYDIS_STACK_WIDTH_16);
 	for (uint32_t n = from; n < j->blocks.n; n++) {
 		const struct jblock *b = jblock_at(j, n);
 		uint32_t start[3] = { b->entry, b->ind, b->call == b->entry ? 0 : b->call }, first = 1, last;

@@ -52,7 +52,8 @@ static void page_of_two_modes(void **state)
 
 CODE(to_user, 64, "push $0x23; push $0x208800; push $2; push $0x1b; push $0x202000; iretq");
 CODE(user_64, 64,
-     "mov $0x23, %eax; mov %eax, %ds; mov %eax, %es; xor %eax, %eax; mov $100, %ecx; 1: call user_64_start - 0x1000; mov $0x201000, %edx; call *%rdx; push $0x43; push $0x203000;"
+     "mov $0x23, %eax; mov %eax, %ds; mov %eax, %es; xor %eax, %eax; mov $100, %ecx; 1: call user_64_start - 0x1000; "
+     "mov $0x201000, %edx; call *%rdx; push $0x43; push $0x203000;"
      "lretq; .org user_64_start + 0x80; dec %ecx; jnz 1b; hlt");
 CODE(user_32, 32, "mov $0x201000, %edx; call *%edx; call user_32_start - 0x2000; ljmp $0x1b, $0x202080");
 
@@ -216,15 +217,9 @@ static void group_over_the_end_of_4g(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		T(page_of_two_modes),
-		T(page_of_two_modes_as_user),
-		T(stale_return_in_another_mode),
-		T(upper_half_of_a_pointer),
-		T(base_changes_under_flat_code),
-		T(limit_shrinks_under_flat_code),
-		T(base_of_fs_changes),
-		T(limit_of_fs_changes),
-		T(group_over_the_end_of_4g),
+		T(page_of_two_modes),	    T(page_of_two_modes_as_user),    T(stale_return_in_another_mode),
+		T(upper_half_of_a_pointer), T(base_changes_under_flat_code), T(limit_shrinks_under_flat_code),
+		T(base_of_fs_changes),	    T(limit_of_fs_changes),	     T(group_over_the_end_of_4g),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

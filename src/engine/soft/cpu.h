@@ -90,6 +90,14 @@ enum {
 	MODE_PROT = 32, /* protected mode, not virtual-8086 */
 };
 
+/* Neither 64-bit code nor 32-bit code with flat segments and a 32-bit stack in protected mode. */
+static inline bool mode_segmented(uint32_t mode)
+{
+	enum { FLAT32 = MODE_PROT | MODE_32 | MODE_SS32 | MODE_FLAT };
+
+	return !(mode & MODE_64) && (mode & FLAT32) != FLAT32;
+}
+
 enum poll_bit {		      /* any thread sets, the owner clears: c->poll */
 		POLL_IRQ = 1, /* the local APIC or ExtINT may have something */
 		POLL_NMI = 2,
@@ -176,7 +184,10 @@ struct cpu {
 		uint64_t arith, not_if, not_rf;	 /* of flags, */
 		uint64_t low5, low6;		 /* of bit numbers */
 		uint64_t c_rsp, r_rsp, r_top,
-			r_limit;    /* the C stack; the return stack, its end and how far it may grow */
+			r_limit; /* the C stack; the return stack, its end and how far it may grow */
+		/* Segmented code: room[seg][write] plus the offset of an access's last byte has closed_bit if it is
+		 * not allowed. */
+		uint64_t room[6][2], closed_bit;
 		uint64_t closed[2]; /* FS, GS: 0, or what leads to no address if their limits are to be looked at */
 		uint64_t add[2], lin[2]; /* groups of checked accesses (jit/mem.c): host minus linear address; where */
 		struct jit *jit;	 /* NULL: interpreter only */

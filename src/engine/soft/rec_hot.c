@@ -18,17 +18,17 @@ HANDLER(h_cold) /* it cannot be translated */
  * there its last call would be none that replaces it, and the host's stack would grow with each block. */
 static __attribute__((noinline)) struct jblock *translate(struct cpu *c, struct rec *r)
 {
-	uint64_t lin = c->r[SLOT_PC];
+	uint64_t page = c->r[SLOT_PC];
 	struct jblock *b;
 	const uint8_t *host;
 	bool global;
 	gpa_t at;
 
 	c->rip = rec_pc(c, r->off);
-	host = mmu_fetch(c, c->rip, &at, &global);
+	host = mmu_fetch(c, c->mode & MODE_64 ? c->rip : (uint32_t)(c->seg[SEG_CS].base + c->rip), &at, &global);
 	if (!host)
 		return NULL;
-	b = jit_block_for(c, lin, r->off, host, at & ~(gpa_t)(PAGE - 1));
+	b = jit_block_for(c, page, r->off, host, at & ~(gpa_t)(PAGE - 1));
 	r->link = (struct rec *)(void *)b;
 	r->target = (int32_t)jit_generation(c);
 	return b;
@@ -40,7 +40,7 @@ HANDLER(h_hot)
 
 	if (jit_refuses(c))
 		NEXT;
-	if (!b || (uint32_t)r->target != jit_generation(c) || !jit_serves(b, c->r[SLOT_PC]))
+	if (!b || (uint32_t)r->target != jit_generation(c) || !jit_serves(c, b, c->r[SLOT_PC]))
 		b = translate(c, r);
 	if (!b) {
 		r->fn = h_cold;

@@ -202,6 +202,7 @@ uint64_t stack_pop(struct cpu *c, unsigned size)
 
 /* ------ modes ------ */
 
+/* Of linear addresses: none that has this bit is in a TLB. */
 #define CLOSED (1ull << 62)
 
 /* No check of an access to it can fail. */
@@ -221,6 +222,22 @@ static bool flat(const struct cpu *c)
 
 	return !cs->base && cs->limit == 0xffffffff && (cs->attr & 2) && flat_data(&c->seg[SEG_SS]) &&
 	       flat_data(&c->seg[SEG_DS]) && flat_data(&c->seg[SEG_ES]);
+}
+
+/* What an access may not reach beyond, as seg_lin_slow() has it. */
+static uint64_t room(const struct cpu *c, const struct x86_segment *s, bool write)
+{
+	bool down = (s->attr & 0xc) == 4,
+	     denied = s->unusable || (is_code(s) ? write || !(s->attr & 2) : write && !(s->attr & 2));
+
+	return down || (denied && c->mode & MODE_PROT) ? CLOSED : CLOSED - 1 - s->limit;
+}
+
+static void rooms_set(struct cpu *c)
+{
+	for (unsigned n = 0; n < 6; n++)
+		for (unsigned write = 0; write < 2; write++)
+			c->jit.room[n][write] = room(c, &c->seg[n], write);
 }
 
 void cpu_mode_changed(struct cpu *c)
@@ -248,6 +265,8 @@ void cpu_mode_changed(struct cpu *c)
 	c->r[SLOT_GSBASE] = c->seg[SEG_GS].base;
 	c->jit.closed[0] = open_data(&c->seg[SEG_FS]) ? 0 : CLOSED;
 	c->jit.closed[1] = open_data(&c->seg[SEG_GS]) ? 0 : CLOSED;
+	if (mode_segmented(m))
+		rooms_set(c);
 }
 
 void sys_set_flags(struct cpu *c, uint32_t v, uint32_t mask)

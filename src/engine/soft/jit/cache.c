@@ -149,6 +149,7 @@ int jit_new(struct cpu *c, size_t code_bytes, int32_t hot, struct err *e)
 	c->jit.arith = FL_ARITH;
 	c->jit.not_if = ~(uint64_t)FL_IF;
 	c->jit.not_rf = ~(uint64_t)(FL_RF | FL_VM);
+	c->jit.closed_bit = 1ull << 62;
 	c->jit.mxcsr = 0x1f80;
 	c->jit.hot = hot;
 	j->used = 64;
@@ -239,7 +240,7 @@ struct jpage *jpage_need(struct jit *j, uint64_t lin, const uint8_t *host, gpa_t
 static void itlb_set(struct cpu *c, const struct jpage *p, uint64_t lin, bool global)
 {
 	struct jit *j = jit_of(c);
-	unsigned user = c->cpl == 3, at = user ? lin >> 12 & (JIT_USER_ITLB - 1) : lin >> 12 & ITLB_MASK;
+	unsigned user = code_anywhere(c), at = user ? lin >> 12 & (JIT_USER_ITLB - 1) : lin >> 12 & ITLB_MASK;
 	uint32_t id = (uint32_t)(p - (struct jpage *)j->pages.at);
 
 	jit_pages_for_mode(c);
@@ -254,10 +255,29 @@ static void itlb_set(struct cpu *c, const struct jpage *p, uint64_t lin, bool gl
 	j->itlb_used[user][global][j->nitlb[user][global]++] = (uint16_t)at;
 }
 
-/* What the pages of code at lin are found by. */
+/* For the bytes of the page at lin that the code segment reaches: JIT_ANYWHERE and what comes with it. 0: none. IP does
+ * not go on at 0 inside a page: what lies before the segment's start is not reached. */
+static uint64_t segment_part(const struct cpu *c, uint64_t lin)
+{
+	const struct x86_segment *cs = &c->seg[SEG_CS];
+	uint32_t last = c->mode & MODE_32 || cs->limit < 0xffff ? cs->limit : 0xffff;
+	uint32_t rip = (uint32_t)(lin - cs->base), first = 0, left = 0;
+
+	if (rip > -(uint32_t)JIT_PAGE) { /* it starts in this page */
+		first = -rip;
+		rip = 0;
+	}
+	if (rip > last)
+		return 0;
+	if (last - rip < JIT_PAGE - 1 - first)
+		left = JIT_PAGE - 1 - first - (last - rip);
+	return JIT_ANYWHERE | first << JIT_FIRST_SHIFT | (uint64_t)left << JIT_LEFT_SHIFT;
+}
+
+/* What the pages of code at lin are found by; 0: there is no code. */
 static uint64_t page_lin(const struct cpu *c, uint64_t lin)
 {
-	return c->cpl == 3 ? JIT_ANYWHERE : lin;
+	return mode_segmented(c->mode) ? segment_part(c, lin) : c->cpl == 3 ? JIT_ANYWHERE : lin;
 }
 
 struct jpage *jit_fetch(struct cpu *c, uint64_t lin)
@@ -312,12 +332,17 @@ void jit_fetch_changed(struct cpu *c, bool global)
 void jit_pages_for_mode(struct cpu *c)
 {
 	struct jit *j = jit_of(c);
-	bool user = c->cpl == 3;
+	unsigned user = code_anywhere(c);
+	const struct x86_segment *cs = &c->seg[SEG_CS];
 
-	if (LIKELY(j->itlb_mode[user] == c->mode))
+	if (LIKELY(j->itlb_for[user].mode == c->mode &&
+		   (!mode_segmented(c->mode) ||
+		    (j->itlb_for[user].cs_base == cs->base && j->itlb_for[user].cs_limit == cs->limit))))
 		return;
 	itlb_empty(c, user, true);
-	j->itlb_mode[user] = c->mode;
+	j->itlb_for[user].mode = c->mode;
+	j->itlb_for[user].cs_base = cs->base;
+	j->itlb_for[user].cs_limit = cs->limit;
 }
 
 /* ------ blocks ------ */
@@ -447,20 +472,20 @@ void jit_drop_all(struct cpu *c)
 	j->stale = true;
 }
 
-bool jit_serves(const struct jblock *b, uint64_t lin_page)
+bool jit_serves(const struct cpu *c, const struct jblock *b, uint64_t page)
 {
-	return !b->dead && (jblock_anywhere(b) || b->lin == lin_page);
+	return !b->dead && b->lin == page_lin(c, code_lin(c, page));
 }
 
-struct jblock *jit_block_for(struct cpu *c, uint64_t lin_page, unsigned off, const uint8_t *host, gpa_t at)
+struct jblock *jit_block_for(struct cpu *c, uint64_t page, unsigned off, const uint8_t *host, gpa_t at)
 {
 	struct jit *j = jit_of(c);
-	uint64_t lin = page_lin(c, lin_page);
+	uint64_t lin = page_lin(c, code_lin(c, page));
 	struct jpage *p = jpage_find(j, lin, host, c->mode);
 	struct jblock *b = p ? jblock_find(j, p, off, c->mode & 0xff) : NULL;
 	uint32_t before;
 
-	if (b)
+	if (b || (mode_segmented(c->mode) && !lin))
 		return b;
 	if (j->stale || !jit_room(j))
 		start_over(c);

@@ -240,7 +240,7 @@ static bool step(struct cpu *c, const struct check *k, const struct jblock *b)
 	uint64_t next;
 
 	if (i) {
-		c->rip_next = c->rip + i->len;
+		c->rip_next = code_rip(c->mode, c->rip + i->len);
 	} else {
 		insn_fetch(c, &fresh);
 		i = &fresh;
@@ -426,15 +426,16 @@ static uint16_t check_block(struct cpu *c, struct check *k, struct jblock *b, ui
 
 static struct jblock *next_block(struct cpu *c)
 {
+	uint64_t lin = code_lin(c, c->rip);
 	struct jpage *p;
 
 	if (__atomic_load_n(&c->poll, __ATOMIC_RELAXED) || c->leave || c->budget <= 0)
 		return NULL;
-	if (jit_refuses(c))
+	if (jit_refuses(c) || (mode_segmented(c->mode) && c->rip > c->seg[SEG_CS].limit))
 		return NULL;
-	jit_of(c)->check->lin = round_down(c->rip, JIT_PAGE);
-	p = jit_fetch(c, c->rip);
-	return p && !c->leave ? jblock_find(jit_of(c), p, c->rip % JIT_PAGE, c->mode) : NULL;
+	jit_of(c)->check->lin = c->rip - lin % JIT_PAGE;
+	p = jit_fetch(c, lin);
+	return p && !c->leave ? jblock_find(jit_of(c), p, lin % JIT_PAGE, c->mode) : NULL;
 }
 
 void jit_check_run(struct cpu *c, struct jblock *b)

@@ -118,7 +118,7 @@ static void put_line(void *f, const char *text)
 void jit_dump(const struct xl *x, unsigned end, uint32_t cold)
 {
 	const struct jit_dump *d = x->c->vm->dump;
-	uint64_t page = round_down(x->c->rip, JIT_PAGE), lin = page + x->b->off;
+	uint64_t page = x->c->rip - x->b->off, lin = page + x->b->off;
 	const char *who = x->b->mode & MODE_USER ? "user" : "kernel";
 	uint32_t size = x->a.at - x->b->entry, cold_size = x->j->cold_used - cold;
 

@@ -9,6 +9,7 @@
 
 #include "base/bits.h"
 #include "engine/soft/host_op.h"
+#include "engine/soft/opnd.h"
 #include "engine/soft/rec.h"
 #include "engine/soft/thunk.h"
 
@@ -77,9 +78,9 @@ static struct jblock *site_enter(struct cpu *c, const struct site *s)
 
 	flags_in(c, s->saved);
 	c->leave = false;
-	c->rip = jblock_lin(c, b) + s->off;
+	c->rip = jblock_rip(c, b, s->off);
 	if (s->fip != NO_FIP)
-		jit_fpu_note(c, jblock_lin(c, b) + s->fip);
+		jit_fpu_note(c, jblock_rip(c, b, s->fip));
 	jit_of(c)->end = (struct jit_end){ s->block, s->off, END_AT };
 	return b;
 }
@@ -91,15 +92,13 @@ static void mode_set(struct cpu *c)
 
 	jit_pages_for_mode(c);
 	jit_returns_forget(c);
-	*(void **)(uintptr_t)c->jit.r_top = jit_code(j, j->return_miss[c->cpl == 3]);
+	*(void **)(uintptr_t)c->jit.r_top = jit_code(j, j->return_miss[code_anywhere(c)]);
 }
 
 /* Onward at c->rip, whatever brought us there from code of `mode`, if that is translated. */
 static void *go_on(struct cpu *c, uint32_t mode)
 {
-	if (!jit_takes(c->mode))
-		return NULL;
-	if (c->mode != mode)
+	if (c->mode != mode || mode_segmented(mode)) /* or another code segment */
 		mode_set(c);
 	return go_to(c, NULL);
 }
@@ -107,8 +106,8 @@ static void *go_on(struct cpu *c, uint32_t mode)
 /* The instruction by its exec function, and on. */
 static void *step(struct cpu *c, const struct site *s, const struct jblock *b)
 {
-	uint64_t next = code_rip(c->mode, c->rip + s->len);
-	uint32_t mode = c->mode;
+	uint64_t next = code_rip(c->mode, c->rip + s->len), cs_base = c->seg[SEG_CS].base;
+	uint32_t mode = c->mode, cs_limit = c->seg[SEG_CS].limit;
 	struct insn i;
 
 	if (s->insn)
@@ -121,7 +120,8 @@ static void *step(struct cpu *c, const struct site *s, const struct jblock *b)
 	if (jit_of(c)->check || !run_quiet(c))
 		return NULL;
 	c->leave = false;
-	if (c->mode != mode || c->rip != next || b->dead || !s->next || s->span /* its group is not open */)
+	if (c->mode != mode || c->rip != next || b->dead || !s->next || s->span /* its group is not open */ ||
+	    (mode_segmented(mode) && (c->seg[SEG_CS].base != cs_base || c->seg[SEG_CS].limit != cs_limit)))
 		return go_on(c, mode);
 	return resume_site(c, s, s->next);
 }
@@ -184,6 +184,17 @@ static void *do_span(struct cpu *c, uint32_t n, uint64_t lin)
 	return b ? resume(c, b->body, VEC_IMAGE) : step(c, s, site_enter(c, s));
 }
 
+static bool beyond_limit(const struct cpu *c, uint64_t rip)
+{
+	return mode_segmented(c->mode) && rip > c->seg[SEG_CS].limit;
+}
+
+/* RIP of where code jumps to. */
+static uint64_t target_rip(const struct cpu *c, uint64_t lin)
+{
+	return mode_segmented(c->mode) ? (uint32_t)(lin - c->seg[SEG_CS].base) : lin;
+}
+
 static bool may_go_on(const struct cpu *c)
 {
 	return !__atomic_load_n(&c->poll, __ATOMIC_RELAXED) && c->budget > 0 && !jit_refuses(c) && !c->jit.jit->check;
@@ -192,12 +203,13 @@ static bool may_go_on(const struct cpu *c)
 /* The block at c->rip; NULL: not translated, or the run loop is wanted. */
 static struct jblock *block_here(struct cpu *c)
 {
+	uint64_t lin = code_lin(c, c->rip);
 	struct jpage *p;
 
-	if (c->leave || !may_go_on(c))
+	if (c->leave || !may_go_on(c) || beyond_limit(c, c->rip))
 		return NULL;
-	p = jit_fetch(c, c->rip);
-	return p && !c->leave ? jblock_find(jit_of(c), p, c->rip % JIT_PAGE, c->mode) : NULL;
+	p = jit_fetch(c, lin);
+	return p && !c->leave ? jblock_find(jit_of(c), p, lin % JIT_PAGE, c->mode) : NULL;
 }
 
 /* b has its entries from other pages. */
@@ -211,7 +223,7 @@ static bool has_far(struct cpu *c, struct jblock *b)
 /* On at the start of b, where c->rip is. */
 static void *resume_block(struct cpu *c, const struct jblock *b)
 {
-	c->jit.base = round_down(c->rip, JIT_PAGE);
+	c->jit.base = c->rip - b->off;
 	return resume(c, b->body, VEC_IMAGE);
 }
 
@@ -231,8 +243,17 @@ static void *go_to(struct cpu *c, struct jexit *e)
 	return resume_block(c, b);
 }
 
+/* The branch at the site faults, not its target. */
+static void *branch_faults(struct cpu *c, uint32_t n)
+{
+	const struct site *s = site_at(jit_of(c), n);
+
+	stack_set_sp(c, c->r[RSP] - (uint64_t)(int64_t)s->undo);
+	return step(c, s, site_enter(c, s));
+}
+
 /* A direct jump that is not linked. */
-static void *do_exit(struct cpu *c, uint32_t n)
+static void *do_exit(struct cpu *c, uint32_t n, uint64_t unused, uint32_t site)
 {
 	enum { TRY_EACH = 4 }; /* what it leads to is mostly cold: a look-up each time costs more than to be late */
 	struct jexit *e = jexit_at(jit_of(c), n);
@@ -240,9 +261,11 @@ static void *do_exit(struct cpu *c, uint32_t n)
 	c->stat.jit[JS_JUMPS]++;
 	flags_in(c, e->kind != EXIT_NEAR);
 	c->leave = false;
-	c->rip = code_rip(c->mode, jblock_lin(c, jblock_at(jit_of(c), e->block)) + (uint64_t)(int64_t)e->target);
+	c->rip = jblock_rip(c, jblock_at(jit_of(c), e->block), e->target);
 	jit_of(c)->end =
 		(struct jit_end){ e->block, e->off, e->kind == EXIT_FAR || e->kind == EXIT_CALL ? END_FAR : END_NEAR };
+	if (UNLIKELY(beyond_limit(c, c->rip)))
+		return e->kind == EXIT_FAR && site ? branch_faults(c, site) : NULL;
 	return e->taken++ % TRY_EACH ? NULL : go_to(c, e);
 }
 
@@ -253,22 +276,18 @@ static void *do_lookup(struct cpu *c, uint32_t n, uint64_t lin)
 	struct jblock *b;
 
 	c->stat.jit[JS_LOOKUPS]++;
-	if (n && !canonical48(lin)) { /* the branch faults, not its target */
-		const struct site *s = site_at(j, n);
-
-		c->r[RSP] -= (uint64_t)(int64_t)s->undo;
-		return step(c, s, site_enter(c, s));
-	}
+	if (n && (!canonical48(lin) || beyond_limit(c, target_rip(c, lin))))
+		return branch_faults(c, n);
 	flags_in(c, true);
 	c->leave = false;
-	c->rip = lin;
+	c->rip = target_rip(c, lin);
 	if (n)
 		j->end = (struct jit_end){ site_at(j, n)->block, site_at(j, n)->off, END_FAR };
 	b = block_here(c);
 	if (!b)
 		return NULL;
 	if (has_far(c, b))
-		c->jump[c->cpl == 3][lin % JIT_JUMPS] = jit_code(j, b->ind);
+		c->jump[code_anywhere(c)][lin % JIT_JUMPS] = jit_code(j, b->ind);
 	return resume_block(c, b);
 }
 
@@ -277,11 +296,12 @@ static void *do_other(struct cpu *c, uint32_t n, uint64_t lin, uint32_t site)
 {
 	struct jblock *b = jblock_at(jit_of(c), n);
 
-	if (b->dead || lin % JIT_PAGE != b->off || !canonical48(lin) || !may_go_on(c))
+	if (b->dead || lin % JIT_PAGE != b->off || !canonical48(lin) || !may_go_on(c) ||
+	    beyond_limit(c, target_rip(c, lin)))
 		return do_lookup(c, site, lin);
 	flags_in(c, true);
 	c->leave = false;
-	c->rip = lin;
+	c->rip = target_rip(c, lin);
 	if (jit_fetch(c, lin) != jpage_at(jit_of(c), b->page) || c->leave)
 		return do_lookup(c, site, lin);
 	return resume_block(c, b);
@@ -300,7 +320,7 @@ static void *do_poll_far(struct cpu *c, uint32_t unused, uint64_t lin)
 {
 	c->stat.jit[JS_POLLS]++;
 	flags_in(c, true);
-	c->rip = lin;
+	c->rip = code_rip(c->mode, lin);
 	return NULL;
 }
 
@@ -680,6 +700,8 @@ static void put_user_entry(struct jit *j, struct asmb *a, struct jblock *b)
 	a_bytes(a, page_tag(b->page) | b->off, 4);
 	other = a_jcc(a, 5);
 	a_lea(a, T1, am_at(T0, -(int32_t)b->off));
+	if (mode_segmented(b->mode)) /* RIP of the page, not its address */
+		a_op_rm(a, 0x2b, T1, AT(seg[SEG_CS].base));
 	a_store(a, T1, AT(jit.base));
 	poll = put_poll_far(a);
 	if (b->live)
@@ -689,6 +711,8 @@ static void put_user_entry(struct jit *j, struct asmb *a, struct jblock *b)
 	a_mov_imm32(a, T1, jblock_n(j, b));
 	a_jmp_to(a, j->other);
 	a_here(a, poll);
+	if (mode_segmented(b->mode))
+		a_lea(a, T0, am_at(T1, b->off));
 	a_jmp_to(a, j->poll_far);
 }
 

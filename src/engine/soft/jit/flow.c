@@ -115,6 +115,8 @@ static bool put_leave(struct xl *x, const struct insn *i)
 
 bool xl_stack(struct xl *x, const struct insn *i)
 {
+	if (x->segmented)
+		return xl_seg_stack(x, i);
 	switch (i->op) {
 	case OP_PUSH:
 		return put_push(x, i);
@@ -259,6 +261,8 @@ bool xl_flow(struct xl *x, const struct insn *i)
 {
 	int64_t next = x->x->off + i->len, target = next + insn_rel(i);
 
+	if (x->segmented)
+		return xl_seg_flow(x, i);
 	switch (i->op) {
 	case OP_JMP:
 		xl_exit(x, 0, target);

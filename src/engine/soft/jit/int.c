@@ -330,14 +330,14 @@ static bool put_bit_mem(struct xl *x, const struct insn *i, unsigned n)
 	struct am m = { T0, T1, shift, 0 };
 	struct asmb *a = &x->a;
 
-	if (size < 4 || i->addrsize != x->word)
+	if (size < 4 || i->addrsize != x->word || x->segmented)
 		return false;
 	put_lea(x, i, T0, false);
 	a_insn(a, &(struct enc){ .op = size == 8 ? 0x8b : 0x63, .w = true }, T1, (int)use_guest(x, g, T1), NULL);
 	a_mov_imm32(a, T2, size == 8 ? 6 : 5);
 	a_vex(a, &(struct enc){ .pp = PP_F3, .map = 2, .op = 0xf7, .w = true }, false, T2, T1, T1, NULL); /* sarx */
 	xl_lea(x, T0, m);
-	put_segment(x, i);
+	put_segment(x, i, size, n != 4);
 	put_check(x, size, n != 4);
 	a_pext(a, T1, use_guest(x, g, T1), size == 8 ? AT(jit.low6) : AT(jit.low5));
 	if (i->flags & INSN_LOCK)

@@ -21,17 +21,10 @@ int jit_check_new(struct cpu *c, struct err *e);
 /* Number that changes when all translations went; blocks of another one must not be used. */
 uint32_t jit_generation(const struct cpu *c);
 /* The translation of the code at c->rip, made if it is not there; NULL: this code is left to the interpreter. It is for
- * the page where it lies now (linear address too): jit_serves() tells. The page is claimed as code (mmu.h). */
-struct jblock *jit_block_for(struct cpu *c, uint64_t lin_page, unsigned off, const uint8_t *host, gpa_t at);
-bool jit_serves(const struct jblock *b, uint64_t lin_page);
-/* Code of these modes is translated: 64-bit, and 32-bit with flat segments and a 32-bit stack. */
-static inline bool jit_takes(uint32_t mode)
-{
-	enum { FLAT32 = MODE_PROT | MODE_32 | MODE_SS32 | MODE_FLAT };
-
-	return mode & MODE_64 || (mode & FLAT32) == FLAT32;
-}
-
+ * the page where it lies now (linear address too): jit_serves() tells; page: RIP of its start. The page is claimed as
+ * code (mmu.h). */
+struct jblock *jit_block_for(struct cpu *c, uint64_t page, unsigned off, const uint8_t *host, gpa_t at);
+bool jit_serves(const struct cpu *c, const struct jblock *b, uint64_t page);
 /* Rings 1 and 2 are left to the interpreter: kernel code is translated for ring 0. */
 static inline bool jit_refuses(const struct cpu *c)
 {

@@ -18,7 +18,9 @@
 enum { R_CPU = H15, R_TLB = H14, R_SP = H10, T0 = H11, T1 = H12, T2 = H13 };
 #define AT(field) ((struct am){ R_CPU, -1, 0, (int32_t)offsetof(struct cpu, field) })
 enum { JIT_PAGE = 4096, JIT_PAGE_BITS = 12, JIT_BLOCK_BITS = 17 /* of hashes */, ITLB_MASK = JIT_ITLB - 1 };
-enum { JIT_ANYWHERE = 1 };  /* jpage.lin of user code: it runs wherever its page is mapped */
+/* jpage.lin of user code, and of segmented code: it runs wherever its page is mapped. With the latter which bytes of
+ * the page the code segment reaches: the first one, and how many not at the end. */
+enum { JIT_ANYWHERE = 1, JIT_FIRST_SHIFT = 12, JIT_LEFT_SHIFT = 24 };
 enum { MODE_SINGLE = 128 }; /* beside MODE_*, in the key of a block */
 enum { BLOCK_INSNS = 48, BLOCK_ROOM = 32 << 10 /* of host code: more than any block needs */ };
 
@@ -117,8 +119,11 @@ struct jit {
 		return_miss[2];		    /* entry.c; kernel, user */
 	uint16_t itlb_used[2][2][JIT_ITLB]; /* kernel, user; not global, global */
 	uint16_t nitlb[2][2];
-	uint32_t itlb_mode[2]; /* of the pages in them */
-	uint64_t miss_lin;     /* the last access that missed, to tell one that misses for ever */
+	struct {
+		uint64_t cs_base; /* of segmented code */
+		uint32_t cs_limit, mode;
+	} itlb_for[2];	   /* the pages in them */
+	uint64_t miss_lin; /* the last access that missed, to tell one that misses for ever */
 	uint64_t miss_rip;
 	struct jit_end end;
 	struct check *check; /* check.h: check mode, else NULL */
@@ -161,19 +166,31 @@ static inline void *jit_code(struct jit *j, uint32_t off)
 
 static inline bool jblock_anywhere(const struct jblock *b)
 {
-	return b->lin == JIT_ANYWHERE;
+	return b->lin & JIT_ANYWHERE;
+}
+
+/* Code of this mode runs anywhere. */
+static inline bool code_anywhere(const struct cpu *c)
+{
+	return c->cpl == 3 || mode_segmented(c->mode);
 }
 
 /* RIP as the mode has it. */
 static inline uint64_t code_rip(uint32_t mode, uint64_t rip)
 {
-	return mode & MODE_64 ? rip : (uint32_t)rip;
+	return mode & MODE_64 ? rip : mode & MODE_32 ? (uint32_t)rip : (uint16_t)rip;
 }
 
-/* Linear address of the page of b, which is the block that runs. */
-static inline uint64_t jblock_lin(const struct cpu *c, const struct jblock *b)
+/* Where that is. */
+static inline uint64_t code_lin(const struct cpu *c, uint64_t rip)
 {
-	return jblock_anywhere(b) ? c->jit.base : b->lin;
+	return mode_segmented(c->mode) ? (uint32_t)(c->seg[SEG_CS].base + rip) : rip;
+}
+
+/* RIP of what is at off in the page of b, which is the block that runs. */
+static inline uint64_t jblock_rip(const struct cpu *c, const struct jblock *b, int64_t off)
+{
+	return code_rip(c->mode, (jblock_anywhere(b) ? c->jit.base : b->lin) + (uint64_t)off);
 }
 
 /*
@@ -207,7 +224,7 @@ void jblock_publish(struct jit *j, struct jblock *b);
 /* The page at lin in this address space: an identity that exists, or NULL. May raise; c->rip is lin. */
 struct jpage *jit_fetch(struct cpu *c, uint64_t lin);
 void jit_link(struct jit *j, struct jexit *e, struct jblock *b);
-/* Code of c->mode is entered: no page of another mode is known at the addresses of this privilege. */
+/* Code of c->mode is entered: no page of another mode, or of another code segment, is known at its addresses. */
 void jit_pages_for_mode(struct cpu *c);
 
 /* ------ entry.c ------ */

@@ -93,11 +93,13 @@ static struct am segment_base(const struct insn *i)
 }
 
 /* Outside 64-bit mode FS and GS have limits: what is added for one that is not open leads where no TLB entry is. */
-void put_segment(struct xl *x, const struct insn *i)
+void put_segment(struct xl *x, const struct insn *i, unsigned size, bool write)
 {
 	struct asmb *a = &x->a;
 
-	if (!has_base(i))
+	if (x->segmented)
+		put_seg_linear(x, i->seg, size, write);
+	if (x->segmented || !has_base(i))
 		return;
 	a_load(a, T1, segment_base(i));
 	xl_lea(x, T0, (struct am){ T0, T1, 0, 0 });
@@ -107,10 +109,10 @@ void put_segment(struct xl *x, const struct insn *i)
 	a_lea(a, T0, (struct am){ T0, T1, 0, 0 });
 }
 
-void put_linear(struct xl *x, const struct insn *i)
+void put_linear(struct xl *x, const struct insn *i, unsigned size, bool write)
 {
 	put_lea(x, i, T0, false);
-	put_segment(x, i);
+	put_segment(x, i, size, write);
 }
 
 /* The site is made first: `retry` is the check itself, with T0 as it is. Leaves the entry's `add` to the caller. */
@@ -241,9 +243,9 @@ struct am put_based(struct xl *x, unsigned base, int32_t disp, unsigned size, bo
 struct am put_operand(struct xl *x, const struct insn *i, unsigned size, bool write)
 {
 	if (i->base != REG_NONE && i->index == REG_NONE && !(i->flags & INSN_RIPREL) && i->addrsize == x->word &&
-	    !has_base(i) && group_reaches((int32_t)i->disp))
+	    !x->segmented && !has_base(i) && group_reaches((int32_t)i->disp))
 		return put_based(x, i->base, (int32_t)i->disp, size, write);
-	put_linear(x, i);
+	put_linear(x, i, size, write);
 	put_check(x, size, write);
 	return am_at(T0, 0);
 }

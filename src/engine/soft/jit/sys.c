@@ -59,7 +59,7 @@ static bool put_ac(struct xl *x, bool set)
 {
 	struct asmb *a = &x->a;
 
-	if (!kernel(x) || x->x->live)
+	if (!kernel(x) || x->segmented || x->x->live)
 		return false;
 	a_op32_rm(a, 0x81, set ? 1 : 4, AT(fl));
 	a_bytes(a, set ? FL_AC : ~(uint32_t)FL_AC, 4);
@@ -88,7 +88,7 @@ static bool put_pushf(struct xl *x, const struct insn *i)
 	struct asmb *a = &x->a;
 	struct am m;
 
-	if (i->opsize != x->word)
+	if (i->opsize != x->word || x->segmented)
 		return false;
 	if (x->saved)
 		jit_put_flags_in(a);
@@ -140,7 +140,7 @@ static bool put_cmpxchg_wide(struct xl *x, const struct insn *i)
 
 	if (x->x->live & ~FL_ZF)
 		return false;
-	put_linear(x, i);
+	put_linear(x, i, i->opsize == 16 ? 16 : 8, true);
 	if (i->opsize == 16) { /* #GP if it is not aligned, before any #PF */
 		a_insn(a, &(struct enc){ .op = 0xf6, .rex = true }, 0, T0, NULL);
 		a8(a, 15);

@@ -72,7 +72,7 @@ void xl_lin(struct xl *x, unsigned reg, int64_t off)
 {
 	struct asmb *a = &x->a;
 
-	if (x->word == 4)
+	if (x->word < 8)
 		off = (int32_t)off;
 	if (!jblock_anywhere(x->b)) {
 		a_mov_imm(a, reg, code_rip(x->b->mode, x->b->lin + (uint64_t)off));
@@ -85,13 +85,28 @@ void xl_lin(struct xl *x, unsigned reg, int64_t off)
 		a_load(a, reg, AT(jit.base));
 		a_lea(a, reg, (struct am){ (int)reg, T1, 0, 0 });
 	}
+	if (x->word == 2) /* movzx */
+		a_insn(a, &(struct enc){ .map = 1, .op = 0xb7 }, reg, (int)reg, NULL);
 }
 
-/* What the entry of user code in another page wants to know: where the guest goes, and by no indirect jump. */
+/* A segmented branch may go beyond the limit: where it is, with the flags saved. */
+static uint32_t branch_site(struct xl *x)
+{
+	uint32_t n = xl_site(x);
+
+	site_at(x->j, n)->saved = true;
+	site_at(x->j, n)->undo = x->x->i.op == OP_CALL ? -(int8_t)x->word : 0;
+	return n;
+}
+
+/* What the entry of user code in another page wants to know: where the guest goes, and by no indirect jump (or which
+ * branch it is). */
 static void put_user_far(struct xl *x, int64_t target)
 {
 	xl_lin(x, T0, target);
-	a_mov_imm32(&x->a, T2, 0);
+	a_mov_imm32(&x->a, T2, x->segmented && x->x ? branch_site(x) : 0);
+	if (x->segmented)
+		put_code_linear(x);
 }
 
 /* A call of target; behind it is where the host's ret comes back. */
@@ -115,7 +130,7 @@ void xl_call(struct xl *x, int64_t target)
 void xl_exit(struct xl *x, uint32_t from, int64_t target)
 {
 	uint32_t n = jit_take(&x->j->exits);
-	bool far = target < 0 || target >= JIT_PAGE;
+	bool far = !in_page(x, target);
 
 	if (far) {
 		xl_save_flags(x);
@@ -138,7 +153,7 @@ void xl_exit_if(struct xl *x, unsigned cond, int64_t target)
 {
 	uint32_t over;
 
-	if (target >= 0 && target < JIT_PAGE) {
+	if (in_page(x, target)) {
 		xl_exit(x, a_jcc(&x->a, cond), target);
 		return;
 	}
@@ -219,12 +234,14 @@ static bool is_odd(const struct xl *x, const struct insn *i, unsigned off)
 	int64_t target = (int64_t)off + i->len + insn_rel(i);
 
 	switch (i->op) {
+	case OP_JCXZ:
+	case OP_LOOP:
 	case OP_JMP:
 	case OP_JCC:
 	case OP_CALL:
-	case OP_JCXZ:
-	case OP_LOOP:
-		return x->word == 4 ? i->opsize != 4 : target != (int32_t)target;
+		if (x->segmented && !in_page(x, target) && (i->op == OP_LOOP || i->op == OP_JCXZ))
+			return true; /* one that faults leaves the counter alone */
+		return x->word < 8 ? i->opsize != x->word : target != (int32_t)target;
 	default:
 		return false;
 	}
@@ -237,13 +254,13 @@ static uint16_t live_at(struct xl *x, const struct code_source *s, int64_t off)
 	const struct jblock *b;
 	struct insn i;
 
-	if (off < 0)
+	if (off < x->lo)
 		return FL_ARITH;
-	if (off < JIT_PAGE && (b = block_at(x, (unsigned)off))) {
+	if (in_page(x, off) && (b = block_at(x, (unsigned)off))) {
 		x->b->lines |= b->lines;
 		return b->saves ? FL_ARITH : b->live;
 	}
-	for (unsigned n = 0; n < LOOK_AHEAD && open && off < JIT_PAGE; n++) {
+	for (unsigned n = 0; n < LOOK_AHEAD && open && in_page(x, off); n++) {
 		uint16_t reads, kills;
 
 		if (code_decode(s, &i, (unsigned)off) != DECODE_OK)
@@ -257,7 +274,7 @@ static uint16_t live_at(struct xl *x, const struct code_source *s, int64_t off)
 			return live | open;
 		if (i.op == OP_JMP) {
 			off += i.len + insn_rel(&i);
-			if (off < 0)
+			if (off < x->lo)
 				return live | open;
 			continue;
 		}
@@ -269,23 +286,33 @@ static uint16_t live_at(struct xl *x, const struct code_source *s, int64_t off)
 	return live | open;
 }
 
+/* Segmented calls end their blocks as jumps do. */
+static unsigned as_jump(const struct xl *x, const struct xinsn *e)
+{
+	if (e->odd)
+		return OP_NOP;
+	if (x->segmented && e->i.op == OP_CALL)
+		return OP_JMP;
+	return x->segmented && e->i.op == OP_CALL_IND ? OP_JMP_IND : e->i.op;
+}
+
 /*
  * What leaves the page wants the flags in c->jit.flags. They go there behind the last instruction that sets them, so
  * that the checks between it and the jump need not keep them.
  */
 static void find_live(struct xl *x, const struct code_source *s, unsigned end)
 {
-	bool save = !x->ended && end >= JIT_PAGE;
+	bool save = !x->ended && !in_page(x, end);
 	uint16_t live = save ? 0 : x->ended ? FL_ARITH : live_at(x, s, end);
 
 	for (unsigned n = x->n; n-- > 0;) {
 		struct xinsn *e = &x->ins[n];
 		int64_t target = e->off + e->i.len + insn_rel(&e->i);
-		bool near = target >= 0 && target < JIT_PAGE;
+		bool near = in_page(x, target);
 		uint16_t reads, kills;
 
 		e->save = false;
-		switch (e->odd ? OP_NOP : e->i.op) {
+		switch (as_jump(x, e)) {
 		case OP_CALL:
 		case OP_CALL_IND: /* who returns has left them there */
 			e->live = live;
@@ -355,6 +382,11 @@ static bool ends_block(const struct insn *i)
 	}
 }
 
+static bool is_call(const struct insn *i)
+{
+	return i->op == OP_CALL || i->op == OP_CALL_IND;
+}
+
 static bool branches(const struct insn *i)
 {
 	return i->op == OP_JCC || i->op == OP_CALL || i->op == OP_CALL_IND || i->op == OP_JCXZ || i->op == OP_LOOP;
@@ -364,10 +396,10 @@ static bool branches(const struct insn *i)
  * offset behind the last instruction. */
 static unsigned decode_block(struct xl *x, const struct code_source *s, unsigned off)
 {
-	while (x->n < BLOCK_INSNS && off < JIT_PAGE && !x->ended) {
+	while (x->n < BLOCK_INSNS && in_page(x, off) && !x->ended) {
 		struct xinsn *e = &x->ins[x->n];
 
-		if (code_decode(s, &e->i, off) != DECODE_OK)
+		if (code_decode(s, &e->i, off) != DECODE_OK || off + e->i.len - 1 > x->hi)
 			break;
 		isa_apply(x->c, &e->i);
 		e->off = (uint16_t)off;
@@ -375,8 +407,8 @@ static unsigned decode_block(struct xl *x, const struct code_source *s, unsigned
 		off += e->i.len;
 		x->n++;
 		e->odd = is_odd(x, &e->i, e->off);
-		x->ended = e->odd || ends_block(&e->i);
-		if ((x->n >= BRANCHY_INSNS && branches(&e->i)) || (off < JIT_PAGE && block_at(x, off)))
+		x->ended = e->odd || ends_block(&e->i) || (x->segmented && is_call(&e->i));
+		if ((x->n >= BRANCHY_INSNS && branches(&e->i)) || (in_page(x, off) && block_at(x, off)))
 			break;
 	}
 	return off;
@@ -410,11 +442,6 @@ static void put_poll(struct xl *x)
 	x->cold[x->ncold++] = (struct cold){ .from = from, .piece = piece, .arg = x->b->off, .poll = true };
 }
 
-static bool is_call(const struct insn *i)
-{
-	return i->op == OP_CALL || i->op == OP_CALL_IND;
-}
-
 /* Code behind it may be another block's. */
 static bool is_flow(const struct insn *i)
 {
@@ -424,8 +451,15 @@ static bool is_flow(const struct insn *i)
 /* Its segment wants more than a sum: CS, which nobody writes. */
 static bool by_segment(const struct xl *x, const struct insn *i)
 {
-	return x->word == 4 && i->seg == SEG_CS && i->op != OP_LEA &&
+	return x->word == 4 && !x->segmented && i->seg == SEG_CS && i->op != OP_LEA &&
 	       (i->flags & INSN_MEM || i->opnd[0].kind == OPND_MOFFS || i->opnd[1].kind == OPND_MOFFS);
+}
+
+/* Outside protected mode there is no VEX, and x87 addresses are linear. */
+static bool by_mode(const struct xl *x, const struct insn *i)
+{
+	return !(x->b->mode & (MODE_64 | MODE_PROT)) &&
+	       (i->flags & (INSN_VEX | INSN_EVEX) || i->op == OP_X87 || i->op == OP_VZEROUPPER);
 }
 
 static bool put_plain(struct xl *x, const struct insn *i)
@@ -435,7 +469,7 @@ static bool put_plain(struct xl *x, const struct insn *i)
 
 static void put_insn(struct xl *x, const struct xinsn *e)
 {
-	bool exec = e->odd || by_segment(x, &e->i), jumps;
+	bool exec = e->odd || by_segment(x, &e->i) || by_mode(x, &e->i), jumps;
 
 	x->x = e;
 	x->nsite = 0;
@@ -467,7 +501,10 @@ struct jblock *jit_translate(struct cpu *c, struct jpage *p, unsigned off, unsig
 
 	x->c = c;
 	x->j = j;
-	x->word = mode & MODE_64 ? 8 : 4;
+	x->word = mode & MODE_64 ? 8 : mode & MODE_32 ? 4 : 2;
+	x->segmented = mode_segmented(mode);
+	x->lo = x->segmented ? p->lin >> JIT_FIRST_SHIFT & (JIT_PAGE - 1) : 0;
+	x->hi = x->segmented ? JIT_PAGE - 1 - (int64_t)(p->lin >> JIT_LEFT_SHIFT & (JIT_PAGE - 1)) : JIT_PAGE - 1;
 	x->a = (struct asmb){ j->rw, j->used, (uint32_t)j->limit };
 	x->b = jblock_at(j, n);
 	x->ended = false;

@@ -32,14 +32,16 @@ struct xl {
 	struct asmb a;
 	struct jblock *b;
 	const struct xinsn *x; /* the instruction that is being emitted */
-	unsigned word;	       /* bytes of addresses, of RIP and of what the stack holds */
-	unsigned vec;	       /* enum vec_level that is known to be loaded here */
-	bool fpu;	       /* the x87 state is known to be loaded */
-	uint8_t align;	       /* of the memory operand under way: mask of what raises #GP */
-	uint16_t fip;	       /* fpu.c: the last x87 instruction if its address is not stored yet, or NO_FIP */
-	bool saved;	       /* the flags are in c->jit.flags */
-	bool ended;	       /* decoding ended at a jump */
-	bool exec_last;	       /* the last instruction went to its exec function, which may come back */
+	unsigned word;	       /* bytes of RIP; of flat code of addresses and what the stack holds, too */
+	bool segmented;
+	int64_t lo, hi; /* first and last byte of the page that may be run */
+	unsigned vec;	/* enum vec_level that is known to be loaded here */
+	bool fpu;	/* the x87 state is known to be loaded */
+	uint8_t align;	/* of the memory operand under way: mask of what raises #GP */
+	uint16_t fip;	/* fpu.c: the last x87 instruction if its address is not stored yet, or NO_FIP */
+	bool saved;	/* the flags are in c->jit.flags */
+	bool ended;	/* decoding ended at a jump */
+	bool exec_last; /* the last instruction went to its exec function, which may come back */
 	unsigned ncold, nsite;
 	struct cold cold[COLD_MAX];
 	uint32_t site[COLD_MAX]; /* of this instruction: their `next` is still to be set */
@@ -78,6 +80,12 @@ void xl_lea(struct xl *x, unsigned reg, struct am m);
 void xl_load(struct xl *x, unsigned reg, struct am m);
 void xl_store(struct xl *x, unsigned reg, struct am m);
 
+/* A target that blocks of this page may have. */
+static inline bool in_page(const struct xl *x, int64_t target)
+{
+	return target >= x->lo && target <= x->hi;
+}
+
 /* How far a near jump goes; 0: it is none. */
 static inline int64_t insn_rel(const struct insn *i)
 {
@@ -111,9 +119,9 @@ struct am guest_slot(unsigned g);
 unsigned guest_host(unsigned g); /* of one that is in a host register */
 /* The register that holds guest register g: its own, or temp, into which it is loaded. */
 unsigned use_guest(struct xl *x, unsigned g, unsigned temp);
-/* Effective address of i's memory operand plus its segment's base into T0; flags untouched. Clobbers T1. */
-void put_linear(struct xl *x, const struct insn *i);
-void put_segment(struct xl *x, const struct insn *i); /* the latter alone */
+/* Effective address of i's memory operand plus its segment's base into T0; flags untouched. Clobbers T1 and T2. */
+void put_linear(struct xl *x, const struct insn *i, unsigned size, bool write);
+void put_segment(struct xl *x, const struct insn *i, unsigned size, bool write); /* the latter alone */
 /* As LEA has it, no segment: into reg, 32 bits if narrow. */
 void put_lea(struct xl *x, const struct insn *i, unsigned reg, bool narrow);
 /* T0 is a linear address: checks it, T0 becomes the host's. Clobbers T1 and T2, and the flags unless they live. */
@@ -141,6 +149,13 @@ static inline unsigned group_of(unsigned base)
 {
 	return base != RSP;
 }
+
+/* ------ segment.c: as their namesakes, for segmented code ------ */
+/* T0 is an offset in the segment, becomes the linear address; flags untouched. Clobbers T1 and T2. */
+void put_seg_linear(struct xl *x, unsigned seg, unsigned size, bool write);
+void put_code_linear(struct xl *x); /* RIP to linear address, T0; clobbers T1 */
+bool xl_seg_stack(struct xl *x, const struct insn *i);
+bool xl_seg_flow(struct xl *x, const struct insn *i);
 
 /* ------ fpu.c ------ */
 void fpu_load(struct xl *x);  /* the x87 state is loaded behind this */
