@@ -60,10 +60,15 @@ def report(title, rows, **more):
     print('JSON ' + json.dumps({'title': title, 'rows': out, **more}), flush=True)
 
 
+def load():
+    """The host's load of the last minute: how much a run can be trusted."""
+    return '%.1f' % os.getloadavg()[0]
+
+
 def probe():
     r = subprocess.run([LHYVE, '--probe'], stdout=subprocess.PIPE, text=True)
     print(r.stdout if r.returncode == 0 else 'no probe: status %d' % r.returncode, flush=True)
 
 
-__all__ = ['CACHE', 'LHYVE', 'Guest', 'cpu_seconds', 'files', 'image', 'lhyve_cmd', 'need', 'overlay', 'probe', 'qemu_cmd', 'report',
+__all__ = ['CACHE', 'LHYVE', 'Guest', 'cpu_seconds', 'files', 'image', 'lhyve_cmd', 'load', 'need', 'overlay', 'probe', 'qemu_cmd', 'report',
            'resident_beyond_ram', 'time']

@@ -3,5 +3,8 @@
 . "$(dirname "$0")/../tools/lib.sh"
 "$TOP/bench/boot.py" 5
 "$TOP/bench/debian.py"
+"$TOP/bench/apps.py" 3
+"$TOP/bench/smp.py" 5
+"$TOP/bench/translate.py" 3
 "$TOP/bench/kvm.py" 5
 "$TOP/bench/lbench.sh" --scale 0.3 -n 1 --bench hash,sort,lz,interp,virtcall,fib,string,smc

@@ -47,6 +47,9 @@ static void statistics(void **state)
 	made = stat("blocks translated");
 	assert_in_range(made, 3, 20);
 	assert_in_range(stat("bytes of guest code translated"), 30, 400);
+	assert_in_range(stat("guest instructions translated"), 9, 100);
+	assert_true(stat("bytes of guest code translated") > stat("guest instructions translated"));
+	assert_in_range(stat("nanoseconds of translation"), 100, 1000000000);
 	assert_true(stat("bytes of host code made") > stat("bytes of guest code translated"));
 	assert_true(stat("exits by TLB misses") >= 1);
 	assert_true(stat("exits by unlinked jumps") >= 1);

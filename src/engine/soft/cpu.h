@@ -115,6 +115,7 @@ struct jit;
 enum jit_stat {
 	JS_ENTERED, /* from the interpreter */
 	JS_MADE,    /* blocks */
+	JS_INSNS,   /* guest instructions in them */
 	JS_GUEST,   /* bytes of guest code in them */
 	JS_HOST,    /* bytes of host code, with what is out of line */
 	JS_DROPPED, /* blocks whose code was written, or went */
@@ -127,6 +128,7 @@ enum jit_stat {
 	JS_VECTOR,  /* loads of vector registers */
 	JS_X87,	    /* loads of the x87 state */
 	JS_POLLS,   /* at the start of a block: somebody wanted the vCPU */
+	JS_TICKS,   /* of the TSC, in translation */
 	JS_COUNT
 };
 

@@ -481,6 +481,7 @@ static const char *const jit_stat_names[JS_COUNT] = {
 	/* ORDER: enum jit_stat */
 	"translated code entered",
 	"blocks translated",
+	"guest instructions translated",
 	"bytes of guest code translated",
 	"bytes of host code made",
 	"translated blocks dropped",
@@ -493,7 +494,13 @@ static const char *const jit_stat_names[JS_COUNT] = {
 	"exits to load vector registers",
 	"exits to load x87 state",
 	"exits by polls",
+	"nanoseconds of translation",
 };
+
+static uint64_t tsc_ns(const struct soft_vm *vm, uint64_t ticks)
+{
+	return (uint64_t)((unsigned __int128)ticks * 1000000 / vm->tsc_khz);
+}
 
 static unsigned soft_stats(struct engine_vcpu *v, struct vcpu_stat *out, unsigned max)
 {
@@ -527,8 +534,11 @@ static unsigned soft_stats(struct engine_vcpu *v, struct vcpu_stat *out, unsigne
 	unsigned n = ARRAY_LEN(all) < max ? ARRAY_LEN(all) : max;
 
 	memcpy(out, all, n * sizeof(*out));
-	for (unsigned k = 0; v->cpu.jit.jit && k < JS_COUNT && n < max; k++)
-		out[n++] = (struct vcpu_stat){ jit_stat_names[k], s->jit[k] };
+	for (unsigned k = 0; v->cpu.jit.jit && k < JS_COUNT && n < max; k++) {
+		uint64_t val = k == JS_TICKS ? tsc_ns(v->cpu.vm, s->jit[k]) : s->jit[k];
+
+		out[n++] = (struct vcpu_stat){ jit_stat_names[k], val };
+	}
 	return n;
 }
 

@@ -490,7 +490,7 @@ static void put_insn(struct xl *x, const struct xinsn *e)
 		x->saved = e->save;
 }
 
-struct jblock *jit_translate(struct cpu *c, struct jpage *p, unsigned off, unsigned mode)
+static struct jblock *translate(struct cpu *c, struct jpage *p, unsigned off, unsigned mode)
 {
 	static _Thread_local struct xl xl;
 	struct xl *x = &xl;
@@ -541,6 +541,7 @@ struct jblock *jit_translate(struct cpu *c, struct jpage *p, unsigned off, unsig
 	j->used = round_up(x->a.at, 16);
 	jblock_publish(j, x->b);
 	c->stat.jit[JS_MADE]++;
+	c->stat.jit[JS_INSNS] += x->n;
 	c->stat.jit[JS_GUEST] += end - off;
 	c->stat.jit[JS_HOST] += j->used - x->b->entry + j->cold_used - cold;
 	if (UNLIKELY(c->vm->dump != NULL))
@@ -548,4 +549,13 @@ struct jblock *jit_translate(struct cpu *c, struct jpage *p, unsigned off, unsig
 	if (j->check)
 		jit_check_note(x);
 	return x->b;
+}
+
+struct jblock *jit_translate(struct cpu *c, struct jpage *p, unsigned off, unsigned mode)
+{
+	uint64_t start = __builtin_ia32_rdtsc();
+	struct jblock *b = translate(c, p, off, mode);
+
+	c->stat.jit[JS_TICKS] += __builtin_ia32_rdtsc() - start;
+	return b;
 }
