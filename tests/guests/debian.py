@@ -101,7 +101,8 @@ def check_mode(where, cpus):
         login(g)
         g.check('mkdir -p /etc/systemd/system.conf.d && printf "[Manager]\\nDefaultDeviceTimeoutSec=infinity\\n'
                 'DefaultTimeoutStartSec=infinity\\nDefaultTimeoutStopSec=infinity\\n" > /etc/systemd/system.conf.d/patient.conf && '
-                'printf "LOGIN_TIMEOUT 0\\n" >> /etc/login.defs && sync')
+                'printf "LOGIN_TIMEOUT 0\\n" >> /etc/login.defs && echo kernel.hung_task_timeout_secs=0 > /etc/sysctl.d/patient.conf && '
+                'systemctl -q mask apt-daily.timer apt-daily-upgrade.timer e2scrub_reap.service && sync')
         g.send('poweroff\n')
         g.ends(1, 90)
     with start(where, disk, cpus, more=['-o', 'engine.soft=jit', '-o', 'engine.soft.check=true']) as g:
