@@ -34,20 +34,43 @@ void lock_destroy(struct lock *l)
 	pthread_mutex_destroy(&l->mutex);
 }
 
-void lock_take(struct lock *l)
+static void before(struct lock *l)
 {
 #ifdef LHYVE_DEBUG
 	if (held_ranks >> l->rank) {
 		fprintf(stderr, "lock %s: rank %d taken while ranks %#x are held\n", l->name, l->rank, held_ranks);
 		assert(!"lock order");
 	}
-	held_ranks |= 1u << l->rank;
+#else
+	(void)l;
 #endif
-	pthread_mutex_lock(&l->mutex);
+}
+
+static void taken(struct lock *l)
+{
 #ifdef LHYVE_DEBUG
+	held_ranks |= 1u << l->rank;
 	l->owner = pthread_self();
 	l->held = true;
+#else
+	(void)l;
 #endif
+}
+
+void lock_take(struct lock *l)
+{
+	before(l);
+	pthread_mutex_lock(&l->mutex);
+	taken(l);
+}
+
+bool lock_try(struct lock *l)
+{
+	before(l);
+	if (pthread_mutex_trylock(&l->mutex))
+		return false;
+	taken(l);
+	return true;
 }
 
 void lock_drop(struct lock *l)

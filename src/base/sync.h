@@ -1,6 +1,6 @@
 /*
  * Ranked locks and threads. A thread takes locks in rising rank only; debug builds (LHYVE_DEBUG) check it.
- * Rank order: vm < bus < device < back end < mem < route (fan-in of lines) < irq < engine < log.
+ * Rank order: vm < bus < device < back end < mem < route (fan-in of lines) < irq < engine < code < log.
  */
 #ifndef BASE_SYNC_H
 #define BASE_SYNC_H
@@ -18,6 +18,7 @@ enum lock_rank {
 	RANK_ROUTE,
 	RANK_IRQ,
 	RANK_ENGINE,
+	RANK_CODE,
 	RANK_LOOP,
 	RANK_LOG
 };
@@ -33,6 +34,7 @@ struct lock {
 void lock_init(struct lock *l, enum lock_rank rank, const char *name);
 void lock_destroy(struct lock *l);
 void lock_take(struct lock *l);
+bool lock_try(struct lock *l); /* false: somebody has it */
 void lock_drop(struct lock *l);
 bool lock_mine(const struct lock *l); /* for assert; always true in release builds */
 

@@ -32,7 +32,7 @@ static const struct prop engine_props[] = {
 	  .def = "32",
 	  .min = 1,
 	  .max = 1024,
-	  .help = "engine.soft=jit: MiB of translated code for each vCPU" },
+	  .help = "engine.soft=jit: MiB of translated code, for all vCPUs" },
 	{ .name = "engine.soft.check",
 	  .type = PROP_TYPE_BOOL,
 	  .def = "false",

@@ -61,11 +61,11 @@ static void memory(void **state)
 	finds("\x44\x33\x22\x11", "\x45\x33\x22\x11", 4);
 }
 
-CODE(rip, 64, "1: sub $1, %ecx; test %ecx, %ecx; jnz 1b; hlt");
+CODE(rip, 64, "1: sub $1, %ecx; test %ecx, %ecx; jg 1b; hlt");
 static void a_branch(void **state)
 {
 	PUT(rip, M_CODE);
-	finds("\x85\xc9\x0f\x85", "\x85\xc9\x0f\x84", 4);
+	finds("\x0f\x8f", "\x0f\x8e", 2);
 }
 
 CODE(vector, 64, "1: paddd %xmm1, %xmm0; paddd %xmm0, %xmm1; pcmpeqd %xmm2, %xmm1; sub $1, %ecx; jnz 1b; hlt");

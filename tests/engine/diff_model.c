@@ -58,7 +58,7 @@ uint8_t *model_init(void)
 	cpu = bare_cpu(TABLES);
 	t = &vcpu_of(cpu)->table;
 	cpu->code = code_cache_new(cpu, MIB(1));
-	if (jit_new(cpu, MIB(8), INT32_MAX, NULL) < 0)
+	if (jit_vm_new(cpu->vm, MIB(8), NULL) < 0 || jit_new(cpu, INT32_MAX, NULL) < 0)
 		abort();
 	cpu->cr0 |= CR0_AM;
 	cpu->cr4 |= CR4_OSFXSR | CR4_OSXSAVE | CR4_FSGSBASE;
@@ -191,8 +191,10 @@ void model_run(const struct diff_engine *e, const struct diff_case *k, struct di
 	now = k;
 	code_place(k);
 	c->jit.hot = INT32_MAX;
-	if (e->cached)
+	if (e->cached) {
+		jit_drop(c->vm, ARENA + CODE_AT, PAGE);
 		code_drop(c, ARENA + CODE_AT, PAGE);
+	}
 	state_load(c, k);
 	out->vector = NO_EXCEPTION;
 	if (!setjmp(c->unwind)) {

@@ -71,7 +71,7 @@ static void start(void)
 	page = bare_ram(CODE_PAGE, PAGE);
 	cpu = bare_cpu(TABLES);
 	cpu->code = code_cache_new(cpu, MIB(1));
-	if (jit_new(cpu, MIB(16), 0, NULL) < 0)
+	if (jit_vm_new(cpu->vm, MIB(16), NULL) < 0 || jit_new(cpu, 0, NULL) < 0)
 		abort();
 	cpu->cr4 |= CR4_OSFXSR | CR4_OSXSAVE | CR4_FSGSBASE;
 	cpu->xcr0 = 7;
@@ -83,6 +83,7 @@ static void translate(unsigned off, bool user)
 {
 	struct jit *j = cpu->jit.jit;
 	struct jblock *b;
+	bool later;
 
 	cpu->cpl = user ? 3 : 0; /* outside protected mode: virtual-8086 */
 	cpu->cr0 = code->prot || user ? cpu->cr0 | CR0_PE : cpu->cr0 & ~(uint64_t)CR0_PE;
@@ -99,10 +100,10 @@ static void translate(unsigned off, bool user)
 		cpu->seg[SEG_DS].base = 0x1000;
 	}
 	cpu_mode_changed(cpu);
-	b = jit_block_for(cpu, LIN - cpu->seg[SEG_CS].base, off, page, CODE_PAGE);
+	b = jit_block_for(cpu, LIN - cpu->seg[SEG_CS].base, off, page, CODE_PAGE, &later);
 	if (!b)
 		return;
-	jit_far_entry(cpu, b);
+	jit_far_entry(j, b);
 	if (jit_room(j))
 		jit_translate(cpu, jpage_at(j, b->page), off, cpu->mode | MODE_SINGLE);
 }
@@ -111,10 +112,12 @@ static void check(void)
 {
 	struct jit *j = cpu->jit.jit;
 
-	if (!emitted_check(cpu, 1))
+	uint32_t first = gen_first(&j->blocks, j->now);
+
+	if (!emitted_check(cpu, first))
 		exit(1);
-	code->blocks += j->blocks.n - 1;
-	jit_drop_all(cpu);
+	code->blocks += j->blocks.n - first;
+	jit_drop_all(cpu->vm);
 }
 
 /* ------ where code comes from ------ */

@@ -11,7 +11,8 @@
 
 #include <stdio.h>
 
-/* Blocks and their entries from number `from` on; false: what is wrong has been printed. */
+/* Blocks of the generation that is open, and their entries, from number `from` on; false: what is wrong has been
+ * printed. */
 bool emitted_check(struct cpu *c, uint32_t from);
 /* Instructions that were looked at. */
 extern uint64_t emitted_insns, emitted_checked;

@@ -76,7 +76,7 @@ static bool is_piece(const struct look *k, uint32_t to)
 
 static bool is_block(struct jit *j, uint32_t to, bool call)
 {
-	for (uint32_t n = 1; n < j->blocks.n; n++) {
+	for (uint32_t n = gen_first(&j->blocks, j->now); n < j->blocks.n; n++) {
 		const struct jblock *b = jblock_at(j, n);
 
 		if (to && !b->dead && (to == b->far || (call ? to == b->call : to == b->entry || to == b->body)))
@@ -369,7 +369,7 @@ static uint32_t region_end(struct jit *j, uint32_t from)
 {
 	uint32_t end = j->used;
 
-	for (uint32_t n = 1; n < j->blocks.n; n++) {
+	for (uint32_t n = gen_first(&j->blocks, j->now); n < j->blocks.n; n++) {
 		const struct jblock *b = jblock_at(j, n);
 
 		if (b->entry > from && b->entry < end)
@@ -380,6 +380,22 @@ static uint32_t region_end(struct jit *j, uint32_t from)
 			end = b->call;
 	}
 	return end;
+}
+
+/* What is stored while others execute it lies in one aligned word. */
+static bool patches_right(struct jit *j, uint32_t from)
+{
+	for (uint32_t n = gen_first(&j->exits, j->now); n < j->exits.n; n++)
+		if (jexit_at(j, n)->aim % 8 > 4) {
+			printf("exit %u: its displacement is at +%x\n", n, jexit_at(j, n)->aim);
+			return false;
+		}
+	for (uint32_t n = from; n < j->blocks.n; n++)
+		if (jblock_at(j, n)->id_at % 8 > 4) {
+			printf("block %u: its identity is at +%x\n", n, jblock_at(j, n)->id_at);
+			return false;
+		}
+	return true;
 }
 
 bool emitted_check(struct cpu *c, uint32_t from)
@@ -410,5 +426,5 @@ bool emitted_check(struct cpu *c, uint32_t from)
 			return false;
 		}
 	}
-	return true;
+	return patches_right(j, from);
 }

@@ -68,7 +68,7 @@ static void translator_need(struct cpu *c)
 	if (c->jit.jit)
 		return;
 	c->code = code_cache_new(c, MIB(1));
-	if (jit_new(c, MIB(8), 0, &e) < 0) {
+	if (jit_vm_new(c->vm, MIB(8), &e) < 0 || jit_new(c, 0, &e) < 0) {
 		fprintf(stderr, "%s\n", e.msg);
 		exit(1);
 	}
@@ -83,6 +83,7 @@ unsigned model_translated(struct cpu *c, const uint8_t *code, unsigned len)
 	memset(code_page, 0xcc, PAGE);
 	memcpy(code_page + (c->rip - MODEL_CODE), code, len);
 	memcpy(code_page + end, "\x0f\x0b", 2); /* UD2 */
+	jit_drop(c->vm, MODEL_CODE, PAGE);
 	code_drop(c, MODEL_CODE, PAGE);
 	if (setjmp(c->unwind))
 		return c->exc_vector == EXC_UD && c->rip == MODEL_CODE + end ? NO_EXCEPTION : c->exc_vector;

@@ -207,8 +207,9 @@ void code_drop(struct cpu *c, gpa_t at, uint64_t len)
 	struct page *p = page_get(k, round_down(at, PAGE));
 	uint64_t from = round_down(at % PAGE, LINE), to = round_up(at % PAGE + len, LINE);
 	uint32_t none = 0, *link;
-	bool any = jit_drop(c, at, len);
+	bool any = false;
 
+	jit_told(c);
 	for (link = p ? &p->blocks : &none; *link;) {
 		struct block *b = at_offset(k, *link);
 
@@ -232,7 +233,7 @@ void code_drop_all(struct cpu *c)
 
 	tables_clear(k);
 	k->stale = true;
-	jit_drop_all(c);
+	jit_fetch_changed(c, true);
 	c->stat.code_flushes++;
 	c->leave = true;
 }

@@ -6,7 +6,13 @@
  * every store takes the slow path: store, full fence, look at the lines; a decoder sets a line's bit, full fence (the
  * atomic or), reads its bytes. So either the decoder reads the new bytes or the writer sees the line. A page that is
  * written again and again near its code is given up: all holders drop all of it, and it is data again.
+ *
+ * Decoded code is each vCPU's own, translated code is common: who stores into it drops it for all, then looks who the
+ * holders are, and tells them. A vCPU is a holder before it looks for translated code of the page: so either it does
+ * not find what was dropped, or it is told. Who stops to be one drops all translated code of the page, since without a
+ * holder nobody looks at stores.
  */
+#include "engine/soft/jit/jit.h"
 #include "engine/soft/soft_int.h"
 
 #include "base/bits.h"
@@ -260,6 +266,7 @@ static void page_release(struct cpu *c, gpa_t page)
 {
 	struct code_page *cp = code_page_of(c->vm, page);
 
+	jit_released(c, page);
 	if (!cp)
 		return;
 	holders_lock(c->vm);
@@ -267,8 +274,13 @@ static void page_release(struct cpu *c, gpa_t page)
 	holders_unlock(c->vm);
 }
 
-static void tell_holders(struct soft_vm *vm, struct cpu *c, uint32_t holders, gpa_t at, uint64_t len)
+static void drop_everywhere(struct soft_vm *vm, struct cpu *c, struct code_page *cp, gpa_t at, uint64_t len)
 {
+	bool any = jit_drop(vm, at, len);
+	uint32_t holders = __atomic_load_n(&cp->holders, __ATOMIC_SEQ_CST);
+
+	if (c && any)
+		c->leave = true; /* it may be the running one */
 	for (unsigned n = 0; n < SOFT_CPUS_MAX; n++) {
 		struct engine_vcpu *v = vm->vcpu[n];
 
@@ -296,9 +308,9 @@ static void written_in_page(struct soft_vm *vm, struct cpu *c, struct code_page 
 	hit = __atomic_load_n(&cp->lines, __ATOMIC_SEQ_CST) & mask;
 	cp->heat += hit ? HEAT_HIT : HEAT_MISS; /* racy: a hint */
 	if (cp->heat >= HEAT_MAX || len == PAGE)
-		tell_holders(vm, c, holders, at & ~(gpa_t)(PAGE - 1), PAGE);
+		drop_everywhere(vm, c, cp, at & ~(gpa_t)(PAGE - 1), PAGE);
 	else if (hit)
-		tell_holders(vm, c, holders, at, len);
+		drop_everywhere(vm, c, cp, at, len);
 }
 
 void code_page_written(struct soft_vm *vm, struct cpu *c, gpa_t at, uint64_t len)

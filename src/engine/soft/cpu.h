@@ -110,6 +110,7 @@ enum poll_bit {		      /* any thread sets, the owner clears: c->poll */
 
 enum { XMM_BYTES = 64, JIT_ITLB = 1024, JIT_USER_ITLB = 1 << 16, JIT_JUMPS = 1 << 16 };
 struct jit;
+struct jit_own;
 
 /* Of the translator; counted in C only, where translated code has left already. ORDER: soft.c names them. */
 enum jit_stat {
@@ -118,8 +119,9 @@ enum jit_stat {
 	JS_INSNS,   /* guest instructions in them */
 	JS_GUEST,   /* bytes of guest code in them */
 	JS_HOST,    /* bytes of host code, with what is out of line */
-	JS_DROPPED, /* blocks whose code was written, or went */
-	JS_STARTED, /* times that the whole cache went, to start over */
+	JS_DROPPED, /* blocks whose code was written, or went; vCPU 0 shows those of the VM, and of the next two */
+	JS_EVICTED, /* generations of the cache that made room */
+	JS_NO_ROOM, /* times that there was no room yet: a vCPU has not left what was evicted */
 	JS_JUMPS,   /* direct jumps that were not linked */
 	JS_LOOKUPS, /* computed ones, and pages that may not be the same any more */
 	JS_SLOW,    /* loads and stores without a TLB entry */
@@ -192,7 +194,8 @@ struct cpu {
 		uint64_t room[6][2], closed_bit;
 		uint64_t closed[2]; /* FS, GS: 0, or what leads to no address if their limits are to be looked at */
 		uint64_t add[2], lin[2]; /* groups of checked accesses (jit/mem.c): host minus linear address; where */
-		struct jit *jit;	 /* NULL: interpreter only */
+		struct jit *jit;	 /* of the VM; NULL: interpreter only */
+		struct jit_own *own;
 		uint32_t mxcsr;
 		int32_t hot;		     /* times that a block is interpreted first */
 		uint8_t vec, want;	     /* enum vec_level: what is loaded; what to load on the way back */

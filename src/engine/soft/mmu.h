@@ -123,8 +123,8 @@ struct code_page *code_page_of(struct soft_vm *vm, gpa_t at); /* NULL: not RAM *
 void code_page_claim(struct cpu *c, gpa_t page);
 /* After a store to RAM that took the slow path, or a DMA write (c NULL): tells every holder whose lines were hit. */
 void code_page_written(struct soft_vm *vm, struct cpu *c, gpa_t at, uint64_t len);
-/* interp.c: drops this vCPU's blocks that touch [at, at + len) of one page; sets c->leave if the running block may be
- * one. */
+/* Drops this vCPU's decoded blocks that touch [at, at + len) of one page, and what it remembers of translated ones;
+ * sets c->leave if the running block may be one. */
 void code_drop(struct cpu *c, gpa_t at, uint64_t len);
 void code_drop_all(struct cpu *c);
 /* Does the interpreter remember a translation of that page (of that kind) since fetch_epoch moved last? May say yes

@@ -131,8 +131,8 @@ static void cr4_write(struct cpu *c, uint64_t v)
 	if (pae_legacy(c->cr0, v, c->efer) && (changed & (CR4_PAE | CR4_PGE | CR4_PSE | CR4_SMEP)))
 		pdptes_need(c, c->cr3);
 	c->cr4 = v;
-	if (changed & CR4_TSD) /* translated RDTSC does not look at it */
-		jit_drop_all(c);
+	if (changed & v & CR4_TSD)
+		jit_tsd(c->vm);
 	if (changed & flushing)
 		mmu_flush_all(c);
 	c->leave = true;

@@ -5,6 +5,7 @@
 #include "engine/soft/soft_int.h"
 
 #include "base/bits.h"
+#include "engine/soft/jit/jit.h"
 #include "engine/soft/thunk.h"
 #include "engine/soft/twin.h"
 
@@ -350,7 +351,9 @@ static enum run_result loop_once(struct engine_vcpu *v, bool *again)
 		}
 	} else {
 		c->leave = false;
+		jit_enter(c);
 		interp_run(c);
+		jit_leave(c);
 	}
 	return RUN_KICKED;
 }
@@ -362,6 +365,7 @@ static enum run_result run_loop(struct engine_vcpu *v)
 	bool again;
 
 	if (setjmp(c->unwind)) {
+		jit_leave(c);
 		if (c->vm->parker == c->id + 1)
 			world_go(c);
 		if (c->frozen)
@@ -385,6 +389,7 @@ enum run_result soft_run(struct engine_vcpu *v)
 		r = RUN_FAILED;
 	else
 		r = run_loop(v);
+	jit_leave(&v->cpu);
 	v->debug_resume |= r == RUN_DEBUG;
 	host_enter(&v->cpu);
 	return r;

@@ -162,7 +162,8 @@ static int soft_vm_new(struct engine_vm **out, const struct engine_host *h, cons
 	vm->clock_base = -__builtin_ia32_rdtsc();
 	vm->arch_cap = o->common ? o->common->arch_cap : mitigations ? 0 : ARCH_CAP_SAFE;
 	vm->yield_on_pause = o->exit_on_pause || o->ncpu > cpus_usable();
-	if (o->conf && vm->jit && (rc = jit_dump_open(vm, o->conf, e)) < 0) {
+	if (vm->jit &&
+	    ((rc = jit_vm_new(vm, vm->jit_bytes, e)) < 0 || (o->conf && (rc = jit_dump_open(vm, o->conf, e)) < 0))) {
 		soft_vm_free((struct engine_vm *)vm);
 		return rc;
 	}
@@ -192,6 +193,7 @@ static void soft_vm_free(struct engine_vm *evm)
 		return;
 	jit_ticker_free(vm);
 	jit_dump_free(vm);
+	jit_vm_free(vm);
 	for (unsigned n = 0; n < vm->map->n; n++)
 		slot_drop(&vm->map->slot[n]);
 	lock_destroy(&vm->map_lock);
@@ -278,14 +280,18 @@ static int soft_slot(struct engine_vm *evm, const struct mem_slot *m, struct err
 		return rc;
 	}
 	map_find_main(map);
+	if (removed)
+		jit_close(vm); /* until nobody goes by the old map */
 	__atomic_store_n(&vm->map, map, __ATOMIC_SEQ_CST);
 	lock_drop(&vm->map_lock);
 	for (unsigned n = 0; n < SOFT_CPUS_MAX; n++)
 		if (vm->vcpu[n])
 			mail_post(vm->vcpu[n], MAIL_FLUSH | (removed ? MAIL_CODE_ALL : 0));
 	mail_wait_all(vm, NULL);
-	if (removed)
+	if (removed) {
+		jit_open(vm);
 		slot_drop(&old);
+	}
 	free(was);
 	return 0;
 }
@@ -365,7 +371,9 @@ static void soft_vcpu_free(struct engine_vcpu *v)
 {
 	if (!v)
 		return;
+	lock_take(&v->cpu.vm->map_lock); /* the ticker looks */
 	v->cpu.vm->vcpu[v->cpu.id] = NULL;
+	lock_drop(&v->cpu.vm->map_lock);
 	code_cache_free(v->cpu.code);
 	jit_free(&v->cpu);
 	mmu_tlb_free(&v->cpu);
@@ -421,9 +429,8 @@ static int soft_vcpu_new(struct engine_vm *evm, unsigned id, struct engine_vcpu 
 	v->cpu.lapic->bus = &vm->apics;
 	v->cpu.lapic->id = id;
 	v->cpu.code = code_cache_new(&v->cpu, vm->code_bytes);
-	if (vm->jit &&
-	    ((rc = jit_ticker_need(vm, e)) < 0 || (rc = jit_new(&v->cpu, vm->jit_bytes, vm->jit_hot, e)) < 0 ||
-	     (vm->jit_check && (rc = jit_check_new(&v->cpu, e)) < 0))) {
+	if (vm->jit && ((rc = jit_ticker_need(vm, e)) < 0 || (rc = jit_new(&v->cpu, vm->jit_hot, e)) < 0 ||
+			(vm->jit_check && (rc = jit_check_new(&v->cpu, e)) < 0))) {
 		soft_vcpu_free(v);
 		return rc;
 	}
@@ -432,7 +439,10 @@ static int soft_vcpu_new(struct engine_vm *evm, unsigned id, struct engine_vcpu 
 	vm->apics.apic[id] = v->cpu.lapic;
 	if (vm->apics.n <= id)
 		vm->apics.n = id + 1;
+	lock_take(&vm->map_lock);
 	vm->vcpu[id] = v;
+	lock_drop(&vm->map_lock);
+	jit_isa_changed(vm);
 	*out = v;
 	return 0;
 }
@@ -442,6 +452,7 @@ static int soft_cpuid(struct engine_vcpu *v, const struct cpuid_table *t, struct
 	v->table = *t;
 	cpu_features(v);
 	code_drop_all(&v->cpu); /* decoded by what the old table showed */
+	jit_isa_changed(v->cpu.vm);
 	return 0;
 }
 
@@ -485,7 +496,8 @@ static const char *const jit_stat_names[JS_COUNT] = {
 	"bytes of guest code translated",
 	"bytes of host code made",
 	"translated blocks dropped",
-	"translation cache started over",
+	"translation cache generations evicted",
+	"translations put off by evictions",
 	"exits by unlinked jumps",
 	"exits by look-ups",
 	"exits by TLB misses",
@@ -535,7 +547,7 @@ static unsigned soft_stats(struct engine_vcpu *v, struct vcpu_stat *out, unsigne
 
 	memcpy(out, all, n * sizeof(*out));
 	for (unsigned k = 0; v->cpu.jit.jit && k < JS_COUNT && n < max; k++) {
-		uint64_t val = k == JS_TICKS ? tsc_ns(v->cpu.vm, s->jit[k]) : s->jit[k];
+		uint64_t val = k == JS_TICKS ? tsc_ns(v->cpu.vm, s->jit[k]) : jit_stat_of(&v->cpu, k);
 
 		out[n++] = (struct vcpu_stat){ jit_stat_names[k], val };
 	}

@@ -125,7 +125,8 @@ struct soft_vm {
 	uint32_t parker;       /* 1 + vCPU that has stopped the world, 0: nobody */
 	bool extint;	       /* INTR of the 8259 pair */
 	int32_t jit_hot;
-	size_t jit_bytes;  /* translated code of a vCPU */
+	size_t jit_bytes;  /* translated code */
+	struct jit *cache; /* of it; NULL: interpreter only */
 	size_t code_bytes; /* decoded code of a vCPU */
 	uint64_t arch_cap; /* IA32_ARCH_CAPABILITIES */
 	struct jit_ticker *ticker;

@@ -121,8 +121,8 @@ static void set_sregs(struct cpu *c, const struct x86_state *s)
 	c->cr0 = s->cr0 | CR0_ET;
 	c->cr2 = s->cr2;
 	c->cr3 = s->cr3;
-	if ((c->cr4 ^ s->cr4) & CR4_TSD)
-		jit_drop_all(c);
+	if (s->cr4 & CR4_TSD)
+		jit_tsd(c->vm);
 	c->cr4 = s->cr4;
 	c->efer = s->efer;
 	__atomic_store_n(&c->lapic->base, s->apic_base, __ATOMIC_RELAXED);

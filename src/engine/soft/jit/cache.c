@@ -1,14 +1,19 @@
 /*
  * What is translated, and where it lies: the arena (one memory, mapped twice: writable here, executable there), pages,
- * blocks, links between them. Owned by the vCPU's thread. A dropped block keeps its memory, since it may be the running
- * one; all memory is used again at once when something is full, which happens only where no translated code is under
- * way (jit_block_for).
+ * blocks, links between them. One for all vCPUs.
+ *
+ * Finding takes no lock: hash chains are entered and left by single stores, and what has left one stays as it is until
+ * every vCPU has entered anew (gen.c). Everything else has the lock. Code that may be running changes by stores of
+ * aligned words in which nothing but one displacement or one number is new (a_patchable): who executes it meanwhile
+ * goes the old way or the new one, and both are right then.
+ *
+ * The lock is a leaf: who has it waits for nobody. Who only wants to gain time (a link, a translation) tries for it and
+ * does without; who drops code waits, for as long as one translation takes.
  */
 #include "engine/soft/jit/jit_int.h"
 
 #include "base/alloc.h"
 #include "base/bits.h"
-#include "engine/soft/code.h"
 
 #include <cpuid.h>
 #include <errno.h>
@@ -23,22 +28,23 @@ enum {
 	SITES_MAX = 1 << 21,
 	INSNS_MAX = 1 << 18
 };
-enum { RETURNS = 2048, RETURNS_SLACK = 16 };
-enum { LEFT_PAGES = 2, LEFT_BLOCKS = 2, LEFT_EXITS = 4 * BLOCK_INSNS, LEFT_SITES = 4 * BLOCK_INSNS };
+enum { LEFT_EXITS = 4 * BLOCK_INSNS, LEFT_SITES = 4 * BLOCK_INSNS };
+enum { ENTRIES_PART = 32 /* of a generation, for entries that are made late */ };
 
 /* ------ tables ------ */
-static bool table_new(struct table *t, size_t size, uint32_t max)
+static bool table_new(struct table *t, size_t size, uint32_t max, unsigned slices)
 {
 	t->at = mmap(NULL, size * max, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	t->n = 1; /* index 0 is none */
+	t->slice = max / slices;
 	t->max = max;
 	return t->at != MAP_FAILED;
 }
 
-static void table_free(struct table *t, size_t size)
+static void table_free(struct table *t, size_t size, uint32_t max)
 {
 	if (t->at && t->at != MAP_FAILED)
-		munmap(t->at, size * t->max);
+		munmap(t->at, size * max);
 }
 
 uint32_t jit_take(struct table *t)
@@ -53,9 +59,10 @@ static bool left(const struct table *t, uint32_t n)
 
 bool jit_room(struct jit *j)
 {
-	return j->limit - j->used >= BLOCK_ROOM && j->size - j->cold_used >= BLOCK_ROOM &&
-	       left(&j->pages, LEFT_PAGES) && left(&j->blocks, LEFT_BLOCKS) && left(&j->exits, LEFT_EXITS) &&
-	       left(&j->sites, LEFT_SITES) && left(&j->insns, BLOCK_INSNS);
+	return !j->closed && j->gen[j->now].state == GEN_LIVE &&
+	       j->limit - j->used >= BLOCK_ROOM + j->slice / ENTRIES_PART && j->cold_end - j->cold_used >= BLOCK_ROOM &&
+	       (j->page_free || left(&j->pages, 1)) && left(&j->blocks, 1) && left(&j->exits, LEFT_EXITS) &&
+	       left(&j->sites, LEFT_SITES) && left(&j->insns, BLOCK_INSNS) && jit_notes_room(j);
 }
 
 /* ------ the host ------ */
@@ -106,243 +113,138 @@ int jit_probe(struct err *e)
 }
 
 /* ------ life ------ */
-static void caches_clear(struct cpu *c)
-{
-	struct jit *j = jit_of(c);
-
-	memset(c->jit.itlb, 0, sizeof(c->jit.itlb));
-	for (unsigned n = 0; n < JIT_USER_ITLB; n++)
-		c->user_itlb[n] = user_itlb_empty(n);
-	memset(j->nitlb, 0, sizeof(j->nitlb));
-	for (unsigned u = 0; u < 2; u++)
-		for (unsigned n = 0; n < JIT_JUMPS; n++)
-			c->jump[u][n] = jit_code(j, j->lookup);
-}
-
-int jit_new(struct cpu *c, size_t code_bytes, int32_t hot, struct err *e)
+int jit_vm_new(struct soft_vm *vm, size_t code_bytes, struct err *e)
 {
 	struct jit *j = xcalloc(1, sizeof(*j));
 	int rc;
 
-	c->jit.jit = j;
-	mmu_flush_all(c);
-	c->tlb_mask = TLB_SIZE - 1;
+	vm->cache = j;
+	j->vm = vm;
+	lock_init(&j->lock, RANK_CODE, "soft code");
 	j->size = round_up(code_bytes, JIT_PAGE);
-	j->limit = round_up(j->size / 16 * 11, 64); /* as code comes out */
-	j->cold_used = (uint32_t)j->limit;
 	rc = arena_map(j, e);
 	if (rc < 0)
 		return rc;
-	if (!table_new(&j->pages, sizeof(struct jpage), PAGES_MAX) ||
-	    !table_new(&j->blocks, sizeof(struct jblock), BLOCKS_MAX) ||
-	    !table_new(&j->exits, sizeof(struct jexit), EXITS_MAX) ||
-	    !table_new(&j->sites, sizeof(struct site), SITES_MAX) ||
-	    !table_new(&j->insns, sizeof(struct insn), INSNS_MAX))
+	if (!table_new(&j->pages, sizeof(struct jpage), PAGES_MAX, 1) ||
+	    !table_new(&j->blocks, sizeof(struct jblock), BLOCKS_MAX, JIT_GENS) ||
+	    !table_new(&j->exits, sizeof(struct jexit), EXITS_MAX, JIT_GENS) ||
+	    !table_new(&j->sites, sizeof(struct site), SITES_MAX, JIT_GENS) ||
+	    !table_new(&j->insns, sizeof(struct insn), INSNS_MAX, JIT_GENS))
 		return err_sys(e, -errno, "engine.soft=jit: no address space for its tables");
-	j->returns = xcalloc(RETURNS, sizeof(uint64_t));
-	c->jit.r_top = (uint64_t)(uintptr_t)&j->returns[RETURNS - 2];
-	c->jit.r_limit = (uint64_t)(uintptr_t)&j->returns[RETURNS_SLACK];
-	c->jit.page_bits = (uint64_t)(TLB_SIZE - 1) << 12;
-	c->jit.offset_bits = ~0xfffull;
-	c->jit.low5 = 31;
-	c->jit.low6 = 63;
-	c->jit.arith = FL_ARITH;
-	c->jit.not_if = ~(uint64_t)FL_IF;
-	c->jit.not_rf = ~(uint64_t)(FL_RF | FL_VM);
-	c->jit.closed_bit = 1ull << 62;
-	c->jit.mxcsr = 0x1f80;
-	c->jit.hot = hot;
 	j->used = 64;
-	if (!jit_entries(c))
+	j->limit = (uint32_t)j->size; /* for what all code shares */
+	if (!jit_entries(j))
 		return err_set(e, -ENOSPC, "engine.soft=jit: %zu bytes of code are too few", code_bytes);
-	j->start = j->used;
-	j->stale = true; /* the tables are filled before the first translation: a VM starts faster */
+	gens_init(j);
 	return 0;
 }
 
-void jit_free(struct cpu *c)
+void jit_vm_free(struct soft_vm *vm)
 {
-	struct jit *j = jit_of(c);
+	struct jit *j = vm->cache;
 
 	if (!j)
 		return;
-	jit_check_free(j);
+	jit_notes_free(j);
 	arena_unmap(j);
-	table_free(&j->pages, sizeof(struct jpage));
-	table_free(&j->blocks, sizeof(struct jblock));
-	table_free(&j->exits, sizeof(struct jexit));
-	table_free(&j->sites, sizeof(struct site));
-	table_free(&j->insns, sizeof(struct insn));
-	free(j->returns);
+	table_free(&j->pages, sizeof(struct jpage), PAGES_MAX);
+	table_free(&j->blocks, sizeof(struct jblock), BLOCKS_MAX);
+	table_free(&j->exits, sizeof(struct jexit), EXITS_MAX);
+	table_free(&j->sites, sizeof(struct site), SITES_MAX);
+	table_free(&j->insns, sizeof(struct insn), INSNS_MAX);
+	lock_destroy(&j->lock);
 	free(j);
-	c->jit.jit = NULL;
+	vm->cache = NULL;
 }
 
-uint32_t jit_generation(const struct cpu *c)
+uint64_t jit_stat_of(const struct cpu *c, unsigned n)
 {
-	return c->jit.jit->generation;
+	const struct jit *j = c->jit.jit;
+	const uint64_t *shared = n == JS_DROPPED   ? &j->dropped
+				 : n == JS_EVICTED ? &j->evicted
+				 : n == JS_NO_ROOM ? &j->no_room
+						   : NULL;
+
+	if (!shared)
+		return c->stat.jit[n];
+	return c->id == 0 ? __atomic_load_n(shared, __ATOMIC_RELAXED) : 0;
 }
 
-/* Everything from the front again; no translated code is under way. */
-static void start_over(struct cpu *c)
-{
-	struct jit *j = jit_of(c);
-
-	j->stale = false;
-	j->used = j->start;
-	j->cold_used = (uint32_t)j->limit;
-	if (j->generation++)
-		c->stat.jit[JS_STARTED]++;
-	j->pages.n = j->blocks.n = j->exits.n = j->sites.n = j->insns.n = 1;
-	memset(j->page_hash, 0, sizeof(j->page_hash));
-	memset(j->gpa_hash, 0, sizeof(j->gpa_hash));
-	memset(j->block_hash, 0, sizeof(j->block_hash));
-	caches_clear(c);
-}
-
-/* ------ pages ------ */
+/* ------ hash chains ------ */
 static uint32_t hash64(uint64_t v, unsigned bits)
 {
 	return (uint32_t)(v * 0x9e3779b97f4a7c15ull >> (64 - bits));
 }
 
+static uint32_t link_get(const uint32_t *link)
+{
+	return __atomic_load_n(link, __ATOMIC_ACQUIRE);
+}
+
+static void link_set(uint32_t *link, uint32_t n)
+{
+	__atomic_store_n(link, n, __ATOMIC_RELEASE);
+}
+
+/* ------ pages ------ */
 static uint32_t *page_slot(struct jit *j, uint64_t lin, const uint8_t *host)
 {
 	return &j->page_hash[hash64(lin ^ (uint64_t)(uintptr_t)host << 7, JIT_PAGE_BITS)];
 }
 
-struct jpage *jpage_find(struct jit *j, uint64_t lin, const uint8_t *host, uint32_t mode)
+static uint32_t *gpa_slot(struct jit *j, gpa_t at)
 {
-	for (uint32_t n = *page_slot(j, lin, host); n; n = jpage_at(j, n)->chain) {
+	return &j->gpa_hash[hash64(at, JIT_PAGE_BITS)];
+}
+
+struct jpage *jpage_find(struct jit *j, const struct jpage *like)
+{
+	for (uint32_t n = link_get(page_slot(j, like->lin, like->host)); n; n = link_get(&jpage_at(j, n)->chain)) {
 		struct jpage *p = jpage_at(j, n);
 
-		if (p->lin == lin && p->host == host && p->mode == mode)
+		if (p->lin == like->lin && p->host == like->host && p->mode == like->mode && p->isa == like->isa)
 			return p;
 	}
 	return NULL;
 }
 
-struct jpage *jpage_need(struct jit *j, uint64_t lin, const uint8_t *host, gpa_t at, uint32_t mode)
+struct jpage *jpage_need(struct jit *j, const struct jpage *like)
 {
-	struct jpage *p = jpage_find(j, lin, host, mode);
-	uint32_t n, *slot, *gpa = &j->gpa_hash[hash64(at, JIT_PAGE_BITS)];
+	struct jpage *p = jpage_find(j, like);
+	uint32_t n, *slot = page_slot(j, like->lin, like->host), *gpa = gpa_slot(j, like->at);
 
 	if (p)
 		return p;
-	n = jit_take(&j->pages);
-	slot = page_slot(j, lin, host);
-	p = jpage_at(j, n);
-	*p = (struct jpage){ .lin = lin, .host = host, .at = at, .mode = mode, .chain = *slot, .on_gpa = *gpa };
-	*slot = *gpa = n;
-	return p;
-}
-
-static void itlb_set(struct cpu *c, const struct jpage *p, uint64_t lin, bool global)
-{
-	struct jit *j = jit_of(c);
-	unsigned user = code_anywhere(c), at = user ? lin >> 12 & (JIT_USER_ITLB - 1) : lin >> 12 & ITLB_MASK;
-	uint32_t id = (uint32_t)(p - (struct jpage *)j->pages.at);
-
-	jit_pages_for_mode(c);
-	if (user ? c->user_itlb[at] == page_tag(id) - lin : c->jit.itlb[at] == id)
-		return;
-	if (j->nitlb[user][global] == JIT_ITLB)
-		jit_fetch_changed(c, true);
-	if (user)
-		c->user_itlb[at] = page_tag(id) - lin;
+	n = j->page_free;
+	if (n)
+		j->page_free = jpage_at(j, n)->on_gpa;
 	else
-		c->jit.itlb[at] = id;
-	j->itlb_used[user][global][j->nitlb[user][global]++] = (uint16_t)at;
-}
-
-/* For the bytes of the page at lin that the code segment reaches: JIT_ANYWHERE and what comes with it. 0: none. IP does
- * not go on at 0 inside a page: what lies before the segment's start is not reached. */
-static uint64_t segment_part(const struct cpu *c, uint64_t lin)
-{
-	const struct x86_segment *cs = &c->seg[SEG_CS];
-	uint32_t last = c->mode & MODE_32 || cs->limit < 0xffff ? cs->limit : 0xffff;
-	uint32_t rip = (uint32_t)(lin - cs->base), first = 0, left = 0;
-
-	if (rip > -(uint32_t)JIT_PAGE) { /* it starts in this page */
-		first = -rip;
-		rip = 0;
-	}
-	if (rip > last)
-		return 0;
-	if (last - rip < JIT_PAGE - 1 - first)
-		left = JIT_PAGE - 1 - first - (last - rip);
-	return JIT_ANYWHERE | first << JIT_FIRST_SHIFT | (uint64_t)left << JIT_LEFT_SHIFT;
-}
-
-/* What the pages of code at lin are found by; 0: there is no code. */
-static uint64_t page_lin(const struct cpu *c, uint64_t lin)
-{
-	return mode_segmented(c->mode) ? segment_part(c, lin) : c->cpl == 3 ? JIT_ANYWHERE : lin;
-}
-
-struct jpage *jit_fetch(struct cpu *c, uint64_t lin)
-{
-	struct tlb *t = c->tlbs[c->cpl == 3 ? TLB_USER : TLB_KERN];
-	unsigned idx = tlb_index(c, lin);
-	const uint8_t *host;
-	struct jpage *p;
-	bool global;
-	gpa_t at;
-
-	if (lin + t->e[idx].xtag < JIT_PAGE) {
-		host = (const uint8_t *)(round_down(lin, JIT_PAGE) + t->e[idx].add);
-		global = t->in_list[idx] == LIST_GLOBAL + 1;
-	} else {
-		host = mmu_fetch(c, lin, &at, &global);
-	}
-	p = host ? jpage_find(jit_of(c), page_lin(c, round_down(lin, JIT_PAGE)), host, c->mode) : NULL;
-	if (!p)
-		return NULL;
-	code_note(c, lin, global);
-	itlb_set(c, p, round_down(lin, JIT_PAGE), global);
+		n = jit_take(&j->pages);
+	p = jpage_at(j, n);
+	*p = *like;
+	p->used = true;
+	p->chain = *slot;
+	p->on_gpa = *gpa;
+	*gpa = n;
+	link_set(slot, n);
 	return p;
 }
 
-static void itlb_empty(struct cpu *c, unsigned user, bool global)
+void jpage_retire(struct jit *j, struct jpage *p)
 {
-	struct jit *j = jit_of(c);
+	uint32_t n = (uint32_t)(p - (struct jpage *)j->pages.at), *link = page_slot(j, p->lin, p->host);
 
-	for (unsigned g = 0; g <= global; g++) {
-		for (unsigned n = 0; n < j->nitlb[user][g]; n++) {
-			unsigned at = j->itlb_used[user][g][n];
-
-			if (user)
-				c->user_itlb[at] = user_itlb_empty(at);
-			else
-				c->jit.itlb[at] = 0;
-		}
-		j->nitlb[user][g] = 0;
-	}
-}
-
-void jit_fetch_changed(struct cpu *c, bool global)
-{
-	if (!jit_of(c))
-		return;
-	jit_returns_forget(c);
-	for (unsigned user = 0; user < 2; user++)
-		itlb_empty(c, user, global);
-}
-
-void jit_pages_for_mode(struct cpu *c)
-{
-	struct jit *j = jit_of(c);
-	unsigned user = code_anywhere(c);
-	const struct x86_segment *cs = &c->seg[SEG_CS];
-
-	if (LIKELY(j->itlb_for[user].mode == c->mode &&
-		   (!mode_segmented(c->mode) ||
-		    (j->itlb_for[user].cs_base == cs->base && j->itlb_for[user].cs_limit == cs->limit))))
-		return;
-	itlb_empty(c, user, true);
-	j->itlb_for[user].mode = c->mode;
-	j->itlb_for[user].cs_base = cs->base;
-	j->itlb_for[user].cs_limit = cs->limit;
+	while (*link != n)
+		link = &jpage_at(j, *link)->chain;
+	link_set(link, p->chain);
+	link = gpa_slot(j, p->at);
+	while (*link != n)
+		link = &jpage_at(j, *link)->on_gpa;
+	*link = p->on_gpa;
+	p->used = false;
+	p->retired = j->epoch + 1;
+	p->on_gpa = j->page_retired;
+	j->page_retired = n;
 }
 
 /* ------ blocks ------ */
@@ -355,7 +257,7 @@ struct jblock *jblock_find(struct jit *j, const struct jpage *p, unsigned off, u
 {
 	uint32_t page = (uint32_t)(p - (struct jpage *)j->pages.at);
 
-	for (uint32_t n = *block_slot(j, page, off, mode); n; n = jblock_at(j, n)->chain) {
+	for (uint32_t n = link_get(block_slot(j, page, off, mode)); n; n = link_get(&jblock_at(j, n)->chain)) {
 		struct jblock *b = jblock_at(j, n);
 
 		if (b->page == page && b->off == off && b->mode == (uint8_t)mode)
@@ -364,20 +266,31 @@ struct jblock *jblock_find(struct jit *j, const struct jpage *p, unsigned off, u
 	return NULL;
 }
 
+static void published(struct jit *j)
+{
+	__atomic_store_n(&j->published, j->published + 1, __ATOMIC_RELEASE);
+}
+
 void jblock_publish(struct jit *j, struct jblock *b)
 {
 	uint32_t *slot = block_slot(j, b->page, b->off, b->mode), n = jblock_n(j, b);
 	struct jpage *p = jpage_at(j, b->page);
 
 	b->chain = *slot;
-	*slot = n;
 	b->on_page = p->blocks;
+	b->dead = false;
 	p->blocks = n;
+	published(j);
+	link_set(slot, n);
 }
 
+/* a_patchable() has seen to it that it is in one aligned word. */
 static void patch32(struct jit *j, uint32_t at, uint32_t v)
 {
-	memcpy(j->rw + at, &v, 4);
+	uint64_t *word = (uint64_t *)(void *)(j->rw + (at & ~7u)), now = *word;
+
+	memcpy((uint8_t *)&now + at % 8, &v, 4);
+	__atomic_store_n(word, now, __ATOMIC_RELEASE);
 }
 
 void jit_link(struct jit *j, struct jexit *e, struct jblock *b)
@@ -388,111 +301,168 @@ void jit_link(struct jit *j, struct jexit *e, struct jblock *b)
 		      : e->kind == EXIT_SPAN		? b->body
 		      : b->off <= from->off || b->saves ? b->entry
 							: b->body;
+	uint32_t n = (uint32_t)(e - (struct jexit *)j->exits.at);
 
 	if (from->dead || b->dead || e->to || !to)
 		return;
 	e->to = jblock_n(j, b);
 	e->next_in = b->in;
-	b->in = (uint32_t)(e - (struct jexit *)j->exits.at);
+	e->prev_in = 0;
+	if (b->in)
+		jexit_at(j, b->in)->prev_in = n;
+	b->in = n;
 	patch32(j, e->aim, to - (e->aim + 4));
 }
 
-static void block_drop(struct cpu *c, struct jblock *b)
+void jexit_unlink(struct jit *j, struct jexit *e)
 {
-	struct jit *j = jit_of(c);
+	if (e->prev_in)
+		jexit_at(j, e->prev_in)->next_in = e->next_in;
+	else
+		jblock_at(j, e->to)->in = e->next_in;
+	if (e->next_in)
+		jexit_at(j, e->next_in)->prev_in = e->prev_in;
+	e->to = 0;
+	patch32(j, e->aim, e->stub - (e->aim + 4));
+}
+
+void jblock_undo(struct jit *j, struct jblock *b)
+{
 	uint32_t n = jblock_n(j, b), *link = block_slot(j, b->page, b->off, b->mode);
 
 	while (*link != n)
 		link = &jblock_at(j, *link)->chain;
-	*link = b->chain;
-	for (uint32_t x = b->in; x;) {
-		struct jexit *e = jexit_at(j, x);
-
-		x = e->next_in;
-		e->to = 0;
-		patch32(j, e->aim, e->stub - (e->aim + 4));
-	}
-	b->in = 0;
+	link_set(link, b->chain);
+	while (b->in)
+		jexit_unlink(j, jexit_at(j, b->in));
 	if (b->id_at) /* no page has this identity */
 		patch32(j, b->id_at, ~0u);
-	b->dead = true;
-	c->stat.jit[JS_DROPPED]++;
+	__atomic_store_n(&b->dead, true, __ATOMIC_RELEASE);
 }
 
-bool jit_drop(struct cpu *c, gpa_t at, uint64_t len)
+void jblock_drop(struct jit *j, struct jblock *b)
 {
-	struct jit *j = jit_of(c);
+	uint32_t n = jblock_n(j, b), *link = &jpage_at(j, b->page)->blocks;
+
+	while (*link != n)
+		link = &jblock_at(j, *link)->on_page;
+	*link = b->on_page;
+	jblock_undo(j, b);
+	__atomic_store_n(&j->dropped, j->dropped + 1, __ATOMIC_RELAXED);
+}
+
+/* ------ code that changes ------ */
+static bool page_drop(struct jit *j, struct jpage *p, uint64_t lines)
+{
+	bool any = false;
+
+	for (uint32_t n = p->blocks, next; n; n = next) {
+		struct jblock *b = jblock_at(j, n);
+
+		next = b->on_page;
+		if (b->lines & lines) {
+			jblock_drop(j, b);
+			any = true;
+		}
+	}
+	return any;
+}
+
+bool jit_drop(struct soft_vm *vm, gpa_t at, uint64_t len)
+{
 	gpa_t page = round_down(at, JIT_PAGE);
+	struct jit *j = vm->cache;
 	uint64_t lines;
 	bool any = false;
 
 	if (!j)
 		return false;
 	lines = mask64((unsigned)((at % JIT_PAGE + len + 63) / 64)) & ~mask64((unsigned)(at % JIT_PAGE / 64));
-	for (uint32_t n = j->gpa_hash[hash64(page, JIT_PAGE_BITS)]; n; n = jpage_at(j, n)->on_gpa) {
-		uint32_t *link = &jpage_at(j, n)->blocks;
-
-		if (jpage_at(j, n)->at != page)
-			continue;
-		while (*link) {
-			struct jblock *b = jblock_at(j, *link);
-
-			if (!(b->lines & lines)) {
-				link = &b->on_page;
-				continue;
-			}
-			*link = b->on_page;
-			block_drop(c, b);
-			any = true;
-		}
-	}
-	if (any)
-		jit_returns_forget(c);
+	lock_take(&j->lock);
+	for (uint32_t n = *gpa_slot(j, page); n; n = jpage_at(j, n)->on_gpa)
+		if (jpage_at(j, n)->at == page)
+			any |= page_drop(j, jpage_at(j, n), lines);
+	lock_drop(&j->lock);
 	return any;
 }
 
-/* The memory stays until the next translation: the caller may be called by translated code. */
-void jit_drop_all(struct cpu *c)
+void jit_drop_all(struct soft_vm *vm)
 {
-	struct jit *j = jit_of(c);
+	jit_close(vm);
+	jit_open(vm);
+}
+
+void jit_close(struct soft_vm *vm)
+{
+	struct jit *j = vm->cache;
 
 	if (!j)
 		return;
-	for (uint32_t n = 1; n < j->pages.n; n++) {
-		struct jpage *p = jpage_at(j, n);
-
-		while (p->blocks) {
-			struct jblock *b = jblock_at(j, p->blocks);
-
-			p->blocks = b->on_page;
-			block_drop(c, b);
-		}
-	}
-	jit_fetch_changed(c, true);
-	j->stale = true;
+	lock_take(&j->lock);
+	gens_drop(j);
+	j->closed++;
+	lock_drop(&j->lock);
 }
 
+void jit_open(struct soft_vm *vm)
+{
+	struct jit *j = vm->cache;
+
+	if (!j)
+		return;
+	lock_take(&j->lock);
+	j->closed--;
+	lock_drop(&j->lock);
+}
+
+void jit_tsd(struct soft_vm *vm)
+{
+	struct jit *j = vm->cache;
+
+	if (!j)
+		return;
+	lock_take(&j->lock);
+	if (!j->tsd)
+		gens_drop(j);
+	j->tsd = true;
+	lock_drop(&j->lock);
+}
+
+/* ------ what runs ------ */
 bool jit_serves(const struct cpu *c, const struct jblock *b, uint64_t page)
 {
-	return !b->dead && b->lin == page_lin(c, code_lin(c, page));
+	return !jblock_dead(b) && b->lin == jit_page_lin(c, code_lin(c, page));
 }
 
-struct jblock *jit_block_for(struct cpu *c, uint64_t page, unsigned off, const uint8_t *host, gpa_t at)
+struct jblock *jit_block_for(struct cpu *c, uint64_t page, unsigned off, const uint8_t *host, gpa_t at, bool *later)
 {
+	struct jpage like = jit_page_key(c, jit_page_lin(c, code_lin(c, page)), host), *p;
 	struct jit *j = jit_of(c);
-	uint64_t lin = page_lin(c, code_lin(c, page));
-	struct jpage *p = jpage_find(j, lin, host, c->mode);
-	struct jblock *b = p ? jblock_find(j, p, off, c->mode & 0xff) : NULL;
+	struct jblock *b = NULL;
 	uint32_t before;
 
-	if (b || (mode_segmented(c->mode) && !lin))
+	if (jit_waited_for(c))
+		jit_enter(c);
+	p = jpage_find(j, &like);
+	*later = false;
+	if (p)
+		b = jblock_find(j, p, off, c->mode & 0xff);
+	if (b || (mode_segmented(c->mode) && !like.lin))
 		return b;
-	if (j->stale || !jit_room(j))
-		start_over(c);
-	p = jpage_need(j, lin, host, at, c->mode);
-	before = j->used;
-	b = jit_translate(c, p, off, c->mode & 0xff);
-	if (j->used / MIB(2) != before / MIB(2)) /* it stays resident by its other mapping, and need not count twice */
-		madvise(j->rw, j->size, MADV_DONTNEED);
+	*later = true;
+	if (!lock_try(&j->lock))
+		return NULL;
+	if ((p = jpage_find(j, &like)))
+		b = jblock_find(j, p, off, c->mode & 0xff); /* another vCPU was faster */
+	if (!b && gen_need_room(c)) {
+		*later = false;
+		like.at = at;
+		like.marks = code_page_of(c->vm, at);
+		before = j->used;
+		b = jit_translate(c, jpage_need(j, &like), off, c->mode & 0xff);
+		if (j->used / MIB(2) != before / MIB(2)) /* its other mapping keeps it; it need not count twice */
+			madvise(j->rw, j->size, MADV_DONTNEED);
+	}
+	lock_drop(&j->lock);
 	return b;
 }

@@ -7,9 +7,9 @@
 #include "engine/soft/thunk.h"
 
 #include <errno.h>
-#include <sched.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <time.h>
 
 enum { NOTES_MAX = 1 << 19, CHECKED_MAX = 1 << 20, STEPS_MAX = 3 * BLOCK_INSNS };
 enum { TRIES = 16, TRIES_ALONE = 8, STALE_TURNS = 1000 };
@@ -23,41 +23,65 @@ static void *reserve(size_t size)
 	return p == MAP_FAILED ? NULL : p;
 }
 
+static int notes_new(struct jit *j, struct err *e)
+{
+	struct notes *t = j->notes;
+
+	if (t)
+		return 0;
+	t = j->notes = xcalloc(1, sizeof(*t));
+	t->blocks = reserve(sizeof(*t->blocks) * NOTES_MAX);
+	t->insns = reserve(sizeof(*t->insns) * CHECKED_MAX);
+	t->bytes = reserve((size_t)INSN_MAX * CHECKED_MAX);
+	if (!t->blocks || !t->insns || !t->bytes)
+		return err_sys(e, -errno, "engine.soft.check: no address space for its tables");
+	return 0;
+}
+
+void jit_notes_free(struct jit *j)
+{
+	struct notes *t = j->notes;
+
+	if (!t)
+		return;
+	if (t->blocks)
+		munmap(t->blocks, sizeof(*t->blocks) * NOTES_MAX);
+	if (t->insns)
+		munmap(t->insns, sizeof(*t->insns) * CHECKED_MAX);
+	if (t->bytes)
+		munmap(t->bytes, (size_t)INSN_MAX * CHECKED_MAX);
+	free(t);
+	j->notes = NULL;
+}
+
 int jit_check_new(struct cpu *c, struct err *e)
 {
 	struct check *k = aligned_alloc(64, (sizeof(*k) + 63) & ~(size_t)63);
+	int rc;
 
 	if (!k)
 		return err_set(e, -ENOMEM, "engine.soft.check: no memory");
 	memset(k, 0, sizeof(*k));
-	jit_of(c)->check = k;
-	k->notes = reserve(sizeof(*k->notes) * NOTES_MAX);
-	k->insns = reserve(sizeof(*k->insns) * CHECKED_MAX);
-	k->bytes = reserve((size_t)INSN_MAX * CHECKED_MAX);
-	if (!k->notes || !k->insns || !k->bytes)
-		return err_sys(e, -errno, "engine.soft.check: no address space for its tables");
+	own_of(c)->check = k;
+	if ((rc = notes_new(jit_of(c), e)) < 0)
+		return rc;
+	k->notes = jit_of(c)->notes;
 	for (unsigned n = 0; n < 2; n++)
 		if (!(k->side[n] = twin_new(e)))
 			return -ENOMEM;
 	return 0;
 }
 
-void jit_check_free(struct jit *j)
+void jit_check_free(struct cpu *c)
 {
-	struct check *k = j->check;
+	struct check *k = own_of(c)->check;
 
 	if (!k)
 		return;
-	if (k->notes)
-		munmap(k->notes, sizeof(*k->notes) * NOTES_MAX);
-	if (k->insns)
-		munmap(k->insns, sizeof(*k->insns) * CHECKED_MAX);
-	if (k->bytes)
-		munmap(k->bytes, (size_t)INSN_MAX * CHECKED_MAX);
 	twin_free(k->side[0]);
 	twin_free(k->side[1]);
 	free(k);
-	j->check = NULL;
+	own_of(c)->check = NULL;
 }
 
 /* ------ what is known of a block ------ */
@@ -78,23 +102,30 @@ static bool is_wide(const struct insn *i)
 	}
 }
 
+/* Of the generation that is open. */
+static uint32_t notes_taken(const struct jit *j)
+{
+	return j->notes->gen == j->now && j->blocks.n > gen_first(&j->blocks, j->now) ? j->notes->ninsns : 0;
+}
+
+bool jit_notes_room(const struct jit *j)
+{
+	return !j->notes || CHECKED_MAX / JIT_GENS - notes_taken(j) >= BLOCK_INSNS;
+}
+
 void jit_check_note(const struct xl *x)
 {
-	struct check *k = x->j->check;
-	struct note *t = &k->notes[jblock_n(x->j, x->b)];
+	struct jit *j = x->j;
+	struct notes *k = j->notes;
+	struct note *t = &k->blocks[jblock_n(j, x->b)];
 
-	if (k->generation != x->j->generation) {
-		k->generation = x->j->generation;
-		k->ninsns = 0;
-	}
-	*t = (struct note){ .first = k->ninsns, .code_end = x->a.at };
-	if (CHECKED_MAX - k->ninsns < x->n) {
-		x->j->stale = true; /* start over: until then this block is not checked */
-		return;
-	}
+	k->ninsns = jblock_n(j, x->b) == gen_first(&j->blocks, j->now) ? 0 : notes_taken(j);
+	k->gen = j->now;
+	*t = (struct note){ .first = j->now * (CHECKED_MAX / JIT_GENS) + k->ninsns, .code_end = x->a.at };
+	k->ninsns += x->n;
 	for (; t->n < x->n; t->n++) {
 		const struct xinsn *e = &x->ins[t->n];
-		struct checked *d = &k->insns[k->ninsns++];
+		struct checked *d = &k->insns[t->first + t->n];
 
 		*d = (struct checked){ e->off, e->live, e->in, e->i };
 		thunk_note(&d->i);
@@ -106,13 +137,13 @@ void jit_check_note(const struct xl *x)
 
 static const struct checked *insn_at(const struct check *k, uint32_t block, uint64_t off)
 {
-	const struct note *t = &k->notes[block];
+	const struct note *t = &k->notes->blocks[block];
 
 	if (off >= JIT_PAGE)
 		return NULL;
 	for (uint32_t n = t->first; n < t->first + t->n; n++)
-		if (k->insns[n].off == off)
-			return &k->insns[n];
+		if (k->notes->insns[n].off == off)
+			return &k->notes->insns[n];
 	return NULL;
 }
 
@@ -135,11 +166,11 @@ static uint16_t live_in_block(const struct check *k, const struct jit_end *end, 
 }
 
 /* A group that crosses a page goes on in a block of its own, which may know less: what was dead on the way stays so. */
-static uint16_t live_at_end(const struct check *k, const struct jit *j, uint32_t started)
+static uint16_t live_at_end(const struct check *k, const struct jit_end *end, uint32_t started)
 {
-	uint16_t live = live_in_block(k, &j->end, j->end.block);
+	uint16_t live = live_in_block(k, end, end->block);
 
-	return j->end.block == started ? live : live & live_in_block(k, &j->end, started);
+	return end->block == started ? live : live & live_in_block(k, end, started);
 }
 
 /* ------ states ------ */
@@ -222,20 +253,20 @@ static void unseen(struct cpu *c, struct check *k, unsigned side, void (*begin)(
 
 static void run_translated(struct cpu *c, struct jblock *b)
 {
-	struct jit *j = jit_of(c);
+	struct jit_own *own = own_of(c);
 
-	j->end = (struct jit_end){ jblock_n(j, b), b->off, END_AT };
-	j->miss_rip = ~0ull;
-	if (j->check->twisted)
-		cc_set_flags(c, cc_flags(c) ^ j->check->twisted);
-	jit_run_at(c, b->body, j->check->lin);
+	own->end = (struct jit_end){ jblock_n(jit_of(c), b), b->off, END_AT };
+	own->miss_rip = ~0ull;
+	if (own->check->twisted)
+		cc_set_flags(c, cc_flags(c) ^ own->check->twisted);
+	jit_run_at(c, b->body, own->check->lin);
 }
 
 /* One instruction by its exec function; false: it did not go on to the next one. */
 static bool step(struct cpu *c, const struct check *k, const struct jblock *b)
 {
-	const struct note *t = &k->notes[jblock_n(jit_of(c), b)];
-	const struct insn *i = k->steps <= t->n ? &k->insns[t->first + k->steps - 1].i : NULL; /* straight on */
+	const struct note *t = &k->notes->blocks[jblock_n(jit_of(c), b)];
+	const struct insn *i = k->steps <= t->n ? &k->notes->insns[t->first + k->steps - 1].i : NULL; /* straight on */
 	struct insn fresh;
 	uint64_t next;
 
@@ -254,9 +285,9 @@ static bool step(struct cpu *c, const struct check *k, const struct jblock *b)
 /* As far as the translated run went: what raised or stopped it has to do the same here. */
 static void run_stepped(struct cpu *c, struct jblock *b)
 {
-	struct check *k = jit_of(c)->check;
+	struct check *k = own_of(c)->check;
 	const struct image *t = &k->after[0];
-	const struct jit_end *end = &jit_of(c)->end;
+	const struct jit_end *end = &own_of(c)->end;
 	bool before = end->kind == END_AT || end->kind == END_LOST, there = before && c->rip == t->rip;
 
 	if (t->raised || t->stopped)
@@ -320,30 +351,36 @@ static bool same(const struct check *k)
 
 static void translated(struct cpu *c, struct check *k, struct jblock *b, bool warm)
 {
-	const struct jit *j = jit_of(c);
+	const struct jit_end *end = &own_of(c)->end;
 
 	unseen(c, k, 0, warm ? twin_again : twin_begin, run_translated, b);
-	k->mask = live_at_end(k, j, jblock_n(jit_of(c), b));
-	k->lenient = warm || j->end.kind == END_LOST;
+	k->mask = live_at_end(k, end, jblock_n(jit_of(c), b));
+	k->lenient = warm || end->kind == END_LOST;
 }
 
 /* Translated code twice: with an empty TLB, then with what that has filled, since checks that hit go other ways. */
 static bool both(struct cpu *c, struct check *k, struct jblock *b)
 {
-	struct jit *j = jit_of(c);
+	const struct jit_end *now = &own_of(c)->end;
 	struct jit_end end;
 	uint64_t rip;
 
 	translated(c, k, b, false);
-	end = j->end;
+	end = *now;
 	rip = k->after[0].rip;
 	unseen(c, k, 1, twin_begin, run_stepped, b);
 	if (!same(k))
 		return false;
 	translated(c, k, b, true);
-	if (k->after[0].rip != rip || j->end.kind != end.kind || j->end.off != end.off)
+	if (k->after[0].rip != rip || now->kind != end.kind || now->off != end.off)
 		unseen(c, k, 1, twin_begin, run_stepped, b);
 	return same(k);
+}
+
+/* Other threads may be between a change and the mail about it. */
+static void others_turn(void)
+{
+	nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
 }
 
 /* What others did cannot be why it differs again and again with nobody else running. False: the run loop is wanted. */
@@ -359,13 +396,13 @@ static bool differs_no_more(struct cpu *c, struct check *k, struct jblock *b)
 			return true;
 	}
 	world_stop(c);
-	for (unsigned n = 0; n < TRIES_ALONE && !fine; n++)
-		fine = b->dead || __atomic_load_n(&c->poll, __ATOMIC_SEQ_CST) || both(c, k, b);
+	for (unsigned n = 0; n < TRIES_ALONE && !fine; n++, others_turn())
+		fine = jblock_dead(b) || __atomic_load_n(&c->poll, __ATOMIC_SEQ_CST) || both(c, k, b);
 	if (!fine)
 		check_report(c, k, b);
 	world_go(c);
 	if (fine)
-		return !b->dead && !__atomic_load_n(&c->poll, __ATOMIC_SEQ_CST);
+		return !jblock_dead(b) && !__atomic_load_n(&c->poll, __ATOMIC_SEQ_CST);
 	cpu_fail(c, "engine.soft.check: vCPU %u: the tiers differ in the code at %#llx (see above)", c->id,
 		 (unsigned long long)k->before.rip);
 }
@@ -374,21 +411,21 @@ static bool differs_no_more(struct cpu *c, struct check *k, struct jblock *b)
 
 static bool bytes_stand(const struct check *k, struct jit *j, const struct jblock *b)
 {
-	const struct note *t = &k->notes[jblock_n(j, b)];
+	const struct note *t = &k->notes->blocks[jblock_n(j, b)];
 
-	return !memcmp(jpage_at(j, b->page)->host + b->off, k->bytes + (size_t)t->first * INSN_MAX, t->size);
+	return !memcmp(jpage_at(j, b->page)->host + b->off, k->notes->bytes + (size_t)t->first * INSN_MAX, t->size);
 }
 
-/* Who writes code stores first and sends mail then. */
+/* Who writes code stores first, drops the block then, and sends mail. */
 static bool stale(struct cpu *c, const struct check *k, const struct jblock *b)
 {
 	for (unsigned n = 0; !bytes_stand(k, jit_of(c), b); n++) {
-		if (__atomic_load_n(&c->poll, __ATOMIC_SEQ_CST))
+		if (jblock_dead(b) || __atomic_load_n(&c->poll, __ATOMIC_SEQ_CST))
 			return true;
 		if (n == STALE_TURNS)
 			cpu_fail(c, "engine.soft.check: vCPU %u: the code at %#llx was translated from other bytes",
 				 c->id, (unsigned long long)c->rip);
-		sched_yield();
+		others_turn();
 	}
 	return false;
 }
@@ -396,7 +433,7 @@ static bool stale(struct cpu *c, const struct check *k, const struct jblock *b)
 /* For real, as far as it was checked. */
 static void run_real(struct cpu *c, const struct check *k, struct jblock *b)
 {
-	if (jit_of(c)->end.kind != END_LOST || !k->steps) {
+	if (own_of(c)->end.kind != END_LOST || !k->steps) {
 		jit_run_at(c, b->body, k->lin);
 		return;
 	}
@@ -407,20 +444,21 @@ static void run_real(struct cpu *c, const struct check *k, struct jblock *b)
 /* Returns the flags that are dead where it leads. */
 static uint16_t check_block(struct cpu *c, struct check *k, struct jblock *b, uint16_t dead)
 {
-	struct jit *j = jit_of(c);
+	const struct jit_end *end = &own_of(c)->end;
+	uint32_t n = jblock_n(jit_of(c), b);
 	bool near;
 
 	c->leave = false;
 	c->stat.check_blocks++;
-	k->wide = k->notes[jblock_n(j, b)].wide;
+	k->wide = k->notes->blocks[n].wide;
 	image(c, &k->before, k->wide);
 	k->twisted = dead;
 	if (!both(c, k, b) && !differs_no_more(c, k, b))
 		return 0;
-	near = j->end.kind == END_NEAR && j->end.block == jblock_n(j, b) && !k->after[0].raised;
+	near = end->kind == END_NEAR && end->block == n && !k->after[0].raised;
 	c->budget -= k->steps;
 	run_real(c, k, b);
-	near = near && j->end.kind == END_NEAR && c->rip == k->after[0].rip;
+	near = near && end->kind == END_NEAR && c->rip == k->after[0].rip;
 	return near ? FL_ARITH & (uint16_t)~k->mask : 0;
 }
 
@@ -431,16 +469,16 @@ static struct jblock *next_block(struct cpu *c)
 
 	if (__atomic_load_n(&c->poll, __ATOMIC_RELAXED) || c->leave || c->budget <= 0)
 		return NULL;
-	if (jit_refuses(c) || (mode_segmented(c->mode) && c->rip > c->seg[SEG_CS].limit))
+	if (jit_refuses(c) || jit_waited_for(c) || (mode_segmented(c->mode) && c->rip > c->seg[SEG_CS].limit))
 		return NULL;
-	jit_of(c)->check->lin = c->rip - lin % JIT_PAGE;
+	own_of(c)->check->lin = c->rip - lin % JIT_PAGE;
 	p = jit_fetch(c, lin);
 	return p && !c->leave ? jblock_find(jit_of(c), p, lin % JIT_PAGE, c->mode) : NULL;
 }
 
 void jit_check_run(struct cpu *c, struct jblock *b)
 {
-	struct check *k = jit_of(c)->check;
+	struct check *k = own_of(c)->check;
 	uint16_t dead = 0;
 
 	k->lin = c->r[SLOT_PC];
@@ -448,11 +486,6 @@ void jit_check_run(struct cpu *c, struct jblock *b)
 		c->rip = k->lin + b->off;
 		if (stale(c, k, b))
 			return;
-		if (k->notes[jblock_n(jit_of(c), b)].n) {
-			dead = check_block(c, k, b, dead);
-		} else {
-			jit_run_at(c, b->body, k->lin);
-			dead = 0;
-		}
+		dead = check_block(c, k, b, dead);
 	}
 }

@@ -44,11 +44,16 @@ struct image { /* what a run leaves */
 	uint8_t fx[512];
 };
 
-struct check {
-	struct note *notes;
+struct notes { /* on all blocks; written where blocks are made (jit.lock) */
+	struct note *blocks;
 	struct checked *insns;
-	uint8_t *bytes; /* guest code of a block, INSN_MAX for each of its insns */
-	uint32_t ninsns, generation;
+	uint8_t *bytes;	 /* guest code of a block, INSN_MAX for each of its insns */
+	uint32_t ninsns; /* of the generation that is open */
+	unsigned gen;
+};
+
+struct check { /* of a vCPU */
+	const struct notes *notes;
 	bool lenient; /* A and D bits may differ: pages were touched before, or for an instruction that is not done */
 	bool wide;    /* vector and x87 state is looked at in this block */
 	struct twin *side[2]; /* translated, by exec functions */

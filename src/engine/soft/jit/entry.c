@@ -14,6 +14,7 @@
 #include "engine/soft/thunk.h"
 
 static const uint8_t host_of[10] = { HAX, HCX, HDX, HBX, R_SP, HBP, HSI, HDI, H8, H9 };
+enum { ENTRY_ROOM = 256 };
 static const uint8_t saved[] = { HBX, HBP, H12, H13, H14, H15 };
 
 /* ------ C side ------ */
@@ -56,7 +57,7 @@ static void *resume_site(struct cpu *c, const struct site *s, uint32_t at)
 	void *to;
 
 	if (!groups_stand(c, s)) {
-		jit_of(c)->end.kind = END_LOST;
+		own_of(c)->end.kind = END_LOST;
 		return go_to(c, NULL);
 	}
 	if (s->fpu && !jit_fpu_in(c)) /* it was FLDCW that C did */
@@ -81,7 +82,7 @@ static struct jblock *site_enter(struct cpu *c, const struct site *s)
 	c->rip = jblock_rip(c, b, s->off);
 	if (s->fip != NO_FIP)
 		jit_fpu_note(c, jblock_rip(c, b, s->fip));
-	jit_of(c)->end = (struct jit_end){ s->block, s->off, END_AT };
+	own_of(c)->end = (struct jit_end){ s->block, s->off, END_AT };
 	return b;
 }
 
@@ -116,11 +117,11 @@ static void *step(struct cpu *c, const struct site *s, const struct jblock *b)
 		insn_fetch(c, &i);
 	exec_table[s->insn ? s->insn->op : i.op](c, s->insn ? s->insn : &i);
 	c->rip = c->rip_next;
-	jit_of(c)->end.kind = END_BEHIND;
-	if (jit_of(c)->check || !run_quiet(c))
+	own_of(c)->end.kind = END_BEHIND;
+	if (own_of(c)->check || !run_quiet(c) || jit_waited_for(c))
 		return NULL;
 	c->leave = false;
-	if (c->mode != mode || c->rip != next || b->dead || !s->next || s->span /* its group is not open */ ||
+	if (c->mode != mode || c->rip != next || jblock_dead(b) || !s->next || s->span /* its group is not open */ ||
 	    (mode_segmented(mode) && (c->seg[SEG_CS].base != cs_base || c->seg[SEG_CS].limit != cs_limit)))
 		return go_on(c, mode);
 	return resume_site(c, s, s->next);
@@ -128,7 +129,7 @@ static void *step(struct cpu *c, const struct site *s, const struct jblock *b)
 
 static void *do_exec(struct cpu *c, uint32_t n)
 {
-	const struct site *s = site_at(jit_of(c), n);
+	const struct site *s = site_of(c, n);
 	const struct jblock *b = site_enter(c, s);
 
 	c->stat.jit[JS_EXECS]++;
@@ -138,49 +139,62 @@ static void *do_exec(struct cpu *c, uint32_t n)
 /* A load or store at lin missed the TLB. */
 static void *do_slow_at(struct cpu *c, const struct site *s, uint64_t lin)
 {
-	struct jit *j = jit_of(c);
+	struct jit_own *own = own_of(c);
 	struct jblock *b = site_enter(c, s);
-	bool again = j->miss_lin == lin && j->miss_rip == c->rip;
+	bool again = own->miss_lin == lin && own->miss_rip == c->rip;
 
 	c->stat.jit[JS_SLOW]++;
-	j->miss_lin = lin;
-	j->miss_rip = c->rip;
+	own->miss_lin = lin;
+	own->miss_rip = c->rip;
 	if (again || (lin & s->align) || lin % JIT_PAGE + s->size > JIT_PAGE || !canonical48(lin))
 		return step(c, s, b);
 	if (s->write)
 		mmu_probe_w(c, lin, s->size);
 	else
 		mmu_probe_r(c, lin, s->size);
-	if (c->leave || b->dead || !(s->write ? tlb_write(c, lin, s->size) : (const void *)tlb_read(c, lin, s->size)))
+	if (c->leave || jblock_dead(b) ||
+	    !(s->write ? tlb_write(c, lin, s->size) : (const void *)tlb_read(c, lin, s->size)))
 		return step(c, s, b);
 	return resume_site(c, s, s->retry);
 }
 
 static void *do_slow(struct cpu *c, uint32_t n, uint64_t lin)
 {
-	return do_slow_at(c, site_at(jit_of(c), n), lin);
+	return do_slow_at(c, site_of(c, n), lin);
+}
+
+/* The block for what is at s of `from`, with a check for each access. */
+static struct jblock *single_block(struct cpu *c, const struct site *s, const struct jblock *from)
+{
+	struct jit *j = jit_of(c);
+	struct jpage *p = jpage_at(j, from->page);
+	struct jblock *b = jblock_find(j, p, s->off, c->mode | MODE_SINGLE);
+
+	if (!lock_try(&j->lock)) /* it helps the next time only */
+		return b;
+	if (!b && !from->dead)
+		b = jblock_find(j, p, s->off, c->mode | MODE_SINGLE);
+	if (!b && !from->dead && jit_room(j))
+		b = jit_translate(c, p, s->off, c->mode | MODE_SINGLE);
+	if (b && s->cross && !b->live && (s->saved || !b->saves)) /* it wants the flags where they are */
+		jit_link(j, jexit_at(j, s->cross), b);
+	lock_drop(&j->lock);
+	return b;
 }
 
 /* The check of a group failed, whose span is at lin. */
 static void *do_span(struct cpu *c, uint32_t n, uint64_t lin)
 {
-	struct jit *j = jit_of(c);
-	const struct site *s = site_at(j, n);
+	const struct site *s = site_of(c, n);
 	struct jblock *b;
-	struct jpage *p;
 
 	if (lin % JIT_PAGE + s->span <= JIT_PAGE && canonical48(lin))
 		return do_slow_at(c, s, lin + s->first); /* in the page of the span, so it decides for all */
 	c->stat.jit[JS_SPANS]++;
 	b = site_enter(c, s);
-	if (b->dead)
+	if (jblock_dead(b))
 		return step(c, s, b);
-	p = jpage_at(j, b->page);
-	b = jblock_find(j, p, s->off, c->mode | MODE_SINGLE);
-	if (!b && jit_room(j))
-		b = jit_translate(c, p, s->off, c->mode | MODE_SINGLE);
-	if (b && s->cross && !b->live && (s->saved || !b->saves)) /* it wants the flags where they are */
-		jit_link(j, jexit_at(j, s->cross), b);
+	b = single_block(c, s, b);
 	return b ? resume(c, b->body, VEC_IMAGE) : step(c, s, site_enter(c, s));
 }
 
@@ -197,7 +211,8 @@ static uint64_t target_rip(const struct cpu *c, uint64_t lin)
 
 static bool may_go_on(const struct cpu *c)
 {
-	return !__atomic_load_n(&c->poll, __ATOMIC_RELAXED) && c->budget > 0 && !jit_refuses(c) && !c->jit.jit->check;
+	return !__atomic_load_n(&c->poll, __ATOMIC_RELAXED) && c->budget > 0 && !jit_refuses(c) && !own_of(c)->check &&
+	       !jit_waited_for(c);
 }
 
 /* The block at c->rip; NULL: not translated, or the run loop is wanted. */
@@ -216,8 +231,13 @@ static struct jblock *block_here(struct cpu *c)
 static bool has_far(struct cpu *c, struct jblock *b)
 {
 	struct jit *j = jit_of(c);
+	bool has = __atomic_load_n(&b->far, __ATOMIC_ACQUIRE);
 
-	return b->far || (j->limit - j->used > BLOCK_ROOM && jit_far_entry(c, b));
+	if (has || !lock_try(&j->lock))
+		return has;
+	has = jit_far_entry(j, b);
+	lock_drop(&j->lock);
+	return has;
 }
 
 /* On at the start of b, where c->rip is. */
@@ -227,9 +247,14 @@ static void *resume_block(struct cpu *c, const struct jblock *b)
 	return resume(c, b->body, VEC_IMAGE);
 }
 
-static bool has_entry(struct cpu *c, const struct jexit *e, struct jblock *b)
+/* From now on e leads to b; not while another vCPU has the lock. */
+static void link_to(struct jit *j, struct jexit *e, struct jblock *b)
 {
-	return e->kind == EXIT_NEAR || (e->kind == EXIT_CALL ? jit_call_entry(c, b) : has_far(c, b));
+	if (!lock_try(&j->lock))
+		return;
+	if (e->kind == EXIT_NEAR || (e->kind == EXIT_CALL ? jit_call_entry(j, b) : jit_far_entry(j, b)))
+		jit_link(j, e, b);
+	lock_drop(&j->lock);
 }
 
 static void *go_to(struct cpu *c, struct jexit *e)
@@ -238,15 +263,15 @@ static void *go_to(struct cpu *c, struct jexit *e)
 
 	if (!b)
 		return NULL;
-	if (e && has_entry(c, e, b))
-		jit_link(jit_of(c), e, b);
+	if (e)
+		link_to(jit_of(c), e, b);
 	return resume_block(c, b);
 }
 
 /* The branch at the site faults, not its target. */
 static void *branch_faults(struct cpu *c, uint32_t n)
 {
-	const struct site *s = site_at(jit_of(c), n);
+	const struct site *s = site_of(c, n);
 
 	stack_set_sp(c, c->r[RSP] - (uint64_t)(int64_t)s->undo);
 	return step(c, s, site_enter(c, s));
@@ -256,17 +281,19 @@ static void *branch_faults(struct cpu *c, uint32_t n)
 static void *do_exit(struct cpu *c, uint32_t n, uint64_t unused, uint32_t site)
 {
 	enum { TRY_EACH = 4 }; /* what it leads to is mostly cold: a look-up each time costs more than to be late */
-	struct jexit *e = jexit_at(jit_of(c), n);
+	struct jexit *e = exit_of(c, n);
+	uint8_t taken = __atomic_load_n(&e->taken, __ATOMIC_RELAXED);
 
 	c->stat.jit[JS_JUMPS]++;
 	flags_in(c, e->kind != EXIT_NEAR);
 	c->leave = false;
 	c->rip = jblock_rip(c, jblock_at(jit_of(c), e->block), e->target);
-	jit_of(c)->end =
+	own_of(c)->end =
 		(struct jit_end){ e->block, e->off, e->kind == EXIT_FAR || e->kind == EXIT_CALL ? END_FAR : END_NEAR };
 	if (UNLIKELY(beyond_limit(c, c->rip)))
 		return e->kind == EXIT_FAR && site ? branch_faults(c, site) : NULL;
-	return e->taken++ % TRY_EACH ? NULL : go_to(c, e);
+	__atomic_store_n(&e->taken, taken + 1, __ATOMIC_RELAXED);
+	return taken % TRY_EACH ? NULL : go_to(c, e);
 }
 
 /* An indirect jump to lin that the jump cache does not know, or a page that may not be the one that it was. */
@@ -282,7 +309,7 @@ static void *do_lookup(struct cpu *c, uint32_t n, uint64_t lin)
 	c->leave = false;
 	c->rip = target_rip(c, lin);
 	if (n)
-		j->end = (struct jit_end){ site_at(j, n)->block, site_at(j, n)->off, END_FAR };
+		own_of(c)->end = (struct jit_end){ site_of(c, n)->block, site_of(c, n)->off, END_FAR };
 	b = block_here(c);
 	if (!b)
 		return NULL;
@@ -296,7 +323,7 @@ static void *do_other(struct cpu *c, uint32_t n, uint64_t lin, uint32_t site)
 {
 	struct jblock *b = jblock_at(jit_of(c), n);
 
-	if (b->dead || lin % JIT_PAGE != b->off || !canonical48(lin) || !may_go_on(c) ||
+	if (jblock_dead(b) || lin % JIT_PAGE != b->off || !canonical48(lin) || !may_go_on(c) ||
 	    beyond_limit(c, target_rip(c, lin)))
 		return do_lookup(c, site, lin);
 	flags_in(c, true);
@@ -327,7 +354,7 @@ static void *do_poll_far(struct cpu *c, uint32_t unused, uint64_t lin)
 /* The vector registers are wanted, as many as the site says. */
 static void *do_vec(struct cpu *c, uint32_t n)
 {
-	const struct site *s = site_at(jit_of(c), n);
+	const struct site *s = site_of(c, n);
 	struct jblock *b = site_enter(c, s);
 
 	c->stat.jit[JS_VECTOR]++;
@@ -345,7 +372,7 @@ static void *do_vec(struct cpu *c, uint32_t n)
 /* The x87 state is wanted. */
 static void *do_fpu(struct cpu *c, uint32_t n)
 {
-	const struct site *s = site_at(jit_of(c), n);
+	const struct site *s = site_of(c, n);
 	struct jblock *b = site_enter(c, s);
 
 	c->stat.jit[JS_X87]++;
@@ -617,9 +644,8 @@ static uint32_t put_return_miss(struct asmb *a, bool user)
 	return at;
 }
 
-bool jit_entries(struct cpu *c)
+bool jit_entries(struct jit *j)
 {
-	struct jit *j = jit_of(c);
 	struct asmb a = { j->rw, j->used, (uint32_t)j->limit };
 	bool avx = thunk_host_has(FEAT_AVX);
 	struct pieces p;
@@ -663,7 +689,7 @@ void jit_run_at(struct cpu *c, uint32_t at, uint64_t base)
 void jit_run(struct cpu *c, struct jblock *b)
 {
 	c->stat.jit[JS_ENTERED]++;
-	if (UNLIKELY(jit_of(c)->check != NULL))
+	if (UNLIKELY(own_of(c)->check != NULL))
 		jit_check_run(c, b);
 	else
 		jit_run_at(c, b->entry, c->r[SLOT_PC]);
@@ -686,15 +712,16 @@ static uint32_t put_poll_far(struct asmb *a)
 }
 
 /* T0 is where the guest jumps to: is that b? If so, the page's address is known. */
-static void put_user_entry(struct jit *j, struct asmb *a, struct jblock *b)
+static uint32_t put_user_entry(struct jit *j, struct asmb *a, struct jblock *b)
 {
 	uint32_t other, poll;
 
-	b->ind = b->far = a->at;
+	b->ind = a->at;
 	a_rorx(a, T1, T0, 12);
 	a_insn(a, &(struct enc){ .map = 1, .op = 0xb7 }, T1, T1, NULL); /* movzx r12d, r12w */
 	a_load(a, T1, (struct am){ R_CPU, T1, 3, (int32_t)offsetof(struct cpu, user_itlb) });
 	a_lea(a, T1, (struct am){ T1, T0, 0, 0 });
+	a_patchable(a, 3);
 	a_op_rr(a, 0x81, 7, T1);
 	b->id_at = a->at;
 	a_bytes(a, page_tag(b->page) | b->off, 4);
@@ -714,12 +741,13 @@ static void put_user_entry(struct jit *j, struct asmb *a, struct jblock *b)
 	if (mode_segmented(b->mode))
 		a_lea(a, T0, am_at(T1, b->off));
 	a_jmp_to(a, j->poll_far);
+	return b->ind;
 }
 
-static void put_kernel_entry(struct jit *j, struct asmb *a, struct jblock *b)
+static uint32_t put_kernel_entry(struct jit *j, struct asmb *a, struct jblock *b)
 {
 	uint64_t lin = b->lin + b->off;
-	uint32_t other, changed, poll;
+	uint32_t other, changed, poll, far;
 	struct am word = am_at(R_CPU, (int32_t)(offsetof(struct cpu, jit.itlb) + (b->lin >> 12 & ITLB_MASK) * 4));
 
 	b->ind = a->at;
@@ -731,7 +759,8 @@ static void put_kernel_entry(struct jit *j, struct asmb *a, struct jblock *b)
 		a_op_rr(a, 0x3b, T0, T1);
 	}
 	other = a_jcc(a, 5);
-	b->far = a->at;
+	far = a->at;
+	a_patchable(a, 7);
 	a_insn(a, &(struct enc){ .op = 0x81 }, 7, RM_MEM, &word);
 	b->id_at = a->at;
 	a_bytes(a, b->page, 4);
@@ -748,12 +777,33 @@ static void put_kernel_entry(struct jit *j, struct asmb *a, struct jblock *b)
 	a_here(a, poll);
 	a_mov_imm(a, T0, lin);
 	a_jmp_to(a, j->poll_far);
+	return far;
 }
 
-bool jit_call_entry(struct cpu *c, struct jblock *b)
+/* Entries are made late, and lie in the generation of their block. One that has no room for them loses the block, which
+ * then is made anew elsewhere. */
+static bool entry_begin(struct jit *j, struct jblock *b, struct asmb *a)
 {
-	struct jit *j = jit_of(c);
-	struct asmb a = { j->rw, j->used, (uint32_t)j->limit };
+	unsigned n = gen_of_block(j, jblock_n(j, b));
+	const struct jit_gen *g = &j->gen[n];
+
+	*a = n == j->now ? (struct asmb){ j->rw, j->used, j->limit } : (struct asmb){ j->rw, g->used, g->limit };
+	if (a->end - a->at >= ENTRY_ROOM)
+		return true;
+	jblock_drop(j, b);
+	return false;
+}
+
+static void entry_end(struct jit *j, const struct jblock *b, const struct asmb *a)
+{
+	unsigned n = gen_of_block(j, jblock_n(j, b));
+
+	*(n == j->now ? &j->used : &j->gen[n].used) = round_up(a->at, 16);
+}
+
+bool jit_call_entry(struct jit *j, struct jblock *b)
+{
+	struct asmb a;
 	uint32_t poll;
 
 	if (b->call)
@@ -762,7 +812,7 @@ bool jit_call_entry(struct cpu *c, struct jblock *b)
 		b->call = b->entry;
 		return true;
 	}
-	if (j->limit - j->used <= BLOCK_ROOM)
+	if (b->dead || !entry_begin(j, b, &a))
 		return false;
 	b->call = a.at;
 	poll = put_poll_far(&a);
@@ -777,19 +827,19 @@ bool jit_call_entry(struct cpu *c, struct jblock *b)
 		a_mov_imm(&a, T0, b->lin + b->off);
 	}
 	a_jmp_to(&a, j->poll_far);
-	j->used = round_up(a.at, 16);
+	entry_end(j, b, &a);
 	return true;
 }
 
-uint32_t jit_far_entry(struct cpu *c, struct jblock *b)
+uint32_t jit_far_entry(struct jit *j, struct jblock *b)
 {
-	struct jit *j = jit_of(c);
-	struct asmb a = { j->rw, j->used, (uint32_t)j->limit };
+	struct asmb a;
+	uint32_t far;
 
-	if (jblock_anywhere(b))
-		put_user_entry(j, &a, b);
-	else
-		put_kernel_entry(j, &a, b);
-	j->used = round_up(a.at, 16);
-	return b->far;
+	if (b->far || b->dead || !entry_begin(j, b, &a))
+		return b->far;
+	far = jblock_anywhere(b) ? put_user_entry(j, &a, b) : put_kernel_entry(j, &a, b);
+	entry_end(j, b, &a);
+	__atomic_store_n(&b->far, far, __ATOMIC_RELEASE);
+	return far;
 }

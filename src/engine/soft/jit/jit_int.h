@@ -7,6 +7,7 @@
  * page; what jumps elsewhere leaves an image of RFLAGS in c->jit.flags, since checks at the target destroy them.
  *
  * Everything in the arena is named by its offset there, so code may be moved with it; blocks, exits and sites by index.
+ * Blocks belong to the VM. What is written in them after they can be found is marked: "lock" (jit.lock), or atomic.
  */
 #ifndef ENGINE_SOFT_JIT_JIT_INT_H
 #define ENGINE_SOFT_JIT_JIT_INT_H
@@ -21,6 +22,7 @@ enum { JIT_PAGE = 4096, JIT_PAGE_BITS = 12, JIT_BLOCK_BITS = 17 /* of hashes */,
 /* jpage.lin of user code, and of segmented code: it runs wherever its page is mapped. With the latter which bytes of
  * the page the code segment reaches: the first one, and how many not at the end. */
 enum { JIT_ANYWHERE = 1, JIT_FIRST_SHIFT = 12, JIT_LEFT_SHIFT = 24 };
+enum { JIT_GENS = 8 };	    /* generations of the cache */
 enum { MODE_SINGLE = 128 }; /* beside MODE_*, in the key of a block */
 enum { BLOCK_INSNS = 48, BLOCK_ROOM = 32 << 10 /* of host code: more than any block needs */ };
 
@@ -28,25 +30,33 @@ struct jpage {	      /* guest code: what an identity stands for; its index is th
 	uint64_t lin; /* of kernel code, which has addresses built in; JIT_ANYWHERE */
 	const uint8_t *host;
 	gpa_t at;
-	uint32_t mode;		/* MODE_*: one address may be code of several */
-	uint32_t chain, on_gpa; /* next with the hash of (lin, host), of at */
-	uint32_t blocks;
+	uint32_t mode;		 /* MODE_*: one address may be code of several */
+	struct code_page *marks; /* whose holders are those that may come to its blocks; NULL: nothing can write it */
+	uint32_t chain;		 /* next with the hash of (lin, host); atomic */
+	uint32_t on_gpa;	 /* lock: of at; or next in the list of pages that are free or will be */
+	uint32_t blocks;	 /* lock */
+	uint64_t retired;	 /* lock: in this epoch nothing leads to it any more */
+	bool used;		 /* lock */
+	uint8_t isa;		 /* jit_own.isa of those that it is for */
 };
 
 struct jblock {
 	uint64_t lin;	/* as its page's */
 	uint64_t lines; /* of its page whose bytes it depends on, a bit for each 64 */
-	uint32_t page, chain, on_page;
-	uint32_t entry;		  /* polls, then the body */
-	uint32_t body;		  /* flags in RFLAGS */
-	uint32_t call;		  /* with the flags in their image, like far, but in this page; 0: not made yet */
-	uint32_t far, ind, id_at; /* entry.c: entries from other pages; 0: not made yet */
-	uint32_t in;		  /* exits that are linked to it */
+	uint32_t page;
+	uint32_t chain;	  /* atomic */
+	uint32_t on_page; /* lock */
+	uint32_t entry;	  /* polls, then the body */
+	uint32_t body;	  /* flags in RFLAGS */
+	uint32_t call;	  /* lock: with the flags in their image, like far, but in this page; 0: not made yet */
+	uint32_t far, ind,
+		id_at; /* entry.c: entries from other pages; 0: not made yet; far is atomic, then the rest is */
+	uint32_t in;   /* lock: exits that are linked to it */
 	uint16_t off;
 	uint8_t mode;
 	bool saves;    /* its entry writes c->jit.flags, which the body relies on */
 	uint16_t live; /* flags that somebody reads of those that it is entered with */
-	bool dead;
+	bool dead;     /* atomic */
 };
 
 enum exit_kind {
@@ -56,12 +66,12 @@ enum exit_kind {
 	EXIT_SPAN /* a group that crosses a page */
 };
 struct jexit {
-	uint32_t block, to; /* linked to that block, 0: not */
-	uint32_t aim, stub; /* the displacement to patch; where it leads unlinked */
-	uint32_t next_in;
-	int32_t target;	     /* relative to the page */
-	uint16_t off;	     /* of the instruction that jumps, or of the block's last one */
-	uint8_t kind, taken; /* taken while it led nowhere */
+	uint32_t block, to;	   /* lock: linked to that block, 0: not */
+	uint32_t aim, stub;	   /* the displacement to patch; where it leads unlinked */
+	uint32_t next_in, prev_in; /* lock */
+	int32_t target;		   /* relative to the page */
+	uint16_t off;		   /* of the instruction that jumps, or of the block's last one */
+	uint8_t kind, taken;	   /* taken while it led nowhere: atomic */
 };
 
 /* A place in translated code that goes to C and may come back. */
@@ -99,24 +109,50 @@ struct jit_end {
 };
 
 struct check;
+struct notes;
 struct xl;
 
 struct table { /* that grows as it is used, up to its address space */
 	void *at;
-	uint32_t n, max;
+	uint32_t n, max; /* of the generation that is open */
+	uint32_t slice;	 /* of each */
+};
+
+enum gen_state { GEN_FRESH, GEN_LIVE, GEN_DROPPED };
+struct jit_gen {		/* a slice of the arena and of each table */
+	uint32_t used, limit;	/* of code, while it is not the open one */
+	uint32_t blocks, exits; /* behind its last ones, likewise */
+	uint64_t dropped;	/* atomic: in this epoch nothing leads into it any more */
+	uint8_t state;
 };
 
 struct jit {
+	struct soft_vm *vm;
+	struct lock lock; /* who translates, links, drops; a leaf */
 	uint8_t *rw, *rx;
-	size_t size, limit;		 /* from limit on: what is out of line */
-	uint32_t used, cold_used, start; /* start: behind what all code shares */
-	uint32_t generation;
-	bool stale; /* everything was dropped: start over when nothing is under way */
+	size_t size;
+	uint32_t used, limit, cold_used, cold_end; /* of the generation that is open; out of line is behind limit */
+	uint32_t start, slice;			   /* behind what all code shares; bytes of each generation */
+	struct jit_gen gen[JIT_GENS];
+	unsigned now;	    /* the open one */
+	uint64_t epoch;	    /* atomic: moves when something was evicted; 0: nothing was translated yet */
+	uint32_t published; /* atomic: moves with all that code may lead to */
+	unsigned closed;    /* by how many */
+	bool tsd;	    /* some vCPU has set CR4.TSD once */
+	uint64_t dropped, evicted, no_room;
 	struct table pages, blocks, exits, sites, insns;
-	uint32_t page_hash[1 << JIT_PAGE_BITS], gpa_hash[1 << JIT_PAGE_BITS], block_hash[1 << JIT_BLOCK_BITS];
-	uint64_t *returns;
+	uint32_t page_retired, page_free;
+	uint32_t page_hash[1 << JIT_PAGE_BITS], block_hash[1 << JIT_BLOCK_BITS]; /* atomic */
+	uint32_t gpa_hash[1 << JIT_PAGE_BITS];
 	uint32_t enter, exit_near, exit_far, lookup, slow, span, exec, vec, fpu, other, poll, poll_far,
-		return_miss[2];		    /* entry.c; kernel, user */
+		return_miss[2]; /* entry.c; kernel, user */
+	struct notes *notes;	/* check.h: check mode, else NULL */
+};
+
+struct jit_own {	 /* of a vCPU */
+	uint64_t active; /* atomic: the epoch in which it entered last; 0: it is outside */
+	uint64_t seen;	 /* the last one that it entered in */
+	uint64_t *returns;
 	uint16_t itlb_used[2][2][JIT_ITLB]; /* kernel, user; not global, global */
 	uint16_t nitlb[2][2];
 	struct {
@@ -126,12 +162,18 @@ struct jit {
 	uint64_t miss_lin; /* the last access that missed, to tell one that misses for ever */
 	uint64_t miss_rip;
 	struct jit_end end;
+	uint8_t isa;	     /* the first vCPU that has the same instructions */
 	struct check *check; /* check.h: check mode, else NULL */
 };
 
 static inline struct jit *jit_of(struct cpu *c)
 {
 	return c->jit.jit;
+}
+
+static inline struct jit_own *own_of(const struct cpu *c)
+{
+	return c->jit.own;
 }
 
 static inline struct jpage *jpage_at(struct jit *j, uint32_t n)
@@ -154,6 +196,19 @@ static inline struct site *site_at(struct jit *j, uint32_t n)
 	return (struct site *)j->sites.at + n;
 }
 
+/* What code that runs names: it came to be before what led to that code. */
+static inline struct jexit *exit_of(struct cpu *c, uint32_t n)
+{
+	(void)__atomic_load_n(&jit_of(c)->published, __ATOMIC_ACQUIRE);
+	return jexit_at(jit_of(c), n);
+}
+
+static inline struct site *site_of(struct cpu *c, uint32_t n)
+{
+	(void)__atomic_load_n(&jit_of(c)->published, __ATOMIC_ACQUIRE);
+	return site_at(jit_of(c), n);
+}
+
 static inline uint32_t jblock_n(struct jit *j, const struct jblock *b)
 {
 	return (uint32_t)(b - (const struct jblock *)j->blocks.at);
@@ -162,6 +217,11 @@ static inline uint32_t jblock_n(struct jit *j, const struct jblock *b)
 static inline void *jit_code(struct jit *j, uint32_t off)
 {
 	return off ? j->rx + off : NULL;
+}
+
+static inline bool jblock_dead(const struct jblock *b)
+{
+	return __atomic_load_n(&b->dead, __ATOMIC_ACQUIRE);
 }
 
 static inline bool jblock_anywhere(const struct jblock *b)
@@ -214,27 +274,59 @@ static inline void jit_returns_forget(struct cpu *c)
 	c->jit.r_rsp = c->jit.r_top;
 }
 
-/* ------ cache.c ------ */
+/* ------ cache.c; jit.lock is held but for what finds ------ */
 uint32_t jit_take(struct table *t); /* a fresh element; there is room: jit_room() */
 bool jit_room(struct jit *j);
-struct jpage *jpage_find(struct jit *j, uint64_t lin, const uint8_t *host, uint32_t mode);
-struct jpage *jpage_need(struct jit *j, uint64_t lin, const uint8_t *host, gpa_t at, uint32_t mode);
+/* That with the key of `like`: its lin, host, mode and isa. */
+struct jpage *jpage_find(struct jit *j, const struct jpage *like);
+struct jpage *jpage_need(struct jit *j, const struct jpage *like);
 struct jblock *jblock_find(struct jit *j, const struct jpage *p, unsigned off, unsigned mode);
 void jblock_publish(struct jit *j, struct jblock *b);
-/* The page at lin in this address space: an identity that exists, or NULL. May raise; c->rip is lin. */
-struct jpage *jit_fetch(struct cpu *c, uint64_t lin);
+void jblock_undo(struct jit *j, struct jblock *b); /* all but its place on its page */
+void jblock_drop(struct jit *j, struct jblock *b);
 void jit_link(struct jit *j, struct jexit *e, struct jblock *b);
+void jexit_unlink(struct jit *j, struct jexit *e);
+void jpage_retire(struct jit *j, struct jpage *p);
+
+/* ------ gen.c; jit.lock is held ------ */
+void gens_init(struct jit *j);
+bool gen_need_room(struct cpu *c); /* enters; false: not yet */
+void gens_drop(struct jit *j);	   /* all */
+static inline unsigned gen_of_block(const struct jit *j, uint32_t n)
+{
+	return n / j->blocks.slice;
+}
+static inline uint32_t gen_first(const struct table *t, unsigned gen) /* element; 0 is none */
+{
+	return gen ? gen * t->slice : 1;
+}
+
+/* ------ own.c ------ */
+/* The page at lin in this address space: an identity that exists, or NULL. This vCPU is one of its holders then. May
+ * raise, and may serve mail; c->rip is lin. */
+struct jpage *jit_fetch(struct cpu *c, uint64_t lin);
+/* What the pages of code at lin are found by; 0: there is no code. */
+uint64_t jit_page_lin(const struct cpu *c, uint64_t lin);
+static inline struct jpage jit_page_key(const struct cpu *c, uint64_t page_lin, const uint8_t *host)
+{
+	return (struct jpage){ .lin = page_lin, .host = host, .mode = c->mode, .isa = own_of(c)->isa };
+}
 /* Code of c->mode is entered: no page of another mode, or of another code segment, is known at its addresses. */
 void jit_pages_for_mode(struct cpu *c);
+/* What was evicted waits for this vCPU. */
+static inline bool jit_waited_for(const struct cpu *c)
+{
+	return __atomic_load_n(&c->jit.jit->epoch, __ATOMIC_RELAXED) != c->jit.own->seen;
+}
 
 /* ------ entry.c ------ */
-bool jit_entries(struct cpu *c); /* emits what all code shares; false: does not fit */
+bool jit_entries(struct jit *j); /* emits what all code shares; false: does not fit */
 /* Through the jump cache to T0; T2 is the site. Clobbers T1. */
 void jit_put_jump(struct asmb *a, const struct jblock *from, bool call);
 void jit_put_flags_out(struct asmb *a);			 /* RFLAGS into their image; clobbers T2 */
 void jit_put_flags_in(struct asmb *a);			 /* and back; clobbers T1 */
-bool jit_call_entry(struct cpu *c, struct jblock *b);	 /* makes b->call; false: no room */
-uint32_t jit_far_entry(struct cpu *c, struct jblock *b); /* makes b->far and b->ind; 0: no room */
+bool jit_call_entry(struct jit *j, struct jblock *b);	 /* lock: makes b->call; false: no room */
+uint32_t jit_far_entry(struct jit *j, struct jblock *b); /* lock: makes b->far and b->ind; 0: no room */
 
 /* Runs translated code from that offset in the arena on; base: linear address of its page. */
 void jit_run_at(struct cpu *c, uint32_t at, uint64_t base);
@@ -242,7 +334,9 @@ void jit_run_at(struct cpu *c, uint32_t at, uint64_t base);
 /* ------ check.c ------ */
 void jit_check_note(const struct xl *x);	     /* a block has been made */
 void jit_check_run(struct cpu *c, struct jblock *b); /* as jit_run() */
-void jit_check_free(struct jit *j);
+void jit_check_free(struct cpu *c);
+void jit_notes_free(struct jit *j);
+bool jit_notes_room(const struct jit *j);
 
 /* ------ fpu.c ------ */
 /* Nothing can be raised by x87 instructions: the state may be loaded. */
@@ -260,7 +354,7 @@ void jit_text(const struct insn *i, uint64_t rip, const uint8_t *bytes, void (*l
 void jit_text_host(struct jit *j, uint32_t at, uint32_t end, void (*line)(void *self, const char *text), void *self);
 
 /* ------ xlat.c ------ */
-/* mode: of the guest's code, and MODE_SINGLE for one check for each access. NULL: cannot be done. */
+/* lock. mode: of the guest's code, and MODE_SINGLE for one check for each access. NULL: cannot be done. */
 struct jblock *jit_translate(struct cpu *c, struct jpage *p, unsigned off, unsigned mode);
 
 #endif

@@ -106,11 +106,12 @@ static void put_line(void *unused, const char *text)
 
 static void code(const struct check *k, struct jit *j, const struct jblock *b)
 {
-	const struct note *t = &k->notes[jblock_n(j, b)];
+	const struct note *t = &k->notes->blocks[jblock_n(j, b)];
 
 	log_err("guest code:");
 	for (uint32_t n = t->first; n < t->first + t->n; n++)
-		jit_text(&k->insns[n].i, k->lin + k->insns[n].off, k->insns[n].i.bytes, put_line, NULL);
+		jit_text(&k->notes->insns[n].i, k->lin + k->notes->insns[n].off, k->notes->insns[n].i.bytes, put_line,
+			 NULL);
 	log_err("host code (struct cpu in r15, its TLB in r14, guest RSP in r10):");
 	jit_text_host(j, b->body, t->code_end, put_line, NULL);
 }
@@ -128,8 +129,8 @@ void check_report(struct cpu *c, const struct check *k, const struct jblock *b)
 	memory(k->side[0], k, false);
 	memory(k->side[1], k, true);
 	code(k, j, b);
-	if (j->end.block != jblock_n(j, b)) { /* by a check of a group */
+	if (own_of(c)->end.block != jblock_n(j, b)) { /* by a check of a group */
 		log_err("it ended in another block:");
-		code(k, j, jblock_at(j, j->end.block));
+		code(k, j, jblock_at(j, own_of(c)->end.block));
 	}
 }

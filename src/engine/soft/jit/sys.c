@@ -105,12 +105,12 @@ static bool put_pushf(struct xl *x, const struct insn *i)
 	return true;
 }
 
-/* ------ time: the code is made anew when CR4.TSD changes ------ */
+/* ------ time: the code is made anew when a vCPU sets CR4.TSD (jit_tsd) ------ */
 static bool put_rdtsc(struct xl *x, bool aux)
 {
 	struct asmb *a = &x->a;
 
-	if (!kernel(x) && x->c->cr4 & CR4_TSD)
+	if (!kernel(x) && x->j->tsd)
 		return false;
 	a_bytes(a, 0x310f, 2);
 	a_rorx(a, T0, HDX, 32);
@@ -161,7 +161,7 @@ static bool for_once(const struct insn *i)
 
 bool xl_sys(struct xl *x, const struct insn *i)
 {
-	if (x->j->check && for_once(i))
+	if (x->j->notes && for_once(i))
 		return false;
 	switch (i->op) {
 	case OP_CLI:

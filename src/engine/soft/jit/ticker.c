@@ -36,8 +36,9 @@ static uint64_t look(struct soft_vm *vm)
 {
 	uint64_t now = soft_clock(vm), first = UINT64_MAX;
 
+	lock_take(&vm->map_lock); /* no vCPU goes meanwhile */
 	for (unsigned n = 0; n < SOFT_CPUS_MAX; n++) {
-		struct engine_vcpu *v = __atomic_load_n(&vm->vcpu[n], __ATOMIC_SEQ_CST);
+		struct engine_vcpu *v = vm->vcpu[n];
 		uint64_t due;
 
 		if (!v)
@@ -52,6 +53,7 @@ static uint64_t look(struct soft_vm *vm)
 			cpu_post(&v->cpu, POLL_TIMER);
 		}
 	}
+	lock_drop(&vm->map_lock);
 	return first;
 }
 

@@ -117,6 +117,7 @@ void xl_call(struct xl *x, int64_t target)
 
 	if (far && jblock_anywhere(x->b))
 		put_user_far(x, target);
+	a_patchable(&x->a, 1);
 	a8(&x->a, 0xe8);
 	a_bytes(&x->a, 0, 4);
 	*jexit_at(x->j, n) = (struct jexit){ .block = jblock_n(x->j, x->b),
@@ -137,8 +138,10 @@ void xl_exit(struct xl *x, uint32_t from, int64_t target)
 		if (jblock_anywhere(x->b))
 			put_user_far(x, target);
 	}
-	if (!from || far)
+	if (!from || far) {
+		a_patchable(&x->a, 1);
 		from = a_jmp(&x->a);
+	}
 	*jexit_at(x->j, n) = (struct jexit){ .block = jblock_n(x->j, x->b),
 					     .aim = from,
 					     .target = (int32_t)target,
@@ -154,6 +157,7 @@ void xl_exit_if(struct xl *x, unsigned cond, int64_t target)
 	uint32_t over;
 
 	if (in_page(x, target)) {
+		a_patchable(&x->a, 2);
 		xl_exit(x, a_jcc(&x->a, cond), target);
 		return;
 	}
@@ -188,6 +192,7 @@ static void put_cross(struct xl *x, struct site *s)
 	s->cross = jit_take(&x->j->exits);
 	a_op_rr(a, 0x81, 7, T2);
 	a_bytes(a, JIT_PAGE, 4);
+	a_patchable(a, 2);
 	*jexit_at(x->j, s->cross) = (struct jexit){
 		.block = s->block, .aim = a_jcc(a, 2), .stub = a->at, .target = s->off, .kind = EXIT_SPAN
 	};
@@ -198,7 +203,7 @@ static bool put_cold(struct xl *x)
 {
 	struct asmb hot = x->a, *a = &x->a;
 
-	*a = (struct asmb){ x->j->rw, x->j->cold_used, (uint32_t)x->j->size };
+	*a = (struct asmb){ x->j->rw, x->j->cold_used, x->j->cold_end };
 	for (unsigned n = 0; n < x->ncold; n++) {
 		const struct cold *k = &x->cold[n];
 
@@ -518,7 +523,8 @@ static struct jblock *translate(struct cpu *c, struct jpage *p, unsigned off, un
 	*x->b = (struct jblock){ .lin = p->lin,
 				 .page = (uint32_t)(p - (struct jpage *)j->pages.at),
 				 .off = (uint16_t)off,
-				 .mode = (uint8_t)mode };
+				 .mode = (uint8_t)mode,
+				 .dead = true /* until it is published */ };
 	code_source(c, &s, p->host, p->at);
 	end = decode_block(x, &s, off);
 	if (!x->n)
@@ -539,15 +545,15 @@ static struct jblock *translate(struct cpu *c, struct jpage *p, unsigned off, un
 	if (!put_cold(x))
 		return NULL;
 	j->used = round_up(x->a.at, 16);
-	jblock_publish(j, x->b);
 	c->stat.jit[JS_MADE]++;
 	c->stat.jit[JS_INSNS] += x->n;
 	c->stat.jit[JS_GUEST] += end - off;
 	c->stat.jit[JS_HOST] += j->used - x->b->entry + j->cold_used - cold;
 	if (UNLIKELY(c->vm->dump != NULL))
 		jit_dump(x, end, cold);
-	if (j->check)
+	if (j->notes)
 		jit_check_note(x);
+	jblock_publish(j, x->b);
 	return x->b;
 }
 
