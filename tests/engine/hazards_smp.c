@@ -1,11 +1,9 @@
 /*
  * What goes wrong when host code remembers where guest code and data were, and another thread changes that: memory that
- * moves under a vCPU, code that another vCPU writes while this one translates it or waits in front of it, a code cache
- * that is too small. What one vCPU does to itself is in hazards.c.
+ * moves under a vCPU, code that another vCPU writes while this one translates it or waits in front of it. What one vCPU
+ * does to itself is in hazards.c, a code cache that is too small in hazards_cache.c.
  */
 #include "program.h"
-
-#include "conf/conf.h"
 
 #include <pthread.h>
 #include <stdio.h>
@@ -261,137 +259,6 @@ static void code_that_both_change_and_run(void **state)
 	assert_int_equal(ld_le32(m.ram + 0xa004), 4000);
 }
 
-/* ------ more code than the cache holds ------ */
-
-/* Functions that compute with eax, call a word of the next one, and jump to another by registers. */
-enum { FUNCTIONS = 2400, EACH = 1024, CODE_AT = 0x100000, TURNS = 3, STEPS = 40, WORD = EACH - 4 };
-
-static uint32_t mix(uint32_t v)
-{
-	v ^= v >> 15;
-	v *= 0x2c1b3c6d;
-	return v ^ v >> 12;
-}
-
-/* Function n, step k: add eax,x; push rax; xor dword [rsp],~x; pop rax; rol eax,3. */
-static uint32_t step_number(unsigned n, unsigned k)
-{
-	return mix(n * 64 + k + 1);
-}
-
-static uint8_t *put_step(uint8_t *p, uint32_t x)
-{
-	static const uint8_t code[] = { 0x05, 0, 0, 0, 0, 0x50, 0x81, 0x34, 0x24, 0, 0, 0, 0, 0x58, 0xc1, 0xc0, 0x03 };
-
-	memcpy(p, code, sizeof(code));
-	st_le32(p + 1, x);
-	st_le32(p + 9, ~x);
-	return p + sizeof(code);
-}
-
-static uint32_t do_steps(unsigned n, uint32_t v)
-{
-	for (unsigned k = 0; k < STEPS; k++) {
-		uint32_t x = step_number(n, k);
-
-		v = (v + x) ^ ~x;
-		v = v << 3 | v >> 29;
-	}
-	return v;
-}
-
-CODE(onward, 64, "add %rbp, %rsi; cmp %rdi, %rsi; jb 1f; sub %r8, %rsi; 1: dec %ecx; jz 2f; jmp *%rsi; 2: hlt");
-
-static void put_function(unsigned n)
-{
-	uint8_t *start = m.ram + CODE_AT + n * EACH, *p = start;
-	int32_t word = (int32_t)((n + 1) % FUNCTIONS * EACH + WORD);
-
-	for (unsigned k = 0; k < STEPS; k++)
-		p = put_step(p, step_number(n, k));
-	*p++ = 0xe8;
-	st_le32(p, (uint32_t)(word - (int32_t)(p + 4 - (m.ram + CODE_AT))));
-	memcpy(p + 4, onward_start, (size_t)(onward_end - onward_start));
-	assert_true(p + 4 + (onward_end - onward_start) <= start + WORD);
-	memcpy(start + WORD, (const uint8_t[]){ 0xff, 0xc2, 0xc3 }, 3); /* inc edx; ret */
-}
-
-static void function_regs(unsigned cpu, unsigned step)
-{
-	engine_soft.get(m.cpu[cpu], X86_REGS, &s);
-	s.rip = s.reg[RSI] = CODE_AT;
-	s.reg[RAX] = cpu;
-	s.reg[RCX] = TURNS * FUNCTIONS;
-	s.reg[RBP] = step * EACH;
-	s.reg[RDI] = CODE_AT + FUNCTIONS * EACH;
-	s.reg[R8] = FUNCTIONS * EACH;
-	s.reg[RSP] = cpu ? STACK_1 : M_STACK;
-	engine_soft.set(m.cpu[cpu], X86_REGS, &s);
-}
-
-static void expect_result(unsigned cpu, unsigned step)
-{
-	unsigned n = 0;
-	uint32_t v = cpu;
-
-	for (unsigned k = 0; k < TURNS * FUNCTIONS; k++, n = (n + step) % FUNCTIONS)
-		v = do_steps(n, v);
-	engine_soft.get(m.cpu[cpu], X86_REGS, &s);
-	assert_int_equal(s.reg[RAX], v);
-	assert_int_equal(s.reg[RDX], TURNS * FUNCTIONS);
-}
-
-static uint64_t stat_of(unsigned cpu, const char *name)
-{
-	struct vcpu_stat v[64];
-	unsigned n = engine_soft.stats(m.cpu[cpu], v, ARRAY_LEN(v));
-
-	while (n--)
-		if (!strcmp(v[n].name, name))
-			return v[n].value;
-	fail_msg("no statistic %s", name);
-	return 0;
-}
-
-static int setup_small(void **state)
-{
-	static const struct cpu_topology topo = { 1, 2, 1 };
-	struct engine_host h = { .self = &m, .io = no_io, .mmio = door_mmio, .msr = no_msr };
-	struct engine_vm_opts o = { .ncpu = 2, .phys_bits = 40, .topo = &topo };
-	const char *how = machine_conf() ? conf_get(machine_conf(), "engine.soft") : NULL;
-	struct conf *conf = conf_new();
-
-	if (conf_set(conf, "engine.soft", how ? how : "interp", NULL) < 0 ||
-	    conf_set(conf, "engine.soft.hot", "0", NULL) < 0 || conf_set(conf, "engine.soft.cache", "1", NULL) < 0 ||
-	    conf_set(conf, "engine.code_mib", "1", NULL) < 0)
-		return -1;
-	o.conf = conf;
-	machine_open_on(&m, &engine_soft, &h, &o, NULL);
-	conf_free(conf);
-	return 0;
-}
-
-static void eviction_under_load(void **state)
-{
-	enum run_result end_1;
-	pthread_t other;
-
-	both_modes();
-	for (unsigned n = 0; n < FUNCTIONS; n++)
-		put_function(n);
-	engine_soft.wrote(m.vm, CODE_AT, FUNCTIONS * EACH);
-	function_regs(1, 1103);
-	function_regs(0, 7);
-	assert_int_equal(pthread_create(&other, NULL, run_1, &end_1), 0);
-	assert_int_equal(machine_run(&m, 0, &s), RUN_HALTED);
-	pthread_join(other, NULL);
-	assert_int_equal(end_1, RUN_HALTED);
-	expect_result(0, 7);
-	expect_result(1, 1103);
-	for (unsigned cpu = 0; cpu < 2; cpu++)
-		assert_true(stat_of(cpu, "code cache flushes") > 2);
-}
-
 #define WITH(f, start, end) cmocka_unit_test_setup_teardown(f, start, end)
 
 int main(void)
@@ -404,7 +271,6 @@ int main(void)
 		WITH(stale_return_behind_a_serializing_instruction, setup_2, teardown),
 		WITH(store_races_a_translation, setup_2, teardown),
 		WITH(code_that_both_change_and_run, setup_2, teardown),
-		WITH(eviction_under_load, setup_small, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
