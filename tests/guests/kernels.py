@@ -22,6 +22,25 @@ def boot(where, kernel, cpus, how='poweroff', status=1, bits=64, mem='512M', ext
         g.ends(status, 30)
 
 
+def ia32(where, cpus):
+    """Static 32-bit programs under a 64-bit kernel: they find what the 64-bit ones find."""
+    files('cloud', 'busybox', 'busybox-i386')
+    work = ['dd if=/dev/zero bs=1M count=16 2>/dev/null | %s sha256sum', '%s seq 1 60000 | %s sort -r | %s md5sum',
+            '%s seq 1 60000 | %s gzip -9 | %s sha1sum',
+            '''%s awk 'BEGIN { for (n = 0; n < 300000; n++) s = (s * 31 + n) % 65521; print s, s / 7 }' ''']
+    cpio = initramfs.make(where + '/initrd', CACHE + '/busybox/busybox', files={'/bin/busybox32': CACHE + '/busybox-i386/busybox'},
+                          commands=[w.replace('%s', b) for w in work for b in ('busybox32', 'busybox')])
+    with Guest([*PLAIN, '-c', str(cpus), '-m', '512M', '--kernel', CACHE + '/kernel-cloud/vmlinuz', '--initrd', cpio,
+                '--append', 'console=ttyS0 panic=-1']) as g:
+        g.expect('READY', 240, never=BAD)
+        for n in range(len(work)):
+            g.expect(r'BEGIN %d\r?\n([^\r\n]+)\r?\nEND %d 0\r?\nBEGIN %d\r?\n\1\r?\nEND %d 0' % (2 * n, 2 * n, 2 * n + 1, 2 * n + 1), 120)
+        g.expect('DONE', 60, never=BAD)
+        g.ends(1, 30)
+
+
+def ia32_1(where): ia32(where, 1)
+def ia32_2(where): ia32(where, 2)
 def cloud_1(where): boot(where, 'cloud', 1)
 def cloud_2_reboot(where): boot(where, 'cloud', 2, how='reboot', status=0)
 def cloud_4(where): boot(where, 'cloud', 4)
@@ -36,4 +55,4 @@ def nonpae_1(where): boot(where, '686', 1, bits=32)
 
 
 if __name__ == '__main__':
-    run(cloud_1, cloud_2_reboot, cloud_4, cloud_32bit_entry, cloud_large, generic_1, generic_2, generic_4, pae_1, pae_2, nonpae_1)
+    run(cloud_1, cloud_2_reboot, cloud_4, cloud_32bit_entry, cloud_large, generic_1, generic_2, generic_4, pae_1, pae_2, nonpae_1, ia32_1, ia32_2)
