@@ -28,8 +28,7 @@ static void ends(void)
 CODE(as_32, 32,
      "mov $100, %ecx; 1: mov $0xffff, %eax; call as_32_start + 0x2000; mov $0xb000, %esi; call *%esi; add %eax, %ebx;"
      "ljmp $0x50, $0x9100; .org as_32_start + 0x80; add %eax, %edx; dec %ecx; jnz 1b; hlt");
-CODE(as_16, 16,
-     "movl $0xffff, %eax; call as_16_start + 0x1f00; mov $0xb000, %si; call *%si; ljmpl $8, $0x9080");
+CODE(as_16, 16, "movl $0xffff, %eax; call as_16_start + 0x1f00; mov $0xb000, %si; call *%si; ljmpl $8, $0x9080");
 
 static void page_of_16_and_32_bits(void **state)
 {
@@ -60,8 +59,7 @@ static void page_behind_three_bases(void **state)
 /* The same by a computed jump, and it is the base that moves. */
 CODE(to_computed, 32, "mov $50, %ecx; mov $0xa020, %eax; ljmp $0x58, $0x9000");
 CODE(computed, 32, "jmp *%eax");
-CODE(came, 32,
-     "dec %ecx; jz 1f; .byte 0xe9; .long -0x1028; 1: inc %ecx; mov $0xb020, %eax; ljmp $0x68, $0xa000");
+CODE(came, 32, "dec %ecx; jz 1f; .byte 0xe9; .long -0x1028; 1: inc %ecx; mov $0xb020, %eax; ljmp $0x68, $0xa000");
 
 static void base_moves_under_a_jump(void **state)
 {
@@ -119,7 +117,7 @@ static void jump_back_over_ip_0(void **state)
 {
 	start(REAL16);
 	MACHINE_CODE(&m, M_CODE, 0xb9, 100, 0, 0xea, 0x10, 0, 0x08, 0x20); /* mov cx,100; jmp 2008h:10h */
-	MACHINE_CODE(&m, 0x20090, 0xf9, 0x8b, 0x04, 0xe9, 0xda, 0xff);	  /* stc; mov ax,[si]; jmp fff0h */
+	MACHINE_CODE(&m, 0x20090, 0xf9, 0x8b, 0x04, 0xe9, 0xda, 0xff);	   /* stc; mov ax,[si]; jmp fff0h */
 	MACHINE_CODE(&m, 0x20070, 0x31, 0xc0, 0xf4);
 	MACHINE_CODE(&m, 0x30070, 0x83, 0xd3, 0, 0xe9, 0x2a, 0); /* adc bx,0; jmp 20h */
 	MACHINE_CODE(&m, 0x200a0, 0x49, 0x75, 0xed, 0xf4);

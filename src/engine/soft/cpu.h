@@ -184,9 +184,9 @@ struct cpu {
 		uint16_t flags_now; /* the same, when C was called */
 		uint64_t park, tmp, t0;
 		uint64_t resume;
-		uint64_t page_bits, offset_bits; /* masks for PEXT: of addresses, */
-		uint64_t arith, not_if, not_rf;	 /* of flags, */
-		uint64_t low5, low6;		 /* of bit numbers */
+		uint64_t page_bits, offset_bits;	/* masks for PEXT: of addresses, */
+		uint64_t arith, not_if, not_rf, not_df; /* of flags, */
+		uint64_t low5, low6;			/* of bit numbers */
 		uint64_t c_rsp, r_rsp, r_top,
 			r_limit; /* the C stack; the return stack, its end and how far it may grow */
 		/* Segmented code: room[seg][write] plus the offset of an access's last byte has closed_bit if it is

@@ -177,6 +177,11 @@ void jit_flags(const struct insn *i, uint16_t *r, uint16_t *k)
 	case OP_LOOP:
 	case OP_CLI:
 	case OP_STI:
+	case OP_CLD:
+	case OP_STD:
+	case OP_LODS:
+	case OP_STOS:
+	case OP_MOVS:
 	case OP_CLAC:
 	case OP_STAC:
 	case OP_SWAPGS:
@@ -192,6 +197,13 @@ void jit_flags(const struct insn *i, uint16_t *r, uint16_t *k)
 		return;
 	case OP_CMPXCHG8B:
 		*k = FL_ZF;
+		return;
+	case OP_SCAS: /* repeated 0 times they leave them */
+	case OP_CMPS:
+		if (i->flags & (INSN_REP | INSN_REPNE))
+			*r = ALL;
+		else
+			*k = ALL;
 		return;
 	case OP_PUSHF:
 		*r = ALL;

@@ -55,6 +55,8 @@ static uint16_t writes(const struct insn *i)
 	case OP_CLC:
 	case OP_STC:
 	case OP_SAHF:
+	case OP_CLD:
+	case OP_STD:
 	case OP_LFENCE:
 	case OP_SFENCE:
 	case OP_MFENCE:
@@ -125,6 +127,14 @@ static uint16_t writes(const struct insn *i)
 		return 1u << RAX;
 	case OP_FNSTSW:
 		return i->flags & INSN_MEM ? 0 : 1u << RAX;
+	case OP_LODS:
+		return 1u << RAX | 1u << RSI | 1u << RCX;
+	case OP_STOS:
+	case OP_SCAS:
+		return 1u << RDI | 1u << RCX;
+	case OP_MOVS:
+	case OP_CMPS:
+		return 1u << RSI | 1u << RDI | 1u << RCX;
 	case OP_LOOP:
 		return 1u << RCX;
 	case OP_VEC:

@@ -32,6 +32,7 @@ int jit_new(struct cpu *c, int32_t hot, struct err *e)
 	c->jit.low6 = 63;
 	c->jit.arith = FL_ARITH;
 	c->jit.not_if = ~(uint64_t)FL_IF;
+	c->jit.not_df = ~(uint64_t)FL_DF;
 	c->jit.not_rf = ~(uint64_t)(FL_RF | FL_VM);
 	c->jit.closed_bit = 1ull << 62;
 	c->jit.mxcsr = 0x1f80;

@@ -18,7 +18,7 @@ static void put_keep(struct asmb *a, unsigned reg, struct am mask) /* AND, but f
 	a_pdep(a, reg, reg, mask);
 }
 
-/* ------ the interrupt flag ------ */
+/* ------ the interrupt flag, the direction of strings ------ */
 static bool put_cli(struct xl *x)
 {
 	struct asmb *a = &x->a;
@@ -33,6 +33,30 @@ static bool put_cli(struct xl *x)
 		a_op32_rm(a, 0x81, 4, AT(fl));
 		a_bytes(a, ~(uint32_t)FL_IF, 4);
 	}
+	return true;
+}
+
+static bool put_cld(struct xl *x)
+{
+	struct asmb *a = &x->a;
+
+	if (x->x->live) {
+		a_op32_rm(a, 0x8b, T1, AT(fl));
+		put_keep(a, T1, AT(jit.not_df));
+		a_op32_rm(a, 0x89, T1, AT(fl));
+	} else {
+		a_op32_rm(a, 0x81, 4, AT(fl));
+		a_bytes(a, ~(uint32_t)FL_DF, 4);
+	}
+	return true;
+}
+
+static bool put_std(struct xl *x)
+{
+	if (x->x->live)
+		return false;
+	a_op32_rm(&x->a, 0x81, 1, AT(fl));
+	a_bytes(&x->a, FL_DF, 4);
 	return true;
 }
 
@@ -168,6 +192,10 @@ bool xl_sys(struct xl *x, const struct insn *i)
 		return put_cli(x);
 	case OP_STI:
 		return put_sti(x);
+	case OP_CLD:
+		return put_cld(x);
+	case OP_STD:
+		return put_std(x);
 	case OP_STAC:
 		return put_ac(x, true);
 	case OP_CLAC:

@@ -469,7 +469,7 @@ static bool by_mode(const struct xl *x, const struct insn *i)
 
 static bool put_plain(struct xl *x, const struct insn *i)
 {
-	return xl_int(x, i) || xl_sys(x, i) || xl_stack(x, i) || xl_vec(x, i) || xl_fpu(x, i);
+	return xl_int(x, i) || xl_sys(x, i) || xl_stack(x, i) || xl_vec(x, i) || xl_fpu(x, i) || xl_str(x, i);
 }
 
 static void put_insn(struct xl *x, const struct xinsn *e)

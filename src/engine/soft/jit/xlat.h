@@ -161,8 +161,9 @@ bool xl_seg_flow(struct xl *x, const struct insn *i);
 void fpu_load(struct xl *x);  /* the x87 state is loaded behind this */
 void fpu_flush(struct xl *x); /* FIP is stored behind this; flags untouched, T1 clobbered */
 
-/* ------ int.c, sys.c, flow.c, vec.c, fpu.c: false: not known, nothing emitted ------ */
+/* ------ int.c, sys.c, flow.c, vec.c, fpu.c, str.c: false: not known, nothing emitted ------ */
 bool xl_int(struct xl *x, const struct insn *i);
+bool xl_str(struct xl *x, const struct insn *i);
 bool xl_sys(struct xl *x, const struct insn *i);
 bool xl_stack(struct xl *x, const struct insn *i);
 bool xl_flow(struct xl *x, const struct insn *i);
