@@ -198,8 +198,10 @@ struct cpu {
 		struct jit_own *own;
 		uint32_t mxcsr;
 		int32_t hot;		     /* times that a block is interpreted first */
-		uint8_t vec, want;	     /* enum vec_level: what is loaded; what to load on the way back */
-		uint8_t fpu_image, want_fpu; /* jit/fpu.c: the x87 state is in c->fx; load it on the way back */
+		struct jit_lacks {	     /* what is in its image, not loaded: XMM registers, their upper halves, */
+			uint8_t xmm, ymm, fpu, unused; /* x87 state */
+		} lacks, lacked /* when C was called */;
+		uint8_t want, want_fpu; /* what to load on the way back: enum vec_level */
 		uint64_t base;		     /* linear address of the page of the user code that runs */
 		uint32_t itlb[JIT_ITLB];     /* kernel: identity of the page at (page number & mask) */
 		uint8_t fx[512] __attribute__((aligned(64))); /* jit/fpu.c: for FXRSTOR and FXSAVE */

@@ -73,9 +73,14 @@ static inline void simd_check_sse(struct cpu *c)
 		simd_check_slow(c, VK_SSE);
 }
 
+static inline bool simd_has_avx(const struct cpu *c)
+{
+	return !((c->cr0 & CR0_TS) | (~c->cr4 & CR4_OSXSAVE) | (~c->xcr0 & 6) | (~c->mode & MODE_PROT));
+}
+
 static inline void simd_check_avx(struct cpu *c)
 {
-	if (UNLIKELY((c->cr0 & CR0_TS) | (~c->cr4 & CR4_OSXSAVE) | (~c->xcr0 & 6) | (~c->mode & MODE_PROT)))
+	if (UNLIKELY(!simd_has_avx(c)))
 		simd_check_slow(c, VK_AVX);
 }
 

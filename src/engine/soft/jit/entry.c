@@ -356,6 +356,7 @@ static void *do_vec(struct cpu *c, uint32_t n)
 {
 	const struct site *s = site_of(c, n);
 	struct jblock *b = site_enter(c, s);
+	void *to;
 
 	c->stat.jit[JS_VECTOR]++;
 	if (s->vec == VEC_YMM)
@@ -366,7 +367,12 @@ static void *do_vec(struct cpu *c, uint32_t n)
 		step(c, s, b);
 		return NULL;
 	}
-	return resume_site(c, s, s->retry);
+	to = resume_site(c, s, s->retry);
+	if (to && c->jit.want == VEC_XMM && simd_has_avx(c))
+		c->jit.want = VEC_AUTO;
+	if (to && !c->jit.lacked.fpu) /* code that goes from one to the other and back would come here each time */
+		c->jit.want_fpu = jit_fpu_in(c);
+	return to;
 }
 
 /* The x87 state is wanted. */
@@ -374,13 +380,17 @@ static void *do_fpu(struct cpu *c, uint32_t n)
 {
 	const struct site *s = site_of(c, n);
 	struct jblock *b = site_enter(c, s);
+	void *to;
 
 	c->stat.jit[JS_X87]++;
 	if (!jit_fpu_ready(c)) { /* it raises something, or may: one at a time */
 		step(c, s, b);
 		return NULL;
 	}
-	return resume_site(c, s, s->retry);
+	to = resume_site(c, s, s->retry);
+	if (to && !c->jit.lacked.xmm)
+		c->jit.want = c->jit.lacked.ymm ? VEC_XMM : VEC_YMM;
+	return to;
 }
 
 /* ------ pieces ------ */
@@ -393,14 +403,14 @@ static void put_registers(struct asmb *a, bool store)
 			a_load(a, host_of[g], am_at(R_CPU, (int32_t)(offsetof(struct cpu, r) + g * 8)));
 }
 
-static void put_vec(struct asmb *a, bool store, bool wide)
+static void put_vec(struct asmb *a, bool store, bool vex, bool wide)
 {
 	for (unsigned n = 0; n < 16; n++) {
 		struct am m = am_at(R_CPU, (int32_t)(offsetof(struct cpu, vec) + n * XMM_BYTES));
 		struct enc e = { .map = 1, .op = store ? 0x29 : 0x28 };
 
-		if (wide)
-			a_vex(a, &e, true, 0, n, RM_MEM, &m);
+		if (vex)
+			a_vex(a, &e, wide, 0, n, RM_MEM, &m);
 		else
 			a_insn(a, &e, n, RM_MEM, &m);
 	}
@@ -428,45 +438,79 @@ static void put_vzeroupper(struct asmb *a)
 	a_bytes(a, 0x77f8c5, 3);
 }
 
+static void put_lacks(struct asmb *a, unsigned level)
+{
+	struct am m = AT(jit.lacks.xmm);
+
+	a_insn(a, &(struct enc){ .op = 0xc7, .opsize = true }, 0, RM_MEM, &m); /* mov word: xmm, ymm */
+	a_bytes(a, level == VEC_IMAGE ? 0x0101 : level == VEC_XMM ? 0x0100 : 0, 2);
+}
+
 /* Subroutine: what is loaded of the vector registers into their image. */
 static uint32_t put_vec_store(struct asmb *a, bool avx)
 {
 	uint32_t at = a->at, narrow = 0, done = 0;
 
 	if (avx) {
-		put_cmp8(a, AT(jit.vec), VEC_YMM);
+		put_cmp8(a, AT(jit.lacks.ymm), 0);
 		narrow = a_jcc(a, 5);
-		put_vec(a, true, true);
+		put_vec(a, true, true, true);
 		put_vzeroupper(a);
 		done = a_jmp(a);
 		a_here(a, narrow);
 	}
-	put_vec(a, true, false);
+	put_vec(a, true, false, false);
 	if (avx)
 		a_here(a, done);
 	put_mxcsr(a, true, AT(mxcsr));
 	put_mxcsr(a, false, AT(jit.mxcsr));
-	put_set8(a, AT(jit.vec), VEC_IMAGE);
+	put_lacks(a, VEC_IMAGE);
 	a8(a, 0xc3);
 	return at;
 }
 
+/* ZF: all upper halves are 0 in the image. */
+static void put_test_upper(struct asmb *a)
+{
+	for (unsigned n = 0; n < 16; n++) {
+		struct am m = am_at(R_CPU, (int32_t)(offsetof(struct cpu, vec) + n * XMM_BYTES + 16));
+
+		a_vex(a, &(struct enc){ .map = 1, .op = n ? 0x56 : 0x28 }, false, 0, 0, RM_MEM, &m); /* vorps, vmovaps */
+	}
+	a_vex(a, &(struct enc){ .pp = PP_66, .map = 2, .op = 0x17 }, false, 0, 0, 0, NULL); /* vptest xmm0, xmm0 */
+}
+
+/*
+ * Subroutine: what c->jit.want says. With upper halves that are all 0 YMM registers are loaded without setting
+ * them, so the processor knows them as clean and legacy SSE code is not made to merge.
+ */
 static uint32_t put_vec_load(struct asmb *a, bool avx)
 {
-	uint32_t at = a->at, narrow = 0, done = 0;
+	uint32_t at = a->at, narrow = 0, automatic = 0, clean, done[2] = { 0 };
 
 	if (avx) {
-		put_cmp8(a, AT(jit.want), VEC_YMM);
-		narrow = a_jcc(a, 5);
-		put_vec(a, false, true);
-		put_set8(a, AT(jit.vec), VEC_YMM);
-		done = a_jmp(a);
+		put_cmp8(a, AT(jit.want), VEC_XMM);
+		narrow = a_jcc(a, 4);
+		put_test_upper(a);
+		clean = a_jcc(a, 4);
+		put_cmp8(a, AT(jit.want), VEC_AUTO);
+		automatic = a_jcc(a, 4);
+		put_vec(a, false, true, true);
+		put_lacks(a, VEC_YMM);
+		done[0] = a_jmp(a);
+		a_here(a, clean);
+		put_vec(a, false, true, false);
+		put_lacks(a, VEC_YMM);
+		done[1] = a_jmp(a);
 		a_here(a, narrow);
+		a_here(a, automatic);
 	}
-	put_vec(a, false, false);
-	put_set8(a, AT(jit.vec), VEC_XMM);
-	if (avx)
-		a_here(a, done);
+	put_vec(a, false, false, false);
+	put_lacks(a, VEC_XMM);
+	if (avx) {
+		a_here(a, done[0]);
+		a_here(a, done[1]);
+	}
 	put_mxcsr(a, false, AT(mxcsr));
 	a8(a, 0xc3);
 	return at;
@@ -475,7 +519,7 @@ static uint32_t put_vec_load(struct asmb *a, bool avx)
 static void put_fx(struct asmb *a, bool store) /* fxsave64, fxrstor64 */
 {
 	a_insn(a, &(struct enc){ .map = 1, .op = 0xae, .w = true }, store ? 0 : 1, RM_MEM, &AT(jit.fx));
-	put_set8(a, AT(jit.fpu_image), store);
+	put_set8(a, AT(jit.lacks.fpu), store);
 }
 
 /* Subroutine: the x87 state into its image; rax and r11 stay. Vector registers are stored already. */
@@ -580,11 +624,13 @@ static uint32_t put_common(struct asmb *a, const struct pieces *p)
 
 	a_store(a, HSP, AT(jit.r_rsp));
 	a_load(a, HSP, AT(jit.c_rsp));
-	put_cmp8(a, AT(jit.vec), VEC_IMAGE);
-	none = a_jcc(a, 4);
+	a_op32_rm(a, 0x8b, HSI, AT(jit.lacks));
+	a_op32_rm(a, 0x89, HSI, AT(jit.lacked));
+	put_cmp8(a, AT(jit.lacks.xmm), 0);
+	none = a_jcc(a, 5);
 	put_call(a, p->vec_store);
 	a_here(a, none);
-	put_cmp8(a, AT(jit.fpu_image), 0);
+	put_cmp8(a, AT(jit.lacks.fpu), 0);
 	none = a_jcc(a, 5);
 	put_call(a, p->fpu_store);
 	a_here(a, none);
@@ -678,8 +724,7 @@ void jit_run_at(struct cpu *c, uint32_t at, uint64_t base)
 {
 	struct jit *j = jit_of(c);
 
-	c->jit.vec = VEC_IMAGE;
-	c->jit.fpu_image = true;
+	c->jit.lacks = (struct jit_lacks){ true, true, true };
 	c->jit.base = base;
 	mode_set(c);
 	c->jit.resume = (uint64_t)(uintptr_t)resume(c, at, VEC_IMAGE);

@@ -1,6 +1,6 @@
 /*
  * x87 and MMX, copied: the guest's whole x87 state (control, status, tags, registers) is loaded into the host's when
- * the first instruction of a block that wants it finds it in its image (c->jit.fpu_image), and stays until C is called.
+ * the first instruction of a block that wants it finds it in its image (c->jit.lacks.fpu), and stays until C is called.
  * So stack faults, precision, rounding, conditions and tags are the host's affair.
  *
  * Loaded only while no exception can be delivered: nothing is pending, all are masked, CR0.TS and EM are clear
@@ -59,14 +59,14 @@ void fpu_load(struct xl *x)
 	n = xl_site(x);
 	if (x->x->in) { /* flags live: CMP would lose them */
 		a_store(a, HCX, AT(jit.park));
-		a_insn(a, &(struct enc){ .map = 1, .op = 0xb6 }, HCX, RM_MEM, &AT(jit.fpu_image));
+		a_insn(a, &(struct enc){ .map = 1, .op = 0xb6 }, HCX, RM_MEM, &AT(jit.lacks.fpu));
 		loaded = a_short(a, 0xe3); /* jrcxz */
 		a_load(a, HCX, AT(jit.park));
 		xl_cold(x, a_jmp(a), x->j->fpu, n);
 		a_short_here(a, loaded);
 		a_load(a, HCX, AT(jit.park));
 	} else {
-		a_insn(a, &(struct enc){ .op = 0x80 }, 7, RM_MEM, &AT(jit.fpu_image));
+		a_insn(a, &(struct enc){ .op = 0x80 }, 7, RM_MEM, &AT(jit.lacks.fpu));
 		a8(a, 0);
 		xl_cold(x, a_jcc(a, 5), x->j->fpu, n);
 	}

@@ -91,7 +91,7 @@ struct site {
 	uint8_t groups, group_writes; /* bits: groups that the code there relies on, and those that write */
 	uint16_t span, first;	      /* check of a group: its size, where in it the access is */
 };
-enum vec_level { VEC_IMAGE, VEC_XMM, VEC_YMM };
+enum vec_level { VEC_IMAGE, VEC_XMM, VEC_YMM, VEC_AUTO /* to load: YMM if all upper halves are 0, else XMM */ };
 enum { NO_FIP = 0xffff };
 
 /* Where translated code was left last: for check mode. */

@@ -1,6 +1,6 @@
 /*
  * Vector instructions, copied: guest XMM and YMM registers have the same numbers in the host. They are loaded when the
- * first instruction of a block that wants them finds them in their image (c->jit.vec), and stay until C is called.
+ * first instruction of a block that wants them finds them in their image (c->jit.lacks), and stay until C is called.
  */
 #include "engine/soft/jit/xlat.h"
 
@@ -8,25 +8,25 @@
 
 static void put_load(struct xl *x, unsigned level)
 {
+	struct am lacks = level == VEC_YMM ? AT(jit.lacks.ymm) : AT(jit.lacks.xmm);
 	struct asmb *a = &x->a;
-	uint32_t n = xl_site(x), have = 0;
+	uint32_t n, have = 0;
 
 	if (x->vec >= level)
 		return;
+	n = xl_site(x);
 	if (x->x->in) { /* flags live: CMP would lose them */
 		a_store(a, HCX, AT(jit.park));
-		a_insn(a, &(struct enc){ .map = 1, .op = 0xb6 }, HCX, RM_MEM, &AT(jit.vec));
-		a_lea(a, HCX, am_at(HCX, -(int)level));
-		/* -level..1 - level: zero only if just enough; more than enough is seen by C */
-		have = a_short(a, 0xe3);
+		a_insn(a, &(struct enc){ .map = 1, .op = 0xb6 }, HCX, RM_MEM, &lacks);
+		have = a_short(a, 0xe3); /* jrcxz */
 		a_load(a, HCX, AT(jit.park));
 		xl_cold(x, a_jmp(a), x->j->vec, n);
 		a_short_here(a, have);
 		a_load(a, HCX, AT(jit.park));
 	} else {
-		a_insn(a, &(struct enc){ .op = 0x80 }, 7, RM_MEM, &AT(jit.vec));
-		a8(a, level);
-		xl_cold(x, a_jcc(a, 2), x->j->vec, n);
+		a_insn(a, &(struct enc){ .op = 0x80 }, 7, RM_MEM, &lacks);
+		a8(a, 0);
+		xl_cold(x, a_jcc(a, 5), x->j->vec, n);
 	}
 	x->vec = level;
 	site_at(x->j, n)->vec = (uint8_t)level;
