@@ -204,6 +204,27 @@ static bool aside(struct look *k, uint32_t to, const struct state *taken)
 	return true;
 }
 
+/* The subroutine that looks at an instruction's second page: it comes back, or not. */
+static bool is_cross(const struct look *k, uint32_t to)
+{
+	const uint32_t *all = k->j->cross[(k->b->mode & MODE_USER) != 0];
+
+	for (unsigned n = 0; n < CROSS_MAX; n++)
+		if (to == all[n])
+			return true;
+	return false;
+}
+
+static bool crosses(struct look *k)
+{
+	if (!k->site || k->site >= k->j->sites.n || site_at(k->j, k->site)->block != jblock_n(k->j, k->b) ||
+	    site_at(k->j, k->site)->next || k->s.pushed)
+		return look_bad(k, "a second page that is not looked at right");
+	k->s.v[T0] = k->s.v[T1] = k->s.v[T2] = val_fresh();
+	k->s.v[PARK] = k->s.v[TMP] = val_fresh();
+	return true;
+}
+
 static bool branch(struct look *k)
 {
 	const ZydisDecodedOperand *o = &k->o[0];
@@ -223,6 +244,8 @@ static bool branch(struct look *k)
 		return true;
 	}
 	to = k->at + k->i.length + (uint32_t)o->imm.value.s;
+	if (call && is_cross(k, to))
+		return crosses(k);
 	if (k->i.mnemonic == ZYDIS_MNEMONIC_JNBE && k->cmp.kind == SUM && k->cmp_with >= 0 && k->cmp_with < JIT_PAGE &&
 	    k->s.ncheck < CHECKS)
 		k->s.check[k->s.ncheck++] = (struct check){ k->cmp.name, k->cmp.of, k->cmp.off,

@@ -133,6 +133,11 @@ static inline void a_pdep(struct asmb *a, unsigned to, unsigned from, struct am 
 	a_vex(a, &(struct enc){ .pp = PP_F2, .map = 2, .op = 0xf5, .w = true }, false, from, to, RM_MEM, &mask);
 }
 
+static inline void a_shlx(struct asmb *a, unsigned to, unsigned from, unsigned count)
+{
+	a_vex(a, &(struct enc){ .pp = PP_66, .map = 2, .op = 0xf7, .w = true }, false, count, to, (int)from, NULL);
+}
+
 /* ------ common ones; 64-bit unless they say otherwise ------ */
 static inline void a_op_rm(struct asmb *a, unsigned op, unsigned reg, struct am m)
 {
@@ -240,6 +245,13 @@ static inline void a_patchable(struct asmb *a, unsigned ahead)
 {
 	while (((a->at + ahead) & 7) > 4)
 		a8(a, 0x2e);
+}
+
+static inline void a_call_to(struct asmb *a, uint32_t to)
+{
+	a8(a, 0xe8);
+	a_bytes(a, 0, 4);
+	a_aim(a, a->at - 4, to);
 }
 
 /* Short forms for a few bytes ahead. */

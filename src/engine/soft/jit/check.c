@@ -413,7 +413,8 @@ static bool bytes_stand(const struct check *k, struct jit *j, const struct jbloc
 {
 	const struct note *t = &k->notes->blocks[jblock_n(j, b)];
 
-	return !memcmp(jpage_at(j, b->page)->host + b->off, k->notes->bytes + (size_t)t->first * INSN_MAX, t->size);
+	return !memcmp(jpage_at(j, b->page)->host + b->off, k->notes->bytes + (size_t)t->first * INSN_MAX,
+		       b->off + t->size < JIT_PAGE ? t->size : JIT_PAGE - b->off);
 }
 
 /* Who writes code stores first, drops the block then, and sends mail. */

@@ -182,6 +182,16 @@ static struct jblock *single_block(struct cpu *c, const struct site *s, const st
 	return b;
 }
 
+/* What was loaded when C was called is loaded again: the code there is likely to want it. C has executed nothing. */
+static void *keep_loaded(struct cpu *c, void *to)
+{
+	if (to && !c->jit.lacked.xmm)
+		c->jit.want = c->jit.lacked.ymm ? VEC_XMM : VEC_YMM;
+	if (to && !c->jit.lacked.fpu)
+		c->jit.want_fpu = jit_fpu_in(c);
+	return to;
+}
+
 /* The check of a group failed, whose span is at lin. */
 static void *do_span(struct cpu *c, uint32_t n, uint64_t lin)
 {
@@ -195,7 +205,7 @@ static void *do_span(struct cpu *c, uint32_t n, uint64_t lin)
 	if (jblock_dead(b))
 		return step(c, s, b);
 	b = single_block(c, s, b);
-	return b ? resume(c, b->body, VEC_IMAGE) : step(c, s, site_enter(c, s));
+	return b ? keep_loaded(c, resume(c, b->body, VEC_IMAGE)) : step(c, s, site_enter(c, s));
 }
 
 static bool beyond_limit(const struct cpu *c, uint64_t rip)
@@ -293,7 +303,7 @@ static void *do_exit(struct cpu *c, uint32_t n, uint64_t unused, uint32_t site)
 	if (UNLIKELY(beyond_limit(c, c->rip)))
 		return e->kind == EXIT_FAR && site ? branch_faults(c, site) : NULL;
 	__atomic_store_n(&e->taken, taken + 1, __ATOMIC_RELAXED);
-	return taken % TRY_EACH ? NULL : go_to(c, e);
+	return taken % TRY_EACH ? NULL : keep_loaded(c, go_to(c, e));
 }
 
 /* An indirect jump to lin that the jump cache does not know, or a page that may not be the one that it was. */
@@ -315,7 +325,7 @@ static void *do_lookup(struct cpu *c, uint32_t n, uint64_t lin)
 		return NULL;
 	if (has_far(c, b))
 		c->jump[code_anywhere(c)][lin % JIT_JUMPS] = jit_code(j, b->ind);
-	return resume_block(c, b);
+	return keep_loaded(c, resume_block(c, b));
 }
 
 /* Block n was jumped to at lin, which may be it: after a change of address space its page is only not known yet. */
@@ -331,7 +341,7 @@ static void *do_other(struct cpu *c, uint32_t n, uint64_t lin, uint32_t site)
 	c->rip = target_rip(c, lin);
 	if (jit_fetch(c, lin) != jpage_at(jit_of(c), b->page) || c->leave)
 		return do_lookup(c, site, lin);
-	return resume_block(c, b);
+	return keep_loaded(c, resume_block(c, b));
 }
 
 /* Something waits in c->poll at the start of a block. */
@@ -380,17 +390,13 @@ static void *do_fpu(struct cpu *c, uint32_t n)
 {
 	const struct site *s = site_of(c, n);
 	struct jblock *b = site_enter(c, s);
-	void *to;
 
 	c->stat.jit[JS_X87]++;
 	if (!jit_fpu_ready(c)) { /* it raises something, or may: one at a time */
 		step(c, s, b);
 		return NULL;
 	}
-	to = resume_site(c, s, s->retry);
-	if (to && !c->jit.lacked.xmm)
-		c->jit.want = c->jit.lacked.ymm ? VEC_XMM : VEC_YMM;
-	return to;
+	return keep_loaded(c, resume_site(c, s, s->retry));
 }
 
 /* ------ pieces ------ */
@@ -541,13 +547,6 @@ static uint32_t put_fpu_store(struct asmb *a)
 	return at;
 }
 
-static void put_call(struct asmb *a, uint32_t to)
-{
-	a8(a, 0xe8);
-	a_bytes(a, 0, 4);
-	a_aim(a, a->at - 4, to);
-}
-
 static void put_push(struct asmb *a, unsigned reg, bool pop)
 {
 	if (reg >= 8)
@@ -572,7 +571,7 @@ static void put_resume(struct asmb *a, uint32_t vec_load)
 	a_here(a, none);
 	put_cmp8(a, AT(jit.want), VEC_IMAGE);
 	none = a_jcc(a, 4);
-	put_call(a, vec_load);
+	a_call_to(a, vec_load);
 	a_here(a, none);
 	a_load(a, HSP, AT(jit.r_rsp));
 	a_load(a, R_TLB, AT(tlb));
@@ -628,11 +627,11 @@ static uint32_t put_common(struct asmb *a, const struct pieces *p)
 	a_op32_rm(a, 0x89, HSI, AT(jit.lacked));
 	put_cmp8(a, AT(jit.lacks.xmm), 0);
 	none = a_jcc(a, 5);
-	put_call(a, p->vec_store);
+	a_call_to(a, p->vec_store);
 	a_here(a, none);
 	put_cmp8(a, AT(jit.lacks.fpu), 0);
 	none = a_jcc(a, 5);
-	put_call(a, p->fpu_store);
+	a_call_to(a, p->fpu_store);
 	a_here(a, none);
 	a_mov(a, HDI, R_CPU);
 	a_op32_rr(a, 0x8b, HSI, T1);
@@ -716,6 +715,7 @@ bool jit_entries(struct jit *j)
 	j->fpu = put_piece(&a, &p, (void *)do_fpu, true);
 	j->poll = put_piece(&a, &p, (void *)do_poll, true);
 	j->poll_far = put_piece(&a, &p, (void *)do_poll_far, false);
+	cross_pieces(j, &a);
 	j->used = round_up(a.at, 64);
 	return !asm_full(&a);
 }

@@ -25,6 +25,7 @@ enum { JIT_ANYWHERE = 1, JIT_FIRST_SHIFT = 12, JIT_LEFT_SHIFT = 24 };
 enum { JIT_GENS = 8 };	    /* generations of the cache */
 enum { MODE_SINGLE = 128 }; /* beside MODE_*, in the key of a block */
 enum { BLOCK_INSNS = 48, BLOCK_ROOM = 32 << 10 /* of host code: more than any block needs */ };
+enum { CROSS_MAX = 8 }; /* bytes of an instruction in its second page */
 
 struct jpage {	      /* guest code: what an identity stands for; its index is the identity */
 	uint64_t lin; /* of kernel code, which has addresses built in; JIT_ANYWHERE */
@@ -145,7 +146,8 @@ struct jit {
 	uint32_t page_hash[1 << JIT_PAGE_BITS], block_hash[1 << JIT_BLOCK_BITS]; /* atomic */
 	uint32_t gpa_hash[1 << JIT_PAGE_BITS];
 	uint32_t enter, exit_near, exit_far, lookup, slow, span, exec, vec, fpu, other, poll, poll_far,
-		return_miss[2]; /* entry.c; kernel, user */
+		return_miss[2];		    /* entry.c; kernel, user */
+	uint32_t cross[2][CROSS_MAX];	    /* cross.c; the same, bytes in the second page */
 	struct notes *notes;	/* check.h: check mode, else NULL */
 };
 
@@ -345,6 +347,9 @@ bool jit_fpu_ready(const struct cpu *c);
 bool jit_fpu_in(struct cpu *c);
 void jit_fpu_out(struct cpu *c);
 void jit_fpu_note(struct cpu *c, uint64_t rip); /* of the last instruction */
+
+/* ------ cross.c ------ */
+void cross_pieces(struct jit *j, struct asmb *a);
 
 /* ------ dump.c ------ */
 /* An instruction as a line: address, bytes, text. */

@@ -397,6 +397,20 @@ static bool branches(const struct insn *i)
 	return i->op == OP_JCC || i->op == OP_CALL || i->op == OP_CALL_IND || i->op == OP_JCXZ || i->op == OP_LOOP;
 }
 
+static bool decode_one(struct xl *x, const struct code_source *s, struct xinsn *e, unsigned off)
+{
+	e->behind = 0;
+	switch (code_decode(s, &e->i, off)) {
+	case DECODE_OK:
+		isa_apply(x->c, &e->i);
+		return off + e->i.len - 1 <= x->hi;
+	case DECODE_MORE:
+		return !x->segmented && cross_decode(x, s, e, off);
+	default:
+		return false;
+	}
+}
+
 /* To an instruction that is the start of another block, too: what is there already is not made twice. Returns the
  * offset behind the last instruction. */
 static unsigned decode_block(struct xl *x, const struct code_source *s, unsigned off)
@@ -404,12 +418,11 @@ static unsigned decode_block(struct xl *x, const struct code_source *s, unsigned
 	while (x->n < BLOCK_INSNS && in_page(x, off) && !x->ended) {
 		struct xinsn *e = &x->ins[x->n];
 
-		if (code_decode(s, &e->i, off) != DECODE_OK || off + e->i.len - 1 > x->hi)
+		if (!decode_one(x, s, e, off))
 			break;
-		isa_apply(x->c, &e->i);
 		e->off = (uint16_t)off;
-		x->b->lines |= BIT64(off / 64) | BIT64((off + e->i.len - 1) / 64);
 		off += e->i.len;
+		x->b->lines |= BIT64(e->off / 64) | BIT64((off < JIT_PAGE ? off - 1 : JIT_PAGE - 1) / 64);
 		x->n++;
 		e->odd = is_odd(x, &e->i, e->off);
 		x->ended = e->odd || ends_block(&e->i) || (x->segmented && is_call(&e->i));
@@ -479,6 +492,8 @@ static void put_insn(struct xl *x, const struct xinsn *e)
 	x->x = e;
 	x->nsite = 0;
 	x->exec_last = false;
+	if (e->behind)
+		cross_put(x, e);
 	if (is_flow(&e->i))
 		fpu_flush(x);
 	jumps = !exec && xl_flow(x, &e->i); /* may go on behind a return */

@@ -15,6 +15,7 @@ struct xinsn {
 	uint16_t live; /* flags that somebody behind it reads */
 	bool save;     /* behind it the flags go to c->jit.flags */
 	bool odd;      /* a near branch that its exec function does */
+	uint8_t behind; /* bytes of it in the next page */
 	uint16_t in;   /* flags that it or somebody behind it reads */
 };
 
@@ -108,6 +109,12 @@ static inline unsigned insn_reg(const struct insn *i, unsigned n)
 		return i->rm;
 	}
 }
+
+/* ------ cross.c ------ */
+struct code_source;
+/* Decodes the instruction at off, which goes on in the next page; false: that page is not known. */
+bool cross_decode(struct xl *x, const struct code_source *s, struct xinsn *e, unsigned off);
+void cross_put(struct xl *x, const struct xinsn *e); /* behind this its bytes there are what they were */
 
 /* ------ dump.c ------ */
 /* A block has been made, up to `end` in its page; what is out of line starts at cold. */
