@@ -8,15 +8,16 @@
 
 enum { PARK = 32, TMP, ADD_0, ADD_1, LIN_0, LIN_1, PLACES }; /* behind the host's registers and the guest's */
 enum { SLOT = 16 };					     /* place of the guest's register 0 */
-enum { TAGS = TLB_SIZE * sizeof(struct tlb_entry), PENDING = 512, CHECKS = 16, ASIDE = 16 };
+enum { PENDING = 512, CHECKS = 16, ASIDE = 16 };
 
-/* What a place holds. NAMED: name + off; if the name has LOW, that modulo 4 GiB. INDEX: `name`, in bytes of `scale`.
- * TAG: the read or write tag (`write`) of index `name`. SUM: that plus NAMED (of, off). HIGH: the bits of such sums
- * that are not in a page, for off to `to`. DELTA: host minus NAMED (of): good for its bytes from `off` to `to`. HOST:
- * address of byte `at` of NAMED(of) that has DELTA. LOW16: a number below 64 Ki, `name`. BIT_OF: a number below
+/* What a place holds. NAMED: name + off; if the name has LOW, that modulo 4 GiB. PAGES: NAMED (of, off) in pages.
+ * LOW16: a number below 64 Ki, `name`; of: the low bits of such PAGES. TAG: the read or write tag (`write`) of index
+ * `name`, a LOW16. SUM: that plus NAMED (of, off); scale: the index is that of (of, at). HIGH: the bits of such a sum
+ * that are not in a page, for its bytes `off` to `to`, if the index is that of the first. DELTA: host minus NAMED (of):
+ * good for its bytes from `off` to `to`. HOST: address of byte `at` of NAMED(of) that has DELTA. BIT_OF: a number below
  * `scale`. */
 #define LOW 0x80000000u
-enum kind { NAMED, INDEX, TAG, SUM, HIGH, DELTA, HOST, LOW16, BIT_OF };
+enum kind { NAMED, PAGES, TAG, SUM, HIGH, DELTA, HOST, LOW16, BIT_OF };
 struct val {
 	enum kind kind;
 	uint32_t name, of;

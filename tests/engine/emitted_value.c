@@ -43,6 +43,7 @@ static int place_of_field(int64_t disp)
 					   : -1;
 }
 
+enum { RTAG = offsetof(struct tlb, rtag), WTAG = offsetof(struct tlb, wtag), ADD = offsetof(struct tlb, add) };
 #define IRQ_HELD ((int64_t)offsetof(struct engine_vcpu, irq_held) - (int64_t)offsetof(struct engine_vcpu, cpu))
 
 static bool field_is(int64_t disp, unsigned size, int64_t at, unsigned max)
@@ -62,7 +63,7 @@ static bool field_allowed(int64_t d, unsigned size, bool write)
 	    (field_is(d, size, FIELD(tlb), 8) && size == 8))
 		return true; /* the last one: from r14, which is a TLB whatever happens */
 	return !write && (field_is(d, size, FIELD(r), SLOTS * 8) || field_is(d, size, FIELD(poll), 4) ||
-			  field_is(d, size, FIELD(jit.page_bits), 8 * 8) || field_is(d, size, FIELD(jit.r_top), 16) ||
+			  field_is(d, size, FIELD(jit.offset_bits), 7 * 8) || field_is(d, size, FIELD(jit.r_top), 16) ||
 			  field_is(d, size, FIELD(jit.room), sizeof(((struct cpu *)0)->jit.room)) ||
 			  field_is(d, size, FIELD(jit.closed_bit), 8) || field_is(d, size, FIELD(jit.closed), 16) ||
 			  (size == 8 && d >= FIELD(seg) && d < FIELD(seg[SEG_GS + 1]) &&
@@ -88,14 +89,17 @@ static struct val moved(struct val v, int64_t more, bool low)
 	return v;
 }
 
-/* A register as an address: what could be an index or is a number below 64 Ki may be one too. */
+/* A register as an address: a number below 64 Ki may be one too. */
 static struct val address_in(const struct look *k, int place)
 {
 	struct val v = k->s.v[place];
 
-	if (v.kind == LOW16 || v.kind == INDEX)
-		v.kind = NAMED;
-	return v;
+	return v.kind == LOW16 ? (struct val){ .kind = NAMED, .name = v.name } : v;
+}
+
+static struct val sum_with_tag(struct val v, struct val tag)
+{
+	return (struct val){ SUM, tag.name, v.name, v.off, 0, tag.off, tag.write, tag.of == v.name };
 }
 
 /* base + index + disp, as far as that is known. */
@@ -131,11 +135,9 @@ static struct val sum_of(struct look *k, const ZydisDecodedOperand *o)
 		w.at = v.off + disp;
 		return w;
 	}
-	if (v.kind == NAMED && w.kind == TAG && !disp)
-		return (struct val){ SUM, w.name, v.name, v.off, 0, 0, w.write, 0 };
-	if (v.kind == HIGH && w.kind == HIGH && v.name == w.name && v.of == w.of && v.write == w.write && !disp) {
-		v.off = v.off < w.off ? v.off : w.off;
-		v.to = v.to > w.to ? v.to : w.to;
+	if (v.kind == NAMED && w.kind == TAG) {
+		v = sum_with_tag(v, w);
+		v.off += disp;
 		return v;
 	}
 	return val_fresh();
@@ -204,8 +206,8 @@ bool look_memory(struct look *k, const ZydisDecodedOperand *o, bool write)
 		       look_bad(k, "a field of the struct cpu");
 	if (b == R_CPU && k->s.v[x].kind == LOW16 && o->mem.scale == 8 && disp == FIELD(user_itlb))
 		return (!write && size == 8) || look_bad(k, "the table of user pages");
-	if (b == R_TLB && x >= 0 && k->s.v[x].kind == INDEX && k->s.v[x].scale * o->mem.scale == 32)
-		return (!write && size == 8 && (disp == 0 || disp == 8 || disp == 24)) ||
+	if (b == R_TLB && x >= 0 && k->s.v[x].kind == LOW16 && o->mem.scale == 8)
+		return (!write && size == 8 && (disp == RTAG || disp == WTAG || disp == ADD)) ||
 		       look_bad(k, "an entry of the TLB");
 	if (look_jumps(k, o))
 		return (!write && size == 8) || look_bad(k, "the jump cache");
@@ -241,13 +243,18 @@ static struct val loaded(struct look *k, const ZydisDecodedOperand *o)
 {
 	int b = place_of_reg(o->mem.base), x = place_of_reg(o->mem.index), p;
 	int64_t disp = o->mem.disp.has_displacement ? o->mem.disp.value : 0;
+	struct val v;
 
 	if (b == R_CPU && x < 0) {
 		p = place_of_field(disp);
 		return p >= 0 ? k->s.v[p] : val_fresh();
 	}
-	if (b == R_TLB && (disp == 0 || disp == 8))
-		return (struct val){ .kind = TAG, .name = k->s.v[x].name, .write = disp == 8 };
+	if (b == R_TLB && (disp == RTAG || disp == WTAG)) {
+		v = k->s.v[x];
+		v.kind = TAG;
+		v.write = disp == WTAG;
+		return v;
+	}
 	if (b == R_TLB)
 		for (unsigned n = 0; n < k->s.ncheck; n++) {
 			const struct check *c = &k->s.check[n];
@@ -286,13 +293,7 @@ static bool known_result(struct look *k, struct val *out)
 		}
 		if (d->size != 64)
 			return false;
-		if (v.kind == INDEX && v.scale == 1 && place_of_reg(s->mem.base) < 0 && s->mem.scale == 4 &&
-		    place_of_reg(s->mem.index) == place_of_reg(d->reg.value) && !s->mem.disp.value) {
-			v.scale = 4;
-			*out = v;
-		} else {
-			*out = sum_of(k, s);
-		}
+		*out = sum_of(k, s);
 		return true;
 	case ZYDIS_MNEMONIC_ADD:
 	case ZYDIS_MNEMONIC_SUB:
@@ -306,40 +307,52 @@ static bool known_result(struct look *k, struct val *out)
 			return false;
 		if (v.kind == TAG && k->i.mnemonic == ZYDIS_MNEMONIC_ADD && is_reg(s, 64) &&
 		    address_in(k, place_of_reg(s->reg.value)).kind == NAMED) {
-			struct val a = address_in(k, place_of_reg(s->reg.value));
+			*out = sum_with_tag(address_in(k, place_of_reg(s->reg.value)), v);
+			return true;
+		}
+		if (k->i.mnemonic == ZYDIS_MNEMONIC_ADD && is_mem(s) && place_of_reg(s->mem.base) == R_TLB) {
+			struct val a = address_in(k, place_of_reg(d->reg.value)), add = loaded(k, s);
 
-			*out = (struct val){ SUM, v.name, a.name, a.off, 0, 0, v.write, 0 };
+			if (add.kind != DELTA || a.kind != NAMED || a.name != add.of)
+				return false;
+			add.kind = HOST;
+			add.at = a.off;
+			*out = add;
 			return true;
 		}
 		return false;
-	case ZYDIS_MNEMONIC_AND: /* an index by a mask */
-		if (!is_reg(d, 32) || s->type != ZYDIS_OPERAND_TYPE_IMMEDIATE || (imm(s) & ~(TAGS - 32ll)))
+	case ZYDIS_MNEMONIC_RORX:
+		v = is_reg(s, 64) ? address_in(k, place_of_reg(s->reg.value)) : val_fresh();
+		if (!is_reg(d, 64) || v.kind != NAMED || k->o[2].imm.value.u != 12)
 			return false;
-		*out = (struct val){ .kind = INDEX, .name = ++last_name, .scale = 32 };
+		*out = (struct val){ .kind = PAGES, .of = v.name, .off = v.off };
 		return true;
-	case ZYDIS_MNEMONIC_PEXT: /* an index, or the high bits of a sum */
+	case ZYDIS_MNEMONIC_PEXT: /* the high bits of a sum */
 		if (!is_reg(d, 64) || !is_mem(&k->o[2]) || place_of_reg(k->o[2].mem.base) != R_CPU)
 			return false;
-		if (k->o[2].mem.disp.value == FIELD(jit.page_bits)) {
-			*out = (struct val){ .kind = INDEX, .name = ++last_name, .scale = 1 };
-			return true;
-		}
 		if (k->o[2].mem.disp.value == FIELD(jit.low5) || k->o[2].mem.disp.value == FIELD(jit.low6)) {
 			*out = (struct val){ .kind = BIT_OF,
 					     .scale = k->o[2].mem.disp.value == FIELD(jit.low5) ? 32 : 64 };
 			return true;
 		}
 		v = k->s.v[place_of_reg(s->reg.value)];
-		if (k->o[2].mem.disp.value != FIELD(jit.offset_bits) || v.kind != SUM)
+		if (k->o[2].mem.disp.value != FIELD(jit.offset_bits) || v.kind != SUM || !v.scale || v.off < v.at ||
+		    v.off - v.at >= JIT_PAGE)
 			return false;
 		v.kind = HIGH;
 		v.to = v.off;
+		v.off = v.at;
 		*out = v;
 		return true;
 	case ZYDIS_MNEMONIC_MOVZX:
 		if (s->size != 16 || !is_reg(d, 32))
 			return false;
+		v = is_reg(s, 16) ? k->s.v[place_of_reg(s->reg.value)] : val_fresh();
 		*out = (struct val){ .kind = LOW16, .name = ++last_name };
+		if (v.kind == PAGES) {
+			out->of = v.of;
+			out->off = v.off;
+		}
 		return true;
 	default:
 		return false;

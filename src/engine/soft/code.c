@@ -462,14 +462,15 @@ struct rec *code_find(struct cpu *c, bool *step)
 	struct code_cache *k = c->code;
 	uint64_t lin = code_lin(c);
 	struct tlb *t = c->tlbs[c->cpl == 3 ? TLB_USER : TLB_KERN];
-	struct tlb_entry *e = tlb_at(c, t, lin);
+	unsigned idx = tlb_index(c, lin);
 	struct block *b = NULL;
 	bool global;
 
 	*step = false;
-	if (lin + e->xtag < PAGE) {
-		global = t->in_list[tlb_index(c, lin)] == 2;
-		b = block_get(k, key_of((const uint8_t *)(round_down(lin, PAGE) + e->add), lin & (PAGE - 1), c->mode));
+	if (lin + t->xtag[idx] < PAGE) {
+		global = t->in_list[idx] == 2;
+		b = block_get(
+			k, key_of((const uint8_t *)(round_down(lin, PAGE) + t->add[idx]), lin & (PAGE - 1), c->mode));
 	}
 	if (!b) {
 		b = block_need(c, lin, &global);

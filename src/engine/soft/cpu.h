@@ -58,16 +58,17 @@ enum cc_op {	       /* times 4 plus log2(size); ORDER: flags.c */
 
 /* Software TLB: see mmu.h. */
 /* The interpreter uses the first TLB_SMALL entries: it is slower than their misses, and memory counts. */
-enum { TLB_SMALL = 1 << 12, TLB_BITS = 15, TLB_SIZE = 1 << TLB_BITS, TLB_VICTIMS = 8 };
+enum { TLB_SMALL = 1 << 12, TLB_BITS = 16 /* ORDER: jit/mem.c */, TLB_SIZE = 1 << TLB_BITS, TLB_VICTIMS = 8 };
 struct tlb_entry {
-	uint64_t rtag, wtag, xtag; /* minus the page's linear address if that access is allowed, else the empty tag */
-	uint64_t add;		   /* host address = linear address + add */
+	uint64_t rtag, wtag, xtag, add;
 };
 enum tlb_kind { TLB_USER, TLB_KERN, TLB_KERN_AC, TLBS };
-struct tlb {
-	struct tlb_entry e[TLB_SIZE];
-	uint16_t filled[2][TLB_SIZE]; /* indices with entries: [1] are global pages */
-	uint16_t nfilled[2];
+struct tlb {					 /* flat: neighbours share lines of the host's cache */
+	uint64_t rtag[TLB_SIZE], wtag[TLB_SIZE]; /* minus the page's linear address if that access is allowed, else */
+	uint64_t xtag[TLB_SIZE];		 /* the empty tag */
+	uint64_t add[TLB_SIZE];			 /* host address = linear address + add */
+	uint16_t filled[2][TLB_SIZE];		 /* indices with entries: [1] are global pages */
+	uint32_t nfilled[2];
 	uint8_t in_list[TLB_SIZE]; /* 0: not; else 1 + which list */
 	uint64_t page[TLB_SIZE];   /* mmu.c: the physical page behind each entry, and PAGE_SLOW_WRITES */
 	struct tlb_victim {	   /* an entry that lost its index to another page; mmu.c looks here before it walks */
@@ -184,7 +185,7 @@ struct cpu {
 		uint16_t flags_now; /* the same, when C was called */
 		uint64_t park, tmp, t0;
 		uint64_t resume;
-		uint64_t page_bits, offset_bits;	/* masks for PEXT: of addresses, */
+		uint64_t offset_bits;		/* masks for PEXT: of addresses, */
 		uint64_t arith, not_if, not_rf, not_df; /* of flags, */
 		uint64_t low5, low6;			/* of bit numbers */
 		uint64_t c_rsp, r_rsp, r_top,
@@ -197,13 +198,13 @@ struct cpu {
 		struct jit *jit;	 /* of the VM; NULL: interpreter only */
 		struct jit_own *own;
 		uint32_t mxcsr;
-		int32_t hot;		     /* times that a block is interpreted first */
-		struct jit_lacks {	     /* what is in its image, not loaded: XMM registers, their upper halves, */
+		int32_t hot;	   /* times that a block is interpreted first */
+		struct jit_lacks { /* what is in its image, not loaded: XMM registers, their upper halves, */
 			uint8_t xmm, ymm, fpu, unused; /* x87 state */
 		} lacks, lacked /* when C was called */;
-		uint8_t want, want_fpu; /* what to load on the way back: enum vec_level */
-		uint64_t base;		     /* linear address of the page of the user code that runs */
-		uint32_t itlb[JIT_ITLB];     /* kernel: identity of the page at (page number & mask) */
+		uint8_t want, want_fpu;	 /* what to load on the way back: enum vec_level */
+		uint64_t base;		 /* linear address of the page of the user code that runs */
+		uint32_t itlb[JIT_ITLB]; /* kernel: identity of the page at (page number & mask) */
 		uint8_t fx[512] __attribute__((aligned(64))); /* jit/fpu.c: for FXRSTOR and FXSAVE */
 	} jit;
 	uint64_t fetch_epoch[2]; /* [0] moves when any translation may have changed, [1] when global ones too */

@@ -287,7 +287,7 @@ static bool victim_back(struct cpu *c, struct tlb *t, uint64_t lin, unsigned acc
 			return false;
 		tlb_victim_keep(t, idx, PAGE_OF(lin));
 		list_add(c, t, idx, o.global);
-		t->e[idx] = o.e;
+		tlb_put(t, idx, o.e);
 		t->page[idx] = o.page;
 		return true;
 	}
@@ -301,22 +301,20 @@ static void tlb_fill(struct cpu *c, enum tlb_kind k, uint64_t lin, const struct 
 	struct engine_vcpu *v = vcpu_of(c);
 	struct tlb *t = c->tlbs[k];
 	unsigned idx = tlb_index(c, lin);
-	struct tlb_entry *e = &t->e[idx];
 	uint64_t page = PAGE_OF(lin), tag = -page, empty = tlb_empty(idx);
 	bool r = k == TLB_USER ? w->user : !w->user || k == TLB_KERN_AC || !(c->cr4 & CR4_SMAP);
 	bool x = k == TLB_USER ? w->user && w->exec : w->exec && !(w->user && (c->cr4 & CR4_SMEP));
 	bool wr = r && w->dirty && (w->writable || (k != TLB_USER && !(c->cr0 & CR0_WP))), tag_write;
 
-	x = x && (fetch || e->xtag == tag);
+	x = x && (fetch || t->xtag[idx] == tag);
 	tlb_victim_keep(t, idx, page);
 	list_add(c, t, idx, w->global);
 	if (UNLIKELY(watched(c, page)))
 		r = wr = false;
-	e->rtag = r ? tag : empty;
 	tag_write = wr && may_tag_write(c, s, PAGE_OF(w->at));
-	e->wtag = tag_write ? tag : empty;
-	e->xtag = x ? tag : empty;
-	e->add = (uint64_t)(s->host + (PAGE_OF(w->at) - s->at)) - page;
+	tlb_put(t, idx,
+		(struct tlb_entry){ r ? tag : empty, tag_write ? tag : empty, x ? tag : empty,
+				    (uint64_t)(s->host + (PAGE_OF(w->at) - s->at)) - page });
 	t->page[idx] = PAGE_OF(w->at) | (r && wr && !tag_write && !s->rom ? PAGE_SLOW_WRITES : 0);
 	large_note(v, lin, w->shift);
 }
@@ -418,11 +416,10 @@ static void load(struct cpu *c, enum tlb_kind k, uint64_t lin, void *buf, unsign
 static bool beside_code(const struct cpu *c, enum tlb_kind k, uint64_t lin, unsigned size, gpa_t *at)
 {
 	unsigned idx = tlb_index(c, lin);
-	const struct tlb_entry *e = &c->tlbs[k]->e[idx];
 	gpa_t page = c->tlbs[k]->page[idx];
 	const struct ram_slot *s;
 
-	if (!(page & PAGE_SLOW_WRITES) || lin + e->rtag > PAGE - size)
+	if (!(page & PAGE_SLOW_WRITES) || lin + c->tlbs[k]->rtag[idx] > PAGE - size)
 		return false;
 	*at = PAGE_OF(page) + lin % PAGE;
 	s = ram_find(ram_map(c->vm), *at);
@@ -434,7 +431,7 @@ static void store(struct cpu *c, enum tlb_kind k, uint64_t lin, const void *buf,
 	struct span sp;
 
 	if (beside_code(c, k, lin, size, &sp.at[0])) {
-		copy_atomic((void *)(lin + tlb_at(c, c->tlbs[k], lin)->add), buf, size);
+		copy_atomic((void *)(lin + c->tlbs[k]->add[tlb_index(c, lin)]), buf, size);
 		mmu_stored(c, sp.at[0], size);
 		return;
 	}
@@ -446,11 +443,11 @@ static void store(struct cpu *c, enum tlb_kind k, uint64_t lin, const void *buf,
 
 uint64_t mmu_ld_as(struct cpu *c, enum tlb_kind k, uint64_t lin, unsigned size)
 {
-	struct tlb_entry *e = tlb_at(c, c->tlbs[k], lin);
+	unsigned idx = tlb_index(c, lin);
 	uint64_t v = 0;
 
-	if (lin + e->rtag <= PAGE - size)
-		copy_atomic(&v, (void *)(lin + e->add), size);
+	if (lin + c->tlbs[k]->rtag[idx] <= PAGE - size)
+		copy_atomic(&v, (void *)(lin + c->tlbs[k]->add[idx]), size);
 	else
 		load(c, k, lin, &v, size);
 	return v;
@@ -458,10 +455,10 @@ uint64_t mmu_ld_as(struct cpu *c, enum tlb_kind k, uint64_t lin, unsigned size)
 
 void mmu_st_as(struct cpu *c, enum tlb_kind k, uint64_t lin, unsigned size, uint64_t v)
 {
-	struct tlb_entry *e = tlb_at(c, c->tlbs[k], lin);
+	unsigned idx = tlb_index(c, lin);
 
-	if (lin + e->wtag <= PAGE - size)
-		copy_atomic((void *)(lin + e->add), &v, size);
+	if (lin + c->tlbs[k]->wtag[idx] <= PAGE - size)
+		copy_atomic((void *)(lin + c->tlbs[k]->add[idx]), &v, size);
 	else
 		store(c, k, lin, &v, size);
 }
@@ -584,14 +581,14 @@ const uint8_t *mmu_fetch(struct cpu *c, uint64_t lin, gpa_t *page, bool *global)
 {
 	enum tlb_kind k = c->cpl == 3 ? TLB_USER : TLB_KERN;
 	unsigned idx = tlb_index(c, lin);
-	struct tlb_entry *e = &c->tlbs[k]->e[idx];
+	const struct tlb *t = c->tlbs[k];
 
-	if (lin + e->xtag > PAGE - 1) {
+	if (lin + t->xtag[idx] > PAGE - 1) {
 		touch(c, k, lin, PAGE_FETCH);
-		if (lin + e->xtag > PAGE - 1)
+		if (lin + t->xtag[idx] > PAGE - 1)
 			return NULL;
 	}
-	*global = c->tlbs[k]->in_list[idx] == LIST_GLOBAL + 1;
-	*page = PAGE_OF(c->tlbs[k]->page[idx]);
-	return (const uint8_t *)(PAGE_OF(lin) + e->add);
+	*global = t->in_list[idx] == LIST_GLOBAL + 1;
+	*page = PAGE_OF(t->page[idx]);
+	return (const uint8_t *)(PAGE_OF(lin) + t->add[idx]);
 }

@@ -13,9 +13,14 @@
 
 enum mmu_access { MMU_READ, MMU_WRITE, MMU_FETCH };
 
+/*
+ * No address that has this index gives a sum whose bits from 12 on are 0, not even behind the few bytes of an access
+ * that runs over the page's end: so these bits alone tell the translator whether the entry fits. Where 0 would not do
+ * a bit that all of the index's addresses lack, or have, is added; with the interpreter's small tables too.
+ */
 static inline uint64_t tlb_empty(unsigned idx)
 {
-	return idx ? 0 : (uint64_t)-4096;
+	return idx == 0 || idx == TLB_SIZE - 1 ? 1u << 23 : 0;
 }
 
 static inline unsigned tlb_index(const struct cpu *c, uint64_t lin)
@@ -23,24 +28,46 @@ static inline unsigned tlb_index(const struct cpu *c, uint64_t lin)
 	return (unsigned)(lin >> 12 & c->tlb_mask);
 }
 
-static inline struct tlb_entry *tlb_at(const struct cpu *c, struct tlb *t, uint64_t lin)
+static inline struct tlb_entry tlb_get(const struct tlb *t, unsigned idx)
 {
-	return &t->e[tlb_index(c, lin)];
+	return (struct tlb_entry){ t->rtag[idx], t->wtag[idx], t->xtag[idx], t->add[idx] };
+}
+
+static inline void tlb_put(struct tlb *t, unsigned idx, struct tlb_entry e)
+{
+	t->rtag[idx] = e.rtag;
+	t->wtag[idx] = e.wtag;
+	t->xtag[idx] = e.xtag;
+	t->add[idx] = e.add;
+}
+
+/* From all zeros. */
+static inline void tlb_init(struct tlb *t)
+{
+	tlb_put(t, 0, (struct tlb_entry){ tlb_empty(0), tlb_empty(0), tlb_empty(0), 0 });
+	tlb_put(t, TLB_SIZE - 1, tlb_get(t, 0));
+}
+
+static inline void tlb_clear_entry(struct tlb *t, unsigned idx)
+{
+	t->rtag[idx] = t->wtag[idx] = t->xtag[idx] = tlb_empty(idx);
 }
 
 /* Host address of size bytes, or NULL: take the slow path. */
 static inline void *tlb_read(struct cpu *c, uint64_t lin, unsigned size)
 {
-	struct tlb_entry *e = tlb_at(c, c->tlb, lin);
+	const struct tlb *t = c->tlb;
+	unsigned idx = tlb_index(c, lin);
 
-	return LIKELY(lin + e->rtag <= 4096 - size) ? (void *)(lin + e->add) : NULL;
+	return LIKELY(lin + t->rtag[idx] <= 4096 - size) ? (void *)(lin + t->add[idx]) : NULL;
 }
 
 static inline void *tlb_write(struct cpu *c, uint64_t lin, unsigned size)
 {
-	struct tlb_entry *e = tlb_at(c, c->tlb, lin);
+	const struct tlb *t = c->tlb;
+	unsigned idx = tlb_index(c, lin);
 
-	return LIKELY(lin + e->wtag <= 4096 - size) ? (void *)(lin + e->add) : NULL;
+	return LIKELY(lin + t->wtag[idx] <= 4096 - size) ? (void *)(lin + t->add[idx]) : NULL;
 }
 
 /*

@@ -145,23 +145,23 @@ REC_INLINE void rec_wr16(struct cpu *c, unsigned at, uint16_t v)
 enum { MISS_WRITE = 0x100 };
 struct rec *rec_miss(struct cpu *c, struct rec *r, uint64_t lin, unsigned size_and_write);
 
-#define LOAD(bits, var, lin)                                              \
-	do {                                                              \
-		uint64_t lin_ = (lin);                                    \
-		const struct tlb_entry *e_ = tlb_at(c, c->tlb, lin_);     \
-		if (UNLIKELY(lin_ + e_->rtag > 4096 - (bits) / 8))        \
-			return rec_miss(c, r, lin_, (bits) / 8);          \
-		var = *(const volatile uint##bits##_t *)(lin_ + e_->add); \
+#define LOAD(bits, var, lin)                                                      \
+	do {                                                                      \
+		uint64_t lin_ = (lin);                                            \
+		unsigned i_ = tlb_index(c, lin_);                                 \
+		if (UNLIKELY(lin_ + c->tlb->rtag[i_] > 4096 - (bits) / 8))        \
+			return rec_miss(c, r, lin_, (bits) / 8);                  \
+		var = *(const volatile uint##bits##_t *)(lin_ + c->tlb->add[i_]); \
 	} while (0)
 
 /* Leaves the host address in p. */
 #define WRITABLE(bits, p, lin)                                                \
 	do {                                                                  \
 		uint64_t lin_ = (lin);                                        \
-		const struct tlb_entry *e_ = tlb_at(c, c->tlb, lin_);         \
-		if (UNLIKELY(lin_ + e_->wtag > 4096 - (bits) / 8))            \
+		unsigned i_ = tlb_index(c, lin_);                             \
+		if (UNLIKELY(lin_ + c->tlb->wtag[i_] > 4096 - (bits) / 8))    \
 			return rec_miss(c, r, lin_, (bits) / 8 | MISS_WRITE); \
-		p = (void *)(lin_ + e_->add);                                 \
+		p = (void *)(lin_ + c->tlb->add[i_]);                         \
 	} while (0)
 
 #define STORE(bits, lin, v)                                           \

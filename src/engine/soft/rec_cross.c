@@ -25,9 +25,10 @@ static uint64_t second_page(const struct cpu *c)
 REC_INLINE const void *second_bytes(struct cpu *c)
 {
 	uint64_t lin = second_page(c);
-	const struct tlb_entry *e = tlb_at(c, c->tlbs[c->cpl == 3 ? TLB_USER : TLB_KERN], lin);
+	const struct tlb *t = c->tlbs[c->cpl == 3 ? TLB_USER : TLB_KERN];
+	unsigned idx = tlb_index(c, lin);
 
-	return lin + e->xtag < PAGE ? (const void *)(lin + e->add) : NULL;
+	return lin + t->xtag[idx] < PAGE ? (const void *)(lin + t->add[idx]) : NULL;
 }
 
 /* Makes the records of i; nothing runs in the room behind r, since whoever gets there comes through r. */

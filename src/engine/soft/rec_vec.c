@@ -28,12 +28,12 @@
 #define OPERAND(p, tag, size, align, write)                            \
 	do {                                                           \
 		uint64_t lin_ = EA_BIS;                                \
-		const struct tlb_entry *e_ = tlb_at(c, c->tlb, lin_);  \
+		unsigned i_ = tlb_index(c, lin_);                      \
 		if (UNLIKELY(lin_ & (align)))                          \
 			return rec_slow(c, r);                         \
-		if (UNLIKELY(lin_ + e_->tag > 4096u - (size)))         \
+		if (UNLIKELY(lin_ + c->tlb->tag[i_] > 4096u - (size))) \
 			return rec_miss(c, r, lin_, (size) | (write)); \
-		p = (void *)(lin_ + e_->add);                          \
+		p = (void *)(lin_ + c->tlb->add[i_]);                  \
 	} while (0)
 #define VEC(n) (c->vec[n])
 
@@ -240,12 +240,12 @@ const rec_fn rec_vzeroupper = h_vzeroupper;
 #define OPERAND_EA(tag, write)                                         \
 	do {                                                           \
 		uint64_t lin_ = c->r[SLOT_EA];                         \
-		const struct tlb_entry *e_ = tlb_at(c, c->tlb, lin_);  \
+		unsigned i_ = tlb_index(c, lin_);                      \
 		if (UNLIKELY(lin_ & r->src))                           \
 			return rec_slow(c, r);                         \
-		if (UNLIKELY(lin_ + e_->tag > 4096u - r->dst))         \
+		if (UNLIKELY(lin_ + c->tlb->tag[i_] > 4096u - r->dst)) \
 			return rec_miss(c, r, lin_, r->dst | (write)); \
-		p = (void *)(lin_ + e_->add);                          \
+		p = (void *)(lin_ + c->tlb->add[i_]);                  \
 	} while (0)
 THUNK_HANDLERS(sse, CHECK_SSE, INT_CALL)
 THUNK_HANDLERS(avx, CHECK_AVX, INT_CALL)

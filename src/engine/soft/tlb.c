@@ -33,15 +33,10 @@ static void epoch_moves(struct cpu *c, bool global)
 	jit_fetch_changed(c, global);
 }
 
-static void entry_clear(struct tlb *t, unsigned idx)
-{
-	t->e[idx].rtag = t->e[idx].wtag = t->e[idx].xtag = tlb_empty(idx);
-}
-
 bool tlb_entry_page(const struct tlb *t, unsigned idx, uint64_t *page)
 {
-	const struct tlb_entry *e = &t->e[idx];
-	uint64_t empty = tlb_empty(idx), tag = e->rtag != empty ? e->rtag : e->wtag != empty ? e->wtag : e->xtag;
+	struct tlb_entry e = tlb_get(t, idx);
+	uint64_t empty = tlb_empty(idx), tag = e.rtag != empty ? e.rtag : e.wtag != empty ? e.wtag : e.xtag;
 
 	*page = -tag;
 	return tag != empty;
@@ -57,7 +52,7 @@ void tlb_victim_keep(struct tlb *t, unsigned idx, uint64_t new_page)
 		return;
 	t->victim[t->next_victim++ % TLB_VICTIMS] = (struct tlb_victim){
 		.lin = page,
-		.e = t->e[idx],
+		.e = tlb_get(t, idx),
 		.page = t->page[idx],
 		.global = t->in_list[idx] == LIST_GLOBAL + 1,
 	};
@@ -66,7 +61,7 @@ void tlb_victim_keep(struct tlb *t, unsigned idx, uint64_t new_page)
 /* From all zeros. */
 static void tlb_new(struct tlb *t)
 {
-	entry_clear(t, 0);
+	tlb_init(t);
 	for (unsigned n = 0; n < TLB_VICTIMS; n++)
 		tlb_victim_forget(&t->victim[n]);
 }
@@ -88,7 +83,7 @@ static void flush_list(struct tlb *t, unsigned list)
 
 		if (t->in_list[idx] != list + 1)
 			continue;
-		entry_clear(t, idx);
+		tlb_clear_entry(t, idx);
 		t->in_list[idx] = 0;
 	}
 	t->nfilled[list] = 0;
@@ -151,7 +146,7 @@ static void region_clear(struct tlb *t, uint64_t lin, unsigned shift)
 		uint64_t page;
 
 		if (tlb_entry_page(t, idx, &page) && page >> shift == lin >> shift)
-			entry_clear(t, idx);
+			tlb_clear_entry(t, idx);
 	}
 }
 
@@ -181,7 +176,7 @@ static void set_flush_page(const struct cpu *c, struct tlb_set *s, uint64_t lin,
 		if (reach > 12)
 			region_clear(s->t[k], lin, reach);
 		else if (tlb_entry_page(s->t[k], idx, &page) && page == PAGE_OF(lin))
-			entry_clear(s->t[k], idx);
+			tlb_clear_entry(s->t[k], idx);
 	}
 }
 
@@ -210,10 +205,9 @@ static void set_revoke(struct tlb_set *s, uint64_t host)
 
 		for (unsigned n = 0; n < t->nfilled[0] + (unsigned)t->nfilled[1]; n++) {
 			unsigned idx = n < t->nfilled[0] ? t->filled[0][n] : t->filled[1][n - t->nfilled[0]];
-			struct tlb_entry *e = &t->e[idx];
 
-			if (e->wtag != tlb_empty(idx) && e->add - e->wtag == host)
-				e->wtag = tlb_empty(idx);
+			if (t->wtag[idx] != tlb_empty(idx) && t->add[idx] - t->wtag[idx] == host)
+				t->wtag[idx] = tlb_empty(idx);
 		}
 		for (unsigned n = 0; n < TLB_VICTIMS; n++) /* whatever their tags */
 			if (t->victim[n].e.add + t->victim[n].lin == host)

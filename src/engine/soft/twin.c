@@ -18,7 +18,7 @@ struct twin *twin_new(struct err *e)
 
 	for (unsigned k = 0; k < TLBS; k++) {
 		t->tlbs[k] = xcalloc(1, sizeof(struct tlb));
-		t->tlbs[k]->e[0] = (struct tlb_entry){ tlb_empty(0), tlb_empty(0), tlb_empty(0), 0 };
+		tlb_init(t->tlbs[k]);
 	}
 	t->memory = mmap(NULL, (size_t)TWIN_PAGES * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (t->memory == MAP_FAILED) {
@@ -47,7 +47,7 @@ static void tlb_clear(struct tlb *t)
 		for (unsigned n = 0; n < t->nfilled[list]; n++) {
 			unsigned idx = t->filled[list][n];
 
-			t->e[idx].rtag = t->e[idx].wtag = t->e[idx].xtag = tlb_empty(idx);
+			tlb_clear_entry(t, idx);
 			t->in_list[idx] = 0;
 		}
 		t->nfilled[list] = 0;
@@ -119,11 +119,10 @@ static void redirect(struct tlb *t, const struct twin_page *p)
 {
 	for (unsigned n = 0; n < t->nfilled[0] + (unsigned)t->nfilled[1]; n++) {
 		unsigned idx = n < t->nfilled[0] ? t->filled[0][n] : t->filled[1][n - t->nfilled[0]];
-		struct tlb_entry *e = &t->e[idx];
 		uint64_t lin;
 
-		if (tlb_entry_page(t, idx, &lin) && e->add + lin == (uint64_t)(uintptr_t)p->host)
-			e->add = (uint64_t)(uintptr_t)p->copy - lin;
+		if (tlb_entry_page(t, idx, &lin) && t->add[idx] + lin == (uint64_t)(uintptr_t)p->host)
+			t->add[idx] = (uint64_t)(uintptr_t)p->copy - lin;
 	}
 }
 
@@ -171,22 +170,23 @@ bool twin_known(struct cpu *c, enum tlb_kind k, uint64_t lin, unsigned access, g
 {
 	struct twin *t = c->twin;
 	unsigned idx = tlb_index(c, lin);
-	const struct tlb_entry *own = &t->own[k]->e[idx];
-	struct tlb_entry *e = &t->tlbs[k]->e[idx];
+	struct tlb_entry e = tlb_get(t->own[k], idx);
 	uint64_t page = PAGE_OF(lin);
-	uint64_t tag = access & PAGE_FETCH ? own->xtag : access & PAGE_WRITE ? own->wtag : own->rtag;
+	uint64_t tag = access & PAGE_FETCH ? e.xtag : access & PAGE_WRITE ? e.wtag : e.rtag;
 	const struct twin_page *p;
 	uint8_t *host;
 
 	if (lin + tag >= PAGE)
 		return false;
-	host = (uint8_t *)(uintptr_t)(page + own->add); /* NOLINT(performance-no-int-to-ptr): as the TLB has it */
+	host = (uint8_t *)(uintptr_t)(page + e.add); /* NOLINT(performance-no-int-to-ptr): as the TLB has it */
 	*at = PAGE_OF(t->own[k]->page[idx]) + lin % PAGE;
 	p = access & PAGE_WRITE ? page_copy(c, host, *at) : page_find(t, host);
 	tlb_list(t->tlbs[k], idx);
-	*e = (struct tlb_entry){ own->rtag, p ? own->wtag : tlb_empty(idx), own->xtag, own->add };
 	if (p)
-		e->add = (uint64_t)(uintptr_t)p->copy - page;
+		e.add = (uint64_t)(uintptr_t)p->copy - page;
+	else
+		e.wtag = tlb_empty(idx);
+	tlb_put(t->tlbs[k], idx, e);
 	t->tlbs[k]->page[idx] = PAGE_OF(*at);
 	return true;
 }
@@ -195,15 +195,14 @@ void twin_filled(struct cpu *c, enum tlb_kind k, uint64_t lin, const struct ram_
 {
 	struct tlb *t = c->tlbs[k];
 	unsigned idx = tlb_index(c, lin);
-	struct tlb_entry *e = &t->e[idx];
 	gpa_t at = PAGE_OF(t->page[idx]);
 	const uint8_t *host = s->host + (at - s->at);
 	const struct twin_page *p;
 
 	t->page[idx] = at; /* no short way past the lines with code */
-	p = write && e->wtag != tlb_empty(idx) ? page_copy(c, host, at) : page_find(c->twin, host);
+	p = write && t->wtag[idx] != tlb_empty(idx) ? page_copy(c, host, at) : page_find(c->twin, host);
 	if (!p)
-		e->wtag = tlb_empty(idx);
+		t->wtag[idx] = tlb_empty(idx);
 	else
-		e->add = (uint64_t)(uintptr_t)p->copy - PAGE_OF(lin);
+		t->add[idx] = (uint64_t)(uintptr_t)p->copy - PAGE_OF(lin);
 }

@@ -1,6 +1,6 @@
 /*
- * Instructions that straddle two pages. A block depends on bytes of its own page only, so what such an instruction has in
- * the second one is looked at each time: is that page executable here, and are the bytes there those that were
+ * Instructions that straddle two pages. A block depends on bytes of its own page only, so what such an instruction has
+ * in the second one is looked at each time: is that page executable here, and are the bytes there those that were
  * translated? The subroutines behind this are shared; who fails goes to C, which fetches the instruction again.
  */
 #include "engine/soft/jit/xlat.h"
@@ -19,14 +19,15 @@ bool cross_decode(struct xl *x, const struct code_source *s, struct xinsn *e, un
 {
 	struct cpu *c = x->c;
 	uint64_t lin = second_page(x);
-	const struct tlb_entry *t = tlb_at(c, c->tlbs[c->cpl == 3 ? TLB_USER : TLB_KERN], lin);
+	const struct tlb *t = c->tlbs[c->cpl == 3 ? TLB_USER : TLB_KERN];
+	unsigned idx = tlb_index(c, lin);
 	unsigned first = JIT_PAGE - off;
 	uint8_t copy[INSN_MAX];
 
-	if (lin + t->xtag >= JIT_PAGE)
+	if (lin + t->xtag[idx] >= JIT_PAGE)
 		return false;
 	memcpy(copy, s->host + off, first);
-	memcpy(copy + first, (const void *)(lin + t->add), INSN_MAX - first);
+	memcpy(copy + first, (const void *)(lin + t->add[idx]), INSN_MAX - first);
 	if (decode(&e->i, copy, INSN_MAX, s->size) != DECODE_OK || e->i.len <= first || e->i.len > first + CROSS_MAX)
 		return false;
 	isa_apply(c, &e->i);
@@ -52,15 +53,12 @@ void cross_put(struct xl *x, const struct xinsn *e)
 static uint32_t put_piece(struct jit *j, struct asmb *a, bool user, unsigned behind)
 {
 	uint32_t at = a->at, bad, there, same;
-	enum { XTAG = offsetof(struct tlb_entry, xtag), ADD = offsetof(struct tlb_entry, add) };
+	enum { XTAG = offsetof(struct tlb, xtag), ADD = offsetof(struct tlb, add) };
 
 	a_store(a, T1, AT(jit.tmp));
 	a_store(a, HCX, AT(jit.park));
-	a_pext(a, T1, T0, AT(jit.page_bits));
+	tlb_put_index(a);
 	a_load(a, HCX, user ? AT(tlbs[TLB_USER]) : AT(tlbs[TLB_KERN]));
-	a_lea(a, HCX, (struct am){ HCX, T1, 3, 0 }); /* entries of 32 bytes */
-	a_lea(a, HCX, (struct am){ HCX, T1, 3, 0 });
-	a_lea(a, HCX, (struct am){ HCX, T1, 3, 0 });
 	a_lea(a, T1, (struct am){ HCX, T1, 3, 0 });
 	a_load(a, HCX, am_at(T1, XTAG));
 	a_lea(a, HCX, (struct am){ HCX, T0, 0, 0 });

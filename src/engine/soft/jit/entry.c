@@ -37,14 +37,13 @@ static bool groups_stand(struct cpu *c, const struct site *s)
 {
 	for (unsigned n = 0; n < 2; n++) {
 		uint64_t lin = c->jit.lin[n];
-		const struct tlb_entry *e;
+		unsigned idx = tlb_index(c, lin);
 
 		if (!(s->groups >> n & 1))
 			continue;
-		e = tlb_at(c, c->tlb, lin);
-		if (lin + (s->group_writes >> n & 1 ? e->wtag : e->rtag) >= JIT_PAGE)
+		if (lin + (s->group_writes >> n & 1 ? c->tlb->wtag : c->tlb->rtag)[idx] >= JIT_PAGE)
 			return false;
-		c->jit.add[n] = e->add;
+		c->jit.add[n] = c->tlb->add[idx];
 	}
 	return true;
 }
@@ -481,7 +480,8 @@ static void put_test_upper(struct asmb *a)
 	for (unsigned n = 0; n < 16; n++) {
 		struct am m = am_at(R_CPU, (int32_t)(offsetof(struct cpu, vec) + n * XMM_BYTES + 16));
 
-		a_vex(a, &(struct enc){ .map = 1, .op = n ? 0x56 : 0x28 }, false, 0, 0, RM_MEM, &m); /* vorps, vmovaps */
+		a_vex(a, &(struct enc){ .map = 1, .op = n ? 0x56 : 0x28 }, false, 0, 0, RM_MEM,
+		      &m); /* vorps, vmovaps */
 	}
 	a_vex(a, &(struct enc){ .pp = PP_66, .map = 2, .op = 0x17 }, false, 0, 0, 0, NULL); /* vptest xmm0, xmm0 */
 }

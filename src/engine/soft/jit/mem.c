@@ -7,9 +7,8 @@
 
 #include "base/bits.h"
 
-enum { ENTRY_SHIFT = 5, RTAG = offsetof(struct tlb_entry, rtag), WTAG = offsetof(struct tlb_entry, wtag) };
-enum { ADD = offsetof(struct tlb_entry, add), ENTRY_MASK = (TLB_SIZE - 1) << ENTRY_SHIFT };
-_Static_assert(sizeof(struct tlb_entry) == 1 << ENTRY_SHIFT, "the index is scaled by shifts");
+enum { RTAG = offsetof(struct tlb, rtag), WTAG = offsetof(struct tlb, wtag), ADD = offsetof(struct tlb, add) };
+_Static_assert(TLB_BITS == 16, "the index is what MOVZX leaves");
 
 bool guest_in_host(unsigned g)
 {
@@ -60,6 +59,12 @@ static void put_sum(struct xl *x, const struct insn *i, unsigned reg, bool narro
 	}
 	if (m.base < 0) {
 		a_mov_imm(a, reg, narrow ? (uint32_t)i->disp : (uint64_t)i->disp);
+		return;
+	}
+	if (m.index < 0 && !m.disp) { /* a copy costs less than a sum */
+		e.op = 0x8b;
+		if (narrow || m.base != (int)reg)
+			a_insn(a, &e, reg, m.base, NULL);
 		return;
 	}
 	a_insn(a, &e, reg, RM_MEM, &m);
@@ -115,17 +120,18 @@ void put_linear(struct xl *x, const struct insn *i, unsigned size, bool write)
 	put_segment(x, i, size, write);
 }
 
-/* The site is made first: `retry` is the check itself, with T0 as it is. Leaves the entry's `add` to the caller. */
-static void check_cmp(struct xl *x, uint32_t site, uint32_t piece, unsigned size, int tag)
+void tlb_put_index(struct asmb *a)
+{
+	a_rorx(a, T1, T0, 12);
+	a_insn(a, &(struct enc){ .map = 1, .op = 0xb7 }, T1, T1, NULL); /* movzx r12d, r12w */
+}
+
+/* The site is made first: `retry` is the check itself, with T0 as it is. */
+static void check_cmp(struct xl *x, uint32_t site, uint32_t piece, unsigned size, struct am tag)
 {
 	struct asmb *a = &x->a;
 
-	a_op32_rr(a, 0x8b, T1, T0);
-	a_bytes(a, 0xecc141, 3); /* shr r12d, 7 */
-	a8(a, 12 - ENTRY_SHIFT);
-	a_bytes(a, 0xe48141, 3); /* and r12d, mask */
-	a_bytes(a, ENTRY_MASK, 4);
-	a_load(a, T2, (struct am){ R_TLB, T1, 0, tag });
+	a_load(a, T2, tag);
 	a_op_rr(a, 0x03, T2, T0);
 	a_op_rr(a, 0x81, 7, T2); /* cmp r13, 4096 - size */
 	a_bytes(a, 4096 - size, 4);
@@ -135,27 +141,17 @@ static void check_cmp(struct xl *x, uint32_t site, uint32_t piece, unsigned size
 		xl_cold(x, a_jcc(a, 7), piece, site);
 }
 
-static void check_keep_flags(struct xl *x, uint32_t site, uint32_t piece, unsigned size, int tag)
+/* The last byte's distance, without the bits inside a page: it is 0 only if the first byte is in that page too, since
+ * the index is the first byte's (see tlb_empty()). */
+static void check_keep_flags(struct xl *x, uint32_t site, uint32_t piece, unsigned size, struct am tag)
 {
 	struct asmb *a = &x->a;
 	uint32_t good;
 
-	a_pext(a, T1, T0, AT(jit.page_bits));
-	/* * 32: by lea, then by the scale */
-	a8(a, 0x4e); /* lea r12, [r12 * 4]: no base */
-	a8(a, 0x8d);
-	a8(a, 0x24);
-	a8(a, 0xa5);
-	a_bytes(a, 0, 4);
-	a_load(a, T2, (struct am){ R_TLB, T1, 3, tag });
-	a_lea(a, T2, (struct am){ T2, T0, 0, 0 });
+	a_load(a, T2, tag);
+	a_lea(a, T2, (struct am){ T2, T0, 0, (int32_t)size - 1 });
 	a_store(a, HCX, AT(jit.park));
-	a_pext(a, HCX, T2, AT(jit.offset_bits)); /* of the first byte, and of the last: no sum that wraps */
-	if (size > 1) {
-		a_lea(a, T2, am_at(T2, (int32_t)size - 1));
-		a_pext(a, T2, T2, AT(jit.offset_bits));
-		a_lea(a, HCX, (struct am){ HCX, T2, 0, 0 });
-	}
+	a_pext(a, HCX, T2, AT(jit.offset_bits));
 	good = a_short(a, 0xe3); /* jrcxz */
 	a_load(a, HCX, AT(jit.park));
 	xl_cold(x, a_jmp(a), piece, site);
@@ -163,18 +159,16 @@ static void check_keep_flags(struct xl *x, uint32_t site, uint32_t piece, unsign
 	a_load(a, HCX, AT(jit.park));
 }
 
-/* T1: the host's address minus the linear one. */
+/* T1: the index. */
 static void put_check_at(struct xl *x, uint32_t site, uint32_t piece, unsigned span, bool write)
 {
-	int tag = write ? WTAG : RTAG;
+	struct am tag = { R_TLB, T1, 3, write ? WTAG : RTAG };
 
-	if (x->x->in) {
+	tlb_put_index(&x->a);
+	if (x->x->in)
 		check_keep_flags(x, site, piece, span, tag);
-		a_load(&x->a, T1, (struct am){ R_TLB, T1, 3, ADD });
-	} else {
+	else
 		check_cmp(x, site, piece, span, tag);
-		a_load(&x->a, T1, (struct am){ R_TLB, T1, 0, ADD });
-	}
 }
 
 void put_check(struct xl *x, unsigned size, bool write)
@@ -185,7 +179,12 @@ void put_check(struct xl *x, unsigned size, bool write)
 	s->size = (uint8_t)size;
 	s->write = write;
 	put_check_at(x, n, x->j->slow, size, write);
-	a_lea(&x->a, T0, (struct am){ T0, T1, 0, 0 });
+	if (x->x->in) {
+		a_load(&x->a, T1, (struct am){ R_TLB, T1, 3, ADD });
+		a_lea(&x->a, T0, (struct am){ T0, T1, 0, 0 });
+	} else {
+		a_op_rm(&x->a, 0x03, T0, (struct am){ R_TLB, T1, 3, ADD });
+	}
 }
 
 /* The check of a group whose first access is size bytes at disp. T0, T1: the host's address minus the linear one. */
@@ -206,6 +205,7 @@ static void put_group_check(struct xl *x, const struct group *g, int32_t disp, u
 	s->first = (uint16_t)(disp + now - g->from);
 	s->groups &= (uint8_t) ~(1u << k); /* not before it is open */
 	put_check_at(x, n, x->j->span, s->span, g->write);
+	a_load(a, T1, (struct am){ R_TLB, T1, 3, ADD });
 	a_store(a, T0, k ? AT(jit.lin[1]) : AT(jit.lin[0]));
 	a_mov(a, T0, T1);
 	a_store(a, T0, k ? AT(jit.add[1]) : AT(jit.add[0]));

@@ -26,7 +26,6 @@ int jit_new(struct cpu *c, int32_t hot, struct err *e)
 	own->returns = xcalloc(RETURNS, sizeof(uint64_t));
 	c->jit.r_top = (uint64_t)(uintptr_t)&own->returns[RETURNS - 2];
 	c->jit.r_limit = (uint64_t)(uintptr_t)&own->returns[RETURNS_SLACK];
-	c->jit.page_bits = (uint64_t)(TLB_SIZE - 1) << 12;
 	c->jit.offset_bits = ~0xfffull;
 	c->jit.low5 = 31;
 	c->jit.low6 = 63;
@@ -207,9 +206,9 @@ static const uint8_t *fetch_host(struct cpu *c, uint64_t lin, bool *global)
 	unsigned idx = tlb_index(c, lin);
 	gpa_t at;
 
-	if (lin + t->e[idx].xtag < JIT_PAGE) {
+	if (lin + t->xtag[idx] < JIT_PAGE) {
 		*global = t->in_list[idx] == LIST_GLOBAL + 1;
-		return (const uint8_t *)(round_down(lin, JIT_PAGE) + t->e[idx].add);
+		return (const uint8_t *)(round_down(lin, JIT_PAGE) + t->add[idx]);
 	}
 	return mmu_fetch(c, lin, &at, global);
 }

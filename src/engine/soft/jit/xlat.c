@@ -55,7 +55,10 @@ static void put_word(struct xl *x, unsigned op, unsigned reg, struct am m)
 
 void xl_lea(struct xl *x, unsigned reg, struct am m)
 {
-	put_word(x, 0x8d, reg, m);
+	if (m.index >= 0 || m.disp)
+		put_word(x, 0x8d, reg, m);
+	else if (x->word == 4 || m.base != (int)reg) /* a copy costs less than a sum */
+		a_insn(&x->a, &(struct enc){ .op = 0x8b, .w = x->word == 8 }, reg, m.base, NULL);
 }
 
 void xl_load(struct xl *x, unsigned reg, struct am m)

@@ -12,11 +12,11 @@ enum { COLD_MAX = 4 * BLOCK_INSNS };
 struct xinsn {
 	struct insn i;
 	uint16_t off;
-	uint16_t live; /* flags that somebody behind it reads */
-	bool save;     /* behind it the flags go to c->jit.flags */
-	bool odd;      /* a near branch that its exec function does */
+	uint16_t live;	/* flags that somebody behind it reads */
+	bool save;	/* behind it the flags go to c->jit.flags */
+	bool odd;	/* a near branch that its exec function does */
 	uint8_t behind; /* bytes of it in the next page */
-	uint16_t in;   /* flags that it or somebody behind it reads */
+	uint16_t in;	/* flags that it or somebody behind it reads */
 };
 
 /* What is out of line: at `from` a displacement jumps there; then r12d = arg, jump to the piece. */
@@ -131,6 +131,7 @@ void put_linear(struct xl *x, const struct insn *i, unsigned size, bool write);
 void put_segment(struct xl *x, const struct insn *i, unsigned size, bool write); /* the latter alone */
 /* As LEA has it, no segment: into reg, 32 bits if narrow. */
 void put_lea(struct xl *x, const struct insn *i, unsigned reg, bool narrow);
+void tlb_put_index(struct asmb *a); /* T1: index of the TLB for T0; flags untouched */
 /* T0 is a linear address: checks it, T0 becomes the host's. Clobbers T1 and T2, and the flags unless they live. */
 void put_check(struct xl *x, unsigned size, bool write);
 /* size bytes at disp from guest register base: checked, alone or in a group. group_reaches(disp). */
