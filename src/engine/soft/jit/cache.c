@@ -121,6 +121,7 @@ int jit_vm_new(struct soft_vm *vm, size_t code_bytes, struct err *e)
 	vm->cache = j;
 	j->vm = vm;
 	lock_init(&j->lock, RANK_CODE, "soft code");
+	jit_flags_try();
 	j->size = round_up(code_bytes, JIT_PAGE);
 	rc = arena_map(j, e);
 	if (rc < 0)

@@ -34,11 +34,18 @@ static void shift_flags(const struct insn *i, uint16_t changes, uint16_t reads, 
 		*r = *k = 0;
 	} else {
 		/* OF of counts over 1 is undefined: some processors leave it */
-		*r = (by_imm && (i->imm & mask) != 1) ? reads | FL_OF : reads;
+		*r = (by_imm && (i->imm & mask) != 1 && !(jit_flags_fresh[FRESH_SHIFT] && changes == ALL))
+			     ? reads | FL_OF
+			     : reads;
 		*k = changes;
 		if (changes == (FL_CF | FL_OF))
 			*k = changes & ~(*r & FL_OF);
 	}
+}
+
+static void fresh_or_kept(unsigned class, uint16_t *r, uint16_t *k)
+{
+	*(jit_flags_fresh[class] ? k : r) = ALL;
 }
 
 void jit_flags(const struct insn *i, uint16_t *r, uint16_t *k)
@@ -74,6 +81,11 @@ void jit_flags(const struct insn *i, uint16_t *r, uint16_t *k)
 	case OP_SHLD:
 	case OP_SHRD:
 		shift_flags(i, ALL, 0, r, k);
+		if (jit_flags_fresh[FRESH_DOUBLE] && i->opsize > 2 && *k) {
+			*r = 0;
+			*k = ALL;
+			return;
+		}
 		*r = ALL; /* counts over the size leave what they like */
 		*k = 0;
 		return;
@@ -124,6 +136,8 @@ void jit_flags(const struct insn *i, uint16_t *r, uint16_t *k)
 	case OP_IMUL:
 	case OP_MUL:
 	case OP_POPCNT:
+		*k = ALL;
+		return;
 	case OP_ANDN:
 	case OP_BLSI:
 	case OP_BLSMSK:
@@ -132,14 +146,11 @@ void jit_flags(const struct insn *i, uint16_t *r, uint16_t *k)
 	case OP_BEXTR:
 	case OP_TZCNT:
 	case OP_LZCNT:
-		*r = 0; /* those that are undefined come out as the host does it, which may be to keep them */
-		*k = i->op == OP_POPCNT ? ALL : 0;
-		if (!*k)
-			*r = ALL;
-		if (i->op == OP_IMUL || i->op == OP_MUL) {
-			*r = 0;
-			*k = ALL;
-		}
+		fresh_or_kept(FRESH_BMI, r, k);
+		return;
+	case OP_BSF:
+	case OP_BSR:
+		fresh_or_kept(FRESH_SCAN, r, k);
 		return;
 	case OP_MOV:
 	case OP_MOVZX:
@@ -209,7 +220,7 @@ void jit_flags(const struct insn *i, uint16_t *r, uint16_t *k)
 		*r = ALL;
 		return;
 	default:
-		*r = ALL; /* BSF, BSR of zero, and what nothing is known of */
+		*r = ALL; /* nothing is known of it */
 	}
 }
 

@@ -348,6 +348,9 @@ bool jit_fpu_in(struct cpu *c);
 void jit_fpu_out(struct cpu *c);
 void jit_fpu_note(struct cpu *c, uint64_t rip); /* of the last instruction */
 
+/* ------ flags_host.c ------ */
+void jit_flags_try(void); /* fills jit_flags_fresh; any thread */
+
 /* ------ cross.c ------ */
 void cross_pieces(struct jit *j, struct asmb *a);
 

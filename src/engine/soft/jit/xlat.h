@@ -63,6 +63,17 @@ uint16_t jit_cond_flags(unsigned cond);
 
 bool jit_sets_flags(const struct insn *i); /* or may set any */
 
+/* ------ flags_host.c ------ */
+/* Instructions of which the old flags never show through on this host, undefined ones included. */
+enum {
+	FRESH_SHIFT /* by an immediate that is not 0 */,
+	FRESH_DOUBLE /* the same, 32 and 64 bits */,
+	FRESH_SCAN,
+	FRESH_BMI,
+	FRESH_CLASSES
+};
+extern bool jit_flags_fresh[FRESH_CLASSES];
+
 /* ------ xlat.c ------ */
 uint32_t xl_site(struct xl *x); /* a site at this instruction; retry is here */
 void xl_cold(struct xl *x, uint32_t from, uint32_t piece, uint32_t arg);
