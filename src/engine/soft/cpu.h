@@ -185,7 +185,7 @@ struct cpu {
 		uint16_t flags_now; /* the same, when C was called */
 		uint64_t park, tmp, t0;
 		uint64_t resume;
-		uint64_t offset_bits;		/* masks for PEXT: of addresses, */
+		uint64_t offset_bits;			/* masks for PEXT: of addresses, */
 		uint64_t arith, not_if, not_rf, not_df; /* of flags, */
 		uint64_t low5, low6;			/* of bit numbers */
 		uint64_t c_rsp, r_rsp, r_top,

@@ -1,7 +1,7 @@
 /*
- * Flags that the manuals leave undefined: does this host compute them, or leave what was there? An instruction of which it
- * is known that nothing of the old flags shows through needs none of them kept before it. So they are tried, once, on
- * many operands with all flags clear and with all flags set.
+ * Flags that the manuals leave undefined: does this host compute them, or leave what was there? An instruction of which
+ * it is known that nothing of the old flags shows through needs none of them kept before it. So they are tried, once,
+ * on many operands with all flags clear and with all flags set.
  */
 #include "engine/soft/jit/xlat.h"
 
@@ -22,46 +22,47 @@ static uint64_t next(uint64_t *s) /* many lengths, zeros too */
 }
 
 /* Clears fresh if any result depends on the flags before. x: the operand that is written. */
-#define TRY(fresh, text)                                                                                            \
-	do {                                                                                                        \
-		uint64_t s_ = 88172645463325252ull;                                                                 \
-		for (unsigned n_ = 0; n_ < TRIES; n_++) {                                                           \
-			uint64_t a_ = n_ % 8 ? next(&s_) : 0, b_ = n_ % 8 != 1 ? next(&s_) : 0, r_[2] = { 0, ALL_SET }; \
-			for (unsigned f_ = 0; f_ < 2; f_++) {                                                       \
-				uint64_t x_ = a_;                                                                   \
-				__asm__ volatile(HOST_FLAGS_IN text HOST_FLAGS_OUT                                  \
-						 : "+a"(r_[f_]), "+d"(x_)                                           \
-						 : "c"(b_)                                                          \
-						 : "cc");                                                           \
-			}                                                                                           \
-			fresh = fresh && (uint16_t)r_[0] == (uint16_t)r_[1];                                        \
-		}                                                                                                   \
+#define TRY(fresh, text)                                                                        \
+	do {                                                                                    \
+		uint64_t s_ = 88172645463325252ull;                                             \
+		for (unsigned n_ = 0; n_ < TRIES; n_++) {                                       \
+			uint64_t a_ = n_ % 8 ? next(&s_) : 0, b_ = n_ % 8 != 1 ? next(&s_) : 0, \
+				 r_[2] = { 0, ALL_SET };                                        \
+			for (unsigned f_ = 0; f_ < 2; f_++) {                                   \
+				uint64_t x_ = a_;                                               \
+				__asm__ volatile(HOST_FLAGS_IN text HOST_FLAGS_OUT              \
+						 : "+a"(r_[f_]), "+d"(x_)                       \
+						 : "c"(b_)                                      \
+						 : "cc");                                       \
+			}                                                                       \
+			fresh = fresh && (uint16_t)r_[0] == (uint16_t)r_[1];                    \
+		}                                                                               \
 	} while (0)
-#define TRY_COUNTS(fresh, op, reg)              \
-	do {                                    \
-		TRY(fresh, op " $2, " reg);     \
-		TRY(fresh, op " $3, " reg);     \
-		TRY(fresh, op " $7, " reg);     \
-		TRY(fresh, op " $8, " reg);     \
-		TRY(fresh, op " $13, " reg);    \
-		TRY(fresh, op " $16, " reg);    \
-		TRY(fresh, op " $17, " reg);    \
-		TRY(fresh, op " $31, " reg);    \
+#define TRY_COUNTS(fresh, op, reg)           \
+	do {                                 \
+		TRY(fresh, op " $2, " reg);  \
+		TRY(fresh, op " $3, " reg);  \
+		TRY(fresh, op " $7, " reg);  \
+		TRY(fresh, op " $8, " reg);  \
+		TRY(fresh, op " $13, " reg); \
+		TRY(fresh, op " $16, " reg); \
+		TRY(fresh, op " $17, " reg); \
+		TRY(fresh, op " $31, " reg); \
 	} while (0)
-#define TRY_SHIFT(fresh, op)                          \
-	do {                                          \
-		TRY_COUNTS(fresh, op "b", "%%dl");    \
-		TRY_COUNTS(fresh, op "w", "%%dx");    \
-		TRY_COUNTS(fresh, op "l", "%%edx");   \
-		TRY_COUNTS(fresh, op "q", "%%rdx");   \
-		TRY(fresh, op "q $33, %%rdx");        \
-		TRY(fresh, op "q $63, %%rdx");        \
+#define TRY_SHIFT(fresh, op)                        \
+	do {                                        \
+		TRY_COUNTS(fresh, op "b", "%%dl");  \
+		TRY_COUNTS(fresh, op "w", "%%dx");  \
+		TRY_COUNTS(fresh, op "l", "%%edx"); \
+		TRY_COUNTS(fresh, op "q", "%%rdx"); \
+		TRY(fresh, op "q $33, %%rdx");      \
+		TRY(fresh, op "q $63, %%rdx");      \
 	} while (0)
-#define TRY_TWO(fresh, op)                            \
-	do {                                          \
-		TRY(fresh, op "w %%cx, %%dx");        \
-		TRY(fresh, op "l %%ecx, %%edx");      \
-		TRY(fresh, op "q %%rcx, %%rdx");      \
+#define TRY_TWO(fresh, op)                       \
+	do {                                     \
+		TRY(fresh, op "w %%cx, %%dx");   \
+		TRY(fresh, op "l %%ecx, %%edx"); \
+		TRY(fresh, op "q %%rcx, %%rdx"); \
 	} while (0)
 #define TRY_BMI2(fresh, op)                      \
 	do {                                     \

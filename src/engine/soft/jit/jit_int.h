@@ -146,9 +146,9 @@ struct jit {
 	uint32_t page_hash[1 << JIT_PAGE_BITS], block_hash[1 << JIT_BLOCK_BITS]; /* atomic */
 	uint32_t gpa_hash[1 << JIT_PAGE_BITS];
 	uint32_t enter, exit_near, exit_far, lookup, slow, span, exec, vec, fpu, other, poll, poll_far,
-		return_miss[2];		    /* entry.c; kernel, user */
-	uint32_t cross[2][CROSS_MAX];	    /* cross.c; the same, bytes in the second page */
-	struct notes *notes;	/* check.h: check mode, else NULL */
+		return_miss[2];	      /* entry.c; kernel, user */
+	uint32_t cross[2][CROSS_MAX]; /* cross.c; the same, bytes in the second page */
+	struct notes *notes;	      /* check.h: check mode, else NULL */
 };
 
 struct jit_own {	 /* of a vCPU */
