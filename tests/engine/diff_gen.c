@@ -710,7 +710,8 @@ bool gen_sequence(struct diff_case *k, unsigned n, const char *only)
 		start[j] = k->len;
 		instruction(&g);
 		if (!strcmp(g.f->row->name, "RET") && g.imm_size)
-			k->code[k->len - 1] &= 0x7f; /* ret -2 on a stack of 64 KiB finds its own address again, for ever */
+			k->code[k->len - 1] &=
+				0x7f; /* ret -2 on a stack of 64 KiB finds its own address again, for ever */
 		branch[j] = g.f->f & (F_REL8 | F_RELZ) ? g.imm_size : 0;
 	}
 	start[n] = k->len;

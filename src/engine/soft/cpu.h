@@ -58,7 +58,13 @@ enum cc_op {	       /* times 4 plus log2(size); ORDER: flags.c */
 
 /* Software TLB: see mmu.h. */
 /* The interpreter uses the first TLB_SMALL entries: it is slower than their misses, and memory counts. */
-enum { TLB_SMALL = 1 << 12, TLB_BITS = 16 /* ORDER: jit/mem.c */, TLB_SIZE = 1 << TLB_BITS, TLB_VICTIMS = 8 };
+enum {
+	TLB_SMALL = 1 << 12,
+	TLB_BITS = 16 /* ORDER: jit/mem.c */,
+	TLB_SIZE = 1 << TLB_BITS,
+	TLB_VICTIMS = 8,
+	TLB_CHUNK = 512 /* tags in a host page */
+};
 struct tlb_entry {
 	uint64_t rtag, wtag, xtag, add;
 };
@@ -78,6 +84,8 @@ struct tlb {					 /* flat: neighbours share lines of the host's cache */
 		bool global;
 	} victim[TLB_VICTIMS];
 	unsigned next_victim;
+	uint64_t touched[TLB_SIZE / TLB_CHUNK / 64]; /* tlb.c: a bit for each chunk whose memory is resident */
+	unsigned flushes;			     /* since that was given back */
 };
 
 /* Code-mode bits: with the physical address they are the key of a block. */

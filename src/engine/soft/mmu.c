@@ -233,6 +233,7 @@ static void list_add(struct cpu *c, struct tlb *t, unsigned idx, bool global)
 	if (t->nfilled[list] == TLB_SIZE) /* an index can be in the global list more than once */
 		mmu_flush_all(c);
 	t->filled[list][t->nfilled[list]++] = (uint16_t)idx;
+	t->touched[idx / TLB_CHUNK / 64] |= BIT64(idx / TLB_CHUNK % 64);
 	t->in_list[idx] = (uint8_t)(list + 1);
 }
 

@@ -180,8 +180,10 @@ static void sleep_until_event(struct engine_vcpu *v)
 	while (!__atomic_load_n(&c->poll, __ATOMIC_SEQ_CST) && __builtin_ia32_rdtsc() - start < v->spin_tsc &&
 	       !(due && soft_clock(c->vm) >= due))
 		__builtin_ia32_pause();
-	if (!__atomic_load_n(&c->poll, __ATOMIC_SEQ_CST) && !(due && soft_clock(c->vm) >= due))
+	if (!__atomic_load_n(&c->poll, __ATOMIC_SEQ_CST) && !(due && soft_clock(c->vm) >= due)) {
+		jit_idle(c);
 		futex_sleep(v, due);
+	}
 	host_leave(c);
 	slept = __builtin_ia32_rdtsc() - start;
 	if (slept < 2 * max)

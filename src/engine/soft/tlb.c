@@ -19,8 +19,9 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
-enum { PAGE = 4096 };
+enum { PAGE = 4096, SHED_CHUNKS = 24, SHED_FLUSHES = 64 };
 #define PAGE_OF(a) ((a) & ~(uint64_t)(PAGE - 1))
 
 struct tlb tlb_strict;
@@ -92,12 +93,35 @@ static void flush_list(struct tlb *t, unsigned list)
 			tlb_victim_forget(&t->victim[n]);
 }
 
+/*
+ * Processes whose addresses are random touch all of a table in time. What is empty goes back to the host, but not
+ * often: it is a system call, and a fault for each page that is touched again.
+ */
+static void shed(struct tlb *t)
+{
+	uintptr_t from = round_up((uintptr_t)t, PAGE), to = round_down((uintptr_t)(t + 1), PAGE);
+	unsigned chunks = 0;
+
+	if (t->flushes++ < SHED_FLUSHES)
+		return;
+	for (unsigned n = 0; n < ARRAY_LEN(t->touched); n++)
+		chunks += (unsigned)__builtin_popcountll(t->touched[n]);
+	if (chunks <= SHED_CHUNKS)
+		return;
+	flush_list(t, LIST_GLOBAL);
+	madvise((void *)from, to - from, MADV_DONTNEED); /* all that is left there is empty */
+	memset(t->touched, 0, sizeof(t->touched));
+	t->flushes = 0;
+	tlb_new(t);
+}
+
 static void set_flush(struct tlb_set *s, bool global)
 {
 	for (unsigned k = 0; k < TLBS; k++) {
 		flush_list(s->t[k], LIST_LOCAL);
 		if (global)
 			flush_list(s->t[k], LIST_GLOBAL);
+		shed(s->t[k]);
 	}
 }
 

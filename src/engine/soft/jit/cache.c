@@ -292,6 +292,23 @@ static void patch32(struct jit *j, uint32_t at, uint32_t v)
 
 	memcpy((uint8_t *)&now + at % 8, &v, 4);
 	__atomic_store_n(word, now, __ATOMIC_RELEASE);
+	__atomic_store_n(&j->alias_stores, j->alias_stores + 1, __ATOMIC_RELAXED);
+}
+
+/* The arena's other mapping keeps its pages: they need not count twice. */
+static void alias_drop(struct jit *j)
+{
+	madvise(j->rw, j->size, MADV_DONTNEED);
+	__atomic_store_n(&j->alias_stores, 0, __ATOMIC_RELAXED);
+}
+
+void jit_idle(struct cpu *c)
+{
+	enum { ENOUGH = 1024 }; /* stores to it, each of which may have brought a page in */
+	struct jit *j = jit_of(c);
+
+	if (j && __atomic_load_n(&j->alias_stores, __ATOMIC_RELAXED) >= ENOUGH)
+		alias_drop(j);
 }
 
 void jit_link(struct jit *j, struct jexit *e, struct jblock *b)
@@ -461,8 +478,8 @@ struct jblock *jit_block_for(struct cpu *c, uint64_t page, unsigned off, const u
 		like.marks = code_page_of(c->vm, at);
 		before = j->used;
 		b = jit_translate(c, jpage_need(j, &like), off, c->mode & 0xff);
-		if (j->used / MIB(2) != before / MIB(2)) /* its other mapping keeps it; it need not count twice */
-			madvise(j->rw, j->size, MADV_DONTNEED);
+		if (j->used / MIB(2) != before / MIB(2))
+			alias_drop(j);
 	}
 	lock_drop(&j->lock);
 	return b;

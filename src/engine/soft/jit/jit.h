@@ -27,6 +27,8 @@ int jit_check_new(struct cpu *c, struct err *e);
  * evicted is used again only when every vCPU that is inside has entered since. */
 void jit_enter(struct cpu *c);
 void jit_leave(struct cpu *c);
+/* It is about to sleep: gives memory back that nobody needs to hold. */
+void jit_idle(struct cpu *c);
 /* Number that changes when blocks were evicted; those that were found under another one must not be looked at. */
 uint32_t jit_generation(const struct cpu *c);
 /* The translation of the code at c->rip, made if it is not there; NULL: this code is left to the interpreter; *later:

@@ -141,6 +141,7 @@ struct jit {
 	unsigned closed;    /* by how many */
 	bool tsd;	    /* some vCPU has set CR4.TSD once */
 	uint64_t dropped, evicted, no_room;
+	uint32_t alias_stores; /* atomic: into code, since its writable mapping was emptied */
 	struct table pages, blocks, exits, sites, insns;
 	uint32_t page_retired, page_free;
 	uint32_t page_hash[1 << JIT_PAGE_BITS], block_hash[1 << JIT_BLOCK_BITS]; /* atomic */
