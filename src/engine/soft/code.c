@@ -28,7 +28,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
-enum { HASH_BITS = 16, PAGE_HASH_BITS = 10, NOTED_BITS = 14, LINE = 64, PAGE = 4096 };
+enum { HASH_BITS = 16, PAGE_HASH_BITS = 10, NOTED_BITS = 14, MADE_PAGES = 4096, LINE = 64, PAGE = 4096 };
 enum { LIMIT_MIN = 7 << 20, SOON = 200000000, LONG = 20 * (uint64_t)SOON /* instructions */ };
 
 struct block { /* its records follow */
@@ -44,6 +44,12 @@ struct page { /* one with blocks */
 	uint32_t chain, blocks;
 };
 
+struct made { /* lines of a page in which blocks begin that were made: since the arena was emptied last, before, twice before */
+	gpa_t at;
+	unsigned generation; /* of `now`; 0: a free slot */
+	uint64_t now, once, twice;
+};
+
 struct code_cache {
 	struct jump jump[1 << JUMP_BITS]; /* ORDER: rec_jump_at() */
 	struct noted {			  /* pages that the jump cache may know, by hash, while the epoch lasts */
@@ -52,6 +58,7 @@ struct code_cache {
 	} noted[2]; /* [1]: global pages */
 	uint32_t hash[1 << HASH_BITS];
 	uint32_t pages[1 << PAGE_HASH_BITS];
+	struct made made[MADE_PAGES]; /* by frame number */
 	uint8_t *arena;
 	size_t size, limit, used;
 	uint64_t emptied_at; /* instructions executed when the arena was emptied last */
@@ -193,6 +200,24 @@ static void block_unhash(struct code_cache *k, struct block *b)
 	*link = b->chain;
 }
 
+static struct made *made_of(struct code_cache *k, gpa_t page)
+{
+	return &k->made[(page / PAGE) % MADE_PAGES];
+}
+
+/* Code that changes is made again for another reason than want of room. */
+static void made_forget(struct code_cache *k, gpa_t page, uint64_t from, uint64_t to)
+{
+	struct made *m = made_of(k, page);
+	uint64_t stay = ~mask64((unsigned)(to / LINE)) | mask64((unsigned)(from / LINE));
+
+	if (m->at != page)
+		return;
+	m->now &= stay;
+	m->once &= stay;
+	m->twice &= stay;
+}
+
 static void block_drop(struct cpu *c, struct block *b)
 {
 	block_unhash(c->code, b);
@@ -218,6 +243,7 @@ void code_drop(struct cpu *c, gpa_t at, uint64_t len)
 			continue;
 		}
 		*link = b->on_page;
+		made_forget(k, p->at, round_down(b->from, LINE), round_up(b->to, LINE));
 		block_drop(c, b);
 		any = true;
 	}
@@ -349,6 +375,27 @@ static unsigned block_fill(struct cpu *c, struct maker *m, const struct code_sou
 	return off;
 }
 
+/*
+ * Runs that a new block is taken to have behind it: where there is no room for the records of all that runs, code whose
+ * records went again and again is hot too, though none of them lived to count that far.
+ */
+static int32_t made_runs(struct cpu *c, gpa_t at, unsigned off)
+{
+	struct made *m = made_of(c->code, at);
+	uint64_t line = BIT64(off / LINE);
+
+	if (m->at != at || !m->generation)
+		*m = (struct made){ .at = at, .generation = c->code->generation };
+	if (m->generation != c->code->generation) {
+		m->twice |= m->once & m->now;
+		m->once |= m->now;
+		m->now = 0;
+		m->generation = c->code->generation;
+	}
+	m->now |= line;
+	return m->twice & line ? c->jit.hot : 0;
+}
+
 static struct block *block_make(struct cpu *c, const uint8_t *host, gpa_t at, unsigned off)
 {
 	struct code_cache *k = c->code;
@@ -363,7 +410,7 @@ static struct block *block_make(struct cpu *c, const uint8_t *host, gpa_t at, un
 	b = at_offset(k, (uint32_t)k->used);
 	m.at = m.first = block_rec(b);
 	if (c->jit.jit)
-		rec_make_count(&m, off);
+		rec_make_count(&m, off, made_runs(c, at, off));
 	*b = (struct block){ .key = key_of(host, off, c->mode), .from = (uint16_t)off };
 	b->to = (uint16_t)block_fill(c, &m, &s, off);
 	rec_pair_up(m.first, m.at);

@@ -63,10 +63,10 @@ HANDLER(h_count)
 }
 static const rec_fn rec_count = h_count;
 
-void rec_make_count(struct maker *m, unsigned off)
+void rec_make_count(struct maker *m, unsigned off, int32_t runs)
 {
 	struct rec *r = m->at++;
 
-	*r = (struct rec){ .fn = h_count };
+	*r = (struct rec){ .fn = h_count, .target = runs };
 	r->off = (uint16_t)off;
 }
