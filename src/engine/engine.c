@@ -29,7 +29,7 @@ static const struct prop engine_props[] = {
 	  .help = "engine.soft=jit: how often a block of code is interpreted before it is translated" },
 	{ .name = "engine.soft.cache",
 	  .type = PROP_TYPE_INT,
-	  .def = "32",
+	  .def = "128",
 	  .min = 1,
 	  .max = 1024,
 	  .help = "engine.soft=jit: MiB of translated code, for all vCPUs" },

@@ -24,7 +24,7 @@
 enum {
 	PAGES_MAX = JIT_USER_ITLB / 2 - 1 /* page_tag(); the last is none */,
 	BLOCKS_MAX = 1 << 19,
-	EXITS_MAX = 1 << 20,
+	EXITS_MAX = 1 << 21,
 	SITES_MAX = 1 << 21,
 	INSNS_MAX = 1 << 18
 };
