@@ -44,7 +44,8 @@ struct page { /* one with blocks */
 	uint32_t chain, blocks;
 };
 
-struct made { /* lines of a page in which blocks begin that were made: since the arena was emptied last, before, twice before */
+/* Lines of a page in which blocks begin that were made: since the arena was emptied last, once before, twice. */
+struct made {
 	gpa_t at;
 	unsigned generation; /* of `now`; 0: a free slot */
 	uint64_t now, once, twice;

@@ -25,8 +25,8 @@ enum {
 	JIT_CODE_MIB = 10, /* the translator leaves the interpreter what is cold */
 	JIT_MIB = 128,
 	JIT_HOT = 12
-}; /* with CODE_MIB Debian stays under 32 MiB beyond its RAM, with the others, touched as far as they are wanted, under 96:
-    * doc/promises.md */
+}; /* with CODE_MIB Debian stays under 32 MiB beyond its RAM, with the others, touched as far as they are wanted, under
+    * 96: doc/promises.md */
 
 static struct soft_vm *soft(struct engine_vm *vm)
 {
