@@ -5,7 +5,7 @@
 [ $# -gt 0 ] || set -- style gcc clang asan tsan guests kvm
 log=$(mktemp -d); trap 'rm -rf "$log"' EXIT
 export MESON_TESTTHREADS=${MESON_TESTTHREADS:-2}
-export TSAN_OPTIONS="suppressions=$TOP/tests/tsan.supp"
+export TSAN_OPTIONS="suppressions=$TOP/tests/tsan.supp history_size=4" # or the other side of a race is lost, and with it its name
 passed=0 failed=0
 count() { # PASSED FAILED
   passed=$((passed + $1)); failed=$((failed + $2))

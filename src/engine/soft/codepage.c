@@ -223,7 +223,7 @@ static void become_holder(struct soft_vm *vm, struct code_page *cp, uint32_t me)
 	holders_lock(vm);
 	if (!__atomic_fetch_or(&cp->holders, me, __ATOMIC_SEQ_CST)) {
 		__atomic_store_n(&cp->lines, 0, __ATOMIC_SEQ_CST);
-		cp->heat = 0;
+		__atomic_store_n(&cp->heat, 0, __ATOMIC_RELAXED);
 	}
 	holders_unlock(vm);
 }
@@ -301,13 +301,15 @@ static void written_in_page(struct soft_vm *vm, struct cpu *c, struct code_page 
 	uint32_t holders = __atomic_load_n(&cp->holders, __ATOMIC_SEQ_CST);
 	unsigned first = at % PAGE / LINE, last = (at + len - 1) % PAGE / LINE;
 	uint64_t mask = mask64(last + 1) & ~mask64(first);
+	uint32_t heat;
 	bool hit;
 
 	if (!holders)
 		return;
 	hit = __atomic_load_n(&cp->lines, __ATOMIC_SEQ_CST) & mask;
-	cp->heat += hit ? HEAT_HIT : HEAT_MISS; /* racy: a hint */
-	if (cp->heat >= HEAT_MAX || len == PAGE)
+	heat = __atomic_load_n(&cp->heat, __ATOMIC_RELAXED) + (hit ? HEAT_HIT : HEAT_MISS);
+	__atomic_store_n(&cp->heat, heat, __ATOMIC_RELAXED); /* one may be lost: it is a hint */
+	if (heat >= HEAT_MAX || len == PAGE)
 		drop_everywhere(vm, c, cp, at & ~(gpa_t)(PAGE - 1), PAGE);
 	else if (hit)
 		drop_everywhere(vm, c, cp, at, len);

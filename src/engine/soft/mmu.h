@@ -142,7 +142,7 @@ void mmu_flush_page(struct cpu *c, uint64_t lin); /* all entries of a large page
 struct code_page {
 	uint32_t holders, writers; /* a bit per vCPU; atomic */
 	uint64_t lines;		   /* atomic; set before the bytes are read */
-	uint32_t heat; /* stores that took the slow path lately: a hot page is given up as code (codepage.c) */
+	uint32_t heat; /* atomic; stores that took the slow path lately: a hot page is given up as code (codepage.c) */
 };
 struct code_page *code_page_of(struct soft_vm *vm, gpa_t at); /* NULL: not RAM */
 /* Before decoding from a page: marks it, revokes write tags of all vCPUs and waits until they are gone (serving own
