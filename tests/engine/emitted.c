@@ -68,13 +68,23 @@ static void start(void)
 
 	t[0] = (TABLES + PAGE) | 7;
 	t[512 + (LIN >> 30)] = (TABLES + 2 * PAGE) | 7;
-	page = bare_ram(CODE_PAGE, PAGE);
+	page = bare_ram(CODE_PAGE, 2 * PAGE); /* the second one for instructions that go on there */
 	cpu = bare_cpu(TABLES);
 	cpu->code = code_cache_new(cpu, MIB(1));
 	if (jit_vm_new(cpu->vm, MIB(16), NULL) < 0 || jit_new(cpu, 0, NULL) < 0)
 		abort();
 	cpu->cr4 |= CR4_OSFXSR | CR4_OSXSAVE | CR4_FSGSBASE;
 	cpu->xcr0 = 7;
+}
+
+/* The page behind the code may be executed. */
+static void second_page(void)
+{
+	uint64_t lin = LIN + PAGE, none = tlb_empty(tlb_index(cpu, lin));
+
+	for (unsigned k = TLB_USER; k <= TLB_KERN; k++)
+		tlb_put(cpu->tlbs[k], tlb_index(cpu, lin),
+			(struct tlb_entry){ none, none, -lin, (uint64_t)(uintptr_t)(page + PAGE) - lin });
 }
 
 /* The block at off, as this privilege and kind of code see it; the same with a check for each access, and the way in
@@ -100,6 +110,8 @@ static void translate(unsigned off, bool user)
 		cpu->seg[SEG_DS].base = 0x1000;
 	}
 	cpu_mode_changed(cpu);
+	cpu->rip = LIN - cpu->seg[SEG_CS].base + off;
+	second_page();
 	b = jit_block_for(cpu, LIN - cpu->seg[SEG_CS].base, off, page, CODE_PAGE, &later);
 	if (!b)
 		return;
@@ -175,8 +187,8 @@ static void edges_round(void)
 /* Some pages of a program's code, each from some of its bytes on; what begins inside an instruction is code too. */
 static void program_pages(const uint8_t *text, size_t size)
 {
-	for (unsigned n = 0; n < FILE_PAGES && size > PAGE; n++) {
-		memcpy(page, text + rnd() % (size - PAGE), PAGE);
+	for (unsigned n = 0; n < FILE_PAGES && size > 2 * PAGE; n++) {
+		memcpy(page, text + rnd() % (size - 2 * PAGE), 2 * PAGE);
 		for (unsigned k = 0; k < STARTS; k++)
 			translate(rnd_below(PAGE), k & 1);
 		check();
@@ -227,7 +239,8 @@ int main(int argc, char **argv)
 		printf("%llu blocks of %s code, ", (unsigned long long)kinds[n].blocks, kinds[n].name);
 		bad |= !kinds[n].blocks;
 	}
-	printf("%llu instructions, %llu accesses behind checks, %u programs\n", (unsigned long long)emitted_insns,
-	       (unsigned long long)emitted_checked, found / (unsigned)ARRAY_LEN(kinds));
-	return !bad && emitted_checked && found ? 0 : 1;
+	printf("%llu instructions, %llu accesses behind checks, %llu second pages, %u programs\n",
+	       (unsigned long long)emitted_insns, (unsigned long long)emitted_checked,
+	       (unsigned long long)emitted_crossed, found / (unsigned)ARRAY_LEN(kinds));
+	return !bad && emitted_checked && emitted_crossed && found ? 0 : 1;
 }

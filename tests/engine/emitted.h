@@ -16,5 +16,6 @@
 bool emitted_check(struct cpu *c, uint32_t from);
 /* Instructions that were looked at. */
 extern uint64_t emitted_insns, emitted_checked;
+extern uint64_t emitted_crossed; /* looks at second pages among them */
 
 #endif

@@ -220,6 +220,7 @@ static bool crosses(struct look *k)
 	if (!k->site || k->site >= k->j->sites.n || site_at(k->j, k->site)->block != jblock_n(k->j, k->b) ||
 	    site_at(k->j, k->site)->next || k->s.pushed)
 		return look_bad(k, "a second page that is not looked at right");
+	emitted_crossed++;
 	k->s.v[T0] = k->s.v[T1] = k->s.v[T2] = val_fresh();
 	k->s.v[PARK] = k->s.v[TMP] = val_fresh();
 	return true;
@@ -338,15 +339,19 @@ static void arrive(struct look *k)
 	}
 }
 
-/* Sites of the block that come back to k->at, where other code comes too. */
-static void come_back(struct look *k, uint32_t first, uint32_t last)
+/* Sites of the block that come back to k->at, where other code comes too. What C fetches again over a page end may be
+ * another instruction by then, which changes what it likes. */
+static bool come_back(struct look *k, uint32_t first, uint32_t last)
 {
 	for (uint32_t n = first; n < last && k->s.alive; n++) {
 		const struct site *t = site_at(k->j, n);
 
+		if (t->next == k->at && !t->insn && t->off + t->len > JIT_PAGE)
+			return look_bad(k, "a way back from behind an instruction that C fetches");
 		if (t->retry == k->at || (t->next == k->at && !t->span)) /* a group's: never behind, entry.c */
 			state_back(&k->s, t, t->retry == k->at);
 	}
+	return true;
 }
 
 static bool region(struct look *k, uint32_t from, uint32_t first, uint32_t last)
@@ -356,7 +361,8 @@ static bool region(struct look *k, uint32_t from, uint32_t first, uint32_t last)
 	k->from = from;
 	for (k->at = from; k->at < k->end; k->at += k->i.length) {
 		arrive(k);
-		come_back(k, first, last);
+		if (!come_back(k, first, last))
+			return false;
 		if (!k->s.alive)
 			break; /* what pads it */
 		if (ZYAN_FAILED(ZydisDecoderDecodeFull(&decoder, k->j->rx + k->at, k->end - k->at, &k->i, k->o)))

@@ -7,7 +7,7 @@
 
 #include <string.h>
 
-uint64_t emitted_insns, emitted_checked;
+uint64_t emitted_insns, emitted_checked, emitted_crossed;
 static uint32_t last_name;
 
 bool look_bad(struct look *k, const char *why)

@@ -40,7 +40,6 @@ void cross_put(struct xl *x, const struct xinsn *e)
 	uint32_t n = xl_site(x);
 	uint64_t bytes = 0;
 
-	x->nsite--; /* what C executes may be another instruction: it does not come back behind this one */
 	for (unsigned k = 0; k < e->behind; k++)
 		bytes |= (uint64_t)e->i.bytes[e->i.len - e->behind + k] << (8 * (CROSS_MAX - e->behind + k));
 	xl_lin(x, T0, JIT_PAGE);

@@ -488,6 +488,18 @@ static bool put_plain(struct xl *x, const struct insn *i)
 	return xl_int(x, i) || xl_sys(x, i) || xl_stack(x, i) || xl_vec(x, i) || xl_fpu(x, i) || xl_str(x, i);
 }
 
+/* Where C goes on behind the instruction. Not where it fetches it again over a page end: that may be another
+ * instruction by then, and what is known here of registers was known of this one. */
+static void sites_next(struct xl *x, const struct xinsn *e)
+{
+	for (unsigned n = 0; n < x->nsite; n++) {
+		struct site *s = site_at(x->j, x->site[n]);
+
+		if (groups_noted(x, s) && (!e->behind || s->insn))
+			s->next = x->a.at;
+	}
+}
+
 static void put_insn(struct xl *x, const struct xinsn *e)
 {
 	bool exec = e->odd || by_segment(x, &e->i) || by_mode(x, &e->i), jumps;
@@ -504,9 +516,7 @@ static void put_insn(struct xl *x, const struct xinsn *e)
 		xl_call_exec(x);
 	groups_after(x, &e->i);
 	if (!jumps) /* behind a jump there is nothing, even if it goes to the next instruction */
-		for (unsigned n = 0; n < x->nsite; n++)
-			if (groups_noted(x, site_at(x->j, x->site[n])))
-				site_at(x->j, x->site[n])->next = x->a.at;
+		sites_next(x, e);
 	if (e->save)
 		jit_put_flags_out(&x->a);
 	if (jit_sets_flags(&e->i) && !is_call(&e->i))
