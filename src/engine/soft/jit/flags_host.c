@@ -58,16 +58,15 @@ static uint64_t next(uint64_t *s) /* many lengths, zeros too */
 		TRY(fresh, op "q $33, %%rdx");      \
 		TRY(fresh, op "q $63, %%rdx");      \
 	} while (0)
-#define TRY_TWO(fresh, op)                       \
-	do {                                     \
-		TRY(fresh, op "w %%cx, %%dx");   \
-		TRY(fresh, op "l %%ecx, %%edx"); \
-		TRY(fresh, op "q %%rcx, %%rdx"); \
-	} while (0)
 #define TRY_BMI2(fresh, op)                      \
 	do {                                     \
 		TRY(fresh, op "l %%ecx, %%edx"); \
 		TRY(fresh, op "q %%rcx, %%rdx"); \
+	} while (0)
+#define TRY_TWO(fresh, op)                     \
+	do {                                   \
+		TRY(fresh, op "w %%cx, %%dx"); \
+		TRY_BMI2(fresh, op);           \
 	} while (0)
 #define TRY_BMI3(fresh, op)                             \
 	do {                                            \

@@ -51,28 +51,12 @@ void jit_fpu_out(struct cpu *c)
 /* ------ the level ------ */
 void fpu_load(struct xl *x)
 {
-	struct asmb *a = &x->a;
-	uint32_t n, loaded;
+	struct site *s;
 
 	if (x->fpu)
 		return;
-	n = xl_site(x);
-	if (x->x->in) { /* flags live: CMP would lose them */
-		a_store(a, HCX, AT(jit.park));
-		a_insn(a, &(struct enc){ .map = 1, .op = 0xb6 }, HCX, RM_MEM, &AT(jit.lacks.fpu));
-		loaded = a_short(a, 0xe3); /* jrcxz */
-		a_load(a, HCX, AT(jit.park));
-		xl_cold(x, a_jmp(a), x->j->fpu, n);
-		a_short_here(a, loaded);
-		a_load(a, HCX, AT(jit.park));
-	} else {
-		a_insn(a, &(struct enc){ .op = 0x80 }, 7, RM_MEM, &AT(jit.lacks.fpu));
-		a8(a, 0);
-		xl_cold(x, a_jcc(a, 5), x->j->fpu, n);
-	}
-	x->fpu = true;
-	site_at(x->j, n)->fpu = true;
-	site_at(x->j, n)->retry = a->at;
+	s = xl_need(x, AT(jit.lacks.fpu), x->j->fpu);
+	x->fpu = s->fpu = true;
 }
 
 void fpu_flush(struct xl *x)

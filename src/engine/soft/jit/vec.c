@@ -8,29 +8,13 @@
 
 static void put_load(struct xl *x, unsigned level)
 {
-	struct am lacks = level == VEC_YMM ? AT(jit.lacks.ymm) : AT(jit.lacks.xmm);
-	struct asmb *a = &x->a;
-	uint32_t n, have = 0;
+	struct site *s;
 
 	if (x->vec >= level)
 		return;
-	n = xl_site(x);
-	if (x->x->in) { /* flags live: CMP would lose them */
-		a_store(a, HCX, AT(jit.park));
-		a_insn(a, &(struct enc){ .map = 1, .op = 0xb6 }, HCX, RM_MEM, &lacks);
-		have = a_short(a, 0xe3); /* jrcxz */
-		a_load(a, HCX, AT(jit.park));
-		xl_cold(x, a_jmp(a), x->j->vec, n);
-		a_short_here(a, have);
-		a_load(a, HCX, AT(jit.park));
-	} else {
-		a_insn(a, &(struct enc){ .op = 0x80 }, 7, RM_MEM, &lacks);
-		a8(a, 0);
-		xl_cold(x, a_jcc(a, 5), x->j->vec, n);
-	}
+	s = xl_need(x, level == VEC_YMM ? AT(jit.lacks.ymm) : AT(jit.lacks.xmm), x->j->vec);
 	x->vec = level;
-	site_at(x->j, n)->vec = (uint8_t)level;
-	site_at(x->j, n)->retry = a->at;
+	s->vec = (uint8_t)level;
 }
 
 struct host_op {

@@ -37,6 +37,28 @@ void xl_cold(struct xl *x, uint32_t from, uint32_t piece, uint32_t arg)
 	x->cold[x->ncold++] = (struct cold){ .from = from, .piece = piece, .arg = arg };
 }
 
+struct site *xl_need(struct xl *x, struct am lacks, uint32_t piece)
+{
+	struct asmb *a = &x->a;
+	uint32_t n = xl_site(x), have;
+
+	if (x->x->in) { /* flags live: CMP would lose them */
+		a_store(a, HCX, AT(jit.park));
+		a_insn(a, &(struct enc){ .map = 1, .op = 0xb6 }, HCX, RM_MEM, &lacks);
+		have = a_short(a, 0xe3); /* jrcxz */
+		a_load(a, HCX, AT(jit.park));
+		xl_cold(x, a_jmp(a), piece, n);
+		a_short_here(a, have);
+		a_load(a, HCX, AT(jit.park));
+	} else {
+		a_insn(a, &(struct enc){ .op = 0x80 }, 7, RM_MEM, &lacks);
+		a8(a, 0);
+		xl_cold(x, a_jcc(a, 5), piece, n);
+	}
+	site_at(x->j, n)->retry = a->at;
+	return site_at(x->j, n);
+}
+
 void xl_cold_span(struct xl *x, uint32_t from, uint32_t site)
 {
 	x->cold[x->ncold++] = (struct cold){ .from = from, .piece = x->j->span, .arg = site, .span = true };

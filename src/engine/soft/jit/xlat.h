@@ -76,6 +76,8 @@ extern bool jit_flags_fresh[FRESH_CLASSES];
 
 /* ------ xlat.c ------ */
 uint32_t xl_site(struct xl *x); /* a site at this instruction; retry is here */
+/* Goes to that piece, out of line, unless the byte at `lacks` is 0. The site: it comes back behind this. */
+struct site *xl_need(struct xl *x, struct am lacks, uint32_t piece);
 void xl_cold(struct xl *x, uint32_t from, uint32_t piece, uint32_t arg);
 void xl_cold_span(struct xl *x, uint32_t from, uint32_t site); /* T2: the address plus the tag */
 void xl_save_flags(struct xl *x);			       /* to c->jit.flags, if they are not there */
