@@ -162,6 +162,24 @@ static void mov_ss_holds_traps_off(void **state)
 	assert_int_equal(s.dr6 & 0xf, 1);
 }
 
+CODE(watch_int1, 64,
+     "mov $0xd000, %eax; mov %rax, %dr0; mov $0x000f0001, %eax; mov %rax, %dr7; mov 0xd000, %ss; .byte 0xf1; hlt");
+CODE(counts_db, 64, "inc %rbx; mov %dr6, %rcx; iretq");
+
+static void int1_takes_a_trap_that_mov_ss_held(void **state)
+{
+	start(LONG64);
+	PUT(watch_int1, M_CODE);
+	PUT(counts_db, M_HANDLERS + 16 * EXC_DB);
+	m.ram[M_IDT + 16 * EXC_DB + 4] = 1;
+	st_le64(m.ram + M_TSS + 0x24, 0xf000);
+	st_le16(m.ram + 0xd000, M_DS);
+	run_to_halt_at(M_CODE + (uint64_t)(watch_int1_end - watch_int1_start));
+	assert_int_equal(s.reg[RBX], 1);
+	assert_int_equal(s.reg[RCX] & 0xf, 1);
+	assert_int_equal(s.reg[RSP], M_STACK);
+}
+
 static void debug_plans(void **state)
 {
 	start(LONG64);
@@ -219,6 +237,7 @@ int main(void)
 		T(mov_ss_holds_interrupts_off),
 		T(int_clears_tf_without_a_trap),
 		T(mov_ss_holds_traps_off),
+		T(int1_takes_a_trap_that_mov_ss_held),
 		T(debug_plans),
 		T(kicks_are_not_lost),
 		T(stepping_over_rep),

@@ -326,6 +326,27 @@ static void iretq_reads_ss_first(void **state)
 	}
 }
 
+CODE(nulls, 64,
+     "mov $3, %eax; mov %eax, %ds; mov %eax, %es; mov %eax, %fs; mov %eax, %gs; xor %edx, %edx; mov $0xc0000100, %ecx;"
+     "mov $0x1234, %eax; wrmsr; push $0x10; push $0x7f00; push $2; push $8; push $0x9100; iretq");
+CODE(same_ring, 64,
+     "mov %ds, %r8d; mov %gs, %r9d; push $0x23; push $0xe000; push $0x202; push $0x1b; push $0xa000; iretq");
+CODE(outer_ring, 64, "mov %ds, %eax; mov %es, %ebx; mov %fs, %esi; mov %gs, %edi; cli");
+
+/* A null selector is 0 behind a return to an outer ring (SDM vol. 2, IRET), so programs see interrupts by it. */
+static void null_selectors_on_the_way_out(void **state)
+{
+	start(LONG64);
+	PUT(nulls, M_CODE);
+	PUT(same_ring, 0x9100);
+	PUT(outer_ring, 0xa000);
+	assert_int_equal(run_to_handler(), EXC_GP);
+	assert_int_equal(s.reg[R8], 3);
+	assert_int_equal(s.reg[R9], 3);
+	assert_int_equal(s.reg[RAX] | s.reg[RBX] | s.reg[RSI] | s.reg[RDI], 0);
+	assert_int_equal(s.seg[SEG_FS].base, 0x1234);
+}
+
 static void to_ring3(uint64_t rbx, uint32_t flags)
 {
 	engine_soft.get(m.cpu[0], X86_REGS | X86_SREGS, &s);
@@ -559,6 +580,7 @@ int main(void)
 		T(ist_switches_the_stack),
 		T(iretq_to_non_canonical),
 		T(iretq_reads_ss_first),
+		T(null_selectors_on_the_way_out),
 		T(alignment_check),
 		T(hidden_instructions_are_undefined),
 		T(tzcnt_and_lzcnt_are_bsf_and_bsr_without),

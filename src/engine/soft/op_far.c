@@ -250,7 +250,7 @@ void op_jmp_farm(struct cpu *c, const struct insn *i)
 
 /* ------ RET, IRET ------ */
 
-/* Data segments that the new privilege level may not use become null. */
+/* Data segments that the new privilege level may not use become null; null ones 0, whatever RPL they had. */
 static void drop_inner_segs(struct cpu *c)
 {
 	static const enum x86_seg data[] = { SEG_ES, SEG_DS, SEG_FS, SEG_GS };
@@ -259,7 +259,9 @@ static void drop_inner_segs(struct cpu *c)
 		struct x86_segment *s = &c->seg[data[n]];
 		bool conforming = (s->attr & 0xc) == 0xc;
 
-		if (!s->unusable && !conforming && (s->attr >> ATTR_DPL_SHIFT & 3) < c->cpl) {
+		if (!(s->sel & 0xfffc))
+			s->sel = 0;
+		else if (!s->unusable && !conforming && (s->attr >> ATTR_DPL_SHIFT & 3) < c->cpl) {
 			/* A null selector; the base of FS and GS does not matter to code that has to load them anew. */
 			*s = (struct x86_segment){ .unusable = true };
 		}
@@ -545,7 +547,15 @@ void op_into(struct cpu *c, const struct insn *i)
 		cpu_deliver(c, EXC_OF, EV_SOFT, false, 0);
 }
 
+/* A trap that MOV SS held back comes with it: the handler is entered once (on its IST stack a second entry would be the
+ * end of the first one's frame). */
 void op_int1(struct cpu *c, const struct insn *i)
 {
+	struct engine_vcpu *v = vcpu_of(c);
+
+	if (v->db_pending)
+		c->dr6 = (c->dr6 & ~0xfull) | v->db_pending;
+	v->db_pending = 0;
+	c->dr7 &= ~0x2000ull;
 	cpu_deliver_event(c, EXC_DB, EV_ICEBP, false, 0);
 }
