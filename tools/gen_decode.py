@@ -2,22 +2,30 @@
 """Compiles src/x86/decode.tab (its head explains the language): gen_decode.py decode.tab KIND OUT.
 KIND is ops (enum x86_op), tables (for decode.c), exec_h or exec_c (operation to function), rows (for tests: one ROW() a
 line)."""
+import os
 import re
 import sys
 
-MAPS = ['', '0f', '0f38', '0f3a', 'v.0f', 'v.0f38', 'v.0f3a']
+# ORDER: enum dec_maps in decode.c, enum row_map in tests/engine/rows.h.
+MAPS = ['', '0f', '0f38', '0f3a', 'v.0f', 'v.0f38', 'v.0f3a', 'e.0f', 'e.0f38', 'e.0f3a', 'e.m5', 'e.m6']
+VEX, EVEX = 4, 7
 # Selectors of the decision trees, in the order in which they are asked; ORDER: enum dec_sel in decode.c.
-SELS = [('mode', 2), ('pfx', 4), ('mod', 2), ('reg', 8), ('rm', 8), ('l', 2), ('w', 2), ('rexb', 2)]
+SELS = [('mode', 2), ('pfx', 4), ('mod', 2), ('reg', 8), ('rm', 8), ('l', 3), ('w', 2), ('rexb', 2)]
 PFX = {'np': 0, '66': 1, 'f2': 2, 'f3': 3}
-FEATS = 'X87 MMX SSE SSE2 SSE3 SSSE3 SSE41 SSE42 AES PCLMUL SHA GFNI F16C FMA AVX AVX2 VAES VPCLMUL'.split()
+FEATS = ('X87 MMX SSE SSE2 SSE3 SSSE3 SSE41 SSE42 AES PCLMUL SHA GFNI F16C FMA AVX AVX2 VAES VPCLMUL AVX512F AVX512DQ AVX512IFMA '
+         'AVX512CD AVX512BW AVX512VL AVX512VBMI AVX512VBMI2 AVX512VNNI AVX512BITALG AVX512VPOPCNTDQ AVX512BF16 AVX512FP16').split()
 VFLAGS = {'fi': 'VEC_FLAGS_IN', 'fp': 'VEC_FP', 'fl': 'VEC_FLAGS', 'un': 'VEC_UNALIGNED', 'al': 'VEC_ALIGNED', 'x0': 'VEC_XMM0_IN',
-          'x0w': 'VEC_XMM0_OUT', 'str': 'VEC_STR_IN', 'cxw': 'VEC_RCX_OUT'}
-ATTRS = set('lock i64 o64 d64 f64 modreg l0 l1 w0 w1 rexb lig'.split())
+          'x0w': 'VEC_XMM0_OUT', 'str': 'VEC_STR_IN', 'cxw': 'VEC_RCX_OUT', 'er': 'VEC_ER',
+          'sae': 'VEC_SAE', 'nf': 'VEC_NO_SUPPRESS', 'cx': 'VEC_DENSE', 'rp': 'VEC_REPEAT', 'pt': 'VEC_PART', 'km': 'VEC_MASKED',
+          'dd': 'VEC_DISTINCT'}
+ELEMS = {'b': 1, 'w': 2, 'd': 4, 'q': 8}
+ATTRS = set('lock i64 o64 d64 f64 modreg l0 l1 w0 w1 l2 l12 rexb lig mb mw md mq bw bd bq'.split())
 KINDS = {'E': 'RM', 'R': 'RM', 'G': 'REG', 'Z': 'OPREG', 'B': 'VVVV', 'M': 'MEM', 'A': 'ACC', 'I': 'IMM', 'S': 'IMM',
          'J': 'REL', 'O': 'MOFFS', 'F': 'FAR', 'T': 'SREG', 'C': 'CR', 'D': 'DR'}
 VSLOT = {'V': ('REG', 'XMM'), 'H': ('VVVV', 'XMM'), 'L': ('IS4', 'XMM'), 'W': ('RM', 'XMM'), 'U': ('RM', 'XMM'),
          'M': ('RM', 'NONE'), 'P': ('REG', 'MMX'), 'Q': ('RM', 'MMX'), 'N': ('RM', 'MMX'), 'E': ('RM', 'GPR'),
          'G': ('REG', 'GPR'), 'I': ('IMM', 'NONE')}
+KSLOT = {'r': ('REG', 'MASK'), 'v': ('VVVV', 'MASK'), 'm': ('RM', 'MASK'), 'u': ('RM', 'MASK')}
 VMEM = {'': 'NONE', 'b': 'B', 'w': 'W', 'd': 'D', 'q': 'Q', 't': 'T', 'o': 'O', 'Y': 'YY', 'y': 'Y', 'x': 'X', 'f': 'F', 'g': 'G',
         'e': 'E'}
 
@@ -58,13 +66,13 @@ class Row:
             else:
                 self.fail(f'unknown attribute {a}')
         self.attrs = rest
-        for a, sel, val in (('i64', 'mode', 0), ('o64', 'mode', 1), ('l0', 'l', 0), ('l1', 'l', 1), ('w0', 'w', 0),
-                            ('w1', 'w', 1), ('rexb', 'rexb', 1)):
+        for a, sel, *val in (('i64', 'mode', 0), ('o64', 'mode', 1), ('l0', 'l', 0), ('l1', 'l', 1), ('l2', 'l', 2),
+                             ('l12', 'l', 1, 2), ('w0', 'w', 0), ('w1', 'w', 1), ('rexb', 'rexb', 1)):
             if a in rest:
-                self.limit[sel] = {val}
+                self.limit[sel] = set(val)
 
     def parse_spec(self, spec):
-        m = re.fullmatch(r'((?:v\.)?(?:0f(?:38|3a)?)?)\.?([0-9a-f]{2})(?:-([0-9a-f]{2})|\+([rc]))?(?:/([0-7]))?'
+        m = re.fullmatch(r'((?:[ve]\.)?(?:0f(?:38|3a)?|m[56])?)\.?([0-9a-f]{2})(?:-([0-9a-f]{2})|\+([rc]))?(?:/([0-7]))?'
                          r'(?:\.(m|r[0-7]?))?(?::(np|66|f2|f3))?', spec)
         if not m:
             self.fail('bad opcode')
@@ -84,13 +92,13 @@ class Row:
         if 'mod' not in self.limit and 'modreg' not in self.attrs:
             if 'M' in letters:
                 self.limit['mod'] = {0}
-            elif letters & {'U', 'N', 'R'}:
+            elif letters & {'U', 'N', 'R'} or any(o.lstrip('=+') == 'Ku' for o in self.opnds):
                 self.limit['mod'] = {1}
 
     def needs_modrm(self):
         letters = {o.lstrip('=+')[0] for o in self.opnds if o not in ('CL', 'DX')}
-        own = set('EGMRCD') if self.section == 'int' else set('VWUMPQNEG')
-        return bool(letters & own or 'Tr' in self.opnds or set(self.limit) & {'reg', 'mod', 'rm'})
+        own = set('EGMRCD') if self.section == 'int' else set('VWUMPQNEGK')
+        return self.map >= EVEX or bool(letters & own or 'Tr' in self.opnds or set(self.limit) & {'reg', 'mod', 'rm'})
 
     # --- operands of general instructions
     def opnd(self, o):
@@ -132,13 +140,17 @@ class Row:
 
     # --- operands of vector and x87 instructions
     def vec_row(self):
-        kind = 'X87' if self.section == 'x87' else 'AVX' if self.map > 3 else 'SSE'
+        masks = any(o.lstrip('=+')[0] == 'K' for o in self.opnds)
+        kind = 'X87' if self.section == 'x87' else 'AVX512' if self.map >= EVEX or masks else 'AVX' if self.map >= VEX else 'SSE'
         ops = []
         for o in self.opnds:
             acc = {'=': 'VA_WRITE', '+': 'VA_READ | VA_WRITE'}.get(o[0], 'VA_READ')
             o = o.lstrip('=+')
             if o in ('s0', 'si'):
                 ops.append(('ST0' if o == 's0' else 'STI', 'NONE', 'VA_READ', 'NONE'))
+                continue
+            if o[0] == 'K':
+                ops.append((*KSLOT[o[1]], acc, 'NONE'))
                 continue
             slot, file = VSLOT[o[0]]
             mem = 'NONE' if o == 'Ib' else 'ANY' if o == 'Mx' and self.section == 'x87' else VMEM[o[1:]]
@@ -148,7 +160,10 @@ class Row:
         flags = ' | '.join(VFLAGS[a] for a in self.attrs if a in VFLAGS) or '0'
         opnds = ', '.join('{ VS_%s, VF_%s, %s, VM_%s }' % o for o in ops)
         feat = self.feat or 'X87'
-        return f'VK_{kind}, FEAT_%s, {len(ops)}, {flags}, {{ {opnds} }}', feat
+        elem, bcast = ([ELEMS[a[1]] for a in self.attrs if a in (k + 'b', k + 'w', k + 'd', k + 'q')] or [0] for k in 'mb')
+        if self.map >= EVEX and ('lig' in self.attrs or ('l0' in self.attrs and not elem[0])):
+            flags += ' | VEC_SCALAR'
+        return f'VK_{kind}, FEAT_%s, {len(ops)}, {elem[0]}, {bcast[0]}, {flags}, {{ {opnds} }}', feat
 
     def variants(self):
         """A/B features differ by VEX.L: two rows."""
@@ -162,16 +177,18 @@ class Row:
             yield self.limit, self.vec[1] if self.vec else None
 
 
-def lines(path):
+def lines(path, section='int'):
     """Yields (line, section, where) with templates expanded."""
-    section, defs, cur = 'int', {}, None
+    defs, cur = {}, None
     with open(path, encoding='ascii') as f:
         for no, line in enumerate(f, 1):
             line = line.split('#')[0].strip()
             where = f'{path}:{no}'
             if not line:
                 continue
-            if line.startswith('%'):
+            if line.startswith('%include '):
+                yield from lines(os.path.join(os.path.dirname(path), line[9:]), 'vec')
+            elif line.startswith('%'):
                 section = line[1:]
             elif line.startswith('@def '):
                 cur = defs[line[5:].strip()] = []
@@ -259,7 +276,7 @@ class Tables:
             return self.rowkey[id(r), feat]
         flags = ['ROW_' + a.upper() for a in ('lock', 'modreg') if a in r.attrs]
         letters = {o.lstrip('=+')[0] for o in r.opnds if o not in ('CL', 'DX')}
-        if r.map > 3 and not letters & {'H', 'B'}:
+        if r.map >= VEX and not letters & {'H', 'B'} and '=Kv' not in r.opnds and 'Kv' not in r.opnds:
             flags.append('ROW_NOVVVV')
         if 'lig' in r.attrs:
             flags.append('ROW_LIG')
@@ -275,6 +292,10 @@ class Tables:
             flags.append('ROW_SREG_TO' if r.opnds[0] == 'Tr' else 'ROW_SREG_FROM')
         if r.op == 'VGATHER':
             flags.append('ROW_GATHER')
+        if r.op in ('VGATHERK', 'VSCATTER'):
+            flags.append('ROW_VSIB')
+        if 'K' in letters and r.section == 'vec':
+            flags.append('ROW_MASKS')
         vec, opnds = 0xffff, []
         if r.vec:
             vec = self.intern(self.vecs, f'{{ "{r.name.lower()}", {r.vec[0] % feat} }}')
@@ -296,10 +317,10 @@ class Tables:
         out += table('static const struct dec_row dec_rows[]', self.rows)
         out += table('static const struct dec_node dec_nodes[]', self.nodes, 8)
         out += table('static const uint16_t dec_next[]', self.next, 16)
-        out += 'static const uint16_t dec_map[7][256] = {\n'
+        out += 'static const uint16_t dec_map[%d][256] = {\n' % len(MAPS)
         for m in self.maps:
             out += '{\n' + ''.join('\t' + ', '.join(map(str, m[k:k + 16])) + ',\n' for k in range(0, 256, 16)) + '},\n'
-        out += '};\n\nstatic const uint8_t dec_modrm[7][256] = {\n'
+        out += '};\n\nstatic const uint8_t dec_modrm[%d][256] = {\n' % len(MAPS)
         for m in self.modrm:
             out += '{\n' + ''.join('\t' + ', '.join(map(str, m[k:k + 32])) + ',\n' for k in range(0, 256, 32)) + '},\n'
         out += '};\n\n'
@@ -331,7 +352,7 @@ def exec_c(rows, ops):
 
 def rows_inc(rows, ops):
     def row(r):
-        sels = ', '.join(str(*r.limit[s]) if s in r.limit else '-1' for s, _ in SELS)
+        sels = ', '.join(str(*r.limit[s]) if len(r.limit.get(s, ())) == 1 else '-1' for s, _ in SELS)
         feat = 'FEAT_' + (r.feat or 'X87').split('/')[-1]
         modrm = 'true' if r.modrm else 'false'
         return (f'ROW("{" ".join(r.line.split())}", "{r.name}", OP_{r.op}, {r.map}, 0x{r.opcodes[0]:02x}, 0x{r.opcodes[-1]:02x}, '

@@ -70,8 +70,13 @@ static const struct prop engine_props[] = {
 	{ .name = "cpu.model",
 	  .type = PROP_TYPE_STR,
 	  .def = "host",
-	  .help = "which CPU guests see: host, x86-64-v1, -v2, -v3, nehalem ... skylake, zen, zen2" },
-	{ .name = "cpu.features", .type = PROP_TYPE_STR, .help = "list of -NAME and +NAME of CPU features" },
+	  .help = "which CPU guests see: host, x86-64-v1 ... -v4, nehalem ... skylake, skylake-server, icelake-server, "
+		  "zen, zen2" },
+	{ .name = "cpu.features",
+	  .type = PROP_TYPE_STR,
+	  .help = "list of -NAME and +NAME of CPU features; engine=soft has AVX-512 (+avx512f,+avx512vl ...) and la57 "
+		  "only "
+		  "if they are named here or in the model" },
 	PROP_END,
 };
 

@@ -1,11 +1,11 @@
 /*
  * The CPU that guests see: the host's leaves through masks of what is emulated, leaves made up for topology, time and
- * the hypervisor. Left out on purpose where the CPU is emulated: AVX-512 and AMX, TSX, CET, protection keys, MPX, PMU,
- * WAITPKG, VMX and SVM. 5-level paging only for who asks (+la57): guests that find it use it, and each walk
- * gets longer; so MONITOR (+monitor), which HLT is better than here. Of the controls of speculation there is only
- * SPEC_CTRL, which IBRS_ALL in IA32_ARCH_CAPABILITIES implies; that register says that nothing else is needed. With
- * cpu.mitigations it says nothing, and the others are there. The family and model are not the host's either where
- * they would promise more: programs of GCC's target_clones choose by them.
+ * the hypervisor. Left out on purpose where the CPU is emulated: AMX, TSX, CET, protection keys, MPX, PMU,
+ * WAITPKG, VMX and SVM. AVX-512 only for who asks (cpu.features, cpu.model), and so 5-level paging (+la57): guests that
+ * find it use it, and each walk gets longer; so MONITOR (+monitor), which HLT is better than here. Of the controls of
+ * speculation there is only SPEC_CTRL, which IBRS_ALL in IA32_ARCH_CAPABILITIES implies; that register says that
+ * nothing else is needed. With cpu.mitigations it says nothing, and the others are there. The family and model are not
+ * the host's either where they would promise more: programs of GCC's target_clones choose by them.
  */
 #include "x86/cpuid.h"
 
@@ -18,6 +18,7 @@
 #include <cpuid.h>
 #include <errno.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <string.h>
 
 enum { EAX, EBX, ECX, EDX };
@@ -31,6 +32,8 @@ enum feat_from {
 	OPT,  /* set by an option, below */
 	ASK,  /* emulated, but off unless cpu.features asks */
 	MITI, /* emulated, with cpu.mitigations: controls of speculation, and nothing is there to control */
+	WIDE, /* AVX-512: the host's, but where the CPU is emulated only for who asks: guests that find it use it, and
+		 more state is saved and loaded at each turn */
 	HW,   /* only where the CPU itself runs the guest, and has it */
 };
 
@@ -129,27 +132,27 @@ static const struct feat feats[] = {
 	{ 0x80000001, EDX, 27, OURS, "rdtscp" },
 	{ 0x80000001, EDX, 29, OURS, "lm" },
 	{ 0x80000007, EDX, 8, OURS, "invariant_tsc" },
+	{ 7, EBX, 16, WIDE, "avx512f" },
+	{ 7, EBX, 17, WIDE, "avx512dq" },
+	{ 7, EBX, 21, WIDE, "avx512ifma" },
+	{ 7, EBX, 28, WIDE, "avx512cd" },
+	{ 7, EBX, 30, WIDE, "avx512bw" },
+	{ 7, EBX, 31, WIDE, "avx512vl" },
+	{ 7, ECX, 1, WIDE, "avx512vbmi" },
+	{ 7, ECX, 6, WIDE, "avx512_vbmi2" },
+	{ 7, ECX, 11, WIDE, "avx512_vnni" },
+	{ 7, ECX, 12, WIDE, "avx512_bitalg" },
+	{ 7, ECX, 14, WIDE, "avx512_vpopcntdq" },
+	{ 7, EDX, 23, WIDE, "avx512_fp16" },
+	{ LEAF_7_1, EAX, 5, WIDE, "avx512_bf16" },
 	/* Below: not emulated. */
 	{ 1, ECX, 5, HW, "vmx" },
-	{ 7, EBX, 16, HW, "avx512f" },
-	{ 7, EBX, 17, HW, "avx512dq" },
-	{ 7, EBX, 21, HW, "avx512ifma" },
-	{ 7, EBX, 28, HW, "avx512cd" },
-	{ 7, EBX, 30, HW, "avx512bw" },
-	{ 7, EBX, 31, HW, "avx512vl" },
-	{ 7, ECX, 1, HW, "avx512vbmi" },
 	{ 7, ECX, 3, HW, "pku" },
-	{ 7, ECX, 6, HW, "avx512_vbmi2" },
-	{ 7, ECX, 11, HW, "avx512_vnni" },
-	{ 7, ECX, 12, HW, "avx512_bitalg" },
-	{ 7, ECX, 14, HW, "avx512_vpopcntdq" },
 	{ 7, ECX, 25, HW, "cldemote" },
 	{ 7, ECX, 27, HW, "movdiri" },
 	{ 7, ECX, 28, HW, "movdir64b" },
 	{ 7, EDX, 8, HW, "avx512_vp2intersect" },
-	{ 7, EDX, 23, HW, "avx512_fp16" },
 	{ LEAF_7_1, EAX, 4, HW, "avx_vnni" },
-	{ LEAF_7_1, EAX, 5, HW, "avx512_bf16" },
 	{ LEAF_7_1, EAX, 10, HW, "fzrm" },
 	{ LEAF_7_1, EAX, 11, HW, "fsrs" },
 	{ LEAF_7_1, EAX, 12, HW, "fsrc" },
@@ -194,6 +197,18 @@ static const struct cpuid_leaf *host_read(struct cpuid_leaf *l, uint32_t leaf, u
 	return l;
 }
 
+/* F, DQ, BW and VL, which the software engine itself uses, and a system that has enabled them; leaf 7. */
+static bool host_avx512(const struct cpuid_leaf *l)
+{
+	enum { WHOLE = BIT(16) | BIT(17) | BIT(30), XCR0 = 0xe6 };
+	uint32_t lo, hi;
+
+	if (!(host.leaf[1].ecx >> 27 & 1) || (l->ebx & WHOLE) != WHOLE || !(l->ebx >> 31))
+		return false;
+	__asm__ volatile("xgetbv" : "=a"(lo), "=d"(hi) : "c"(0));
+	return (lo & XCR0) == XCR0;
+}
+
 static void host_ask(void)
 {
 	static const uint32_t wanted[] = { 0,	       1,	   2,	       7,	   9,
@@ -208,7 +223,7 @@ static void host_ask(void)
 		host_read(&host.leaf[host.n++], wanted[n], 0);
 	host.intel = host.leaf[0].ebx == signature_INTEL_ebx;
 	host.amd = host.leaf[0].ebx == signature_AMD_ebx || host.leaf[0].ebx == 0x6f677948; /* Hygon */
-	host.avx512 = host.leaf[3].ebx >> 16 & 1;					    /* leaf 7 */
+	host.avx512 = host_avx512(&host.leaf[3]);
 	host.avx_vnni = host_read(&l, 7, 1)->eax >> 4 & 1;
 	cache_leaf = host.amd ? 0x8000001d : 4;
 	while (host.ncache < ARRAY_LEN(host.cache) && host_read(&l, cache_leaf, host.ncache)->eax & 0x1f)
@@ -223,14 +238,23 @@ static struct cpuid_leaf host_leaf(uint32_t leaf)
 	return (struct cpuid_leaf){ .leaf = leaf };
 }
 
+/* Of features: subleaf 1 of leaf 7 too. */
+static struct cpuid_leaf host_feat_leaf(uint32_t leaf)
+{
+	struct cpuid_leaf l;
+
+	return leaf == LEAF_7_1 ? *host_read(&l, 7, 1) : host_leaf(leaf);
+}
+
 /* ------ the table ------ */
 
 struct build {
 	struct cpuid_table *t;
 	const struct cpuid_opts *o;
-	bool off[ARRAY_LEN(feats)];    /* by cpu.features, cpu.model */
-	const struct cpu_model *model; /* NULL: the host's */
-	char lacks[32];		       /* of the model */
+	bool off[ARRAY_LEN(feats)];	     /* by cpu.features, cpu.model */
+	const char *needs[ARRAY_LEN(feats)]; /* off because this is */
+	const struct cpu_model *model;	     /* NULL: the host's */
+	char lacks[32];			     /* of the model */
 	bool hypervisor, bhyve, kvm, nested, mitigations;
 };
 
@@ -284,10 +308,12 @@ static bool feat_on(const struct build *b, unsigned n)
 		return feat_on_hw(b, f);
 	if (b->o->limit && !feat_in(b->o->limit, f))
 		return false;
-	l = host_leaf(f->leaf);
+	l = host_feat_leaf(f->leaf);
 	if (f->from == MITI)
 		return b->mitigations;
-	return f->from == HOST || f->from == FACT ? feat_bit(&l, f) : f->from != HW;
+	if (f->from == WIDE && !host.avx512)
+		return false;
+	return f->from == HOST || f->from == FACT || f->from == WIDE ? feat_bit(&l, f) : f->from != HW;
 }
 
 static uint32_t feat_bits(const struct build *b, uint32_t leaf, unsigned reg)
@@ -315,8 +341,10 @@ static void depend(struct build *b, const char *base, const char *const *names)
 		return;
 	for (; *names; names++)
 		for (unsigned n = 0; n < ARRAY_LEN(feats); n++)
-			if (!strcmp(feats[n].name, *names))
+			if (!strcmp(feats[n].name, *names)) {
+				b->needs[n] = b->off[n] ? b->needs[n] : base;
 				b->off[n] = true;
+			}
 }
 
 static void drop(struct build *b, const char *name)
@@ -328,7 +356,15 @@ static void drop(struct build *b, const char *name)
 static bool xsave_part(const struct build *b, unsigned n)
 {
 	const struct cpuid_leaf *l = b->o->hw ? cpuid_find(b->o->hw, 0xd, n) : NULL;
+	struct cpuid_leaf own;
 
+	if (!l && n >= 5 && n <= 7) { /* where the host has it, but as large as it always was */
+		l = host_read(&own, 0xd, n);
+		return l->eax == (n == 5   ? 64u
+				  : n == 6 ? 512u
+					   : 1024u) &&
+		       l->ebx >= 832 && (uint64_t)l->ebx + l->eax <= X86_XSAVE_MAX;
+	}
 	return !l || (l->leaf == 0xd && l->eax && (uint64_t)l->ebx + l->eax <= X86_XSAVE_MAX);
 }
 
@@ -450,9 +486,12 @@ static void put_xsave_hw(struct build *b)
 			put(b, (struct cpuid_leaf){ 0xd, n, true, part[n].eax, part[n].ebx, part[n].ecx, 0 });
 }
 
+/* The parts of AVX-512 are where the host has them: images go from engine to engine. */
 static void put_xsave(struct build *b)
 {
 	bool avx = has(b, "avx");
+	uint32_t size = avx ? 832 : 576;
+	struct cpuid_leaf part[8];
 
 	if (!has(b, "xsave"))
 		return;
@@ -460,10 +499,15 @@ static void put_xsave(struct build *b)
 		put_xsave_hw(b);
 		return;
 	}
-	put(b, (struct cpuid_leaf){ 0xd, 0, true, avx ? 7 : 3, 576, avx ? 832 : 576, 0 });
+	for (unsigned n = 5; has(b, "avx512f") && n <= 7; n++)
+		if (host_read(&part[n], 0xd, n)->ebx + part[n].eax > size)
+			size = part[n].ebx + part[n].eax;
+	put(b, (struct cpuid_leaf){ 0xd, 0, true, xsave_mask(b), 576, size, 0 });
 	put(b, (struct cpuid_leaf){ 0xd, 1, true, feat_bits(b, LEAF_D_1, EAX), 576, 0, 0 });
 	if (avx)
 		put(b, (struct cpuid_leaf){ 0xd, 2, true, 256, 576, 0, 0 });
+	for (unsigned n = 5; has(b, "avx512f") && n <= 7; n++)
+		put(b, (struct cpuid_leaf){ 0xd, n, true, part[n].eax, part[n].ebx, 0, 0 });
 }
 
 /*
@@ -658,7 +702,7 @@ static int model_parse(struct build *b, struct err *e)
 	char names[256];
 
 	for (unsigned n = 0; n < ARRAY_LEN(feats); n++)
-		b->off[n] = feats[n].from == ASK;
+		b->off[n] = feats[n].from == ASK || (feats[n].from == WIDE && !b->o->hw);
 	if (!s || !strcmp(s, "host"))
 		return 0;
 	b->model = cpu_model_find(s);
@@ -667,6 +711,8 @@ static int model_parse(struct build *b, struct err *e)
 			       cpu_model_names(names, sizeof(names)));
 	if (!b->model->signature[host.amd])
 		return err_set(e, -ENOTSUP, "cpu.model: '%s': this host's CPU is not of that vendor", s);
+	for (unsigned n = 0; n < ARRAY_LEN(feats); n++)
+		b->off[n] &= feats[n].from != WIDE || !cpu_model_has(b->model, feats[n].name);
 	if (!cpu_model_each(b->model, model_feature, b))
 		return err_set(e, -ENOTSUP, "cpu.model: '%s' needs %s, which this host lacks", s, b->lacks);
 	for (unsigned n = 0; n < ARRAY_LEN(feats); n++)
@@ -706,6 +752,24 @@ static int features_parse(struct build *b, struct err *e)
 	return 0;
 }
 
+/* What was asked for and cannot be, because something else is not there. */
+static int features_check(const struct build *b, struct err *e)
+{
+	const char *s = b->o->conf ? conf_get(b->o->conf, "cpu.features") : NULL;
+	char plus[40];
+
+	for (unsigned n = 0; s && n < ARRAY_LEN(feats); n++) {
+		if (feats[n].from != WIDE || !b->needs[n] || !*b->needs[n])
+			continue;
+		snprintf(plus, sizeof(plus), "+%s", feats[n].name);
+		for (const char *p = strstr(s, plus); p; p = strstr(p + 1, plus))
+			if (!p[strlen(plus)] || p[strlen(plus)] == ',')
+				return err_set(e, -EINVAL, "cpu.features: '%s': %s needs %s", s, feats[n].name,
+					       b->needs[n]);
+	}
+	return 0;
+}
+
 static uint32_t bhi_ctrl(const struct build *b)
 {
 	uint32_t ours = has(b, "spec_ctrl") ? BIT(4) : 0;
@@ -727,6 +791,8 @@ int cpuid_build(struct cpuid_table *t, const struct cpuid_opts *o, struct err *e
 	    (rc = mitigations_parse(&b, e)) < 0 || (rc = model_parse(&b, e)) < 0 || (rc = features_parse(&b, e)) < 0)
 		return rc;
 	depends(&b);
+	if ((rc = features_check(&b, e)) < 0)
+		return rc;
 	t->n = 0;
 	put_basic(&b);
 	if (host.intel)

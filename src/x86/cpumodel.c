@@ -1,8 +1,7 @@
 /*
  * The models: the levels of the x86-64 psABI and well known processors. What depends on the platform (APIC, hypervisor,
  * topology, caches, the clock) is not part of a model, nor is the vendor, which decides how SYSCALL and SYSENTER
- * behave: that is the host's. Left out: processors that have AVX-512 without choice, the fourth level for the same
- * reason.
+ * behave: that is the host's. AVX-512 is in those of the fourth level only: who names one of them has chosen it.
  */
 #include "x86/cpumodel.h"
 
@@ -28,6 +27,11 @@ static const struct cpu_model models[] = {
 	  { 0x00000663, 0x00060fb1 },
 	  "x86-64-v2",
 	  "avx avx2 bmi1 bmi2 f16c fma lzcnt movbe xsave" },
+	{ "x86-64-v4",
+	  "lhyve x86-64-v4",
+	  { 0x00000663, 0x00060fb1 },
+	  "x86-64-v3",
+	  "avx512f avx512bw avx512cd avx512dq avx512vl" },
 	{ "nehalem", "Intel Core i7 (Nehalem)", { 0x000106a5, 0 }, "x86-64-v2", "rdtscp" },
 	{ "westmere", "Intel Core (Westmere)", { 0x000206c2, 0 }, "nehalem", "aes pclmulqdq pcid 1gb_pages" },
 	{ "sandybridge", "Intel Core (Sandy Bridge)", { 0x000206a7, 0 }, "westmere", "avx xsave xsaveopt" },
@@ -39,6 +43,17 @@ static const struct cpu_model models[] = {
 	  "avx2 bmi1 bmi2 fma invpcid lzcnt movbe tsc_adjust" },
 	{ "broadwell", "Intel Core (Broadwell)", { 0x000306d4, 0 }, "haswell", "adx prefetchw rdseed smap" },
 	{ "skylake", "Intel Core (Skylake)", { 0x000506e3, 0 }, "broadwell", "clflushopt xgetbv1 xsavec xsaves" },
+	{ "skylake-server",
+	  "Intel Xeon (Skylake)",
+	  { 0x00050654, 0 },
+	  "skylake",
+	  "avx512f avx512bw avx512cd avx512dq avx512vl clwb" },
+	{ "icelake-server",
+	  "Intel Xeon (Ice Lake)",
+	  { 0x000606a6, 0 },
+	  "skylake-server",
+	  "avx512ifma avx512vbmi avx512_vbmi2 avx512_vnni avx512_bitalg avx512_vpopcntdq fsrm gfni rdpid sha umip vaes "
+	  "vpclmulqdq" },
 	{ "zen",
 	  "AMD Zen",
 	  { 0, 0x00800f12 },

@@ -1,7 +1,7 @@
 /*
  * The decoder: prefixes, opcode, ModRM and SIB, displacement, immediate (Intel SDM vol. 2, chapter 2), with the opcode
  * map of decode.tab. An opcode leads to a row through a tree of selectors (mode, prefix, mod, reg, rm, VEX.L, VEX.W,
- * REX.B). EVEX instructions get their length and #UD: AVX-512 is not shown to guests. 3DNow and XOP are #UD.
+ * REX.B). 3DNow and XOP are #UD.
  */
 #include "x86/decode.h"
 
@@ -14,6 +14,7 @@ enum dec_sel { SEL_mode, SEL_pfx, SEL_mod, SEL_reg, SEL_rm, SEL_l, SEL_w, SEL_re
 enum dec_os { OS_b, OS_w, OS_d, OS_q, OS_v, OS_z, OS_y, OS_c, OS_d64, OS_f64, OS_x, OS_CLASSES };
 enum dec_size { SZ_none, SZ_b, SZ_w, SZ_d, SZ_q, SZ_v, SZ_z, SZ_y, SZ_c, SZ_h, SZ_p, SZ_s, SZ_a, SZ_x, SZS };
 enum dec_imm { IMM_NONE, IMM_B, IMM_SB, IMM_W, IMM_Z, IMM_V, IMM_FAR, IMM_MOFFS, IMM_WB };
+enum { MAP_VEX = 4 - 1, MAP_EVEX = 7 - 1 }; /* plus insn.map: rows of dec_map; ORDER: MAPS in gen_decode.py */
 enum dec_row_flag {
 	ROW_LOCK = 1,
 	ROW_MODREG = 2,
@@ -26,7 +27,9 @@ enum dec_row_flag {
 	ROW_SREG_TO = 512,
 	ROW_SREG_FROM = 1024,
 	ROW_GATHER = 2048,
-	ROW_CHECKED = ROW_CR | ROW_DR | ROW_SREG_TO | ROW_SREG_FROM | ROW_GATHER,
+	ROW_VSIB = 4096,
+	ROW_MASKS = 8192,
+	ROW_CHECKED = ROW_CR | ROW_DR | ROW_SREG_TO | ROW_SREG_FROM | ROW_GATHER | ROW_MASKS,
 };
 
 struct dec_opnd {
@@ -75,6 +78,7 @@ struct dec {
 	bool has_rex, long_mode;
 	uint8_t mode3; /* 0, 1, 2 for 16, 32, 64 */
 	uint8_t nvvvv; /* raw field was not 1111 */
+	uint8_t high;  /* EVEX: R' 1, X 2, V' 4 */
 };
 
 static enum decode_result starved(const struct dec *d)
@@ -204,7 +208,7 @@ static enum decode_result dec_vex(struct dec *d, struct insn *i, uint8_t first)
 	i->vl = b & 4 ? 32 : 16;
 	d->pfx = (b & 3) ^ (b & 3) >> 1; /* pp: none, 66, F3, F2 */
 	i->map = map;
-	d->map = 3 + map;
+	d->map = MAP_VEX + map;
 	FETCH(d, i->opcode);
 	return DECODE_OK;
 }
@@ -369,7 +373,7 @@ static unsigned sel_value(const struct dec *d, const struct insn *i, unsigned se
 	case SEL_rm:
 		return i->modrm & 7;
 	case SEL_l:
-		return i->vl == 32;
+		return i->vl >> 5;
 	case SEL_w:
 		return d->rex >> 3;
 	default:
@@ -389,6 +393,22 @@ static const struct dec_row *dec_row_find(const struct dec *d, const struct insn
 	return &dec_rows[at];
 }
 
+/* Opmask registers: there are eight. */
+static bool masks_check(struct insn *i, const struct vec_row *row)
+{
+	for (unsigned n = 0; n < row->nopnd; n++) {
+		const struct vec_opnd *o = &row->opnd[n];
+
+		if (o->file != VF_MASK)
+			continue;
+		if ((o->slot == VS_REG && i->reg >= 8) || (o->slot == VS_VVVV && i->vvvv >= 8))
+			return false;
+		if (o->slot == VS_RM) /* REX.B and what is like it mean nothing */
+			i->rm &= 7;
+	}
+	return true;
+}
+
 /* What the row cannot say: registers that do not exist, operands that must differ. */
 static bool row_check(struct insn *i, const struct dec_row *row)
 {
@@ -400,6 +420,8 @@ static bool row_check(struct insn *i, const struct dec_row *row)
 		return (i->reg & 7) != SEG_CS && (i->reg & 7) < 6;
 	if (row->flags & ROW_SREG_FROM)
 		return (i->reg & 7) < 6;
+	if (row->flags & ROW_MASKS)
+		return masks_check(i, &vec_rows[row->vec]);
 	if (i->index == REG_NONE)
 		i->index = 4; /* of a vector register this is one */
 	/* Gathers need a SIB byte; destination, mask and index must be three registers. */
@@ -455,39 +477,156 @@ static void opnds_fill(const struct dec *d, struct insn *i, const struct dec_row
 	}
 }
 
-/* Length of an EVEX instruction: 62 P0 P1 P2 opcode ModRM; immediates by map. */
-static enum decode_result dec_evex(struct dec *d, struct insn *i)
-{
-	static const uint8_t imm0f[] = { 0x70, 0x71, 0x72, 0x73, 0xc2, 0xc4, 0xc5, 0xc6 };
-	uint8_t p0, p1, p2;
-	enum decode_result r;
-	int64_t imm;
-
-	FETCH(d, p0);
-	FETCH(d, p1);
-	FETCH(d, p2);
-	(void)p1, (void)p2;
-	FETCH(d, i->opcode);
-	FETCH(d, i->modrm);
-	i->map = p0 & 7;
-	i->mod = i->modrm >> 6;
-	if (i->mod != 3) {
-		r = dec_mem(d, i);
-		if (r != DECODE_OK)
-			return r;
-	}
-	if (i->map == 3 || (i->map == 1 && memchr(imm0f, i->opcode, sizeof(imm0f))))
-		if (!fetch_s(d, 1, &imm))
-			return starved(d);
-	return DECODE_UD;
-}
-
 static enum decode_result dec_modrm_byte(struct dec *d, struct insn *i)
 {
 	FETCH(d, i->modrm);
 	i->mod = i->modrm >> 6;
 	i->reg = ((i->modrm >> 3) & 7) | (d->rex & 4) << 1;
 	i->rm = (i->modrm & 7) | (d->rex & 1) << 3;
+	return DECODE_OK;
+}
+
+/* ------ EVEX: 62, three bytes, opcode, ModRM (SDM vol. 2, 2.7) ------ */
+static enum decode_result evex_prefix(struct dec *d, struct insn *i)
+{
+	uint8_t p0, p1;
+
+	FETCH(d, p0);
+	FETCH(d, p1);
+	FETCH(d, i->evex);
+	FETCH(d, i->opcode);
+	d->rex = (~p0 >> 5 & 7) | (p1 >> 4 & 8);
+	d->high = (~p0 >> 4 & 1) | (~p0 >> 5 & 2) | (~i->evex >> 1 & 4);
+	if (!d->long_mode) {
+		d->rex &= 8; /* R and X are 1, else it is BOUND; B and R' are ignored */
+		d->high &= 4;
+	}
+	i->map = p0 & 7;
+	i->vvvv = (~p1 >> 3 & (d->long_mode ? 15 : 7)) | (d->high & 4) << 2;
+	d->nvvvv = (p1 & 0x78) != 0x78;
+	d->pfx = (p1 & 3) ^ (p1 & 3) >> 1;
+	i->vl = 16u << (i->evex >> 5 & 3);
+	d->map = MAP_EVEX + i->map - (i->map > 4);
+	if ((p0 & 8) || !(p1 & 4) || i->map == 0 || i->map == 4 || i->map == 7 || d->has_rex ||
+	    (i->flags & (INSN_LOCK | INSN_REP | INSN_REPNE | INSN_OPSIZE)))
+		d->map = 0;
+	return DECODE_OK;
+}
+
+/* Not all have a broadcast or a rounding that b could ask for; zeroing is for vectors that are written, under a mask.
+ */
+static bool evex_operands(const struct dec *d, struct insn *i, const struct vec_row *row)
+{
+	const struct vec_opnd *to = &row->opnd[0];
+	bool vector = to->file == VF_XMM && !(to->slot == VS_RM && (i->flags & INSN_MEM));
+
+	if ((i->evex & EVEX_B) && !(i->flags & INSN_MEM ? row->bcast != 0 : row->flags & (VEC_ER | VEC_SAE)))
+		return false;
+	if ((i->evex & EVEX_MASK) ? !row->elem : (row->flags & VEC_MASKED) || (i->evex & EVEX_Z))
+		return false;
+	if ((i->evex & EVEX_Z) && (!vector || (row->flags & VEC_MASKED)))
+		return false;
+	for (unsigned n = 0; n < row->nopnd; n++) {
+		const struct vec_opnd *o = &row->opnd[n];
+
+		if (o->file != VF_XMM && o->slot == VS_REG) {
+			if (d->high & 1) /* R': there are 16 general registers */
+				return false;
+		} else if (o->file == VF_XMM && o->slot == VS_RM && !(i->flags & INSN_MEM)) {
+			i->rm |= (d->high & 2) << 3;
+		}
+	}
+	return true;
+}
+
+static bool evex_distinct(const struct insn *i, const struct vec_row *row)
+{
+	if (row->flags & VEC_DISTINCT)
+		return i->reg != i->vvvv && ((i->flags & INSN_MEM) || i->reg != i->rm);
+	return true;
+}
+
+/* The index is a vector register, its highest bit V'. */
+static bool evex_vsib(const struct dec *d, struct insn *i, const struct dec_row *row)
+{
+	if ((i->modrm & 7) != 4 || i->addrsize == 2)
+		return false;
+	if (i->index == REG_NONE)
+		i->index = 4;
+	i->index |= (d->high & 4) << 2;
+	i->vvvv = 0;
+	return row->op != OP_VGATHERK || i->reg != i->index;
+}
+
+static bool evex_check(const struct dec *d, struct insn *i, const struct dec_row *row)
+{
+	const struct vec_row *v = &vec_rows[row->vec];
+
+	if ((row->flags & ROW_NOVVVV) && (d->nvvvv || ((d->high & 4) && !(row->flags & ROW_VSIB))))
+		return false;
+	if (!d->long_mode && (d->high & 4)) /* the upper half of the registers */
+		return false;
+	if (!evex_operands(d, i, v) || !evex_distinct(i, v))
+		return false;
+	if ((row->flags & ROW_MASKS) && !masks_check(i, v))
+		return false;
+	if ((row->flags & ROW_VSIB) && !evex_vsib(d, i, row))
+		return false;
+	if (row->flags & ROW_LIG)
+		i->vl = 16;
+	return true;
+}
+
+/* The unit of a displacement of 8 bits. */
+static unsigned evex_unit(const struct insn *i, const struct vec_row *row)
+{
+	if (row->flags & VEC_DENSE)
+		return row->elem;
+	for (unsigned n = 0; n < row->nopnd; n++)
+		if (row->opnd[n].slot == VS_RM)
+			return vec_mem_size(i, row->opnd[n].mem);
+	return 1;
+}
+
+/* Length and rounding share their bits: what is rounded by the instruction is 512 bits long, or scalar. */
+static const struct dec_row *evex_row(const struct dec *d, struct insn *i)
+{
+	if ((i->evex & EVEX_B) && i->mod == 3)
+		i->vl = 64;
+	return d->map && i->vl <= 64 ? dec_row_find(d, i) : &dec_rows[0];
+}
+
+static enum decode_result dec_evex(struct dec *d, struct insn *i)
+{
+	const struct dec_row *row;
+	enum decode_result r = evex_prefix(d, i);
+
+	if (r == DECODE_OK)
+		r = dec_modrm_byte(d, i);
+	if (r != DECODE_OK)
+		return r;
+	i->reg |= (d->high & 1) << 4;
+	i->pp = d->pfx ^ d->pfx >> 1;
+	row = evex_row(d, i);
+	i->opsize = os_size[row->os][d->mode3 * 4 + (d->rex >> 3)];
+	if (d->rex & 8)
+		i->flags |= INSN_VEXW;
+	if (i->mod != 3) {
+		r = dec_mem(d, i);
+		if (r != DECODE_OK)
+			return r;
+	}
+	if (row->op == OP_INVALID)
+		return DECODE_UD;
+	r = dec_imm(d, i, row);
+	if (r != DECODE_OK)
+		return r;
+	i->op = row->op;
+	i->vec = &vec_rows[row->vec];
+	if (!evex_check(d, i, row))
+		return DECODE_UD;
+	if (i->mod == 1)
+		i->disp *= evex_unit(i, i->vec);
 	return DECODE_OK;
 }
 

@@ -53,8 +53,11 @@ enum insn_flag {
 	INSN_VEXW = 512,
 	INSN_ADDRSIZE = 1024 /* 67 */,
 	INSN_EVEX = 2048,
-	INSN_SAVE_STACK = 4096 /* default segment is SS */
+	INSN_SAVE_STACK = 4096 /* default segment is SS */,
+	INSN_ZMM = 8192 /* not the decoder's: the CPU has AVX-512, so what writes vectors by VEX clears up to bit 511 */
 };
+/* insn.evex: the prefix's last byte. */
+enum { EVEX_MASK = 7, EVEX_B = 16 /* broadcast, rounding */, EVEX_LL = 0x60, EVEX_Z = 0x80 };
 enum { REG_NONE = 0xff };
 
 struct vec_row;
@@ -65,17 +68,18 @@ struct insn {
 	uint8_t opsize;	      /* effective operand size in bytes: 1 for byte forms, else 2, 4, 8; CMPXCHG8B: 8 or 16 */
 	uint8_t addrsize;     /* 2, 4, 8 */
 	uint8_t cond;	      /* Jcc, SETcc, CMOVcc: low opcode nibble */
-	uint8_t map;	      /* 0: one byte, 1: 0F, 2: 0F38, 3: 0F3A */
+	uint8_t map;	      /* 0: one byte, 1: 0F, 2: 0F38, 3: 0F3A; 5, 6: of EVEX */
 	uint8_t opcode;	      /* last opcode byte */
 	uint8_t modrm;	      /* raw */
 	uint8_t mod, reg, rm; /* reg and rm with REX/VEX extension; rm only meaningful when mod == 3 or OPND_OPREG */
-	uint8_t vvvv, vl;     /* VEX: register; 16 or 32 */
+	uint8_t vvvv, vl;     /* VEX, EVEX: register; 16, 32 or 64 */
 	uint8_t pp;  /* mandatory prefix as VEX.pp has it: 0 none, 1 66, 2 F3, 3 F2; meaningful with insn.vec */
 	uint8_t seg; /* effective segment of the memory operand, enum x86_seg; without one (strings, XLAT): override or
 			DS */
 	uint8_t base, index, scale; /* registers or REG_NONE; scale is 0..3; RIP-relative has INSN_RIPREL, no base */
 	uint8_t disp_at, imm_at, imm_size; /* where in the bytes; for tools */
 	uint8_t nopnd;
+	uint8_t evex; /* EVEX_*, with INSN_EVEX */
 	struct opnd opnd[4];
 	int64_t disp;
 	uint64_t imm, imm2;

@@ -76,9 +76,16 @@ static const char *size_text(unsigned size)
 		return "xmmword ";
 	case 32:
 		return "ymmword ";
+	case 64:
+		return "zmmword ";
 	default:
 		return "";
 	}
+}
+
+static const char *vector_text(unsigned vl)
+{
+	return vl == 64 ? "zmm" : vl == 32 ? "ymm" : "xmm";
 }
 
 static void put_mem(struct text *t, const struct insn *i, unsigned size, uint64_t rip)
@@ -99,8 +106,8 @@ static void put_mem(struct text *t, const struct insn *i, unsigned size, uint64_
 	}
 	if (i->index != REG_NONE) {
 		put(t, "%s", first ? "" : "+");
-		if (i->vec && i->op == OP_VGATHER)
-			put(t, "%s%u", i->vl == 32 ? "ymm" : "xmm", i->index);
+		if (i->vec && (i->op == OP_VGATHER || i->op == OP_VGATHERK || i->op == OP_VSCATTER))
+			put(t, "%s%u", vector_text(i->vl), i->index);
 		else
 			put(t, "%s", reg_text(i->index, i->addrsize, true));
 		if (i->addrsize != 2)
@@ -177,8 +184,32 @@ static void put_vec_opnd(struct text *t, const struct insn *i, const struct vec_
 		put(t, "%s", reg_text(reg, o->mem == VM_Y ? i->opsize : 4, true));
 	else if (o->file == VF_MMX)
 		put(t, "mm%u", reg & 7);
+	else if (o->file == VF_MASK)
+		put(t, "k%u", reg);
 	else
-		put(t, "%s%u", (i->flags & INSN_VEX) && i->vl == 32 ? "ymm" : "xmm", reg);
+		put(t, "%s%u", i->flags & (INSN_VEX | INSN_EVEX) ? vector_text(i->vl) : "xmm", reg);
+}
+
+/* Behind the first operand: the mask. */
+static void put_mask(struct text *t, const struct insn *i)
+{
+	if (i->evex & EVEX_MASK)
+		put(t, " {k%u}%s", i->evex & EVEX_MASK, i->evex & EVEX_Z ? "{z}" : "");
+}
+
+/* Behind the last one: broadcast, rounding. */
+static void put_evex(struct text *t, const struct insn *i)
+{
+	static const char rounding[4][3] = { "rn", "rd", "ru", "rz" };
+
+	if (!(i->evex & EVEX_B))
+		return;
+	if (i->flags & INSN_MEM)
+		put(t, " {1toN}");
+	else if (i->vec->flags & VEC_ER)
+		put(t, " {%s-sae}", rounding[(i->evex & EVEX_LL) >> 5]);
+	else
+		put(t, " {sae}");
 }
 
 static const char *const cond_text[16] = {
@@ -240,7 +271,11 @@ size_t disasm(char *buf, size_t size, const struct insn *i, uint64_t rip)
 		for (unsigned k = 0; k < i->vec->nopnd; k++) {
 			put(&t, k ? ", " : " ");
 			put_vec_opnd(&t, i, &i->vec->opnd[k], rip);
+			if (k == 0 && (i->flags & INSN_EVEX))
+				put_mask(&t, i);
 		}
+		if (i->flags & INSN_EVEX)
+			put_evex(&t, i);
 	} else {
 		for (unsigned k = 0; k < i->nopnd; k++) {
 			put(&t, k ? ", " : " ");

@@ -174,7 +174,7 @@ static void print_difference(const struct diff_result *a, const struct diff_resu
 }
 
 /* ------ coverage: how many of each row, code and operand size, and what happened ------ */
-enum { ROWS_MAX = 2048 };
+enum { ROWS_MAX = 4096 };
 static struct cover {
 	uint64_t n, seen[4];
 } covers[ROWS_MAX][3][4];

@@ -38,7 +38,7 @@ static int sel_of(const struct insn *i, enum code_size mode, unsigned sel)
 	case SEL_RM:
 		return i->modrm & 7;
 	case SEL_L:
-		return i->vl == 32;
+		return i->vl >> 5;
 	case SEL_W:
 		return (i->flags & INSN_VEXW) != 0;
 	default: /* REX.B decides between two operations */
@@ -61,9 +61,16 @@ static unsigned row_fits(const struct row *r, const struct insn *i, enum code_si
 	return fits;
 }
 
+static unsigned map_of(const struct insn *i)
+{
+	if (i->flags & INSN_EVEX)
+		return MAP_EVEX + i->map - 1u - (i->map > 4);
+	return i->flags & INSN_VEX ? i->map + MAP_VEX - 1u : i->map;
+}
+
 const struct row *row_of(const struct insn *i, enum code_size mode)
 {
-	unsigned map = i->flags & INSN_VEX ? i->map + MAP_VEX - 1 : i->map, best = 0;
+	unsigned map = map_of(i), best = 0;
 	const struct row *found = NULL;
 
 	for (const struct row *r = rows; r < rows + rows_n; r++) {
@@ -85,6 +92,24 @@ static unsigned choice(const struct row *r, unsigned sel, unsigned n, uint64_t (
 	return r->sel[sel] >= 0 ? (unsigned)r->sel[sel] : (unsigned)(rnd() >> 20) % n;
 }
 
+/* 62 and what follows; nothing says that the whole is allowed. */
+static unsigned evex_bytes(const struct row *r, uint8_t *b, unsigned w, unsigned p, uint64_t (*rnd)(void))
+{
+	static const uint8_t map[] = { 1, 2, 3, 5, 6 };
+	bool vvvv = strpbrk(r->opnds, "H");
+	unsigned l = choice(r, SEL_L, 3, rnd), v = vvvv ? rnd() >> 20 & 31 : 0, x = (unsigned)(rnd() >> 20);
+	bool masked = x & 1, b_bit = (x >> 1 & 3) == 0;
+
+	b[0] = 0x62;
+	b[1] = (uint8_t)((rnd() >> 20 & 0xf0) | map[r->map - MAP_EVEX]);
+	b[2] = (uint8_t)(w << 7 | (~v & 15) << 3 | 4 | (p ^ p >> 1));
+	b[3] = (uint8_t)((masked ? (x >> 8 & 7) | (x >> 11 & 1) << 7 : 0) | l << 5 | (b_bit ? EVEX_B : 0) |
+			 (v & 16 ? 0 : 8));
+	if (b_bit)
+		b[3] = (uint8_t)((b[3] & ~EVEX_LL) | (x >> 12 & 3) << 5);
+	return 4;
+}
+
 unsigned row_bytes(const struct row *r, uint8_t b[16], uint64_t (*rnd)(void))
 {
 	static const uint8_t pfx[] = { 0, 0x66, 0xf2, 0xf3 }, esc[] = { 0, 0, 0x38, 0x3a };
@@ -93,8 +118,10 @@ unsigned row_bytes(const struct row *r, uint8_t b[16], uint64_t (*rnd)(void))
 
 	if (r->sel[SEL_PFX] < 0 && (rnd() >> 20) % 4)
 		p = 0;
-	if (r->map >= MAP_VEX) {
-		bool vvvv = strpbrk(r->opnds, "HB");
+	if (r->map >= MAP_EVEX) {
+		n = evex_bytes(r, b, w, p, rnd);
+	} else if (r->map >= MAP_VEX) {
+		bool vvvv = strpbrk(r->opnds, "HB") || strstr(r->opnds, "Kv");
 
 		b[n++] = 0xc4;
 		b[n++] = (uint8_t)((rnd() >> 20 & 0xe0) | (r->map - MAP_VEX + 1u));

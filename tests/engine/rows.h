@@ -11,7 +11,14 @@
 enum row_section { SECTION_INT, SECTION_VEC, SECTION_X87 };
 /* Values that a selector must have, or -1. ORDER: SELS in tools/gen_decode.py. */
 enum row_sel { SEL_MODE, SEL_PFX, SEL_MOD, SEL_REG, SEL_RM, SEL_L, SEL_W, SEL_REXB, SELS };
-enum row_map { MAP_ONE, MAP_0F, MAP_0F38, MAP_0F3A, MAP_VEX /* + MAP_0F - 1 ... */ };
+enum row_map {
+	MAP_ONE,
+	MAP_0F,
+	MAP_0F38,
+	MAP_0F3A,
+	MAP_VEX /* + insn.map - 1 */,
+	MAP_EVEX = MAP_VEX + 3 /* 0F, 0F38, 0F3A, 5, 6 */
+};
 
 struct row {
 	const char *text, *name;

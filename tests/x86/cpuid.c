@@ -384,9 +384,38 @@ static void models_by_name(void **state)
 	assert_string_equal(brand, "lhyve x86-64-v1");
 	assert_int_equal(keys("cpu.model", "x86-64-v2", "cpu.features", "+aes,-popcnt", &e), 0);
 	assert_int_equal(leaf(1, 0)->ecx & (BIT(25) | BIT(23) | BIT(20) | BIT(28)), BIT(25) | BIT(20));
-	assert_int_not_equal(keys("cpu.model", "x86-64-v4", NULL, NULL, &e), 0);
+	assert_int_not_equal(keys("cpu.model", "x86-64-v5", NULL, NULL, &e), 0);
 	assert_non_null(strstr(e.msg, "expected host, x86-64-v1"));
 	assert_int_equal(keys("cpu.model", "host", NULL, NULL, &e), 0);
+}
+
+/* Where the host has it; what it needs is named. */
+static void avx512_asked_for(void)
+{
+	struct err e = { 0 };
+
+	assert_int_equal(features("", &e), 0);
+	assert_int_equal(leaf(7, 0)->ebx >> 16 & 1, 0);
+	if (features("+avx512f", &e) < 0) {
+		assert_non_null(strstr(e.msg, "cpu.features: '+avx512f': no avx512f here"));
+		assert_int_not_equal(keys("cpu.model", "x86-64-v4", NULL, NULL, &e), 0);
+		assert_non_null(strstr(e.msg, "cpu.model: 'x86-64-v4' needs avx512"));
+		return;
+	}
+	assert_int_equal(leaf(7, 0)->ebx >> 16 & 1, 1);
+	assert_int_equal(leaf(7, 0)->ebx >> 30, 0);
+	assert_int_equal(leaf(0xd, 0)->eax, 0xe7);
+	assert_true(leaf(0xd, 5)->eax == 64 && leaf(0xd, 6)->eax == 512 && leaf(0xd, 7)->eax == 1024);
+	assert_true(leaf(0xd, 0)->ecx >= leaf(0xd, 7)->ebx + 1024);
+	assert_int_not_equal(features("+avx512vl", &e), 0);
+	assert_non_null(strstr(e.msg, "cpu.features: '+avx512vl': avx512vl needs avx512f"));
+	assert_int_not_equal(features("+avx512f,-avx2", &e), 0);
+	assert_non_null(strstr(e.msg, "avx512f needs avx2"));
+	assert_int_equal(keys("cpu.model", "x86-64-v4", NULL, NULL, &e), 0);
+	assert_int_equal(leaf(7, 0)->ebx >> 16 & 0xd003, 0xd003);
+	assert_int_equal(leaf(7, 0)->ecx & BIT(11), 0);
+	assert_int_equal(keys("cpu.model", "x86-64-v4", "cpu.features", "-avx512bw", &e), 0);
+	assert_int_equal(leaf(7, 0)->ebx >> 16 & 0xd003, 0x9003);
 }
 
 static void what_must_be_asked_for(void **state)
@@ -396,6 +425,7 @@ static void what_must_be_asked_for(void **state)
 	assert_int_equal(features("+la57", &e), 0);
 	assert_true(leaf(7, 0)->ecx & BIT(16));
 	assert_int_equal(leaf(0x80000008, 0)->eax, 39 | 57 << 8);
+	avx512_asked_for();
 	assert_int_equal(features("-xsavec,-sse4.1", &e), 0);
 	assert_int_equal(leaf(0xd, 1)->eax, 0xd);
 	assert_int_equal(leaf(0xd, 0)->eax, 3); /* AVX goes with SSE4.1 */

@@ -96,7 +96,27 @@ static const struct text_case texts[] = {
 	T(CODE64, "\xc4\xe2\x74\xf2\xc2", NULL),
 	T(CODE64, "\xc4\xe2\x7d\x90\x04\x11", NULL), /* a gather whose destination is its mask */
 	T(CODE64, "\xc4\xe2\x6d\x90\x04\x19", "vpgatherdd ymm0, ymm2, dword [rcx+ymm3*1]"),
-	T(CODE64, "\x62\xf1\x7c\x48\x58\xc1", NULL),
+	/* EVEX */
+	T(CODE64, "\x62\xf1\x7c\x48\x58\xc1", "vaddps zmm0, zmm0, zmm1"),
+	T(CODE64, "\x62\xa1\x6c\xc1\x58\xcb", "vaddps zmm17 {k1}{z}, zmm18, zmm19"),
+	T(CODE64, "\x62\xf1\x7c\x7a\x58\xc1", "vaddps zmm0 {k2}, zmm0, zmm1 {rz-sae}"),
+	T(CODE64, "\x62\xf1\x7c\x5a\x58\x43\x02", "vaddps zmm0 {k2}, zmm0, dword [rbx+0x8] {1toN}"),
+	T(CODE64, "\x62\xf1\x7c\x4a\x58\x43\x02", "vaddps zmm0 {k2}, zmm0, zmmword [rbx+0x80]"),
+	T(CODE32, "\x62\xf1\x7c\x48\x58\xc1", "vaddps zmm0, zmm0, zmm1"),
+	T(CODE32, "\x62\x01", "bound eax, qword [ecx]"),
+	T(CODE32, "\x62\xf1\x7c\x40\x58\xc1", NULL), /* zmm16 */
+	T(CODE64, "\x62\xf1\x7c\xc8\x58\xc1", NULL), /* zeroing without a mask */
+	T(CODE64, "\x62\xf1\x7c\x68\x58\xc1", NULL), /* no such length */
+	T(CODE64, "\x62\xf1\x78\x48\x58\xc1", NULL), /* bit 2 of the second byte */
+	T(CODE64, "\x62\xf9\x7c\x48\x58\xc1", NULL), /* bit 3 of the first */
+	T(CODE64, "\x66\x62\xf1\x7c\x48\x58\xc1", NULL),
+	T(CODE64, "\x62\xf1\x7c\xc9\x29\x03", NULL),	 /* zeroing in memory */
+	T(CODE64, "\x62\xf1\x7c\x58\x28\xc1", NULL),	 /* VMOVAPS rounds nothing */
+	T(CODE64, "\x62\x71\x74\x48\xc2\xc1\x01", NULL), /* there is no k8 */
+	T(CODE64, "\x62\xf2\x7d\x48\x90\x04\x11", NULL), /* a gather without a mask */
+	T(CODE64, "\x62\xf2\x7d\x49\x90\x04\x19", "vpgatherdd zmm0 {k1}, dword [rcx+zmm3*1]"),
+	T(CODE64, "\xc5\xf8\x92\xc8", "kmovw k1, eax"),
+	T(CODE64, "\xc5\xed\x41\xcb", "kandb k1, k2, k3"),
 	T(CODE64, "\xf3\x48\xab", "rep stosq"),
 	T(CODE64, "\xd8\xc1", "fadd st0, st1"),
 	T(CODE64, "\xdd\x1b", "fstp qword [rbx]"),

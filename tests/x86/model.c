@@ -7,6 +7,7 @@
 #include "engine/soft/soft_int.h"
 #include "engine/soft/thunk.h"
 
+#include <cpuid.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,6 +26,19 @@ static void tables_make(uint64_t *t, gpa_t at)
 		t[1536 + (MODEL_AT >> 12 & 511) + k] = (MODEL_AT + k * PAGE) | PTE;
 }
 
+/* Where the host's XSAVE has its components. */
+static const struct cpuid_table *host_xsave(void)
+{
+	static struct cpuid_table t;
+	struct cpuid_leaf l = { .leaf = 0xd, .has_sub = true };
+
+	for (l.sub = 0; l.sub < 8; l.sub++) {
+		__cpuid_count(0xd, l.sub, l.eax, l.ebx, l.ecx, l.edx);
+		t.leaf[t.n++] = l;
+	}
+	return &t;
+}
+
 struct cpu *model_new(uint8_t **mem)
 {
 	enum { TABLES = 0x10000 };
@@ -40,7 +54,10 @@ struct cpu *model_new(uint8_t **mem)
 	code_page = bare_ram(MODEL_CODE, PAGE);
 	c = bare_cpu(TABLES);
 	c->cr4 |= CR4_OSFXSR | CR4_OSXMMEXCPT | CR4_OSXSAVE;
-	c->xcr0 = 7;
+	c->cpuid = host_xsave();
+	c->xcr0 = thunk_host_has(FEAT_AVX512F) ? 0xe7 : 7;
+	for (unsigned n = FEAT_AVX512F; n < FEATS; n++)
+		c->isa_feats |= thunk_host_has((enum vec_feat)n) ? 0 : BIT(n);
 	c->cpl = 3;
 	c->seg[SEG_CS].attr = ATTR_L | ATTR_S | ATTR_P | 11 | 3 << ATTR_DPL_SHIFT;
 	c->seg[SEG_SS].attr = ATTR_DB | ATTR_S | ATTR_P | 3 | 3 << ATTR_DPL_SHIFT;

@@ -32,7 +32,8 @@ struct state {
 	uint64_t r[16];
 	uint64_t fl, host_rsp;
 	uint32_t mxcsr, vector;
-	uint8_t vec[16][32] __attribute__((aligned(64)));
+	uint8_t vec[32][64] __attribute__((aligned(64)));
+	uint64_t k[8];
 	uint8_t fx[512] __attribute__((aligned(64)));
 	uint8_t host_fx[512];
 };
@@ -55,6 +56,22 @@ static uint64_t rnd(void)
 static unsigned below(unsigned n)
 {
 	return (unsigned)((rnd() >> 20) % n);
+}
+
+/* The host has AVX-512. */
+static bool wide(void)
+{
+	return thunk_host_has(FEAT_AVX512F);
+}
+
+static unsigned vregs(void)
+{
+	return wide() ? 32 : 16;
+}
+
+static unsigned vbytes(void)
+{
+	return wide() ? 64 : 32;
 }
 
 /* ------ the stub ------ */
@@ -100,7 +117,26 @@ static uint8_t *put_ymm(uint8_t *p, bool load, unsigned n)
 {
 	char op[3] = { (char)0xc5, (char)(n >= 8 ? 0x7c : 0xfc), (char)(load ? 0x10 : 0x11) };
 
-	return put_abs(p, op, 3, n, offsetof(struct state, vec) + 32 * n);
+	return put_abs(p, op, 3, n, offsetof(struct state, vec) + 64 * n);
+}
+
+static uint8_t *put_zmm(uint8_t *p, bool load, unsigned n)
+{
+	char op[5] = { 0x62, (char)(0x61 | (n & 8 ? 0 : 0x80) | (n & 16 ? 0 : 0x10)), (char)0xfd, 0x48,
+		       (char)(load ? 0x6f : 0x7f) };
+
+	return put_abs(p, op, 5, n, offsetof(struct state, vec) + 64 * n);
+}
+
+static uint8_t *put_vectors(uint8_t *p, bool load)
+{
+	static const char kmov[2][5] = { "\xc4\xe1\xf8\x91", "\xc4\xe1\xf8\x90" };
+
+	for (unsigned n = 0; n < vregs(); n++)
+		p = wide() ? put_zmm(p, load, n) : put_ymm(p, load, n);
+	for (unsigned n = 0; wide() && n < 8; n++)
+		p = put_abs(p, kmov[load], 4, n, offsetof(struct state, k) + 8 * n);
+	return p;
 }
 
 static void stub_make(const uint8_t *insn, unsigned len, bool x87, bool avx)
@@ -112,8 +148,7 @@ static void stub_make(const uint8_t *insn, unsigned len, bool x87, bool avx)
 	if (x87)
 		p = put_abs(p, "\x48\x0f\xae", 3, 1, offsetof(struct state, fx));
 	p = put_abs(p, "\x0f\xae", 2, 2, offsetof(struct state, mxcsr));
-	for (unsigned n = 0; n < 16; n++)
-		p = put_ymm(p, true, n);
+	p = put_vectors(p, true);
 	p = put_abs(p, "\xff", 1, 6, offsetof(struct state, fl)); /* push flags */
 	*p++ = 0x9d;
 	for (unsigned n = 0; n < 16; n++)
@@ -126,8 +161,7 @@ static void stub_make(const uint8_t *insn, unsigned len, bool x87, bool avx)
 			p = put_gpr(p, false, n);
 	*p++ = 0x9c;
 	p = put_abs(p, "\x8f", 1, 0, offsetof(struct state, fl)); /* pop flags */
-	for (unsigned n = 0; n < 16; n++)
-		p = put_ymm(p, false, n);
+	p = put_vectors(p, false);
 	p = put_abs(p, "\x0f\xae", 2, 3, offsetof(struct state, mxcsr));
 	if (x87)
 		p = put_abs(p, "\x48\x0f\xae", 3, 0, offsetof(struct state, fx));
@@ -158,10 +192,11 @@ static void model_load(struct cpu *c, const struct state *s)
 	memcpy(c->r, s->r, sizeof(s->r));
 	c->mxcsr = s->mxcsr;
 	cc_set_flags(c, (uint32_t)s->fl);
-	for (unsigned n = 0; n < 16; n++) {
+	for (unsigned n = 0; n < 32; n++) {
 		memset(c->vec[n], 0, XMM_BYTES);
-		memcpy(c->vec[n], s->vec[n], 32);
+		memcpy(c->vec[n], s->vec[n], n < vregs() ? vbytes() : 0);
 	}
+	memcpy(c->k, s->k, sizeof(c->k));
 	memcpy(c->fx, s->fx, 512);
 	x87_turn(c->fx + FX_ST, x87_top(c));
 	thunk_thread_enter();
@@ -286,8 +321,11 @@ static void state_random(struct state *s, bool x87)
 {
 	for (unsigned n = 0; n < 16; n++) {
 		s->r[n] = below(2) ? rnd() : some_double();
-		some_vec(s->vec[n], 32);
 	}
+	for (unsigned n = 0; n < 32; n++)
+		some_vec(s->vec[n], 64);
+	for (unsigned n = 0; n < 8; n++)
+		s->k[n] = wide() && below(8) ? rnd() & rnd() >> below(4) * 16 : 0;
 	s->r[RBX] = DATA + 1024 + below(64) * 32;
 	if (below(3) == 0)
 		s->r[RBX] = DATA + PAGE - 64 + below(80);
@@ -327,7 +365,20 @@ static void random_insn(uint8_t b[16], bool x87)
 	memcpy(b, &x, 8);
 	memcpy(b + 8, &y, 8);
 	modrm = below(3) ? 0xc0 | (rnd() & 0x3f) : below(2) ? 0x43 | (rnd() & 0x38) : 0x83 | (rnd() & 0x38);
-	if (x87) {
+	if (!x87 && wide() && below(3) == 0) {
+		static const uint8_t maps[] = { 1, 2, 3, 5, 6 };
+
+		b[n++] = 0x62;
+		b[n++] = (uint8_t)((rnd() & 0xf0) | maps[below(5)]);
+		b[n++] = (uint8_t)rnd() | 4;
+		b[n++] = (uint8_t)rnd();
+		b[n++] = (uint8_t)rnd();
+		b[n++] = (uint8_t)modrm;
+		if ((modrm & 0xc0) != 0xc0)
+			b[1] |= 0x60;
+		if ((modrm & 0xc0) == 0x40)
+			b[n] &= 7;
+	} else if (x87) {
 		b[n++] = 0xd8 + below(8);
 		b[n++] = (uint8_t)modrm;
 	} else if (below(2)) {
@@ -384,14 +435,17 @@ static void row_insn(uint8_t b[16], bool x87)
 
 	do
 		r = &rows[below(rows_n)];
-	while (r->section != (x87 ? SECTION_X87 : SECTION_VEC) && !(x87 ? is_x87(r->op) : is_mxcsr(r->op)));
+	while ((strstr(r->attrs, "AVX512") && !wide()) ||
+	       (r->section != (x87 ? SECTION_X87 : SECTION_VEC) && !(x87 ? is_x87(r->op) : is_mxcsr(r->op))));
 	n = row_bytes(r, b, rnd);
 	if (!r->modrm || b[n - 1] >= 0xc0)
 		return;
 	b[n - 1] = (b[n - 1] & 0x38) | 0x43; /* [rbx + 8 bits] */
 	b[n] &= 0x7f;
 	rex = b[0] == 0x66 || b[0] >= 0xf2;
-	if (b[0] == 0xc4)
+	if (b[0] == 0x62)
+		b[n] &= 7;
+	if (b[0] == 0xc4 || b[0] == 0x62)
 		b[1] |= 0x60;
 	else if ((b[rex] & 0xf0) == 0x40)
 		b[rex] &= 0xfc;
@@ -445,6 +499,18 @@ static bool uses_mmx(const struct insn *i)
 }
 
 static unsigned shown;
+static const struct chain *chain_now;
+
+/* What came before the last one. */
+static void print_chain(void)
+{
+	char text[128];
+
+	for (unsigned k = 0; k < chain_now->n && &chain_now->insn[k] < chain_now->last; k++) {
+		disasm(text, sizeof(text), &chain_now->insn[k], 0);
+		fprintf(stderr, "(%s)\n", text);
+	}
+}
 
 static void complain(const struct insn *i, const struct state *before, const char *what, const void *want,
 		     const void *got, unsigned n)
@@ -453,6 +519,7 @@ static void complain(const struct insn *i, const struct state *before, const cha
 
 	if (++shown > 30)
 		return;
+	print_chain();
 	disasm(text, sizeof(text), i, 0);
 	fprintf(stderr, "%-36s %s (mxcsr %04x fcw %04x fsw %04x rbx %llx vector %u)\n", text, what, before->mxcsr,
 		*(const uint16_t *)before->fx, *(const uint16_t *)(before->fx + 2), (unsigned long long)before->r[RBX],
@@ -473,6 +540,17 @@ static bool same(const struct insn *i, const struct state *before, const char *w
 		return true;
 	complain(i, before, what, want, got, n);
 	return false;
+}
+
+static bool same_vectors(const struct insn *i, const struct state *before, const struct cpu *c)
+{
+	for (unsigned n = 0; n < vregs(); n++)
+		if (!same(i, before, "vector register", st->vec[n], c->vec[n], vbytes()))
+			return false;
+	for (unsigned n = 0; n < 8; n++)
+		if (!same(i, before, "opmask register", &st->k[n], &c->k[n], 8))
+			return false;
+	return true;
 }
 
 /* FSW to FTW, then the registers; the pointers are checked apart. */
@@ -546,7 +624,10 @@ static void chain_random(struct chain *row, enum what what, bool translated)
 			if (below(2))
 				row_insn(b, x87);
 		} while (decode(i, b, INSN_MAX, CODE64) != DECODE_OK || !usable(i, x87) ||
-			 (i->vec && !thunk_host_has(i->vec->feat)) || (what != MIXED && uses_mmx(i) && row->n > 1));
+			 (i->vec && !thunk_host_has(i->vec->feat)) || (!wide() && (i->flags & INSN_EVEX)) ||
+			 (what != MIXED && uses_mmx(i) && row->n > 1));
+		if (wide() && (i->flags & INSN_VEX))
+			i->flags |= INSN_ZMM;
 		row->len += i->len;
 		if (translated)
 			between(row);
@@ -582,6 +663,7 @@ static bool one(enum what what, bool translated)
 	native_run(row.bytes, row.len, x87);
 	tlb_shake(c);
 	vector = translated ? model_run_translated(c, &row) : model_run(c, &row);
+	chain_now = &row;
 	count_rows(&row, c);
 	i = row.last;
 	fl = cpu_flags(c) & FL_ARITH;
@@ -592,9 +674,8 @@ static bool one(enum what what, bool translated)
 	for (unsigned n = 0; n < 16; n++)
 		if (n != RSP && !same(i, &before, "GPR", &st->r[n], &c->r[n], 8))
 			return false;
-	for (unsigned n = 0; n < 16; n++)
-		if (!same(i, &before, "YMM", st->vec[n], c->vec[n], 32))
-			return false;
+	if (!same_vectors(i, &before, c))
+		return false;
 	/* Whether an MMX store that faults has turned the stack already is the host's affair. */
 	if (x87 && !(vector == EXC_PF && uses_mmx(i)) && !same_x87(i, &before, c))
 		return false;
@@ -651,6 +732,60 @@ static void translated(void **unused)
 }
 
 /* ------ gathers ------ */
+/* Indices that lead from rbx to its surroundings. */
+static void indices_random(uint8_t *v, bool far, bool wide_ones)
+{
+	for (unsigned k = 0; k < 16; k++) {
+		int32_t x = (int32_t)below(far ? 8000 : 200) - (far ? 4000 : 100);
+
+		if (wide_ones && (k & 1))
+			x = ((int32_t *)v)[k - 1] >> 31;
+		((int32_t *)v)[k] = x;
+	}
+}
+
+/* One of AVX-512, or a scatter: what a fault leaves behind is compared too. */
+static bool one_masked_vsib(void)
+{
+	static struct state before;
+	static struct chain row;
+	struct cpu *c = cpu;
+	unsigned reg = below(32), index = below(32), mask = below(8), vector;
+	bool scatter = below(2), far = below(3) == 0;
+	uint8_t *b = row.bytes;
+
+	row.n = 1;
+	*b++ = 0x62;
+	*b++ = (uint8_t)((reg & 8 ? 0 : 0x80) | (index & 8 ? 0 : 0x40) | 0x20 | (reg & 16 ? 0 : 0x10) | 2);
+	*b++ = (uint8_t)(below(2) << 7 | 0x7d);
+	*b++ = (uint8_t)(below(3) << 5 | (index & 16 ? 0 : 8) | mask);
+	*b++ = (uint8_t)((scatter ? 0xa0 : 0x90) + below(4));
+	*b++ = (uint8_t)(0x44 | (reg & 7) << 3);
+	*b++ = (uint8_t)(below(4) << 6 | (index & 7) << 3 | RBX);
+	*b++ = (uint8_t)rnd() & 0x7f;
+	if (decode(&row.insn[0], row.bytes, sizeof(row.bytes), CODE64) != DECODE_OK) {
+		assert_true(!mask || (!scatter && reg == index));
+		return true;
+	}
+	assert_true(mask && (scatter || reg != index));
+	state_random(st, false);
+	st->r[RBX] = DATA + (below(4) ? 2 * PAGE : DATA_BYTES - 600) + below(100);
+	indices_random(st->vec[index], far, row.insn[0].opcode & 1);
+	memcpy(model_data, data, DATA_BYTES);
+	memcpy(&before, st, sizeof(before));
+	model_load(c, st);
+	native_run(row.bytes, row.insn[0].len, false);
+	tlb_shake(c);
+	vector = model_run(c, &row);
+	chain_now = &row;
+	count_rows(&row, c);
+	if (vector != st->vector) {
+		complain(row.last, &before, "vector", &st->vector, &vector, 1);
+		return false;
+	}
+	return same_vectors(row.last, &before, c) && same_memory(row.last, &before);
+}
+
 static bool one_gather(void)
 {
 	static struct state before;
@@ -675,15 +810,7 @@ static bool one_gather(void)
 	assert_true(reg != mask && reg != index && mask != index);
 	state_random(st, false);
 	st->r[RBX] = DATA + 2 * PAGE + below(100);
-	for (unsigned k = 0; k < 8; k++) {
-		int32_t x = (int32_t)below(far ? 8000 : 200) - (far ? 4000 : 100);
-
-		if (row.insn[0].opcode & 1)
-			x = k & 1 ? x >> 31 : x;
-		if (row.insn[0].opcode & 1 && k & 1)
-			x = ((int32_t *)st->vec[index])[k - 1] >> 31;
-		((int32_t *)st->vec[index])[k] = x;
-	}
+	indices_random(st->vec[index], far, row.insn[0].opcode & 1);
 	some_vec(data + 2 * PAGE, 32);
 	memcpy(model_data, data, DATA_BYTES);
 	memcpy(&before, st, sizeof(before));
@@ -691,6 +818,7 @@ static bool one_gather(void)
 	native_run(row.bytes, row.insn[0].len, false);
 	tlb_shake(c);
 	vector = model_run(c, &row);
+	chain_now = &row;
 	count_rows(&row, c);
 	if (vector != st->vector) {
 		complain(row.last, &before, "vector", &st->vector, &vector, 1);
@@ -698,9 +826,8 @@ static bool one_gather(void)
 	}
 	if (vector != NO_EXCEPTION) /* elements before the fault may be there already; here none is */
 		return true;
-	for (unsigned r = 0; r < 16; r++)
-		if (!same(row.last, &before, "YMM", st->vec[r], c->vec[r], 32))
-			return false;
+	if (!same_vectors(row.last, &before, c))
+		return false;
 	return true;
 }
 
@@ -709,17 +836,24 @@ static void gathers(void **unused)
 	unsigned bad = 0;
 
 	for (unsigned k = start(); k > 0; k--)
-		bad += !one_gather();
+		bad += wide() && below(2) ? !one_masked_vsib() : !one_gather();
 	assert_int_equal(bad, 0);
 }
 
 /* ------ FXSAVE and XSAVE ------ */
+/* Of the largest image. */
+static unsigned area_bytes(void)
+{
+	return xsave_bytes(cpu, cpu->xcr0, false);
+}
+
 /* An image at rbx for the restoring ones: mostly good, its header for either format. */
 static void image_random(uint8_t *a)
 {
-	uint64_t bv = rnd() & 7, comp = below(2) ? 0 : 1ull << 63 | (below(8) ? 7 : rnd() & 7) | bv;
+	uint64_t all = cpu->xcr0, bv = rnd() & all;
+	uint64_t comp = below(2) ? 0 : 1ull << 63 | (below(8) ? all : rnd() & all) | bv;
 
-	for (unsigned k = 0; k < 832 && a + k + 32 <= data + DATA_BYTES; k += 32)
+	for (unsigned k = 0; k < area_bytes() && a + k + 32 <= data + DATA_BYTES; k += 32)
 		some_vec(a + k, 32);
 	memcpy(a, st->fx, 160);
 	a[FX_FTW + 1] = 0;
@@ -758,12 +892,14 @@ static bool one_save(void)
 	st->r[RBX] = DATA + 64 * below(below(2) ? DATA_BYTES / 64 - 16 : DATA_BYTES / 64);
 	if (below(12) == 0)
 		st->r[RBX] += 8;
-	st->r[RAX] = below(4) ? rnd() & 7 : 7;
+	st->r[RAX] = below(4) ? rnd() & c->xcr0 : c->xcr0;
 	st->r[RDX] = 0;
 	for (unsigned r = 0; r < 16; r++) { /* components in their initial state */
 		if (below(4) == 0)
 			memset(st->vec[r] + 16, 0, 16);
 	}
+	if (wide()) /* the host calls masks in use that are 0, once written */
+		st->k[1] |= 1;
 	*(uint16_t *)(st->fx + FX_FSW) &= ~(FSW_ES | FSW_B);
 	*(uint16_t *)(st->fx + FX_FCW) |= *(uint16_t *)(st->fx + FX_FSW) & FSW_EXC;
 	if (st->r[RBX] + 576 <= DATA + DATA_BYTES)
@@ -774,8 +910,9 @@ static bool one_save(void)
 	native_run(row.bytes, len, true);
 	tlb_shake(c);
 	vector = model_run(c, &row);
+	chain_now = &row;
 	count_rows(&row, c);
-	if (st->vector == EXC_PF && before.r[RBX] + 832 > DATA + DATA_BYTES)
+	if (st->vector == EXC_PF && before.r[RBX] + area_bytes() > DATA + DATA_BYTES)
 		return true; /* which comes first, a bad header or an absent page behind it, whether needed or not: not
 				said */
 	if (vector != st->vector) {
@@ -784,9 +921,8 @@ static bool one_save(void)
 	}
 	if (vector != NO_EXCEPTION) /* how far it came is the host's affair: here nothing is changed */
 		return true;
-	for (unsigned r = 0; r < 16; r++)
-		if (!same(row.last, &before, "YMM", st->vec[r], c->vec[r], 32))
-			return false;
+	if (!same_vectors(row.last, &before, c))
+		return false;
 	return same_x87(row.last, &before, c) && same(row.last, &before, "MXCSR", &st->mxcsr, &c->mxcsr, 4) &&
 	       same_memory(row.last, &before);
 }

@@ -1,7 +1,7 @@
 /*
  * The decoder against Zydis: length, memory operand, immediate and acceptance, on random bytes in three modes and on
- * the code of whatever large binaries this machine has. What guests are not shown (AVX-512, XOP, TSX, CET, MPX ...) is
- * #UD or NOP here.
+ * the code of whatever large binaries this machine has. EVEX instructions are compared in all their operands. What
+ * guests are not shown (XOP, TSX, CET, MPX ...) is #UD or NOP here.
  */
 #include "x86/decode.h"
 #include "x86/state.h"
@@ -110,21 +110,74 @@ static void report(const char *what, unsigned m, const uint8_t *p, const struct 
 static bool hidden(const struct insn *i, const ZydisDecodedInstruction *z)
 {
 	static const char *const sets[] = {
-		"AVX512",   "XOP",	"TBM",	     "FMA4",	  "AMD3DNOW", "AMX",	     "RTM",
-		"CET",	    "MPX",	"KNC",	     "PKU",	  "SGX",      "UINTR",	     "WAITPKG",
-		"MOVDIR",   "ENQCMD",	"KEYLOCKER", "LWP",	  "CLZERO",   "AMD_INVLPGB", "SNP",
-		"MCOMMIT",  "RDPRU",	"MONITORX",  "HRESET",	  "PT",	      "PCONFIG",     "TDX",
-		"AVX_VNNI", "XSAVE_X",	"SMX",	     "PADLOCK",	  "CLDEMOTE", "VIA",	     "SSE4A",
-		"AMD_",	    "HLE",	"TSX",	     "AVXAES_X",  "AVX_IFMA", "INVLPGB",     "USER_MSR",
-		"AVX_NE",   "AVX_VNNI", "CYRIX",     "TSX_LDTRK", "MSRLIST",  "WRMSRNS",     "SMAP_X",
+		"AVX512ER",  "AVX512PF", "AVX512_4", "VP2INT",	  "XOP",      "TBM",	 "FMA4",	"AMD3DNOW",
+		"AMX",	     "RTM",	 "CET",	     "MPX",	  "KNC",      "PKU",	 "SGX",		"UINTR",
+		"WAITPKG",   "MOVDIR",	 "ENQCMD",   "KEYLOCKER", "LWP",      "CLZERO",	 "AMD_INVLPGB", "SNP",
+		"MCOMMIT",   "RDPRU",	 "MONITORX", "HRESET",	  "PT",	      "PCONFIG", "TDX",		"AVX_VNNI",
+		"XSAVE_X",   "SMX",	 "PADLOCK",  "CLDEMOTE",  "VIA",      "SSE4A",	 "AMD_",	"HLE",
+		"TSX",	     "AVXAES_X", "AVX_IFMA", "INVLPGB",	  "USER_MSR", "AVX_NE",	 "AVX_VNNI",	"CYRIX",
+		"TSX_LDTRK", "MSRLIST",	 "WRMSRNS",  "SMAP_X",
 	};
 	const char *s = ZydisISASetGetString(z->meta.isa_set);
 
-	if (z->encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX || z->encoding == ZYDIS_INSTRUCTION_ENCODING_XOP ||
-	    z->encoding == ZYDIS_INSTRUCTION_ENCODING_MVEX || z->encoding == ZYDIS_INSTRUCTION_ENCODING_3DNOW)
+	if (z->encoding == ZYDIS_INSTRUCTION_ENCODING_XOP || z->encoding == ZYDIS_INSTRUCTION_ENCODING_MVEX ||
+	    z->encoding == ZYDIS_INSTRUCTION_ENCODING_3DNOW)
 		return true;
 	for (unsigned k = 0; k < ARRAY_LEN(sets); k++)
 		if (strstr(s, sets[k]))
+			return true;
+	return false;
+}
+
+static ZydisRegister vector_register(unsigned n, unsigned bits)
+{
+	return n + (bits == 512 ? ZYDIS_REGISTER_ZMM0 : bits == 256 ? ZYDIS_REGISTER_YMM0 : ZYDIS_REGISTER_XMM0);
+}
+
+static bool same_vec_opnd(const struct insn *i, const struct vec_opnd *o, const ZydisDecodedOperand *z)
+{
+	unsigned n = o->slot == VS_REG ? i->reg : o->slot == VS_VVVV ? i->vvvv : i->rm;
+
+	if (o->slot == VS_IMM)
+		return z->type == ZYDIS_OPERAND_TYPE_IMMEDIATE && (i->imm & 0xff) == (z->imm.value.u & 0xff);
+	if (o->slot == VS_RM && (i->flags & INSN_MEM))
+		return z->type == ZYDIS_OPERAND_TYPE_MEMORY;
+	if (z->type != ZYDIS_OPERAND_TYPE_REGISTER)
+		return false;
+	if (!(z->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE) != !(o->access & VA_WRITE))
+		return false;
+	if (o->file == VF_MASK)
+		return z->reg.value == ZYDIS_REGISTER_K0 + n;
+	if (o->file == VF_GPR)
+		return (unsigned)(uint8_t)ZydisRegisterGetId(z->reg.value) == n && z->size <= 8u * i->opsize;
+	return z->reg.value == vector_register(n, z->size);
+}
+
+/* Registers, masks, and what b says, of EVEX and opmask instructions. */
+static bool same_avx512(const struct insn *i, const ZydisDecodedInstruction *z, const ZydisDecodedOperand *o)
+{
+	unsigned k = 0;
+
+	for (unsigned n = 0; n < z->operand_count_visible; n++) {
+		if (o[n].type == ZYDIS_OPERAND_TYPE_REGISTER && o[n].encoding == ZYDIS_OPERAND_ENCODING_MASK) {
+			if ((unsigned)(uint8_t)ZydisRegisterGetId(o[n].reg.value) != (i->evex & EVEX_MASK))
+				return false;
+			continue;
+		}
+		if (k == i->vec->nopnd || !same_vec_opnd(i, &i->vec->opnd[k++], &o[n]))
+			return false;
+	}
+	if (k != i->vec->nopnd)
+		return false;
+	if (!(i->flags & INSN_EVEX))
+		return true;
+	return i->vec->flags & VEC_SCALAR || z->avx.vector_length == i->vl * 8u;
+}
+
+static bool of_general(const struct insn *i)
+{
+	for (unsigned n = 0; n < i->vec->nopnd; n++)
+		if (i->vec->opnd[n].mem == VM_Y)
 			return true;
 	return false;
 }
@@ -140,7 +193,8 @@ static bool compare(const uint8_t *p, size_t n, unsigned m, unsigned *len)
 
 	*len = ok ? z.length : 1;
 	if (!ok) {
-		if (r != DECODE_OK)
+		/* W means nothing there; Zydis 4.0 has not all conversions from and to general registers with it. */
+		if (r != DECODE_OK || (m < 2 && (i.flags & INSN_EVEX) && (i.flags & INSN_VEXW) && of_general(&i)))
 			return true;
 		report("only ours", m, p, &i, NULL);
 		return false;
@@ -164,7 +218,12 @@ static bool compare(const uint8_t *p, size_t n, unsigned m, unsigned *len)
 		report("immediate", m, p, &i, &z);
 		return false;
 	}
-	if (mem && mem->size && i.vec && i.op != OP_VGATHER) {
+	if (i.vec && i.vec->kind == VK_AVX512 && !same_avx512(&i, &z, o)) {
+		report("operands", m, p, &i, &z);
+		return false;
+	}
+	if (mem && mem->size && i.vec && i.op != OP_VGATHER &&
+	    !((i.flags & INSN_EVEX) && i.vec->bcast && z.avx.broadcast.mode)) {
 		for (unsigned k = 0; k < i.vec->nopnd; k++)
 			if (i.vec->opnd[k].slot == VS_RM && i.vec->opnd[k].mem != VM_ANY &&
 			    vec_mem_size(&i, i.vec->opnd[k].mem) * 8 != mem->size) {
@@ -217,6 +276,52 @@ static void random_bytes(void **state)
 	assert_int_equal(bad, 0);
 }
 
+static void random_avx512(void **state)
+{
+	static const uint8_t maps[] = { 1, 1, 2, 2, 3, 5, 6, 0 };
+	unsigned bad = 0, len, good = 0;
+	const char *n = getenv("ZYDIS_ROUNDS");
+	unsigned rounds = n ? atoi(n) : 300000;
+
+	for (unsigned k = 0; k < rounds; k++) {
+		uint8_t b[16];
+		unsigned at = rnd() % 16 == 0;
+
+		for (unsigned j = 0; j < 2; j++) {
+			uint64_t v = rnd();
+
+			memcpy(b + 8 * j, &v, 8);
+		}
+		b[0] = 0x67;
+		if (k % 8) {
+			b[at] = 0x62;
+			b[at + 1] = (b[at + 1] & 0xf0) | maps[rnd() % 8];
+			b[at + 2] |= rnd() % 16 ? 4 : 0;
+			if (rnd() & 1)
+				b[at + 2] |= 0x78;
+			if (rnd() & 1)
+				b[at + 3] |= 8;
+			if (rnd() & 1)
+				b[at + 3] &= 0x7f;
+			if (rnd() & 1)
+				b[at + 3] &= ~EVEX_B;
+		} else {
+			b[at] = 0xc4;
+			b[at + 1] = (b[at + 1] & 0xe0) | (rnd() & 1 ? 1 : 3);
+			b[at + 2] |= rnd() & 1 ? 0x78 : 0x40;
+			b[at + 3] = (b[at + 1] & 0x1f) == 3 ? 0x30 + rnd() % 4 : (rnd() & 1 ? 0x40 : 0x90) + rnd() % 12;
+		}
+		for (unsigned m = 0; m < 3; m++) {
+			struct insn i;
+
+			bad += !compare(b, 15, m, &len);
+			good += decode(&i, b, 15, modes[m]) == DECODE_OK;
+		}
+	}
+	assert_int_equal(bad, 0);
+	assert_true(good > rounds / 20);
+}
+
 static unsigned code_of(const char *path)
 {
 	struct stat st;
@@ -260,7 +365,8 @@ static void real_code(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = { cmocka_unit_test(random_bytes), cmocka_unit_test(real_code) };
+	const struct CMUnitTest tests[] = { cmocka_unit_test(random_bytes), cmocka_unit_test(random_avx512),
+					    cmocka_unit_test(real_code) };
 
 	setup_zydis();
 	return cmocka_run_group_tests(tests, NULL, NULL);

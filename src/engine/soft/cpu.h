@@ -179,6 +179,7 @@ struct cpu {
 	uint8_t vec[32][XMM_BYTES] __attribute__((aligned(64)));
 	uint8_t fx[512]
 		__attribute__((aligned(64))); /* FXSAVE image; XMM part unused: vec is the truth; MXCSR: mxcsr */
+	uint64_t k[8];			      /* opmask registers */
 	/* --- an exception on its way (fault.c) --- */
 	jmp_buf unwind;
 	uint8_t exc_vector;

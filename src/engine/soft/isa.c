@@ -3,14 +3,40 @@
 #include "base/bits.h"
 
 enum { EAX, EBX, ECX, EDX };
+enum { AVX = 6, AVX512 = 0xe6 };
 
 const struct isa_vec isa_vec[FEATS] = {
-	[FEAT_X87] = { 1, EDX, 0 },	    [FEAT_MMX] = { 1, EDX, 23 },       [FEAT_SSE] = { 1, EDX, 25 },
-	[FEAT_SSE2] = { 1, EDX, 26 },	    [FEAT_SSE3] = { 1, ECX, 0 },       [FEAT_SSSE3] = { 1, ECX, 9 },
-	[FEAT_SSE41] = { 1, ECX, 19 },	    [FEAT_SSE42] = { 1, ECX, 20 },     [FEAT_AES] = { 1, ECX, 25 },
-	[FEAT_PCLMUL] = { 1, ECX, 1 },	    [FEAT_SHA] = { 7, EBX, 29 },       [FEAT_GFNI] = { 7, ECX, 8 },
-	[FEAT_F16C] = { 1, ECX, 29, true }, [FEAT_FMA] = { 1, ECX, 12, true }, [FEAT_AVX] = { 1, ECX, 28, true },
-	[FEAT_AVX2] = { 7, EBX, 5, true },  [FEAT_VAES] = { 7, ECX, 9, true }, [FEAT_VPCLMUL] = { 7, ECX, 10, true },
+	[FEAT_X87] = { 1, EDX, 0 },
+	[FEAT_MMX] = { 1, EDX, 23 },
+	[FEAT_SSE] = { 1, EDX, 25 },
+	[FEAT_SSE2] = { 1, EDX, 26 },
+	[FEAT_SSE3] = { 1, ECX, 0 },
+	[FEAT_SSSE3] = { 1, ECX, 9 },
+	[FEAT_SSE41] = { 1, ECX, 19 },
+	[FEAT_SSE42] = { 1, ECX, 20 },
+	[FEAT_AES] = { 1, ECX, 25 },
+	[FEAT_PCLMUL] = { 1, ECX, 1 },
+	[FEAT_SHA] = { 7, EBX, 29 },
+	[FEAT_GFNI] = { 7, ECX, 8 },
+	[FEAT_F16C] = { 1, ECX, 29, AVX },
+	[FEAT_FMA] = { 1, ECX, 12, AVX },
+	[FEAT_AVX] = { 1, ECX, 28, AVX },
+	[FEAT_AVX2] = { 7, EBX, 5, AVX },
+	[FEAT_VAES] = { 7, ECX, 9, AVX },
+	[FEAT_VPCLMUL] = { 7, ECX, 10, AVX },
+	[FEAT_AVX512F] = { 7, EBX, 16, AVX512 },
+	[FEAT_AVX512DQ] = { 7, EBX, 17, AVX512 },
+	[FEAT_AVX512IFMA] = { 7, EBX, 21, AVX512 },
+	[FEAT_AVX512CD] = { 7, EBX, 28, AVX512 },
+	[FEAT_AVX512BW] = { 7, EBX, 30, AVX512 },
+	[FEAT_AVX512VL] = { 7, EBX, 31, AVX512 },
+	[FEAT_AVX512VBMI] = { 7, ECX, 1, AVX512 },
+	[FEAT_AVX512VBMI2] = { 7, ECX, 6, AVX512 },
+	[FEAT_AVX512VNNI] = { 7, ECX, 11, AVX512 },
+	[FEAT_AVX512BITALG] = { 7, ECX, 12, AVX512 },
+	[FEAT_AVX512VPOPCNTDQ] = { 7, ECX, 14, AVX512 },
+	[FEAT_AVX512BF16] = { 7, EAX, 5, AVX512, 1 },
+	[FEAT_AVX512FP16] = { 7, EDX, 23, AVX512 },
 };
 
 /* SDM vol. 2, CPUID. */
@@ -97,7 +123,7 @@ void isa_init(struct cpu *c)
 	for (unsigned n = 0; n < ARRAY_LEN(c->isa_ops); n++)
 		c->isa_ops[n] = 0;
 	for (unsigned n = 0; n < FEATS; n++)
-		if (!shown(c, isa_vec[n].leaf, 0, isa_vec[n].reg, isa_vec[n].bit))
+		if (!shown(c, isa_vec[n].leaf, isa_vec[n].sub, isa_vec[n].reg, isa_vec[n].bit))
 			c->isa_feats |= BIT(n);
 	for (unsigned n = 0; n < ARRAY_LEN(rules); n++)
 		if (!shown(c, rules[n].leaf, rules[n].sub, rules[n].reg, rules[n].bit))
@@ -113,9 +139,19 @@ void isa_init(struct cpu *c)
 		}
 }
 
+/* EVEX is AVX-512 whatever else the instruction is of, and needs VL too for short vectors. */
+static uint32_t feats_of(const struct insn *i)
+{
+	uint32_t f = BIT(i->vec->feat);
+
+	if (i->flags & INSN_EVEX)
+		f |= BIT(FEAT_AVX512F) | (i->vl < 64 && !(i->vec->flags & VEC_SCALAR) ? BIT(FEAT_AVX512VL) : 0);
+	return f;
+}
+
 void isa_hide(const struct cpu *c, struct insn *i)
 {
-	if (i->vec && !(c->isa_feats >> i->vec->feat & 1))
+	if (i->vec && !(c->isa_feats & feats_of(i)))
 		return;
 	switch (i->op) {
 	case OP_TZCNT: /* the prefix means nothing then */

@@ -10,8 +10,9 @@
 
 /* Where CPUID shows a set of vector instructions. */
 struct isa_vec {
-	uint8_t leaf, reg, bit; /* reg: ebx 1, ecx 2, edx 3 */
-	bool avx;		/* and the system must enable AVX */
+	uint8_t leaf, reg, bit; /* reg: eax 0, ebx 1, ecx 2, edx 3 */
+	uint8_t enabled;	/* components of XCR0 that the system must enable */
+	uint8_t sub;
 };
 extern const struct isa_vec isa_vec[FEATS];
 
@@ -24,6 +25,8 @@ static inline void isa_apply(const struct cpu *c, struct insn *i)
 {
 	if (UNLIKELY((c->isa_ops[i->op / 64] >> i->op % 64 & 1) || (i->vec && c->isa_feats)))
 		isa_hide(c, i);
+	if (UNLIKELY(!(c->isa_feats >> FEAT_AVX512F & 1)) && (i->flags & INSN_VEX))
+		i->flags |= INSN_ZMM;
 }
 
 #endif

@@ -3,6 +3,7 @@
 #include "engine/soft/opnd.h"
 #include "engine/soft/soft_int.h"
 #include "engine/soft/sys.h"
+#include "engine/soft/thunk.h"
 
 #include "base/log.h"
 #include "x86/msr.h"
@@ -323,11 +324,6 @@ void op_wrmsr(struct cpu *c, const struct insn *i)
 
 /* ------ CPUID ------ */
 
-static uint32_t xsave_size(uint64_t components)
-{
-	return components & 4 ? 832 : 576;
-}
-
 void op_cpuid(struct cpu *c, const struct insn *i)
 {
 	uint32_t leaf = (uint32_t)c->r[RAX], sub = (uint32_t)c->r[RCX];
@@ -338,9 +334,9 @@ void op_cpuid(struct cpu *c, const struct insn *i)
 		l.ecx |= c->cr4 & CR4_OSXSAVE ? BIT(27) : 0;
 		l.edx &= lapic_on(c->lapic) ? ~0u : ~BIT(9);
 	} else if (leaf == 0xd && sub == 0 && l.eax) {
-		l.ebx = xsave_size(c->xcr0);
+		l.ebx = xsave_bytes(c, c->xcr0, false);
 	} else if (leaf == 0xd && sub == 1 && l.eax) {
-		l.ebx = xsave_size(c->xcr0 | c->xss);
+		l.ebx = xsave_bytes(c, c->xcr0 | c->xss, true);
 	}
 	c->r[RAX] = l.eax;
 	c->r[RBX] = l.ebx;
@@ -432,7 +428,8 @@ void op_xsetbv(struct cpu *c, const struct insn *i)
 	if (!(c->cr4 & CR4_OSXSAVE))
 		cpu_ud(c);
 	cpu_need_cpl0(c);
-	if ((uint32_t)c->r[RCX] || !(v & 1) || (v & ~vcpu_of(c)->feat.xcr0) || ((v & 4) && !(v & 2)))
+	if ((uint32_t)c->r[RCX] || !(v & 1) || (v & ~vcpu_of(c)->feat.xcr0) || ((v & 4) && !(v & 2)) ||
+	    ((v & 0xe0) && (v & 0xe4) != 0xe4))
 		cpu_gp0(c);
 	c->xcr0 = v;
 	c->leave = true;

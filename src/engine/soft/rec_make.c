@@ -234,7 +234,7 @@ static bool make_fast(struct maker *m, const struct insn *i, unsigned off)
 	if (i->op == OP_VEC)
 		return rec_make_vec(m, i, off);
 	if (i->flags & (INSN_VEX | INSN_EVEX))
-		return i->op == OP_VZEROUPPER && rec_emit(m, rec_vzeroupper, off, i->len);
+		return i->op == OP_VZEROUPPER && !(i->flags & INSN_ZMM) && rec_emit(m, rec_vzeroupper, off, i->len);
 	return rec_make_int(m, i, off) || rec_make_flow(m, i, off);
 }
 

@@ -129,5 +129,6 @@ bool rec_make_vec(struct maker *m, const struct insn *i, unsigned off)
 
 	if (row->kind != VK_SSE && row->kind != VK_AVX)
 		return false;
-	return (i->map == 1 && make_direct(m, i, off)) || make_thunk(m, i, off);
+	/* The handlers of moves by VEX know 256 bits. */
+	return (i->map == 1 && !(i->flags & INSN_ZMM) && make_direct(m, i, off)) || make_thunk(m, i, off);
 }

@@ -46,19 +46,22 @@ static struct {
 /* ------ host ------ */
 static uint32_t host_feats(void)
 {
-	uint32_t leaf[2][4] = { 0 }, got = 0, lo = 0, hi;
-	bool avx = false;
+	enum { WHOLE = 1u << FEAT_AVX512F | 1u << FEAT_AVX512BW | 1u << FEAT_AVX512DQ | 1u << FEAT_AVX512VL };
+	uint32_t leaf[3][4] = { 0 }, got = 0, xcr0 = 0, hi;
 
 	__get_cpuid(1, &leaf[0][0], &leaf[0][1], &leaf[0][2], &leaf[0][3]);
 	__get_cpuid_count(7, 0, &leaf[1][0], &leaf[1][1], &leaf[1][2], &leaf[1][3]);
-	if (leaf[0][2] >> 27 & 1) {
-		__asm__ volatile("xgetbv" : "=a"(lo), "=d"(hi) : "c"(0));
-		avx = (lo & 6) == 6;
-	}
-	for (unsigned f = 0; f < FEATS; f++)
-		if ((leaf[isa_vec[f].leaf == 7][isa_vec[f].reg] >> isa_vec[f].bit & 1) && (avx || !isa_vec[f].avx))
+	__get_cpuid_count(7, 1, &leaf[2][0], &leaf[2][1], &leaf[2][2], &leaf[2][3]);
+	if (leaf[0][2] >> 27 & 1)
+		__asm__ volatile("xgetbv" : "=a"(xcr0), "=d"(hi) : "c"(0));
+	for (unsigned f = 0; f < FEATS; f++) {
+		const struct isa_vec *v = &isa_vec[f];
+
+		if ((leaf[v->sub + (v->leaf == 7)][v->reg] >> v->bit & 1) && !(v->enabled & ~xcr0))
 			got |= 1u << f;
-	return got;
+	}
+	/* The code of thunks wants these of AVX-512; without one there is nothing of it. */
+	return (got & WHOLE) == WHOLE ? got : got & ((1u << FEAT_AVX512F) - 1);
 }
 
 bool thunk_host_has(enum vec_feat f)
@@ -126,16 +129,19 @@ static uint64_t thunk_key(const struct insn *i)
 	bool mem = i->flags & INSN_MEM;
 
 	k = k << 8 | i->opcode;
-	k = k << 2 | i->map;
+	k = k << 3 | i->map;
 	k = k << 2 | i->pp;
 	k = k << 1 | !!(i->flags & INSN_VEX);
 	k = k << 1 | !!(i->flags & INSN_VEXW);
-	k = k << 1 | (i->vl == 32);
+	k = k << 1 | !!(i->flags & INSN_EVEX);
+	k = k << 1 | !!(i->flags & INSN_ZMM);
+	k = k << 2 | (i->vl >> 5 & 3);
 	k = k << 1 | (i->opsize == 8);
 	k = k << 1 | mem;
-	k = k << 4 | i->reg;
-	k = k << 4 | (mem ? 0 : i->rm);
-	k = k << 4 | i->vvvv;
+	k = k << 5 | i->reg;
+	k = k << 5 | (mem ? 0 : i->rm);
+	k = k << 5 | i->vvvv;
+	k = k << 8 | (i->flags & INSN_EVEX ? i->evex : 0);
 	return k << 8 | (i->imm_size ? i->imm & 0xff : 0);
 }
 
@@ -185,7 +191,7 @@ static void thunk_describe(struct thunk *t, const struct insn *i)
 	const struct vec_row *row = i->vec;
 
 	t->row = row;
-	t->gpr_saved = REG_NONE;
+	t->gpr_saved = t->mask_saved = REG_NONE;
 	for (unsigned n = 0; n < row->nopnd; n++) {
 		const struct vec_opnd *o = &row->opnd[n];
 		unsigned reg = o->slot == VS_REG ? i->reg : o->slot == VS_VVVV ? i->vvvv : i->rm;
@@ -203,9 +209,13 @@ static void thunk_describe(struct thunk *t, const struct insn *i)
 				t->saved[t->nsave++] = reg;
 			else if (o->file == VF_GPR)
 				t->gpr_saved = reg;
+			else if (o->file == VF_MASK)
+				t->mask_saved = reg;
 		}
 	}
-	if (t->size >= 16 && (row->kind == VK_AVX ? row->flags & VEC_ALIGNED : !(row->flags & VEC_UNALIGNED)) &&
+	if (t->size >= 16 &&
+	    (row->kind == VK_AVX || row->kind == VK_AVX512 ? row->flags & VEC_ALIGNED
+							   : !(row->flags & VEC_UNALIGNED)) &&
 	    row->kind != VK_X87)
 		t->align = t->size - 1;
 	/* 16 bytes and more are not checked for #AC, nor are the operands of F16C. */
@@ -303,8 +313,10 @@ static struct thunk *thunk_scratch(const struct insn *i)
 /* ------ running ------ */
 void simd_check_slow(struct cpu *c, unsigned kind)
 {
-	if (kind == VK_AVX) {
-		if (!(c->mode & MODE_PROT) || !(c->cr4 & CR4_OSXSAVE) || (c->xcr0 & 6) != 6)
+	if (kind == VK_AVX || kind == VK_AVX512) {
+		unsigned need = kind == VK_AVX ? 6 : 0xe6;
+
+		if (!(c->mode & MODE_PROT) || !(c->cr4 & CR4_OSXSAVE) || (c->xcr0 & need) != need)
 			cpu_ud(c);
 	} else if ((c->cr0 & CR0_EM) || (kind == VK_SSE && !(c->cr4 & CR4_OSFXSR))) {
 		cpu_ud(c);
@@ -401,6 +413,11 @@ static ALWAYS_INLINE void fp_call(struct cpu *c, const struct thunk *t, void *me
 	c->mxcsr |= _mm_getcsr() & FSW_EXC;
 }
 
+void thunk_call_fp(struct cpu *c, const struct thunk *t, void *mem)
+{
+	fp_call(c, t, mem);
+}
+
 /* VCVTPS2PH: nothing reaches memory if it raises, and that comes before what the store may raise; a store that faults
  * leaves no flags. */
 static void fp_store(struct cpu *c, const struct thunk *t, const struct insn *i)
@@ -481,6 +498,8 @@ static thunk_fn choose_run(struct thunk *t, const struct insn *i)
 
 	if (t->row->kind == VK_X87)
 		return x87_choose(t, i);
+	if (t->row->kind == VK_AVX512)
+		return evex_choose(t, i);
 	if (t->mmx)
 		return mmx_any;
 	if (t->row->flags & VEC_FP)

@@ -32,7 +32,8 @@ struct thunk {
 	uint8_t mmx_written; /* bit per MMX register */
 	uint8_t nsave;	     /* vector registers written, for undoing */
 	uint8_t saved[2];
-	uint8_t gpr_saved; /* general register written, or REG_NONE */
+	uint8_t gpr_saved;  /* general register written, or REG_NONE */
+	uint8_t mask_saved; /* opmask register written, or REG_NONE */
 	uint8_t x87_pops,
 		x87_cc; /* fast x87: registers popped; condition codes taken from the host: C3..C0 in bits 3..0 */
 	uint64_t key;
@@ -83,6 +84,17 @@ static inline void simd_check_avx(struct cpu *c)
 	if (UNLIKELY(!simd_has_avx(c)))
 		simd_check_slow(c, VK_AVX);
 }
+
+static inline void simd_check_avx512(struct cpu *c)
+{
+	if (UNLIKELY(!simd_has_avx(c) || (~c->xcr0 & 0xe0)))
+		simd_check_slow(c, VK_AVX512);
+}
+
+/* evex.c: how a thunk of AVX-512 runs. */
+thunk_fn evex_choose(const struct thunk *t, const struct insn *i);
+/* Runs the code of a floating-point instruction, whose exceptions are the guest's. */
+void thunk_call_fp(struct cpu *c, const struct thunk *t, void *mem);
 
 /* Fields of cpu.fx. As FXSAVE has them, but registers are in physical order (MMi is at i, whatever the top of stack).
  */
@@ -150,9 +162,11 @@ void mxcsr_set(struct cpu *c, uint32_t v);
 
 /* FXSAVE image and XSAVE standard image from and to the vCPU's state (xsave.c), also for engine get and set. The image
  * is the host's copy, not guest memory. Any thread while the vCPU does not run. */
-enum { XSAVE_BYTES = 832 };
+enum { XSAVE_BYTES = X86_XSAVE_MAX };
 void xsave_image_out(const struct cpu *c, uint8_t image[XSAVE_BYTES]);
 void xsave_image_in(struct cpu *c, const uint8_t image[XSAVE_BYTES]);
+/* Bytes of guest memory that XSAVE or, compact, XSAVEC wants for these components. */
+unsigned xsave_bytes(const struct cpu *c, uint64_t what, bool compact);
 /* Power-up state of x87, vector registers and MXCSR. */
 void fpu_reset(struct cpu *c);
 

@@ -12,8 +12,9 @@
  *   ret
  *
  * Legacy SSE code leaves the upper halves in the image alone; VEX code stores the YMM register, whose upper bits the
- * instruction has cleared. Thunks of AVX end with vzeroupper, so SSE code never runs with dirty upper halves. x87:
- * fxrstor, the instruction, fxsave, fninit; what is common goes a faster way: x87_fast.c.
+ * instruction has cleared. EVEX code loads and stores ZMM registers, and so does VEX code where the CPU has them.
+ * Thunks of AVX end with vzeroupper, so SSE code never runs with dirty upper halves. x87: fxrstor, the instruction,
+ * fxsave, fninit; what is common goes a faster way: x87_fast.c.
  */
 #include "engine/soft/thunk_emit.h"
 
@@ -37,6 +38,36 @@ static void put_xmm(struct code_buf *k, unsigned opcode, unsigned n, bool vex)
 	}
 	put8(k, opcode);
 	put_state(k, n, vec_at(n));
+}
+
+/* vmovdqa64 between zmmN and its image; opcode 6f load, 7f store. */
+static void put_zmm(struct code_buf *k, unsigned opcode, unsigned n)
+{
+	put8(k, 0x62);
+	put8(k, 0x61 | (n & 8 ? 0 : 0x80) | (n & 16 ? 0 : 0x10)); /* R, X, B, R', map 1 */
+	put8(k, 0xfd);						  /* W 1, vvvv 1111, pp 66 */
+	put8(k, 0x48);						  /* L'L 512 */
+	put8(k, opcode);
+	put_state(k, n, vec_at(n));
+}
+
+/* kmovq between kN and its image; opcode 90 load, 91 store. */
+static void put_kmov(struct code_buf *k, unsigned opcode, unsigned n)
+{
+	put8(k, 0xc4);
+	put8(k, 0xe1);
+	put8(k, 0xf8);
+	put8(k, opcode);
+	put_state(k, n, offsetof(struct cpu, k) + n * sizeof(uint64_t));
+}
+
+/* A vector register whose bits above those that the instruction wants are cleared by it. */
+static void put_vector(struct code_buf *k, const struct insn *i, unsigned n, bool store)
+{
+	if (i->flags & (INSN_EVEX | INSN_ZMM))
+		put_zmm(k, store ? 0x7f : 0x6f, n);
+	else
+		put_xmm(k, store ? 0x29 : 0x28, n, i->flags & INSN_VEX);
 }
 
 /* movq between mmN and its image. */
@@ -81,7 +112,10 @@ static void put_opnd(struct code_buf *k, const struct insn *i, const struct vec_
 
 	switch (o->file) {
 	case VF_XMM:
-		put_xmm(k, store ? 0x29 : 0x28, n, i->flags & INSN_VEX);
+		put_vector(k, i, n, store);
+		break;
+	case VF_MASK:
+		put_kmov(k, store ? 0x91 : 0x90, n);
 		break;
 	case VF_MMX:
 		put_mmx(k, store ? 0x7f : 0x6f, n);
@@ -117,13 +151,24 @@ static struct host_regs host_regs(const struct insn *i)
 	return h;
 }
 
+static void put_evex(struct code_buf *k, const struct insn *i, const struct host_regs *h)
+{
+	put8(k, 0x62);
+	put8(k, (h->reg & 8 ? 0 : 0x80) | (h->rm & 16 ? 0 : 0x40) | (h->rm & 8 ? 0 : 0x20) | (h->reg & 16 ? 0 : 0x10) |
+			i->map);
+	put8(k, h->w << 7 | (~i->vvvv & 15) << 3 | 4 | i->pp);
+	put8(k, (i->evex & ~8u) | (i->vvvv & 16 ? 0 : 8));
+}
+
 static void put_insn(struct code_buf *k, const struct insn *i)
 {
 	static const uint8_t prefix[] = { 0, 0x66, 0xf3, 0xf2 };
 	struct host_regs h = host_regs(i);
-	unsigned r = h.reg >> 3, b = h.rm >> 3;
+	unsigned r = h.reg >> 3 & 1, b = h.rm >> 3 & 1;
 
-	if (i->flags & INSN_VEX) {
+	if (i->flags & INSN_EVEX) {
+		put_evex(k, i, &h);
+	} else if (i->flags & INSN_VEX) {
 		put8(k, 0xc4);
 		put8(k, (!r) << 7 | 0x40 | (!b) << 5 | i->map);
 		put8(k, h.w << 7 | (~i->vvvv & 15) << 3 | (i->vl == 32) << 2 | i->pp);
@@ -177,9 +222,15 @@ static void put_implicit_out(struct code_buf *k, const struct insn *i)
 	if (i->vec->flags & VEC_RCX_OUT)
 		put_mov(k, 0x89, RCX, gpr_at(RCX));
 	if (i->vec->flags & VEC_XMM0_OUT)
-		put_xmm(k, 0x29, 0, i->flags & INSN_VEX);
+		put_vector(k, i, 0, true);
 	if (i->vec->flags & VEC_FLAGS)
 		put_flags(k);
+}
+
+/* What the mask leaves out stays as it is. */
+static bool merges(const struct insn *i)
+{
+	return (i->flags & INSN_EVEX) && (i->evex & EVEX_MASK) && !(i->evex & EVEX_Z);
 }
 
 static void emit_vec(struct code_buf *k, const struct insn *i)
@@ -191,9 +242,11 @@ static void emit_vec(struct code_buf *k, const struct insn *i)
 		const struct vec_opnd *o = &row->opnd[n];
 
 		mmx |= o->file == VF_MMX;
-		if (opnd_is_reg(i, o) && (o->access & VA_READ))
+		if (opnd_is_reg(i, o) && ((o->access & VA_READ) || (o->file == VF_XMM && merges(i))))
 			put_opnd(k, i, o, false);
 	}
+	if ((i->flags & INSN_EVEX) && (i->evex & EVEX_MASK))
+		put_kmov(k, 0x90, i->evex & EVEX_MASK);
 	put_implicit_in(k, i);
 	put_insn(k, i);
 	put_implicit_out(k, i);
@@ -204,7 +257,7 @@ static void emit_vec(struct code_buf *k, const struct insn *i)
 		put8(k, 0x0f);
 		put8(k, 0x77);
 	}
-	if (i->flags & INSN_VEX) {
+	if (i->flags & (INSN_VEX | INSN_EVEX)) {
 		put8(k, 0xc5);
 		put8(k, 0xf8);
 		put8(k, 0x77);

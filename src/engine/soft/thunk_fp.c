@@ -76,7 +76,7 @@ static bool call_guarded(struct cpu *c, const struct thunk *t, void *mem)
 /* Registers that an instruction may write. */
 struct undo {
 	uint8_t vec[2][XMM_BYTES], mmx[16];
-	uint64_t gpr, cc_r;
+	uint64_t gpr, mask, cc_r;
 	uint32_t cc_op;
 };
 
@@ -88,6 +88,8 @@ static void undo_take(struct undo *u, const struct cpu *c, const struct thunk *t
 		memcpy(u->mmx, c->fx + FX_ST + 16 * __builtin_ctz(t->mmx_written), 16);
 	if (t->gpr_saved != REG_NONE)
 		u->gpr = c->r[t->gpr_saved];
+	if (t->mask_saved != REG_NONE)
+		u->mask = c->k[t->mask_saved];
 	u->cc_op = c->cc_op;
 	u->cc_r = c->cc_r;
 }
@@ -100,6 +102,8 @@ static void undo_apply(const struct undo *u, struct cpu *c, const struct thunk *
 		memcpy(c->fx + FX_ST + 16 * __builtin_ctz(t->mmx_written), u->mmx, 16);
 	if (t->gpr_saved != REG_NONE)
 		c->r[t->gpr_saved] = u->gpr;
+	if (t->mask_saved != REG_NONE)
+		c->k[t->mask_saved] = u->mask;
 	c->cc_op = u->cc_op;
 	c->cc_r = u->cc_r;
 }

@@ -4,9 +4,8 @@
  * instruction; masked stores are probed first. Alignment is not checked, but MASKMOVDQU and MASKMOVQ want 8 bytes.
  * VZEROUPPER and VZEROALL, which only touch the image, are here too.
  */
+#include "engine/soft/elem.h"
 #include "engine/soft/exec_table.h"
-#include "engine/soft/mmu.h"
-#include "engine/soft/seg.h"
 #include "engine/soft/thunk.h"
 #include "engine/soft/x87.h"
 
@@ -49,31 +48,6 @@ static uint64_t elem_get(const uint8_t *v, unsigned n, unsigned size)
 static bool mask_set(const uint8_t *mask, unsigned n, unsigned size)
 {
 	return mask[n * size + size - 1] & 0x80;
-}
-
-static uint64_t elem_lin(struct cpu *c, const struct insn *i, uint64_t off, unsigned size, bool write)
-{
-	uint64_t at = i->addrsize == 8 ? off : i->addrsize == 4 ? (uint32_t)off : (uint16_t)off;
-
-	return seg_lin(c, i->seg, at, size, write);
-}
-
-static uint64_t elem_ld(struct cpu *c, const struct insn *i, uint64_t off, unsigned size)
-{
-	uint64_t v = 0;
-
-	mmu_ld_block(c, elem_lin(c, i, off, size, false), &v, size);
-	return v;
-}
-
-static void elem_st(struct cpu *c, const struct insn *i, uint64_t off, const uint8_t *v, unsigned size, bool probe)
-{
-	uint64_t lin = elem_lin(c, i, off, size, true);
-
-	if (probe)
-		mmu_probe_block(c, lin, size);
-	else
-		mmu_st_block(c, lin, v, size);
 }
 
 /* VMASKMOVPS, VMASKMOVPD, VPMASKMOVD, VPMASKMOVQ: 2C to 2F by the opcode's low bit, 8C and 8E by W. */

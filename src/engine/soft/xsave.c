@@ -1,7 +1,8 @@
 /*
  * FXSAVE, FXRSTOR, the XSAVE family and MXCSR (SDM vol. 1, 10.5 and chapter 13), in C: what they save is the guest's
- * image, and the components are those that guests are shown: x87, SSE, AVX. AVX lies behind the header in the standard
- * and in the compacted format, so the two differ in the header alone. Init optimisation yes, modified optimisation no.
+ * image, and the components are those that guests are shown: x87, SSE, AVX, and the three of AVX-512. Behind the header
+ * the compacted format has them without gaps, the standard one where CPUID says: where the host has them, so that
+ * images fit other engines. Init optimisation yes, modified optimisation no.
  */
 #include "engine/soft/thunk.h"
 
@@ -10,9 +11,12 @@
 #include "engine/soft/seg.h"
 #include "engine/soft/soft_int.h"
 
+#include "base/bits.h"
+
 #include <string.h>
 
-enum { COMP_X87 = 1, COMP_SSE = 2, COMP_AVX = 4, COMPS = 7 };
+enum { COMP_X87 = 1, COMP_SSE = 2, COMP_AVX = 4, COMP_512 = 0xe0, COMPS = 0xe7, BEHIND = COMPS & ~3 };
+enum { AVX = 2, MASKS = 5, ZMM_HI256 = 6, HI16_ZMM = 7, COMP_MAX = 1024 };
 enum { AT_XMM = 160, AT_UNUSED = 416, AT_HEADER = 512, AT_YMM = 576, FX_BYTES = 512 };
 #define COMPACTED (1ull << 63)
 
@@ -109,16 +113,73 @@ static void xmm_in(struct cpu *c, const uint8_t *a, unsigned n)
 		memcpy(c->vec[r], a + AT_XMM + 16 * r, 16);
 }
 
-static void ymm_out(const struct cpu *c, uint8_t *a, unsigned n)
+static unsigned comp_bytes(unsigned comp)
 {
-	for (unsigned r = 0; r < n; r++)
-		memcpy(a + AT_YMM + 16 * r, c->vec[r] + 16, 16);
+	return comp == AVX ? 256 : comp == MASKS ? 64 : comp == ZMM_HI256 ? 512 : COMP_MAX;
 }
 
-static void ymm_in(struct cpu *c, const uint8_t *a, unsigned n)
+/* How much of it this mode reaches: 8 or 16 registers. */
+static unsigned comp_reached(unsigned comp, unsigned regs)
 {
-	for (unsigned r = 0; r < n; r++)
-		memcpy(c->vec[r] + 16, a + AT_YMM + 16 * r, 16);
+	if (comp == MASKS)
+		return comp_bytes(MASKS);
+	if (comp == HI16_ZMM)
+		return regs == 16 ? comp_bytes(HI16_ZMM) : 0;
+	return comp_bytes(comp) / 16 * regs;
+}
+
+/* Where a component is in an image: format is 0, or COMPACTED and what components it has. */
+static unsigned comp_at(const struct cpu *c, uint64_t format, unsigned comp)
+{
+	unsigned at = AT_YMM;
+
+	if (!(format & COMPACTED))
+		return comp == AVX ? AT_YMM : cpuid_find(c->cpuid, 0xd, comp)->ebx;
+	for (unsigned n = AVX; n < comp; n++)
+		if (format & BEHIND & BIT(n))
+			at += comp_bytes(n);
+	return at;
+}
+
+/* Where the last of the components in what ends. */
+static unsigned area_bytes(const struct cpu *c, uint64_t format, uint64_t what)
+{
+	unsigned end = AT_YMM;
+
+	for (unsigned n = AVX; (what & BEHIND) && n <= HI16_ZMM; n++) {
+		unsigned to = what & BEHIND & BIT(n) ? comp_at(c, format, n) + comp_bytes(n) : 0;
+
+		if (to > end)
+			end = to;
+	}
+	return end;
+}
+
+unsigned xsave_bytes(const struct cpu *c, uint64_t what, bool compact)
+{
+	return area_bytes(c, compact ? what | COMPACTED : 0, what);
+}
+
+static void move(uint8_t *reg, uint8_t *p, unsigned n, bool in)
+{
+	if (in)
+		memcpy(reg, p, n);
+	else
+		memcpy(p, reg, n);
+}
+
+/* A component behind the header, from or to a copy of it. */
+static void comp_move(struct cpu *c, unsigned comp, uint8_t *p, unsigned regs, bool in)
+{
+	unsigned first = comp == HI16_ZMM ? 16 : 0, from = comp == AVX ? 16 : comp == ZMM_HI256 ? 32 : 0;
+	unsigned part = comp_reached(comp, regs) / regs;
+
+	if (comp == MASKS) {
+		move((uint8_t *)c->k, p, sizeof(c->k), in);
+		return;
+	}
+	for (unsigned r = 0; part && r < regs; r++)
+		move(c->vec[first + r] + from, p + part * r, part, in);
 }
 
 static bool all_zero(const uint8_t *p, unsigned n)
@@ -139,6 +200,18 @@ static bool x87_in_use(const struct cpu *c)
 	return false;
 }
 
+static unsigned in_use_512(const struct cpu *c)
+{
+	unsigned bv = all_zero((const uint8_t *)c->k, sizeof(c->k)) ? 0 : BIT(MASKS);
+
+	for (unsigned r = 0; r < nregs(c); r++)
+		if (!all_zero(c->vec[r] + 32, 32))
+			bv |= BIT(ZMM_HI256);
+	if ((c->mode & MODE_64) && !all_zero(c->vec[16], 16 * XMM_BYTES))
+		bv |= BIT(HI16_ZMM);
+	return bv;
+}
+
 /* XINUSE. */
 static unsigned in_use(const struct cpu *c)
 {
@@ -150,7 +223,7 @@ static unsigned in_use(const struct cpu *c)
 		if (!all_zero(c->vec[r] + 16, 16))
 			bv |= COMP_AVX;
 	}
-	return bv;
+	return c->xcr0 & COMP_512 ? bv | in_use_512(c) : bv;
 }
 
 static void comps_init(struct cpu *c, unsigned what)
@@ -162,8 +235,12 @@ static void comps_init(struct cpu *c, unsigned what)
 	for (unsigned r = 0; r < nregs(c); r++) {
 		if (what & COMP_SSE)
 			memset(c->vec[r], 0, 16);
-		if (what & COMP_AVX)
-			memset(c->vec[r] + 16, 0, XMM_BYTES - 16);
+	}
+	for (unsigned n = AVX; n <= HI16_ZMM; n++) {
+		static uint8_t zero[COMP_MAX];
+
+		if (what & BEHIND & BIT(n))
+			comp_move(c, n, zero, nregs(c), true);
 	}
 }
 
@@ -230,15 +307,10 @@ static unsigned requested(const struct cpu *c)
 	return (uint32_t)c->r[RAX] & c->xcr0 & COMPS;
 }
 
-static unsigned area_bytes(unsigned comps)
+/* Writes the components of what, in an image of those in format; MXCSR if csr. */
+static void comps_st(struct cpu *c, uint64_t lin, unsigned what, uint64_t format, bool csr, bool wide)
 {
-	return comps & COMP_AVX ? XSAVE_BYTES : AT_YMM;
-}
-
-/* Writes the components of what; MXCSR if csr. */
-static void comps_st(struct cpu *c, uint64_t lin, unsigned what, bool csr, bool wide)
-{
-	uint8_t a[XSAVE_BYTES];
+	uint8_t a[COMP_MAX];
 	unsigned n = nregs(c);
 
 	if (what & COMP_X87) {
@@ -254,10 +326,11 @@ static void comps_st(struct cpu *c, uint64_t lin, unsigned what, bool csr, bool 
 		xmm_out(c, a, n);
 		area_st(c, lin + AT_XMM, a + AT_XMM, 16 * n);
 	}
-	if (what & COMP_AVX) {
-		ymm_out(c, a, n);
-		area_st(c, lin + AT_YMM, a + AT_YMM, 16 * n);
-	}
+	for (unsigned k = AVX; what & BEHIND && k <= HI16_ZMM; k++)
+		if (what & BIT(k)) {
+			comp_move(c, k, a, n, false);
+			area_st(c, lin + comp_at(c, format, k), a, comp_reached(k, n));
+		}
 }
 
 static void xsave_standard(struct cpu *c, const struct insn *i, bool optimise)
@@ -265,9 +338,9 @@ static void xsave_standard(struct cpu *c, const struct insn *i, bool optimise)
 	uint64_t lin = xsave_area(c, i, true), bv;
 	unsigned rfbm = requested(c), used = in_use(c);
 
-	area_probe(c, lin, area_bytes(rfbm));
+	area_probe(c, lin, area_bytes(c, 0, rfbm));
 	bv = ld64(c, lin + AT_HEADER);
-	comps_st(c, lin, optimise ? rfbm & used : rfbm, rfbm & (COMP_SSE | COMP_AVX), i->opsize == 8);
+	comps_st(c, lin, optimise ? rfbm & used : rfbm, 0, rfbm & (COMP_SSE | COMP_AVX), i->opsize == 8);
 	st64(c, lin + AT_HEADER, (bv & ~(uint64_t)rfbm) | (rfbm & used));
 }
 
@@ -278,8 +351,8 @@ static void xsave_compacted(struct cpu *c, const struct insn *i)
 
 	if (c->mxcsr != MXCSR_DEFAULT)
 		bv |= rfbm & COMP_SSE;
-	area_probe(c, lin, area_bytes(bv));
-	comps_st(c, lin, bv, bv & COMP_SSE, i->opsize == 8);
+	area_probe(c, lin, area_bytes(c, rfbm | COMPACTED, bv));
+	comps_st(c, lin, bv, rfbm | COMPACTED, bv & COMP_SSE, i->opsize == 8);
 	st64(c, lin + AT_HEADER, bv);
 	st64(c, lin + AT_HEADER + 8, rfbm | COMPACTED);
 }
@@ -321,8 +394,8 @@ static bool header_ok(const struct cpu *c, const uint8_t *a, bool must_compact, 
 
 static void xrstor(struct cpu *c, const struct insn *i, bool must_compact)
 {
-	uint8_t a[XSAVE_BYTES] __attribute__((aligned(64)));
-	uint64_t lin = xsave_area(c, i, false), bv;
+	uint8_t a[AT_YMM], part[HI16_ZMM + 1][COMP_MAX];
+	uint64_t lin = xsave_area(c, i, false), bv, format;
 	unsigned rfbm = requested(c), load, n = nregs(c);
 	bool compact, csr;
 
@@ -333,15 +406,18 @@ static void xrstor(struct cpu *c, const struct insn *i, bool must_compact)
 	csr = compact ? load & COMP_SSE : rfbm & (COMP_SSE | COMP_AVX);
 	if (csr && (mxcsr_of(a) & ~(uint32_t)MXCSR_VALID))
 		cpu_gp0(c);
-	if (load & COMP_AVX)
-		area_ld(c, lin + AT_YMM, a + AT_YMM, 16 * n);
+	memcpy(&format, a + AT_HEADER + 8, 8);
+	for (unsigned k = AVX; (load & BEHIND) && k <= HI16_ZMM; k++)
+		if (load & BIT(k))
+			area_ld(c, lin + comp_at(c, format, k), part[k], comp_reached(k, n));
 	comps_init(c, rfbm & ~load);
 	if (load & COMP_X87)
 		x87_in(c, a, i->opsize == 8);
 	if (load & COMP_SSE)
 		xmm_in(c, a, n);
-	if (load & COMP_AVX)
-		ymm_in(c, a, n);
+	for (unsigned k = AVX; (load & BEHIND) && k <= HI16_ZMM; k++)
+		if (load & BIT(k))
+			comp_move(c, k, part[k], n, true);
 	if (csr)
 		mxcsr_set(c, mxcsr_of(a));
 	else if (compact && (rfbm & COMP_SSE))
@@ -390,14 +466,15 @@ void op_stmxcsr(struct cpu *c, const struct insn *i)
 void xsave_image_out(const struct cpu *c, uint8_t image[XSAVE_BYTES])
 {
 	/* Only what this vCPU has: other engines refuse the rest. */
-	uint64_t bv = COMP_X87 | COMP_SSE | (vcpu_of((struct cpu *)c)->feat.xcr0 & COMP_AVX);
+	uint64_t bv = COMP_X87 | COMP_SSE | (vcpu_of((struct cpu *)c)->feat.xcr0 & BEHIND);
 
 	memset(image, 0, XSAVE_BYTES);
 	x87_out(c, image, true);
 	mxcsr_out(c, image);
 	xmm_out(c, image, 16);
-	if (bv & COMP_AVX)
-		ymm_out(c, image, 16);
+	for (unsigned k = AVX; k <= HI16_ZMM; k++)
+		if (bv & BEHIND & BIT(k))
+			comp_move((struct cpu *)c, k, image + comp_at(c, 0, k), 16, false);
 	memcpy(image + AT_HEADER, &bv, 8);
 }
 
@@ -412,8 +489,9 @@ void xsave_image_in(struct cpu *c, const uint8_t image[XSAVE_BYTES])
 		x87_in(c, image, true);
 	if (bv & COMP_SSE)
 		xmm_in(c, image, 16);
-	if (bv & COMP_AVX)
-		ymm_in(c, image, 16);
+	for (unsigned k = AVX; k <= HI16_ZMM; k++)
+		if (bv & BEHIND & BIT(k) & (COMP_AVX | vcpu_of(c)->feat.xcr0))
+			comp_move(c, k, (uint8_t *)image + comp_at(c, 0, k), 16, true);
 	c->mxcsr = mxcsr_of(image) & MXCSR_VALID;
 }
 
@@ -421,6 +499,7 @@ void fpu_reset(struct cpu *c)
 {
 	memset(c->fx, 0, sizeof(c->fx));
 	memset(c->vec, 0, sizeof(c->vec));
+	memset(c->k, 0, sizeof(c->k));
 	x87_reset(c);
 	fx16_set(c, FX_FCW, 0x40); /* power-up; FNINIT gives 37F */
 	fx16_set(c, FX_FTW, 0xff);

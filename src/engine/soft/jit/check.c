@@ -197,8 +197,8 @@ static void image(const struct cpu *c, struct image *m, bool wide)
 	m->exc_cr2 = c->exc_cr2;
 	if (!wide)
 		return;
-	for (unsigned n = 0; n < 16; n++)
-		memcpy(m->vec[n], c->vec[n], sizeof(m->vec[n]));
+	memcpy(m->vec, c->vec, sizeof(m->vec));
+	memcpy(m->k, c->k, sizeof(m->k));
 	memcpy(m->fx, c->fx, sizeof(m->fx));
 }
 
@@ -223,8 +223,8 @@ static void restore(struct cpu *c, const struct image *m, bool wide)
 	c->exc_cr2 = m->exc_cr2;
 	if (!wide)
 		return;
-	for (unsigned n = 0; n < 16; n++)
-		memcpy(c->vec[n], m->vec[n], sizeof(m->vec[n]));
+	memcpy(c->vec, m->vec, sizeof(m->vec));
+	memcpy(c->k, m->k, sizeof(m->k));
 	memcpy(c->fx, m->fx, sizeof(m->fx));
 }
 
@@ -340,7 +340,8 @@ static bool same(const struct check *k)
 
 	if (t->raised != s->raised || t->stopped != s->stopped || t->rip != s->rip || t->fl != s->fl ||
 	    t->mxcsr != s->mxcsr || memcmp(t->r, s->r, 16 * sizeof(t->r[0])) || ((t->flags ^ s->flags) & k->mask) ||
-	    (k->wide && (memcmp(t->vec, s->vec, sizeof(t->vec)) || !same_x87(t->fx, s->fx))))
+	    (k->wide &&
+	     (memcmp(t->vec, s->vec, sizeof(t->vec)) || memcmp(t->k, s->k, sizeof(t->k)) || !same_x87(t->fx, s->fx))))
 		return false;
 	if (t->raised && (t->exc_vector != s->exc_vector || t->exc_has_error != s->exc_has_error ||
 			  (t->exc_has_error && t->exc_error != s->exc_error) ||

@@ -40,7 +40,8 @@ struct image { /* what a run leaves */
 	uint32_t cc_op, fl, mxcsr, exc_error, flags; /* flags: the arithmetic ones, worked out */
 	bool leave, shadow, rep_stopped, exc_has_error, raised, stopped;
 	uint8_t exc_vector, exc_kind;
-	uint8_t vec[16][32] __attribute__((aligned(32)));
+	uint8_t vec[32][XMM_BYTES] __attribute__((aligned(64)));
+	uint64_t k[8];
 	uint8_t fx[512];
 };
 

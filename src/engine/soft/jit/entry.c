@@ -421,6 +421,28 @@ static void put_vec(struct asmb *a, bool store, bool vex, bool wide)
 	}
 }
 
+/* vmovdqa64: all of the registers that VEX code writes, where the guest has AVX-512. */
+static void put_zmm(struct asmb *a, bool store)
+{
+	for (unsigned n = 0; n < 16; n++) {
+		a8(a, 0x62);
+		a8(a, n & 8 ? 0x51 : 0xd1); /* the base is r15 */
+		a_bytes(a, 0x48fd, 2);
+		a8(a, store ? 0x7f : 0x6f);
+		a8(a, 0x87 | (n & 7) << 3);
+		a_bytes(a, offsetof(struct cpu, vec) + n * XMM_BYTES, 4);
+	}
+}
+
+/* ZF: the guest has AVX-512. */
+static void put_test_avx512(struct asmb *a)
+{
+	struct am m = AT(isa_feats);
+
+	a_insn(a, &(struct enc){ .op = 0xf7 }, 0, RM_MEM, &m); /* test dword, imm32 */
+	a_bytes(a, BIT(FEAT_AVX512F), 4);
+}
+
 static void put_mxcsr(struct asmb *a, bool store, struct am m) /* stmxcsr, ldmxcsr */
 {
 	a_insn(a, &(struct enc){ .map = 1, .op = 0xae }, store ? 3 : 2, RM_MEM, &m);
@@ -454,12 +476,23 @@ static void put_lacks(struct asmb *a, unsigned level)
 /* Subroutine: what is loaded of the vector registers into their image. */
 static uint32_t put_vec_store(struct asmb *a, bool avx)
 {
-	uint32_t at = a->at, narrow = 0, done = 0;
+	bool avx512 = thunk_host_has(FEAT_AVX512F);
+	uint32_t at = a->at, narrow = 0, wide = 0, stored, done = 0;
 
 	if (avx) {
 		put_cmp8(a, AT(jit.lacks.ymm), 0);
 		narrow = a_jcc(a, 5);
+		if (avx512) {
+			put_test_avx512(a);
+			wide = a_jcc(a, 4);
+		}
 		put_vec(a, true, true, true);
+		if (avx512) {
+			stored = a_jmp(a);
+			a_here(a, wide);
+			put_zmm(a, true);
+			a_here(a, stored);
+		}
 		put_vzeroupper(a);
 		done = a_jmp(a);
 		a_here(a, narrow);
@@ -474,8 +507,8 @@ static uint32_t put_vec_store(struct asmb *a, bool avx)
 	return at;
 }
 
-/* ZF: all upper halves are 0 in the image. */
-static void put_test_upper(struct asmb *a)
+/* ZF: all upper halves are 0 in the image; wide: and what is above them. */
+static void put_test_upper(struct asmb *a, bool wide)
 {
 	for (unsigned n = 0; n < 16; n++) {
 		struct am m = am_at(R_CPU, (int32_t)(offsetof(struct cpu, vec) + n * XMM_BYTES + 16));
@@ -483,7 +516,24 @@ static void put_test_upper(struct asmb *a)
 		a_vex(a, &(struct enc){ .map = 1, .op = n ? 0x56 : 0x28 }, false, 0, 0, RM_MEM,
 		      &m); /* vorps, vmovaps */
 	}
-	a_vex(a, &(struct enc){ .pp = PP_66, .map = 2, .op = 0x17 }, false, 0, 0, 0, NULL); /* vptest xmm0, xmm0 */
+	for (unsigned n = 0; wide && n < 16; n++) {
+		struct am m = am_at(R_CPU, (int32_t)(offsetof(struct cpu, vec) + n * XMM_BYTES + 32));
+
+		a_vex(a, &(struct enc){ .map = 1, .op = 0x56 }, true, 0, 0, RM_MEM, &m);
+	}
+	a_vex(a, &(struct enc){ .pp = PP_66, .map = 2, .op = 0x17 }, wide, 0, 0, 0, NULL); /* vptest */
+}
+
+/* The part of the next one for guests with AVX-512. Where it goes on: clean, automatic, done. */
+static void put_vec_load_wide(struct asmb *a, uint32_t to[3])
+{
+	put_test_upper(a, true);
+	to[0] = a_jcc(a, 4);
+	put_cmp8(a, AT(jit.want), VEC_AUTO);
+	to[1] = a_jcc(a, 4);
+	put_zmm(a, false);
+	put_lacks(a, VEC_YMM);
+	to[2] = a_jmp(a);
 }
 
 /*
@@ -492,12 +542,19 @@ static void put_test_upper(struct asmb *a)
  */
 static uint32_t put_vec_load(struct asmb *a, bool avx)
 {
-	uint32_t at = a->at, narrow = 0, automatic = 0, clean, done[2] = { 0 };
+	bool avx512 = thunk_host_has(FEAT_AVX512F);
+	uint32_t at = a->at, narrow = 0, automatic = 0, clean, done[2] = { 0 }, short_ones, to[3] = { 0 };
 
 	if (avx) {
 		put_cmp8(a, AT(jit.want), VEC_XMM);
 		narrow = a_jcc(a, 4);
-		put_test_upper(a);
+		if (avx512) {
+			put_test_avx512(a);
+			short_ones = a_jcc(a, 5);
+			put_vec_load_wide(a, to);
+			a_here(a, short_ones);
+		}
+		put_test_upper(a, false);
 		clean = a_jcc(a, 4);
 		put_cmp8(a, AT(jit.want), VEC_AUTO);
 		automatic = a_jcc(a, 4);
@@ -505,17 +562,23 @@ static uint32_t put_vec_load(struct asmb *a, bool avx)
 		put_lacks(a, VEC_YMM);
 		done[0] = a_jmp(a);
 		a_here(a, clean);
+		if (avx512)
+			a_here(a, to[0]);
 		put_vec(a, false, true, false);
 		put_lacks(a, VEC_YMM);
 		done[1] = a_jmp(a);
 		a_here(a, narrow);
 		a_here(a, automatic);
+		if (avx512)
+			a_here(a, to[1]);
 	}
 	put_vec(a, false, false, false);
 	put_lacks(a, VEC_XMM);
 	if (avx) {
 		a_here(a, done[0]);
 		a_here(a, done[1]);
+		if (avx512)
+			a_here(a, to[2]);
 	}
 	put_mxcsr(a, false, AT(mxcsr));
 	a8(a, 0xc3);

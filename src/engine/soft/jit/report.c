@@ -42,7 +42,7 @@ static void registers(const struct check *k)
 
 static void bytes(const char *what, const uint8_t *p, unsigned n)
 {
-	char text[3 * 32 + 1];
+	char text[3 * XMM_BYTES + 1];
 
 	for (unsigned i = 0; i < n; i++)
 		snprintf(text + 3 * i, 4, "%02x ", p[i]);
@@ -55,13 +55,13 @@ static void vectors(const struct check *k)
 
 	if (!k->wide)
 		return;
-	for (unsigned n = 0; n < 16; n++) {
+	for (unsigned n = 0; n < 32; n++) {
 		if (!memcmp(t->vec[n], s->vec[n], sizeof(t->vec[n])))
 			continue;
-		log_err("ymm%u differs (lowest byte first)", n);
-		bytes("  before     ", k->before.vec[n], 32);
-		bytes("  translated ", t->vec[n], 32);
-		bytes("  interpreted", s->vec[n], 32);
+		log_err("zmm%u differs (lowest byte first)", n);
+		bytes("  before     ", k->before.vec[n], XMM_BYTES);
+		bytes("  translated ", t->vec[n], XMM_BYTES);
+		bytes("  interpreted", s->vec[n], XMM_BYTES);
 	}
 	for (unsigned n = 0; n < FX_ST + 128; n += 16)
 		if (memcmp(t->fx + n, s->fx + n, 16)) {

@@ -119,7 +119,7 @@ bool xl_vec(struct xl *x, const struct insn *i)
 		a_bytes(&x->a, 0x77f8c5, 3);
 		return true;
 	}
-	if (i->op != OP_VEC || !thunk_host_has(i->vec->feat))
+	if (i->op != OP_VEC || i->vec->kind == VK_AVX512 || !thunk_host_has(i->vec->feat))
 		return false;
 	if (i->vec->flags & (VEC_STR_IN | VEC_RCX_OUT | VEC_FLAGS_IN) || !describe(i, &h))
 		return false;
