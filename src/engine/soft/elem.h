@@ -22,7 +22,8 @@ static inline uint64_t elem_ld(struct cpu *c, const struct insn *i, uint64_t off
 }
 
 /* With probe nothing is stored, but what would be raised is. */
-static inline void elem_st(struct cpu *c, const struct insn *i, uint64_t off, const uint8_t *v, unsigned size, bool probe)
+static inline void elem_st(struct cpu *c, const struct insn *i, uint64_t off, const uint8_t *v, unsigned size,
+			   bool probe)
 {
 	uint64_t lin = elem_lin(c, i, off, size, true);
 

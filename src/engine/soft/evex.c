@@ -6,8 +6,8 @@
  * by one through a buffer, and the instruction runs on that: what it finds at the places that were left out does not
  * matter to it. Stores are probed first, so that one that faults has changed nothing.
  *
- * Gathers and scatters are in C. They are not restarted from the beginning: an element that is done loses its bit in the
- * mask, so after a fault the rest is done (SDM vol. 2, VPGATHERDD).
+ * Gathers and scatters are in C. They are not restarted from the beginning: an element that is done loses its bit in
+ * the mask, so after a fault the rest is done (SDM vol. 2, VPGATHERDD).
  */
 #include "engine/soft/elem.h"
 #include "engine/soft/exec_table.h"

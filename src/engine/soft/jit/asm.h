@@ -116,6 +116,31 @@ static inline void a_vex(struct asmb *a, const struct enc *e, bool l, unsigned v
 		a8(a, 0xc0 | (reg & 7) << 3 | ((unsigned)rm & 7));
 }
 
+/* EVEX: the vector registers are 32, and the displacement is never one of 8 bits, which would count in operands. p2:
+ * the prefix's last byte, but for V'. */
+static inline void a_evex(struct asmb *a, const struct enc *e, unsigned p2, unsigned vvvv, unsigned reg, int rm,
+			  const struct am *m)
+{
+	bool mem = rm == RM_MEM && m;
+	unsigned b = mem ? (unsigned)m->base : (unsigned)rm;
+	unsigned x = mem ? (m->index >= 0 ? (unsigned)m->index >> 3 : 0) : (unsigned)rm >> 4;
+	bool sib = mem && (m->index >= 0 || (b & 7) == HSP);
+
+	a8(a, 0x62);
+	a8(a, (!(reg >> 3 & 1)) << 7 | (!(x & 1)) << 6 | (!(b >> 3 & 1)) << 5 | (!(reg >> 4 & 1)) << 4 | e->map);
+	a8(a, (unsigned)e->w << 7 | (~vvvv & 15) << 3 | 4 | e->pp);
+	a8(a, (p2 & ~8u) | (!(vvvv >> 4 & 1)) << 3);
+	a8(a, e->op);
+	if (!mem) {
+		a8(a, 0xc0 | (reg & 7) << 3 | (b & 7));
+		return;
+	}
+	a8(a, 0x80 | (reg & 7) << 3 | (sib ? 4u : b & 7));
+	if (sib)
+		a8(a, m->scale << 6 | (m->index >= 0 ? (unsigned)m->index & 7 : 4u) << 3 | (b & 7));
+	a_bytes(a, (uint32_t)m->disp, 4);
+}
+
 /* ------ those that leave the flags alone (BMI2) ------ */
 static inline void a_rorx(struct asmb *a, unsigned to, unsigned from, unsigned n)
 {

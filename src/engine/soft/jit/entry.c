@@ -360,6 +360,12 @@ static void *do_poll_far(struct cpu *c, uint32_t unused, uint64_t lin)
 	return NULL;
 }
 
+/* A CPU with AVX-512 that is not enabled: YMM registers would bring the others with them. */
+static bool lacks_zmm(const struct cpu *c)
+{
+	return !(c->isa_feats & BIT(FEAT_AVX512F)) && (~c->xcr0 & 0xe0);
+}
+
 /* The vector registers are wanted, as many as the site says. */
 static void *do_vec(struct cpu *c, uint32_t n)
 {
@@ -372,7 +378,8 @@ static void *do_vec(struct cpu *c, uint32_t n)
 		simd_check_avx(c);
 	else
 		simd_check_sse(c);
-	if ((c->mxcsr & MXCSR_MASKS) != MXCSR_MASKS) { /* its exceptions have to be the guest's: one at a time */
+	if ((c->mxcsr & MXCSR_MASKS) != MXCSR_MASKS ||
+	    (s->vec == VEC_YMM && lacks_zmm(c))) { /* its exceptions have to be the guest's: one at a time */
 		step(c, s, b);
 		return NULL;
 	}
@@ -421,16 +428,20 @@ static void put_vec(struct asmb *a, bool store, bool vex, bool wide)
 	}
 }
 
-/* vmovdqa64: all of the registers that VEX code writes, where the guest has AVX-512. */
-static void put_zmm(struct asmb *a, bool store)
+/* Where the guest has AVX-512: ZMM registers from one on, by vmovdqa64, and opmask registers. */
+static void put_zmm(struct asmb *a, bool store, unsigned from)
 {
-	for (unsigned n = 0; n < 16; n++) {
-		a8(a, 0x62);
-		a8(a, n & 8 ? 0x51 : 0xd1); /* the base is r15 */
-		a_bytes(a, 0x48fd, 2);
-		a8(a, store ? 0x7f : 0x6f);
-		a8(a, 0x87 | (n & 7) << 3);
-		a_bytes(a, offsetof(struct cpu, vec) + n * XMM_BYTES, 4);
+	for (unsigned n = from; n < 32; n++) {
+		struct enc e = { .pp = PP_66, .map = 1, .op = store ? 0x7f : 0x6f, .w = true };
+		struct am m = am_at(R_CPU, (int32_t)(offsetof(struct cpu, vec) + n * XMM_BYTES));
+
+		a_evex(a, &e, 2 << 5, 0, n, RM_MEM, &m);
+	}
+	for (unsigned n = 0; n < 8; n++) {
+		struct enc e = { .map = 1, .op = store ? 0x91 : 0x90, .w = true }; /* kmovq */
+		struct am m = am_at(R_CPU, (int32_t)(offsetof(struct cpu, k) + n * sizeof(uint64_t)));
+
+		a_vex(a, &e, false, 0, n, RM_MEM, &m);
 	}
 }
 
@@ -490,7 +501,7 @@ static uint32_t put_vec_store(struct asmb *a, bool avx)
 		if (avx512) {
 			stored = a_jmp(a);
 			a_here(a, wide);
-			put_zmm(a, true);
+			put_zmm(a, true, 0);
 			a_here(a, stored);
 		}
 		put_vzeroupper(a);
@@ -524,16 +535,23 @@ static void put_test_upper(struct asmb *a, bool wide)
 	a_vex(a, &(struct enc){ .pp = PP_66, .map = 2, .op = 0x17 }, wide, 0, 0, 0, NULL); /* vptest */
 }
 
-/* The part of the next one for guests with AVX-512. Where it goes on: clean, automatic, done. */
-static void put_vec_load_wide(struct asmb *a, uint32_t to[3])
+/* The part of the next one for guests with AVX-512: YMM is all of its registers. Where it goes on: XMM only; done. */
+static void put_vec_load_wide(struct asmb *a, uint32_t to[2])
 {
-	put_test_upper(a, true);
-	to[0] = a_jcc(a, 4);
+	uint32_t clean, high;
+
 	put_cmp8(a, AT(jit.want), VEC_AUTO);
-	to[1] = a_jcc(a, 4);
-	put_zmm(a, false);
+	to[0] = a_jcc(a, 4);
+	put_test_upper(a, true);
+	clean = a_jcc(a, 4);
+	put_zmm(a, false, 0);
+	high = a_jmp(a);
+	a_here(a, clean);
+	put_vec(a, false, true, false);
+	put_zmm(a, false, 16);
+	a_here(a, high);
 	put_lacks(a, VEC_YMM);
-	to[2] = a_jmp(a);
+	to[1] = a_jmp(a);
 }
 
 /*
@@ -543,7 +561,7 @@ static void put_vec_load_wide(struct asmb *a, uint32_t to[3])
 static uint32_t put_vec_load(struct asmb *a, bool avx)
 {
 	bool avx512 = thunk_host_has(FEAT_AVX512F);
-	uint32_t at = a->at, narrow = 0, automatic = 0, clean, done[2] = { 0 }, short_ones, to[3] = { 0 };
+	uint32_t at = a->at, narrow = 0, automatic = 0, clean, done[2] = { 0 }, short_ones, to[2] = { 0 };
 
 	if (avx) {
 		put_cmp8(a, AT(jit.want), VEC_XMM);
@@ -562,15 +580,13 @@ static uint32_t put_vec_load(struct asmb *a, bool avx)
 		put_lacks(a, VEC_YMM);
 		done[0] = a_jmp(a);
 		a_here(a, clean);
-		if (avx512)
-			a_here(a, to[0]);
 		put_vec(a, false, true, false);
 		put_lacks(a, VEC_YMM);
 		done[1] = a_jmp(a);
 		a_here(a, narrow);
 		a_here(a, automatic);
 		if (avx512)
-			a_here(a, to[1]);
+			a_here(a, to[0]);
 	}
 	put_vec(a, false, false, false);
 	put_lacks(a, VEC_XMM);
@@ -578,7 +594,7 @@ static uint32_t put_vec_load(struct asmb *a, bool avx)
 		a_here(a, done[0]);
 		a_here(a, done[1]);
 		if (avx512)
-			a_here(a, to[2]);
+			a_here(a, to[1]);
 	}
 	put_mxcsr(a, false, AT(mxcsr));
 	a8(a, 0xc3);

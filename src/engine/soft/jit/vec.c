@@ -1,6 +1,7 @@
 /*
- * Vector instructions, copied: guest XMM and YMM registers have the same numbers in the host. They are loaded when the
- * first instruction of a block that wants them finds them in their image (c->jit.lacks), and stay until C is called.
+ * Vector instructions, copied: guest XMM, YMM, ZMM and opmask registers have the same numbers in the host. They are
+ * loaded when the first instruction of a block that wants them finds them in their image (c->jit.lacks), and stay until
+ * C is called.
  */
 #include "engine/soft/jit/xlat.h"
 
@@ -73,26 +74,27 @@ static bool describe(const struct insn *i, struct host_op *h)
 /* Legacy operands of 16 bytes are aligned unless the table says otherwise; of VEX ones few. */
 static bool is_aligned(const struct insn *i, unsigned size)
 {
-	if (i->flags & INSN_VEX)
+	if (i->flags & (INSN_VEX | INSN_EVEX))
 		return i->vec->flags & VEC_ALIGNED;
 	return size == 16 && !(i->vec->flags & VEC_UNALIGNED);
 }
 
 static void put_alignment(struct xl *x, unsigned size)
 {
+	unsigned low = (unsigned)__builtin_ctz(size);
 	uint32_t n = xl_site(x), good;
 	struct asmb *a = &x->a;
 
 	if (x->x->in) { /* keeps the flags: the low bits by PEXT would need a mask; RCX parked */
 		a_store(a, HCX, AT(jit.park));
 		a_insn(a, &(struct enc){ .map = 1, .op = 0xb6 }, HCX, T0, NULL); /* movzx ecx, r11b */
-		a8(a, 0xc4); /* rorx ecx, ecx, 4 or 5: the low bits on top; then only they */
+		a8(a, 0xc4); /* rorx ecx, ecx, 4 to 6: the low bits on top; then only they */
 		a8(a, 0xe3);
 		a8(a, 0x7b);
 		a8(a, 0xf0);
 		a8(a, 0xc9);
-		a8(a, size == 32 ? 5 : 4);
-		a_mov_imm32(a, T1, size == 32 ? 0xf8000000 : 0xf0000000);
+		a8(a, low);
+		a_mov_imm32(a, T1, ~0u << (32 - low));
 		a_vex(a, &(struct enc){ .pp = PP_F3, .map = 2, .op = 0xf5 }, false, HCX, HCX, T1, NULL); /* pext */
 		good = a_short(a, 0xe3);
 		a_load(a, HCX, AT(jit.park));
@@ -108,9 +110,16 @@ static void put_alignment(struct xl *x, unsigned size)
 	xl_cold(x, a_jcc(a, 5), x->j->exec, n);
 }
 
+/* A masked memory operand may lie where not all of it can be accessed. */
+static bool by_elements(const struct insn *i)
+{
+	return (i->flags & INSN_EVEX) && (i->flags & INSN_MEM) && (i->evex & EVEX_MASK) &&
+	       !(i->vec->flags & VEC_NO_SUPPRESS);
+}
+
 bool xl_vec(struct xl *x, const struct insn *i)
 {
-	bool vex = i->flags & INSN_VEX;
+	bool vex = i->flags & (INSN_VEX | INSN_EVEX);
 	struct host_op h;
 	struct am m = { 0 };
 
@@ -119,7 +128,7 @@ bool xl_vec(struct xl *x, const struct insn *i)
 		a_bytes(&x->a, 0x77f8c5, 3);
 		return true;
 	}
-	if (i->op != OP_VEC || i->vec->kind == VK_AVX512 || !thunk_host_has(i->vec->feat))
+	if (i->op != OP_VEC || !thunk_host_has(i->vec->feat) || by_elements(i))
 		return false;
 	if (i->vec->flags & (VEC_STR_IN | VEC_RCX_OUT | VEC_FLAGS_IN) || !describe(i, &h))
 		return false;
@@ -142,7 +151,9 @@ bool xl_vec(struct xl *x, const struct insn *i)
 	}
 	if (h.gpr_in >= 0)
 		use_guest(x, (unsigned)h.gpr_in, T1);
-	if (vex)
+	if (i->flags & INSN_EVEX)
+		a_evex(&x->a, &h.e, i->evex, i->vvvv, h.reg, h.mem ? RM_MEM : h.rm, &m);
+	else if (vex)
 		a_vex(&x->a, &h.e, i->vl == 32, i->vvvv, h.reg, h.mem ? RM_MEM : h.rm, &m);
 	else
 		a_insn(&x->a, &h.e, h.reg, h.mem ? RM_MEM : h.rm, &m);
