@@ -117,7 +117,14 @@ enum poll_bit {		      /* any thread sets, the owner clears: c->poll */
 		POLL_TIMER = 64,
 };
 
-enum { XMM_BYTES = 64, JIT_ITLB = 1024, JIT_USER_ITLB = 1 << 16, JIT_JUMPS = 1 << 16 };
+enum {
+	XMM_BYTES = 64,
+	JIT_ITLB = 1024,
+	JIT_USER_ITLB = 1 << 16,
+	JIT_JUMPS = 1 << 16,
+	JIT_LOOPS = 64,
+	JIT_LOOP_GROUPS = 8
+};
 struct jit;
 struct jit_own;
 
@@ -125,6 +132,7 @@ struct jit_own;
 enum jit_stat {
 	JS_ENTERED, /* from the interpreter */
 	JS_MADE,    /* blocks */
+	JS_LOOPS,   /* regions of hot loops among them */
 	JS_INSNS,   /* guest instructions in them */
 	JS_GUEST,   /* bytes of guest code in them */
 	JS_HOST,    /* bytes of host code, with what is out of line */
@@ -211,9 +219,14 @@ struct cpu {
 		struct jit_lacks { /* what is in its image, not loaded: XMM registers, their upper halves, */
 			uint8_t xmm, ymm, fpu, unused; /* x87 state */
 		} lacks, lacked /* when C was called */;
-		uint8_t want, want_fpu;	 /* what to load on the way back: enum vec_level */
-		uint64_t base;		 /* linear address of the page of the user code that runs */
-		uint32_t itlb[JIT_ITLB]; /* kernel: identity of the page at (page number & mask) */
+		uint8_t want, want_fpu; /* what to load on the way back: enum vec_level */
+		uint64_t base;		/* linear address of the page of the user code that runs */
+		/* Loops (jit/loop.h): of the region that runs how many turns it may do, what its groups add to their
+		 * addresses; of all, by number modulo LOOPS, turns until one is hot, and whether its region pays. */
+		uint64_t turns, delta[JIT_LOOP_GROUPS];
+		uint32_t until_hot[JIT_LOOPS];
+		int64_t score[JIT_LOOPS];
+		uint32_t itlb[JIT_ITLB];		      /* kernel: identity of the page at (page number & mask) */
 		uint8_t fx[512] __attribute__((aligned(64))); /* jit/fpu.c: for FXRSTOR and FXSAVE */
 	} jit;
 	uint64_t fetch_epoch[2]; /* [0] moves when any translation may have changed, [1] when global ones too */

@@ -128,7 +128,7 @@ static int soft_vm_new(struct engine_vm **out, const struct engine_host *h, cons
 		       struct err *e)
 {
 	struct soft_vm *vm;
-	bool mitigations = false, check = false, jit = false;
+	bool mitigations = false, check = false, jit = false, loops = true;
 	uint64_t hot = JIT_HOT, jit_mib = JIT_MIB, code_mib;
 	int rc;
 
@@ -146,6 +146,8 @@ static int soft_vm_new(struct engine_vm **out, const struct engine_host *h, cons
 			(rc = conf_u64(o->conf, "engine.soft.cache", JIT_MIB, 1, 1024, &jit_mib, e)) < 0))
 		return rc;
 	rc = o->conf ? conf_bool(o->conf, "engine.soft.check", false, &check, e) : 0;
+	if (rc == 0 && o->conf)
+		rc = conf_bool(o->conf, "engine.soft.loops", true, &loops, e);
 	if (rc == 0 && check && !jit)
 		rc = err_set(e, -EINVAL, "engine.soft.check: there is nothing to check without engine.soft=jit");
 	if (rc < 0)
@@ -156,6 +158,7 @@ static int soft_vm_new(struct engine_vm **out, const struct engine_host *h, cons
 	vm->code_bytes = MIB(code_mib);
 	vm->jit = jit;
 	vm->jit_check = check;
+	vm->no_loops = check || !loops;
 	vm->jit_bytes = MIB(jit_mib);
 	vm->jit_hot = (int32_t)hot;
 	vm->map = xcalloc(1, sizeof(*vm->map));
@@ -493,6 +496,7 @@ static const char *const jit_stat_names[JS_COUNT] = {
 	/* ORDER: enum jit_stat */
 	"translated code entered",
 	"blocks translated",
+	"regions of hot loops made",
 	"guest instructions translated",
 	"bytes of guest code translated",
 	"bytes of host code made",

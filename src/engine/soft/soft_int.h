@@ -125,6 +125,7 @@ struct soft_vm {
 	uint32_t parker;       /* 1 + vCPU that has stopped the world, 0: nobody */
 	bool extint;	       /* INTR of the 8259 pair */
 	int32_t jit_hot;
+	bool no_loops;	   /* hot loops stay ordinary blocks */
 	size_t jit_bytes;  /* translated code */
 	struct jit *cache; /* of it; NULL: interpreter only */
 	size_t code_bytes; /* decoded code of a vCPU */

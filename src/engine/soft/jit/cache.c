@@ -120,6 +120,7 @@ int jit_vm_new(struct soft_vm *vm, size_t code_bytes, struct err *e)
 
 	vm->cache = j;
 	j->vm = vm;
+	j->loops = !vm->no_loops;
 	lock_init(&j->lock, RANK_CODE, "soft code");
 	jit_flags_try();
 	j->size = round_up(code_bytes, JIT_PAGE);
@@ -314,11 +315,11 @@ void jit_idle(struct cpu *c)
 void jit_link(struct jit *j, struct jexit *e, struct jblock *b)
 {
 	struct jblock *from = jblock_at(j, e->block);
-	uint32_t to = e->kind == EXIT_FAR		? b->far
-		      : e->kind == EXIT_CALL		? b->call
-		      : e->kind == EXIT_SPAN		? b->body
-		      : b->off <= from->off || b->saves ? b->entry
-							: b->body;
+	uint32_t to = e->kind == EXIT_FAR					? b->far
+		      : e->kind == EXIT_CALL					? b->call
+		      : e->kind == EXIT_SPAN					? b->body
+		      : e->kind == EXIT_LOOP || b->off <= from->off || b->saves ? b->entry
+										: b->body;
 	uint32_t n = (uint32_t)(e - (struct jexit *)j->exits.at);
 
 	if (from->dead || b->dead || e->to || !to)

@@ -305,6 +305,59 @@ static void *do_exit(struct cpu *c, uint32_t n, uint64_t unused, uint32_t site)
 	return taken % TRY_EACH ? NULL : keep_loaded(c, go_to(c, e));
 }
 
+/* A loop is hot whose head is b: e leads to its region, if that can be made, and to b if not. */
+static void loop_hot(struct cpu *c, struct jexit *e, struct jblock *b)
+{
+	struct jit *j = jit_of(c);
+	struct jblock *r;
+
+	if (!lock_try(&j->lock))
+		return;
+	r = jit_loop(c, b, e->off);
+	jit_link(j, e, r ? r : b);
+	lock_drop(&j->lock);
+}
+
+static void *do_loop(struct cpu *c, uint32_t n)
+{
+	struct jexit *e = exit_of(c, n);
+	struct jblock *b;
+
+	c->stat.jit[JS_JUMPS]++;
+	flags_in(c, false);
+	c->leave = false;
+	c->rip = jblock_rip(c, jblock_at(jit_of(c), e->block), e->target);
+	c->jit.until_hot[n % JIT_LOOPS] = jit_loop_hot(c);
+	own_of(c)->end = (struct jit_end){ e->block, e->off, END_NEAR };
+	b = block_here(c);
+	if (!b)
+		return NULL;
+	loop_hot(c, e, b);
+	return keep_loaded(c, resume_block(c, b));
+}
+
+/* Region n does too few turns each time. */
+static void *do_loop_drop(struct cpu *c, uint32_t n)
+{
+	struct jit *j = jit_of(c);
+	struct jblock *r = jblock_at(j, n), *head;
+
+	flags_in(c, false);
+	c->leave = false;
+	c->rip = jblock_rip(c, r, r->off);
+	own_of(c)->end = (struct jit_end){ n, r->off, END_AT };
+	c->jit.score[n % JIT_LOOPS] = JIT_LOOP_SCORE;
+	if (lock_try(&j->lock)) {
+		head = jblock_find(j, jpage_at(j, r->page), r->off, r->mode & ~(unsigned)MODE_LOOP);
+		if (head)
+			head->plain = true;
+		if (!r->dead)
+			jblock_drop(j, r);
+		lock_drop(&j->lock);
+	}
+	return keep_loaded(c, go_to(c, NULL));
+}
+
 /* An indirect jump to lin that the jump cache does not know, or a page that may not be the one that it was. */
 static void *do_lookup(struct cpu *c, uint32_t n, uint64_t lin)
 {
@@ -781,6 +834,8 @@ bool jit_entries(struct jit *j)
 	j->enter = put_enter(&a, &p);
 	j->exit_near = put_piece(&a, &p, (void *)do_exit, true);
 	j->exit_far = put_piece(&a, &p, (void *)do_exit, false);
+	j->exit_loop = put_piece(&a, &p, (void *)do_loop, true);
+	j->loop_drop = put_piece(&a, &p, (void *)do_loop_drop, true);
 	j->lookup = a.at;
 	a_mov(&a, T1, T2);
 	put_piece(&a, &p, (void *)do_lookup, false);

@@ -90,8 +90,8 @@ static bool put_pop(struct xl *x, const struct insn *i)
 		xl_load(x, R_SP, m);
 		return true;
 	}
-	if (guest_in_host(i->rm)) {
-		xl_load(x, guest_host(i->rm), m);
+	if (guest_in_host(x, i->rm)) {
+		xl_load(x, guest_host(x, i->rm), m);
 	} else {
 		a_load(&x->a, T1, m);
 		a_store(&x->a, T1, guest_slot(i->rm));
@@ -213,8 +213,8 @@ static void put_target(struct xl *x, const struct insn *i)
 {
 	if (i->flags & INSN_MEM)
 		xl_load(x, T0, put_operand(x, i, x->word, false));
-	else if (guest_in_host(i->rm)) /* mov */
-		a_insn(&x->a, &(struct enc){ .op = 0x8b, .w = x->word == 8 }, T0, (int)guest_host(i->rm), NULL);
+	else if (guest_in_host(x, i->rm)) /* mov */
+		a_insn(&x->a, &(struct enc){ .op = 0x8b, .w = x->word == 8 }, T0, (int)guest_host(x, i->rm), NULL);
 	else
 		a_load(&x->a, T0, guest_slot(i->rm));
 }

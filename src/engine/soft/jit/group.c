@@ -40,8 +40,7 @@ static uint16_t vec_writes(const struct insn *i)
 	return bits;
 }
 
-/* Guest registers that an instruction may write, RSP of the stack's own not among them; all when it is not known. */
-static uint16_t writes(const struct insn *i)
+uint16_t insn_writes(const struct insn *i)
 {
 	switch (i->op) {
 	case OP_CMP:
@@ -172,7 +171,7 @@ static bool sp_moves(const struct insn *i, unsigned word, int32_t *by)
 		*by = (int32_t)i->disp;
 		return true;
 	default:
-		return !(writes(i) & 1u << RSP);
+		return !(insn_writes(i) & 1u << RSP);
 	}
 }
 
@@ -237,7 +236,8 @@ bool group_open(struct xl *x, unsigned base, int32_t disp, unsigned size, bool w
 				more++;
 			}
 		}
-		if (base == RSP ? !sp_moves(&e->i, x->word, &by) : (writes(&e->i) & 1u << base) || e->i.op == OP_CALL)
+		if (base == RSP ? !sp_moves(&e->i, x->word, &by)
+				: (insn_writes(&e->i) & 1u << base) || e->i.op == OP_CALL)
 			break;
 		if (base == RSP)
 			sp += by;
@@ -268,7 +268,7 @@ void groups_forget(struct xl *x)
 
 void groups_after(struct xl *x, const struct insn *i)
 {
-	uint16_t w = writes(i);
+	uint16_t w = insn_writes(i);
 	int32_t by;
 
 	if (x->group[1].on && (w & 1u << x->group[1].base))

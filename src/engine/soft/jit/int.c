@@ -41,8 +41,8 @@ static struct reg take_reg(struct xl *x, const struct insn *i, unsigned n, unsig
 
 	if (is_high(i, n)) {
 		r.host = g; /* no REX: AH to BH are those of the host */
-	} else if (guest_in_host(g)) {
-		r.host = guest_host(g);
+	} else if (guest_in_host(x, g)) {
+		r.host = guest_host(x, g);
 	} else {
 		r.host = temp;
 		if ((access & R) || size < 4)
@@ -55,8 +55,8 @@ static struct reg take_reg(struct xl *x, const struct insn *i, unsigned n, unsig
 
 static void give_guest(struct xl *x, unsigned g, unsigned from)
 {
-	if (guest_in_host(g))
-		a_mov(&x->a, guest_host(g), (int)from);
+	if (guest_in_host(x, g))
+		a_mov(&x->a, guest_host(x, g), (int)from);
 	else
 		a_store(&x->a, from, guest_slot(g));
 }
@@ -89,7 +89,8 @@ static bool put_form(struct xl *x, const struct insn *i, struct form *f)
 		return false;
 	if (high) { /* everything must do without REX */
 		for (unsigned n = 0; n < i->nopnd; n++)
-			if (!is_imm(i, n) && !is_high(i, n) && (insn_reg(i, n) == RSP || insn_reg(i, n) >= 8))
+			if (!is_imm(i, n) && !is_high(i, n) &&
+			    (!guest_in_host(x, insn_reg(i, n)) || guest_host(x, insn_reg(i, n)) >= 8))
 				return false; /* the host's has a number over 7 */
 	}
 	if (i->flags & INSN_LOCK && !mem)
@@ -187,9 +188,9 @@ static bool put_mov(struct xl *x, const struct insn *i)
 	if (is_imm(i, 1) && size >= 4) {
 		unsigned g = insn_reg(i, 0);
 
-		temp = guest_in_host(g) ? guest_host(g) : T1;
+		temp = guest_in_host(x, g) ? guest_host(x, g) : T1;
 		a_mov_imm(&x->a, temp, size == 4 ? (uint32_t)i->imm : i->imm);
-		if (!guest_in_host(g))
+		if (!guest_in_host(x, g))
 			a_store(&x->a, temp, guest_slot(g));
 		return true;
 	}
@@ -204,17 +205,17 @@ static bool put_mov(struct xl *x, const struct insn *i)
 
 static bool put_lea_insn(struct xl *x, const struct insn *i)
 {
-	unsigned g = i->reg, to = guest_in_host(g) ? guest_host(g) : T0;
+	unsigned g = i->reg, to = guest_in_host(x, g) ? guest_host(x, g) : T0;
 
 	if (i->opsize == 2) {
-		if (!guest_in_host(g))
+		if (!guest_in_host(x, g))
 			return false;
 		put_lea(x, i, T0, true);
 		a_insn(&x->a, &(struct enc){ .op = 0x8b, .opsize = true }, to, T0, NULL);
 		return true;
 	}
 	put_lea(x, i, to, i->opsize == 4);
-	if (!guest_in_host(g))
+	if (!guest_in_host(x, g))
 		a_store(&x->a, to, guest_slot(g));
 	return true;
 }
@@ -383,7 +384,7 @@ static bool put_bswap(struct xl *x, const struct insn *i)
 	a8(&x->a, 0x40 | (i->opsize == 8) << 3 | d >> 3);
 	a8(&x->a, 0x0f);
 	a8(&x->a, 0xc8 | (d & 7));
-	if (!guest_in_host(i->rm))
+	if (!guest_in_host(x, i->rm))
 		a_store(&x->a, d, guest_slot(i->rm));
 	return true;
 }

@@ -22,8 +22,8 @@ enum { JIT_PAGE = 4096, JIT_PAGE_BITS = 12, JIT_BLOCK_BITS = 17 /* of hashes */,
 /* jpage.lin of user code, and of segmented code: it runs wherever its page is mapped. With the latter which bytes of
  * the page the code segment reaches: the first one, and how many not at the end. */
 enum { JIT_ANYWHERE = 1, JIT_FIRST_SHIFT = 12, JIT_LEFT_SHIFT = 24 };
-enum { JIT_GENS = 8 };	    /* generations of the cache */
-enum { MODE_SINGLE = 128 }; /* beside MODE_*, in the key of a block */
+enum { JIT_GENS = 8 };			    /* generations of the cache */
+enum { MODE_SINGLE = 128, MODE_LOOP = 64 }; /* beside MODE_*, in the key of a block */
 enum { BLOCK_INSNS = 48, BLOCK_ROOM = 32 << 10 /* of host code: more than any block needs */ };
 enum { CROSS_MAX = 8 }; /* bytes of an instruction in its second page */
 
@@ -58,13 +58,15 @@ struct jblock {
 	bool saves;    /* its entry writes c->jit.flags, which the body relies on */
 	uint16_t live; /* flags that somebody reads of those that it is entered with */
 	bool dead;     /* atomic */
+	bool plain;    /* lock: no loop begins here, or none that pays */
 };
 
 enum exit_kind {
 	EXIT_NEAR,
 	EXIT_FAR /* flags are in c->jit.flags */,
 	EXIT_CALL /* in the page, flags too */,
-	EXIT_SPAN /* a group that crosses a page */
+	EXIT_SPAN /* a group that crosses a page */,
+	EXIT_LOOP /* back to the head of a loop, counting as long as it is not linked */
 };
 struct jexit {
 	uint32_t block, to;	   /* lock: linked to that block, 0: not */
@@ -146,10 +148,11 @@ struct jit {
 	uint32_t page_retired, page_free;
 	uint32_t page_hash[1 << JIT_PAGE_BITS], block_hash[1 << JIT_BLOCK_BITS]; /* atomic */
 	uint32_t gpa_hash[1 << JIT_PAGE_BITS];
-	uint32_t enter, exit_near, exit_far, lookup, slow, span, exec, vec, fpu, other, poll, poll_far,
-		return_miss[2];	      /* entry.c; kernel, user */
-	uint32_t cross[2][CROSS_MAX]; /* cross.c; the same, bytes in the second page */
-	struct notes *notes;	      /* check.h: check mode, else NULL */
+	bool loops; /* hot loops are made regions */
+	uint32_t enter, exit_near, exit_far, exit_loop, loop_drop, lookup, slow, span, exec, vec, fpu, other, poll,
+		poll_far, return_miss[2]; /* entry.c; kernel, user */
+	uint32_t cross[2][CROSS_MAX];	  /* cross.c; the same, bytes in the second page */
+	struct notes *notes;		  /* check.h: check mode, else NULL */
 };
 
 struct jit_own {	 /* of a vCPU */
@@ -333,6 +336,18 @@ uint32_t jit_far_entry(struct jit *j, struct jblock *b); /* lock: makes b->far a
 
 /* Runs translated code from that offset in the arena on; base: linear address of its page. */
 void jit_run_at(struct cpu *c, uint32_t at, uint64_t base);
+
+/* ------ region.c ------ */
+enum {
+	JIT_LOOP_SCORE =
+		2000 /* of a new region; it sinks with each entry, rises with each turn, and at 0 it is dropped */
+};
+static inline uint32_t jit_loop_hot(const struct cpu *c) /* turns until a loop is hot */
+{
+	return c->jit.hot ? 1000 : 3;
+}
+/* lock. The region for the loop that the instruction at `last` closes, whose head is b. NULL: cannot be done. */
+struct jblock *jit_loop(struct cpu *c, struct jblock *head, unsigned last);
 
 /* ------ check.c ------ */
 void jit_check_note(const struct xl *x);	     /* a block has been made */

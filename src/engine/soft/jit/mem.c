@@ -10,16 +10,6 @@
 enum { RTAG = offsetof(struct tlb, rtag), WTAG = offsetof(struct tlb, wtag), ADD = offsetof(struct tlb, add) };
 _Static_assert(TLB_BITS == 16, "the index is what MOVZX leaves");
 
-bool guest_in_host(unsigned g)
-{
-	return g < 10;
-}
-
-unsigned guest_host(unsigned g)
-{
-	return g == RSP ? R_SP : g;
-}
-
 struct am guest_slot(unsigned g)
 {
 	return am_at(R_CPU, (int32_t)(offsetof(struct cpu, r) + g * 8));
@@ -27,8 +17,8 @@ struct am guest_slot(unsigned g)
 
 unsigned use_guest(struct xl *x, unsigned g, unsigned temp)
 {
-	if (guest_in_host(g))
-		return guest_host(g);
+	if (guest_in_host(x, g))
+		return guest_host(x, g);
 	a_load(&x->a, temp, guest_slot(g));
 	return temp;
 }
@@ -176,6 +166,8 @@ void put_check(struct xl *x, unsigned size, bool write)
 	uint32_t n = xl_site(x);
 	struct site *s = site_at(x->j, n);
 
+	if (x->loop)
+		loop_check(x);
 	s->size = (uint8_t)size;
 	s->write = write;
 	put_check_at(x, n, x->j->slow, size, write);
@@ -229,19 +221,23 @@ struct am put_based(struct xl *x, unsigned base, int32_t disp, unsigned size, bo
 		a_load(a, x->word == 4 ? T1 : T0, base == RSP ? AT(jit.add[0]) : AT(jit.add[1]));
 	}
 	if (x->word == 4) { /* the sum wraps, whatever lies in the register's upper half */
-		xl_lea(x, T0, am_at((int)guest_host(base), disp));
+		xl_lea(x, T0, am_at((int)guest_host(x, base), disp));
 		return (struct am){ T0, T1, 0, 0 };
 	}
-	if (!guest_in_host(base)) {
+	if (!guest_in_host(x, base)) {
 		a_load(a, T1, guest_slot(base));
 		a_lea(a, T0, (struct am){ T0, T1, 0, 0 });
 		return am_at(T0, disp);
 	}
-	return (struct am){ (int)guest_host(base), T0, 0, disp };
+	return (struct am){ (int)guest_host(x, base), T0, 0, disp };
 }
 
 struct am put_operand(struct xl *x, const struct insn *i, unsigned size, bool write)
 {
+	struct am m;
+
+	if (x->loop && loop_operand(x, i, size, write, &m))
+		return m;
 	if (i->base != REG_NONE && i->index == REG_NONE && !(i->flags & INSN_RIPREL) && i->addrsize == x->word &&
 	    !x->segmented && !has_base(i) && group_reaches((int32_t)i->disp))
 		return put_based(x, i->base, (int32_t)i->disp, size, write);

@@ -103,7 +103,7 @@ static bool put_push(struct xl *x, const struct insn *i)
 		a_load(a, T2, AT(jit.tmp));
 		put_move(x, true, T2, am_at(T0, 0), size);
 	} else {
-		put_move(x, true, guest_host(g), am_at(T0, 0), size);
+		put_move(x, true, guest_host(x, g), am_at(T0, 0), size);
 	}
 	put_sp_set(x, R_SP, -(int32_t)size);
 	return true;
@@ -116,7 +116,7 @@ static bool put_pop(struct xl *x, const struct insn *i)
 	if (i->flags & INSN_MEM || i->rm == RSP)
 		return false;
 	put_slot(x, R_SP, 0, size, false);
-	put_move(x, false, guest_host(i->rm), am_at(T0, 0), size);
+	put_move(x, false, guest_host(x, i->rm), am_at(T0, 0), size);
 	put_sp_set(x, R_SP, (int32_t)size);
 	return true;
 }
@@ -170,9 +170,9 @@ static void put_target(struct xl *x, const struct insn *i)
 	if (i->flags & INSN_MEM)
 		put_load(x, T0, put_operand(x, i, x->word, false), x->word);
 	else if (x->word == 2)
-		a_insn(&x->a, &(struct enc){ .map = 1, .op = 0xb7 }, T0, (int)guest_host(i->rm), NULL);
+		a_insn(&x->a, &(struct enc){ .map = 1, .op = 0xb7 }, T0, (int)guest_host(x, i->rm), NULL);
 	else
-		a_op32_rr(&x->a, 0x8b, T0, (int)guest_host(i->rm));
+		a_op32_rr(&x->a, 0x8b, T0, (int)guest_host(x, i->rm));
 }
 
 static bool put_ret(struct xl *x, const struct insn *i)

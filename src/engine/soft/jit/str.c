@@ -8,7 +8,7 @@
 static void put_element(struct xl *x, const struct insn *i, unsigned reg, unsigned seg, bool write)
 {
 	const struct insn in = { .seg = (uint8_t)seg };
-	unsigned host = guest_host(reg);
+	unsigned host = guest_host(x, reg);
 
 	if (i->addrsize == 2)
 		a_insn(&x->a, &(struct enc){ .map = 1, .op = 0xb7 }, T0, (int)host, NULL); /* movzx */
@@ -39,7 +39,7 @@ static void put_direction(struct xl *x)
 
 static void put_step(struct xl *x, const struct insn *i, unsigned reg)
 {
-	unsigned size = i->opsize, twice = size == 8 ? 3 : (unsigned)__builtin_ctz(size) + 1, host = guest_host(reg);
+	unsigned size = i->opsize, twice = size == 8 ? 3 : (unsigned)__builtin_ctz(size) + 1, host = guest_host(x, reg);
 	struct enc lea = { .op = 0x8d, .w = i->addrsize == 8 };
 	struct asmb *a = &x->a;
 

@@ -31,7 +31,7 @@ static unsigned opnd_number(const struct insn *i, const struct vec_opnd *o)
 	return o->slot == VS_REG ? i->reg : o->slot == VS_VVVV ? i->vvvv : i->rm;
 }
 
-static bool describe(const struct insn *i, struct host_op *h)
+static bool describe(const struct xl *x, const struct insn *i, struct host_op *h)
 {
 	const struct vec_row *row = i->vec;
 
@@ -61,7 +61,7 @@ static bool describe(const struct insn *i, struct host_op *h)
 				h->gpr_in = (int)g;
 			if (o->access & VA_WRITE)
 				h->gpr_out = (int)g;
-			h->gpr_temp = guest_in_host(g) ? guest_host(g) : T1;
+			h->gpr_temp = guest_in_host(x, g) ? guest_host(x, g) : T1;
 			if (o->slot == VS_REG)
 				h->reg = h->gpr_temp;
 			else
@@ -130,7 +130,7 @@ bool xl_vec(struct xl *x, const struct insn *i)
 	}
 	if (i->op != OP_VEC || !thunk_host_has(i->vec->feat) || by_elements(i))
 		return false;
-	if (i->vec->flags & (VEC_STR_IN | VEC_RCX_OUT | VEC_FLAGS_IN) || !describe(i, &h))
+	if (i->vec->flags & (VEC_STR_IN | VEC_RCX_OUT | VEC_FLAGS_IN) || !describe(x, i, &h))
 		return false;
 	if (h.mem && !h.size)
 		return false;
@@ -158,7 +158,7 @@ bool xl_vec(struct xl *x, const struct insn *i)
 	else
 		a_insn(&x->a, &h.e, h.reg, h.mem ? RM_MEM : h.rm, &m);
 	a_bytes(&x->a, i->imm, i->imm_size ? 1 : 0);
-	if (h.gpr_out >= 0 && !guest_in_host((unsigned)h.gpr_out))
+	if (h.gpr_out >= 0 && !guest_in_host(x, (unsigned)h.gpr_out))
 		a_store(&x->a, T1, guest_slot((unsigned)h.gpr_out));
 	return true;
 }

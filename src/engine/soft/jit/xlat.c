@@ -10,7 +10,7 @@
 #include "engine/soft/isa.h"
 #include "engine/soft/thunk.h"
 
-enum { LOOK_AHEAD = 6, BRANCHY_INSNS = 16 /* a block of so many ends at its next branch */ };
+enum { BRANCHY_INSNS = 16 /* a block of so many ends at its next branch */ };
 
 /* ------ sites, cold code, exits ------ */
 uint32_t xl_site(struct xl *x)
@@ -34,6 +34,10 @@ uint32_t xl_site(struct xl *x)
 
 void xl_cold(struct xl *x, uint32_t from, uint32_t piece, uint32_t arg)
 {
+	if (x->loop) {
+		loop_leave(x, from);
+		return;
+	}
 	x->cold[x->ncold++] = (struct cold){ .from = from, .piece = piece, .arg = arg };
 }
 
@@ -156,7 +160,8 @@ void xl_call(struct xl *x, int64_t target)
 void xl_exit(struct xl *x, uint32_t from, int64_t target)
 {
 	uint32_t n = jit_take(&x->j->exits);
-	bool far = !in_page(x, target);
+	bool far = !in_page(x, target),
+	     back = x->x && x->x->back && target <= x->x->off && x->j->loops && !(x->b->mode & MODE_SINGLE);
 
 	if (far) {
 		xl_save_flags(x);
@@ -171,16 +176,26 @@ void xl_exit(struct xl *x, uint32_t from, int64_t target)
 					     .aim = from,
 					     .target = (int32_t)target,
 					     .off = (x->x ? x->x : &x->ins[x->n - 1])->off,
-					     .kind = far ? EXIT_FAR : EXIT_NEAR };
+					     .kind = far    ? EXIT_FAR
+						     : back ? EXIT_LOOP
+							    : EXIT_NEAR };
 	x->cold[x->ncold++] = (struct cold){
-		.from = from, .piece = far ? x->j->exit_far : x->j->exit_near, .arg = n, .is_exit = true
+		.from = from, .piece = far ? x->j->exit_far : x->j->exit_near, .arg = n, .is_exit = true, .back = back
 	};
+	if (back) {
+		*jexit_at(x->j, jit_take(&x->j->exits)) = *jexit_at(x->j, n);
+		jexit_at(x->j, n + 1)->kind = EXIT_NEAR;
+	}
 }
 
 void xl_exit_if(struct xl *x, unsigned cond, int64_t target)
 {
 	uint32_t over;
 
+	if (x->loop) {
+		loop_exit(x, a_jcc(&x->a, cond), target);
+		return;
+	}
 	if (in_page(x, target)) {
 		a_patchable(&x->a, 2);
 		xl_exit(x, a_jcc(&x->a, cond), target);
@@ -193,9 +208,16 @@ void xl_exit_if(struct xl *x, unsigned cond, int64_t target)
 
 void xl_call_exec(struct xl *x)
 {
-	uint32_t n = xl_site(x), k = jit_take(&x->j->insns);
-	struct insn *i = (struct insn *)x->j->insns.at + k;
+	uint32_t n, k;
+	struct insn *i;
 
+	if (x->loop) {
+		loop_cannot(x);
+		return;
+	}
+	n = xl_site(x);
+	k = jit_take(&x->j->insns);
+	i = (struct insn *)x->j->insns.at + k;
 	*i = x->x->i;
 	thunk_note(i);
 	site_at(x->j, n)->insn = i;
@@ -223,6 +245,26 @@ static void put_cross(struct xl *x, struct site *s)
 	};
 }
 
+/* A jump back to the head of a loop, where no flags live: counted until it is hot, then to C once. */
+static void put_count(struct xl *x, uint32_t exit)
+{
+	struct jexit *on = jexit_at(x->j, exit + 1);
+	struct asmb *a = &x->a;
+	uint32_t hot;
+
+	a_insn(a, &(struct enc){ .op = 0x83 }, 5, RM_MEM, /* sub dword */
+	       &AT(jit.until_hot[exit % JIT_LOOPS]));
+	a8(a, 1);
+	hot = a_short(a, 0x72); /* jc */
+	a_patchable(a, 1);
+	on->aim = a_jmp(a);
+	a_short_here(a, hot);
+	a_mov_imm32(a, T1, exit);
+	a_jmp_to(a, x->j->exit_loop);
+	on->stub = a->at;
+	a_aim(a, on->aim, a->at);
+}
+
 /* Away from the rest, which then is dense in the host's caches. False: no room. */
 static bool put_cold(struct xl *x)
 {
@@ -237,10 +279,12 @@ static bool put_cold(struct xl *x)
 			jexit_at(x->j, k->arg)->stub = a->at;
 		if (k->span)
 			put_cross(x, site_at(x->j, k->arg));
+		if (k->back)
+			put_count(x, k->arg);
 		if (k->poll)
 			xl_lin(x, T0, k->arg);
 		else
-			a_mov_imm32(a, T1, k->arg);
+			a_mov_imm32(a, T1, k->arg + k->back);
 		a_jmp_to(a, k->piece);
 	}
 	if (asm_full(a) || asm_full(&hot))
@@ -248,135 +292,6 @@ static bool put_cold(struct xl *x)
 	x->j->cold_used = a->at;
 	*a = hot;
 	return true;
-}
-
-/* ------ flags backward ------ */
-
-static struct jblock *block_at(struct xl *x, unsigned off)
-{
-	return jblock_find(x->j, jpage_at(x->j, x->b->page), off, x->b->mode);
-}
-
-/* A near branch that does not go where its displacement says: cut to 16 bits, or over more than 2 GiB. Its exec
- * function does it. */
-static bool is_odd(const struct xl *x, const struct insn *i, unsigned off)
-{
-	int64_t target = (int64_t)off + i->len + insn_rel(i);
-
-	switch (i->op) {
-	case OP_JCXZ:
-	case OP_LOOP:
-	case OP_JMP:
-	case OP_JCC:
-	case OP_CALL:
-		if (x->segmented && !in_page(x, target) && (i->op == OP_LOOP || i->op == OP_JCXZ))
-			return true; /* one that faults leaves the counter alone */
-		return x->word < 8 ? i->opsize != x->word : target != (int32_t)target;
-	default:
-		return false;
-	}
-}
-
-/* Flags that the code at off reads before it replaces them; all when that is not seen soon. */
-static uint16_t live_at(struct xl *x, const struct code_source *s, int64_t off)
-{
-	uint16_t live = 0, open = FL_ARITH;
-	const struct jblock *b;
-	struct insn i;
-
-	if (off < x->lo)
-		return FL_ARITH;
-	if (in_page(x, off) && (b = block_at(x, (unsigned)off))) {
-		x->b->lines |= b->lines;
-		return b->saves ? FL_ARITH : b->live;
-	}
-	for (unsigned n = 0; n < LOOK_AHEAD && open && in_page(x, off); n++) {
-		uint16_t reads, kills;
-
-		if (code_decode(s, &i, (unsigned)off) != DECODE_OK)
-			return live | open;
-		isa_apply(x->c, &i);
-		x->b->lines |= BIT64(off / 64) | BIT64((off + i.len - 1) / 64);
-		jit_flags(&i, &reads, &kills);
-		live |= reads & open;
-		open &= (uint16_t)~kills;
-		if (is_odd(x, &i, (unsigned)off))
-			return live | open;
-		if (i.op == OP_JMP) {
-			off += i.len + insn_rel(&i);
-			if (off < x->lo)
-				return live | open;
-			continue;
-		}
-		if (i.op == OP_JCC || i.op == OP_JCXZ || i.op == OP_LOOP || i.op == OP_CALL || i.op == OP_RET ||
-		    i.op == OP_JMP_IND || i.op == OP_CALL_IND)
-			return live | open;
-		off += i.len;
-	}
-	return live | open;
-}
-
-/* Segmented calls end their blocks as jumps do. */
-static unsigned as_jump(const struct xl *x, const struct xinsn *e)
-{
-	if (e->odd)
-		return OP_NOP;
-	if (x->segmented && e->i.op == OP_CALL)
-		return OP_JMP;
-	return x->segmented && e->i.op == OP_CALL_IND ? OP_JMP_IND : e->i.op;
-}
-
-/*
- * What leaves the page wants the flags in c->jit.flags. They go there behind the last instruction that sets them, so
- * that the checks between it and the jump need not keep them.
- */
-static void find_live(struct xl *x, const struct code_source *s, unsigned end)
-{
-	bool save = !x->ended && !in_page(x, end);
-	uint16_t live = save ? 0 : x->ended ? FL_ARITH : live_at(x, s, end);
-
-	for (unsigned n = x->n; n-- > 0;) {
-		struct xinsn *e = &x->ins[n];
-		int64_t target = e->off + e->i.len + insn_rel(&e->i);
-		bool near = in_page(x, target);
-		uint16_t reads, kills;
-
-		e->save = false;
-		switch (as_jump(x, e)) {
-		case OP_CALL:
-		case OP_CALL_IND: /* who returns has left them there */
-			e->live = live;
-			e->in = live = 0;
-			save = true;
-			continue;
-		case OP_RET:
-		case OP_JMP_IND:
-			live = 0;
-			save = true;
-			break;
-		case OP_JMP:
-			live = near ? live_at(x, s, target) : 0;
-			save = !near;
-			break;
-		case OP_JCC:
-		case OP_JCXZ:
-		case OP_LOOP:
-			live |= live_at(x, s, target);
-			break;
-		default:
-			if (save && jit_sets_flags(&e->i)) {
-				e->save = true;
-				save = false;
-				live = FL_ARITH;
-			}
-		}
-		jit_flags(&e->i, &reads, &kills);
-		e->live = live;
-		live = (uint16_t)((live & ~kills) | reads);
-		e->in = live;
-	}
-	x->b->live = live;
-	x->b->saves = save;
 }
 
 /* ------ decode ------ */
@@ -436,22 +351,31 @@ static bool decode_one(struct xl *x, const struct code_source *s, struct xinsn *
 	}
 }
 
+bool xl_decode(struct xl *x, const struct code_source *s, unsigned off)
+{
+	struct xinsn *e = &x->ins[x->n];
+	unsigned end;
+
+	if (!decode_one(x, s, e, off))
+		return false;
+	end = off + e->i.len;
+	e->off = (uint16_t)off;
+	x->b->lines |= BIT64(off / 64) | BIT64((end < JIT_PAGE ? end - 1 : JIT_PAGE - 1) / 64);
+	x->n++;
+	e->odd = xl_odd(x, &e->i, off);
+	x->ended = e->odd || ends_block(&e->i) || (x->segmented && is_call(&e->i));
+	return true;
+}
+
 /* To an instruction that is the start of another block, too: what is there already is not made twice. Returns the
  * offset behind the last instruction. */
 static unsigned decode_block(struct xl *x, const struct code_source *s, unsigned off)
 {
-	while (x->n < BLOCK_INSNS && in_page(x, off) && !x->ended) {
-		struct xinsn *e = &x->ins[x->n];
+	while (x->n < BLOCK_INSNS && in_page(x, off) && !x->ended && xl_decode(x, s, off)) {
+		const struct xinsn *e = &x->ins[x->n - 1];
 
-		if (!decode_one(x, s, e, off))
-			break;
-		e->off = (uint16_t)off;
 		off += e->i.len;
-		x->b->lines |= BIT64(e->off / 64) | BIT64((off < JIT_PAGE ? off - 1 : JIT_PAGE - 1) / 64);
-		x->n++;
-		e->odd = is_odd(x, &e->i, e->off);
-		x->ended = e->odd || ends_block(&e->i) || (x->segmented && is_call(&e->i));
-		if ((x->n >= BRANCHY_INSNS && branches(&e->i)) || (in_page(x, off) && block_at(x, off)))
+		if ((x->n >= BRANCHY_INSNS && branches(&e->i)) || (in_page(x, off) && xl_block_at(x, off)))
 			break;
 	}
 	return off;
@@ -522,7 +446,7 @@ static void sites_next(struct xl *x, const struct xinsn *e)
 	}
 }
 
-static void put_insn(struct xl *x, const struct xinsn *e)
+void xl_insn(struct xl *x, const struct xinsn *e)
 {
 	bool exec = e->odd || by_segment(x, &e->i) || by_mode(x, &e->i), jumps;
 
@@ -545,23 +469,19 @@ static void put_insn(struct xl *x, const struct xinsn *e)
 		x->saved = e->save;
 }
 
-static struct jblock *translate(struct cpu *c, struct jpage *p, unsigned off, unsigned mode)
+void xl_begin(struct xl *x, struct cpu *c, struct jpage *p, unsigned off, unsigned mode)
 {
-	static _Thread_local struct xl xl;
-	struct xl *x = &xl;
+	static const int8_t host_of[16] = { HAX, HCX, HDX, HBX, R_SP, HBP, HSI, HDI, H8, H9, -1, -1, -1, -1, -1, -1 };
 	struct jit *j = jit_of(c);
-	struct code_source s;
-	uint32_t n = jit_take(&j->blocks), cold = j->cold_used;
-	unsigned end;
 
 	x->c = c;
 	x->j = j;
 	x->word = mode & MODE_64 ? 8 : mode & MODE_32 ? 4 : 2;
-	x->segmented = mode_segmented(mode);
+	x->segmented = mode_segmented(mode & ~(unsigned)MODE_LOOP);
 	x->lo = x->segmented ? p->lin >> JIT_FIRST_SHIFT & (JIT_PAGE - 1) : 0;
 	x->hi = x->segmented ? JIT_PAGE - 1 - (int64_t)(p->lin >> JIT_LEFT_SHIFT & (JIT_PAGE - 1)) : JIT_PAGE - 1;
 	x->a = (struct asmb){ j->rw, j->used, (uint32_t)j->limit };
-	x->b = jblock_at(j, n);
+	x->b = jblock_at(j, jit_take(&j->blocks));
 	x->ended = false;
 	x->n = x->ncold = x->nsite = 0;
 	x->vec = VEC_IMAGE;
@@ -569,17 +489,50 @@ static struct jblock *translate(struct cpu *c, struct jpage *p, unsigned off, un
 	x->align = 0;
 	x->fip = NO_FIP;
 	x->sp = 0;
+	x->loop = NULL;
+	memcpy(x->host_of, host_of, sizeof(host_of));
 	memset(x->group, 0, sizeof(x->group));
 	*x->b = (struct jblock){ .lin = p->lin,
 				 .page = (uint32_t)(p - (struct jpage *)j->pages.at),
 				 .off = (uint16_t)off,
 				 .mode = (uint8_t)mode,
 				 .dead = true /* until it is published */ };
+}
+
+bool xl_finish(struct xl *x, unsigned end)
+{
+	uint32_t cold = x->j->cold_used;
+	struct cpu *c = x->c;
+	struct jit *j = x->j;
+
+	if (!put_cold(x))
+		return false;
+	j->used = round_up(x->a.at, 16);
+	c->stat.jit[JS_MADE]++;
+	c->stat.jit[JS_INSNS] += x->n;
+	c->stat.jit[JS_GUEST] += end - x->b->off;
+	c->stat.jit[JS_HOST] += j->used - x->b->entry + j->cold_used - cold;
+	if (UNLIKELY(c->vm->dump != NULL))
+		jit_dump(x, end, cold);
+	if (j->notes)
+		jit_check_note(x);
+	jblock_publish(j, x->b);
+	return true;
+}
+
+static struct jblock *translate(struct cpu *c, struct jpage *p, unsigned off, unsigned mode)
+{
+	static _Thread_local struct xl xl;
+	struct xl *x = &xl;
+	struct code_source s;
+	unsigned end;
+
+	xl_begin(x, c, p, off, mode);
 	code_source(c, &s, p->host, p->at);
 	end = decode_block(x, &s, off);
 	if (!x->n)
 		return NULL;
-	find_live(x, &s, end);
+	xl_find_live(x, &s, end);
 	x->b->entry = x->a.at;
 	if (x->b->saves)
 		jit_put_flags_out(&x->a);
@@ -587,24 +540,12 @@ static struct jblock *translate(struct cpu *c, struct jpage *p, unsigned off, un
 	x->saved = x->b->saves;
 	x->b->body = x->a.at;
 	for (unsigned k = 0; k < x->n; k++)
-		put_insn(x, &x->ins[k]);
+		xl_insn(x, &x->ins[k]);
 	x->x = NULL;
 	fpu_flush(x);
 	if (!x->ended || x->exec_last)
 		xl_exit(x, 0, end);
-	if (!put_cold(x))
-		return NULL;
-	j->used = round_up(x->a.at, 16);
-	c->stat.jit[JS_MADE]++;
-	c->stat.jit[JS_INSNS] += x->n;
-	c->stat.jit[JS_GUEST] += end - off;
-	c->stat.jit[JS_HOST] += j->used - x->b->entry + j->cold_used - cold;
-	if (UNLIKELY(c->vm->dump != NULL))
-		jit_dump(x, end, cold);
-	if (j->notes)
-		jit_check_note(x);
-	jblock_publish(j, x->b);
-	return x->b;
+	return xl_finish(x, end) ? x->b : NULL;
 }
 
 struct jblock *jit_translate(struct cpu *c, struct jpage *p, unsigned off, unsigned mode)

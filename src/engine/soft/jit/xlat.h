@@ -7,7 +7,7 @@
 
 #include "engine/soft/jit/jit_int.h"
 
-enum { COLD_MAX = 4 * BLOCK_INSNS };
+enum { COLD_MAX = 4 * BLOCK_INSNS, LOOP_INSNS = 128 };
 
 struct xinsn {
 	struct insn i;
@@ -15,6 +15,7 @@ struct xinsn {
 	uint16_t live;	/* flags that somebody behind it reads */
 	bool save;	/* behind it the flags go to c->jit.flags */
 	bool odd;	/* a near branch that its exec function does */
+	bool back;	/* a jump to what lies before it in the page, where no flags live */
 	uint8_t behind; /* bytes of it in the next page */
 	uint16_t in;	/* flags that it or somebody behind it reads */
 };
@@ -25,6 +26,7 @@ struct cold {
 	bool span;    /* arg is a site: a group's, whose exit is taken if it crosses a page */
 	bool is_exit; /* arg is an exit, whose stub this is */
 	bool poll;    /* arg is an offset in the page, for r11 */
+	bool back;    /* arg is an exit of EXIT_LOOP, the next one the way on meanwhile */
 };
 
 struct xl {
@@ -35,14 +37,17 @@ struct xl {
 	const struct xinsn *x; /* the instruction that is being emitted */
 	unsigned word;	       /* bytes of RIP; of flat code of addresses and what the stack holds, too */
 	bool segmented;
-	int64_t lo, hi; /* first and last byte of the page that may be run */
-	unsigned vec;	/* enum vec_level that is known to be loaded here */
-	bool fpu;	/* the x87 state is known to be loaded */
-	uint8_t align;	/* of the memory operand under way: mask of what raises #GP */
-	uint16_t fip;	/* fpu.c: the last x87 instruction if its address is not stored yet, or NO_FIP */
-	bool saved;	/* the flags are in c->jit.flags */
-	bool ended;	/* decoding ended at a jump */
-	bool exec_last; /* the last instruction went to its exec function, which may come back */
+	int64_t lo, hi;	    /* first and last byte of the page that may be run */
+	unsigned vec;	    /* enum vec_level that is known to be loaded here */
+	bool fpu;	    /* the x87 state is known to be loaded */
+	uint8_t align;	    /* of the memory operand under way: mask of what raises #GP */
+	uint16_t fip;	    /* fpu.c: the last x87 instruction if its address is not stored yet, or NO_FIP */
+	bool saved;	    /* the flags are in c->jit.flags */
+	bool self;	    /* live.c: it jumps to itself */
+	struct loop *loop;  /* loop.h: its body is being emitted; or NULL */
+	int8_t host_of[16]; /* the host register of each guest register, or -1: in its slot */
+	bool ended;	    /* decoding ended at a jump */
+	bool exec_last;	    /* the last instruction went to its exec function, which may come back */
 	unsigned ncold, nsite;
 	struct cold cold[COLD_MAX];
 	uint32_t site[COLD_MAX]; /* of this instruction: their `next` is still to be set */
@@ -53,7 +58,7 @@ struct xl {
 		int32_t from, to; /* of the base as it was at the block's start (RSP), or as it is */
 	} group[2];		  /* of RSP, of one other base */
 	unsigned n;
-	struct xinsn ins[BLOCK_INSNS];
+	struct xinsn ins[LOOP_INSNS];
 };
 
 /* ------ flags (flags.c) ------ */
@@ -74,7 +79,23 @@ enum {
 };
 extern bool jit_flags_fresh[FRESH_CLASSES];
 
+/* ------ live.c ------ */
+struct code_source;
+/* The block at that offset of this page; NULL: none. */
+struct jblock *xl_block_at(struct xl *x, unsigned off);
+/* A near branch that does not go where its displacement says: its exec function does it. */
+bool xl_odd(const struct xl *x, const struct insn *i, unsigned off);
+/* Fills in live, in, save, back of the instructions, which end before `end`; and the block's. */
+void xl_find_live(struct xl *x, const struct code_source *s, unsigned end);
+
 /* ------ xlat.c ------ */
+/* A block of p from off on, whose instructions are not decoded yet. */
+void xl_begin(struct xl *x, struct cpu *c, struct jpage *p, unsigned off, unsigned mode);
+/* One more instruction of the block. False: none that can be translated, or not all in the page or cross.c's. */
+bool xl_decode(struct xl *x, const struct code_source *s, unsigned off);
+void xl_insn(struct xl *x, const struct xinsn *e); /* emits it */
+/* What is out of line, and all that makes it a block. False: no room. */
+bool xl_finish(struct xl *x, unsigned end);
 uint32_t xl_site(struct xl *x); /* a site at this instruction; retry is here */
 /* Goes to that piece, out of line, unless the byte at `lacks` is 0. The site: it comes back behind this. */
 struct site *xl_need(struct xl *x, struct am lacks, uint32_t piece);
@@ -124,19 +145,32 @@ static inline unsigned insn_reg(const struct insn *i, unsigned n)
 }
 
 /* ------ cross.c ------ */
-struct code_source;
 /* Decodes the instruction at off, which goes on in the next page; false: that page is not known. */
 bool cross_decode(struct xl *x, const struct code_source *s, struct xinsn *e, unsigned off);
 void cross_put(struct xl *x, const struct xinsn *e); /* behind this its bytes there are what they were */
+
+/* ------ loop.c, region.c: loops that are hot ------ */
+/* While a loop's body is emitted: what leads out of line at `from` leaves it before the instruction under way, */
+void loop_leave(struct xl *x, uint32_t from);
+void loop_exit(struct xl *x, uint32_t from, int64_t target); /* or for the target */
+bool loop_operand(struct xl *x, const struct insn *i, unsigned size, bool write, struct am *m);
+void loop_check(struct xl *x);	/* one access is checked there */
+void loop_cannot(struct xl *x); /* something in it goes to C */
 
 /* ------ dump.c ------ */
 /* A block has been made, up to `end` in its page; what is out of line starts at cold. */
 void jit_dump(const struct xl *x, unsigned end, uint32_t cold);
 
 /* ------ mem.c ------ */
-bool guest_in_host(unsigned g);
 struct am guest_slot(unsigned g);
-unsigned guest_host(unsigned g); /* of one that is in a host register */
+static inline bool guest_in_host(const struct xl *x, unsigned g)
+{
+	return x->host_of[g] >= 0;
+}
+static inline unsigned guest_host(const struct xl *x, unsigned g) /* of one that is in a host register */
+{
+	return (unsigned)x->host_of[g];
+}
 /* The register that holds guest register g: its own, or temp, into which it is loaded. */
 unsigned use_guest(struct xl *x, unsigned g, unsigned temp);
 /* Effective address of i's memory operand plus its segment's base into T0; flags untouched. Clobbers T1 and T2. */
@@ -160,6 +194,8 @@ void groups_note(const struct xl *x, struct site *s);
 bool groups_noted(const struct xl *x, const struct site *s);
 void groups_after(struct xl *x, const struct insn *i); /* what an instruction did to the bases */
 void groups_forget(struct xl *x);
+/* Guest registers that an instruction may write, RSP of the stack's own not among them; all when it is not known. */
+uint16_t insn_writes(const struct insn *i);
 /* The guest chooses distances: sums of them that a group makes must not wrap. */
 static inline bool group_reaches(int32_t disp)
 {
