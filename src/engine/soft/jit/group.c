@@ -219,7 +219,7 @@ bool group_open(struct xl *x, unsigned base, int32_t disp, unsigned size, bool w
 	unsigned more = 0;
 
 	*g = (struct group){ true, write, (uint8_t)base, sp + disp, sp + disp + (int32_t)size };
-	if (x->b->mode & MODE_SINGLE || !x->x)
+	if (x->b->mode & (MODE_SINGLE | MODE_LOOP) || !x->x) /* regions have their own */
 		return false;
 	for (const struct xinsn *e = x->x; e < x->ins + x->n; e++) {
 		struct access a;
