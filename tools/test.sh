@@ -25,7 +25,7 @@ suite() {
     echo "FAIL  $name: build"; grep -E 'error|warning|FAILED' -A 5 "$log/out" | head -n 60; count 0 1; return 0
   fi
   rm -f "$TOP/$dir/meson-logs/testlog.json"
-  meson test -C "$TOP/$dir" --suite "$which" --no-rebuild --print-errorlogs > "$log/out" 2>&1 || :
+  meson test -t 4 -C "$TOP/$dir" --suite "$which" --no-rebuild --print-errorlogs > "$log/out" 2>&1 || :
   grep -vE '^(ninja|[0-9]+/[0-9]+ .* OK |$)' "$log/out" | grep -v '^ninja' | tail -n 80 || :
   # shellcheck disable=SC2046
   count $(python3 - "$TOP/$dir/meson-logs/testlog.json" <<'PY'
