@@ -78,10 +78,16 @@ struct form {
 	unsigned vvvv_access;
 };
 
+/* A register operand that is only read, and lives in its slot: the slot is the operand. */
+static bool slot_serves(const struct xl *x, const struct insn *i, unsigned n, unsigned access)
+{
+	return i->op != OP_BT /* in memory it reaches beyond */ && !in_mem(i, n) && !(access & W) && !is_high(i, n) && !guest_in_host(x, insn_reg(i, n));
+}
+
 static bool put_form(struct xl *x, const struct insn *i, struct form *f)
 {
 	struct reg rm = { 0 }, reg = { .host = f->ext }, v = { 0 };
-	bool mem = in_mem(i, (unsigned)f->rm), high;
+	bool mem = in_mem(i, (unsigned)f->rm), high, slot;
 	struct am m = { 0 };
 
 	high = (!mem && is_high(i, (unsigned)f->rm)) || (f->reg >= 0 && is_high(i, (unsigned)f->reg));
@@ -95,8 +101,11 @@ static bool put_form(struct xl *x, const struct insn *i, struct form *f)
 	}
 	if (i->flags & INSN_LOCK && !mem)
 		return false;
+	slot = slot_serves(x, i, (unsigned)f->rm, f->rm_access);
 	if (mem)
 		m = put_operand(x, i, i->opnd[f->rm].size, f->rm_access & W);
+	else if (slot)
+		m = guest_slot(insn_reg(i, (unsigned)f->rm));
 	else
 		rm = take_reg(x, i, (unsigned)f->rm, f->rm_access, T1);
 	if (f->reg >= 0)
@@ -107,9 +116,9 @@ static bool put_form(struct xl *x, const struct insn *i, struct form *f)
 	if (i->flags & INSN_LOCK)
 		a8(&x->a, 0xf0);
 	if (f->vex)
-		a_vex(&x->a, &f->e, false, f->vvvv >= 0 ? v.host : 0, reg.host, mem ? RM_MEM : (int)rm.host, &m);
+		a_vex(&x->a, &f->e, false, f->vvvv >= 0 ? v.host : 0, reg.host, mem || slot ? RM_MEM : (int)rm.host, &m);
 	else
-		a_insn(&x->a, &f->e, reg.host, mem ? RM_MEM : (int)rm.host, &m);
+		a_insn(&x->a, &f->e, reg.host, mem || slot ? RM_MEM : (int)rm.host, &m);
 	a_bytes(&x->a, i->imm, f->imm_size);
 	if (f->reg >= 0)
 		give_reg(x, &reg);
@@ -145,6 +154,14 @@ static bool fits32(const struct insn *i)
 	return (int64_t)i->imm == (int32_t)i->imm || (i->opnd[0].size < 8 && i->imm == (uint32_t)i->imm);
 }
 
+/* XOR of a register that lives in its slot with itself. */
+static bool is_zeroing(const struct xl *x, const struct insn *i, unsigned n)
+{
+	unsigned g = insn_reg(i, 0);
+
+	return n == 6 && i->opsize >= 4 && !in_mem(i, 0) && !in_mem(i, 1) && insn_reg(i, 1) == g && !guest_in_host(x, g);
+}
+
 /* ADD to CMP: n is the number of the operation. */
 static bool put_alu(struct xl *x, const struct insn *i, unsigned n)
 {
@@ -161,7 +178,12 @@ static bool put_alu(struct xl *x, const struct insn *i, unsigned n)
 			       : i->opsize == 2 ? 2
 						: 4);
 	}
-	if (in_mem(i, 1))
+	if (is_zeroing(x, i, n)) {
+		a_op32_rr(&x->a, 0x33, T1, T1);
+		a_store(&x->a, T1, guest_slot(insn_reg(i, 0)));
+		return true;
+	}
+	if (in_mem(i, 1) || (!in_mem(i, 0) && slot_serves(x, i, 1, R)))
 		f = form_of(i, 0, n << 3 | 2 | wide, 1, R, 0, dst);
 	else
 		f = form_of(i, 0, n << 3 | wide, 0, dst, 1, R);
@@ -196,7 +218,7 @@ static bool put_mov(struct xl *x, const struct insn *i)
 	}
 	if (is_imm(i, 1))
 		return put_ext(x, i, 0, 0xc6 | wide, 0, W, size);
-	if (in_mem(i, 1))
+	if (in_mem(i, 1) || (!in_mem(i, 0) && slot_serves(x, i, 1, R)))
 		f = form_of(i, 0, 0x8a | wide, 1, R, 0, W);
 	else
 		f = form_of(i, 0, 0x88 | wide, 0, W, 1, R);
