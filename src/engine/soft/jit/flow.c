@@ -5,9 +5,38 @@
 #include "engine/soft/jit/xlat.h"
 
 /* ------ stack ------ */
+
+/* RSP moves by n, and by what is due. */
 static void put_sp_add(struct xl *x, int32_t n)
 {
-	xl_lea(x, R_SP, am_at(R_SP, n));
+	n += x->sp_due;
+	x->sp_due = 0;
+	if (n)
+		xl_lea(x, R_SP, am_at(R_SP, n));
+}
+
+/* A PUSH or POP of a register other than RSP: nothing but RSP and a word of the stack. */
+static bool is_plain(const struct insn *i)
+{
+	return (i->op == OP_PUSH || i->op == OP_POP) && !(i->flags & INSN_MEM) && i->opnd[0].kind != OPND_IMM &&
+	       i->opnd[0].kind != OPND_SREG && i->rm != RSP;
+}
+
+/* Of instructions like that RSP moves once, behind the last one, if none of them can go to C. */
+static void put_sp_later(struct xl *x, int32_t n)
+{
+	const struct xinsn *next = x->x + 1;
+
+	x->sp_due += n;
+	if (x->nsite || next == x->ins + x->n || next->odd || next->behind || x->x->save ||
+	    !(is_plain(&next->i) || next->i.op == OP_CALL || next->i.op == OP_RET))
+		put_sp_add(x, 0);
+	x->delta_end = x->delta_in ? x->a.at : 0;
+}
+
+void xl_sp(struct xl *x)
+{
+	put_sp_add(x, 0);
 }
 
 static struct am put_push_slot(struct xl *x)
@@ -31,7 +60,7 @@ static void put_store_imm(struct xl *x, struct am m, uint64_t v)
 	}
 }
 
-/* Pushes where the call comes back to: at off in the page. */
+/* Pushes where the call comes back to: at off in the page. T2: that, of code that runs anywhere. */
 static void put_push_return(struct xl *x, int64_t off)
 {
 	struct am m = put_push_slot(x);
@@ -74,6 +103,8 @@ static bool put_push(struct xl *x, const struct insn *i)
 	} else {
 		m = put_push_slot(x);
 		xl_store(x, use_guest(x, g, T1), m);
+		put_sp_later(x, -(int32_t)x->word);
+		return true;
 	}
 	put_sp_add(x, -(int32_t)x->word);
 	return true;
@@ -96,7 +127,7 @@ static bool put_pop(struct xl *x, const struct insn *i)
 		a_load(&x->a, T1, m);
 		a_store(&x->a, T1, guest_slot(i->rm));
 	}
-	put_sp_add(x, (int32_t)x->word);
+	put_sp_later(x, (int32_t)x->word);
 	return true;
 }
 
@@ -142,7 +173,7 @@ static void put_indirect(struct xl *x, int undo)
 	a_mov_imm32(a, T2, n);
 }
 
-/* Room for one more on the return stack; flags are lost. User code keeps there where its page is. */
+/* Room for one more on the return stack; flags are lost. Code that runs anywhere keeps there where it comes back to: T2. */
 static void put_call_room(struct xl *x)
 {
 	struct asmb *a = &x->a;
@@ -153,10 +184,10 @@ static void put_call_room(struct xl *x)
 	a_load(a, HSP, AT(jit.r_top));
 	a_short_here(a, room);
 	if (jblock_anywhere(x->b))
-		a_insn(a, &(struct enc){ .op = 0xff }, 6, RM_MEM, &AT(jit.base)); /* push */
+		a_bytes(a, 0x5541, 2); /* push r13 */
 }
 
-/* T0 is an address: is it what is at off in this page? T2 stays: it is the return's site. */
+/* T0 is an address: is it what is at off in this page? T1: that. T2 stays: it is the return's site. */
 static void put_is_here(struct xl *x, int64_t off)
 {
 	uint64_t lin = code_rip(x->b->mode, x->b->lin + (uint64_t)off);
@@ -164,7 +195,6 @@ static void put_is_here(struct xl *x, int64_t off)
 
 	if (jblock_anywhere(x->b)) {
 		a_bytes(a, 0x5c41, 2); /* pop r12 */
-		xl_lea(x, T1, am_at(T1, (int32_t)off));
 		a_op_rr(a, 0x3b, T0, T1);
 	} else if ((int64_t)lin == (int32_t)lin) {
 		a_op_rr(a, 0x81, 7, T0);
@@ -223,12 +253,13 @@ static bool put_call_indirect(struct xl *x, const struct insn *i, int64_t next)
 {
 	if (i->opsize != x->word)
 		return false;
+	xl_save_flags(x);
 	put_target(x, i);
 	a_store(&x->a, T0, AT(jit.tmp));
 	put_push_return(x, next);
+	put_call_room(x);
 	a_load(&x->a, T0, AT(jit.tmp));
 	put_indirect(x, -(int)x->word);
-	put_call_room(x);
 	jit_put_jump(&x->a, x->b, true);
 	put_landing(x, next);
 	return true;
@@ -274,8 +305,8 @@ bool xl_flow(struct xl *x, const struct insn *i)
 	case OP_LOOP:
 		return put_loop(x, i, target);
 	case OP_CALL:
-		put_push_return(x, next);
 		xl_save_flags(x);
+		put_push_return(x, next);
 		put_call_room(x);
 		xl_call(x, target);
 		put_landing(x, next);

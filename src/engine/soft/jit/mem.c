@@ -210,6 +210,8 @@ struct am put_based(struct xl *x, unsigned base, int32_t disp, unsigned size, bo
 	struct asmb *a = &x->a;
 
 	if (!g->on || g->base != base || (write && !g->write) || at < g->from || at + (int32_t)size > g->to) {
+		xl_sp(x);
+		x->delta_in = false;
 		if (!group_open(x, base, disp, size, write, &new)) {
 			xl_lea(x, T0, am_at((int)use_guest(x, base, T0), disp));
 			put_check(x, size, write);
@@ -217,11 +219,12 @@ struct am put_based(struct xl *x, unsigned base, int32_t disp, unsigned size, bo
 		}
 		put_group_check(x, &new, disp, size);
 		*g = new;
-	} else {
+	} else if (base != RSP || x->delta_end != x->a.at) {
 		a_load(a, x->word == 4 ? T1 : T0, base == RSP ? AT(jit.add[0]) : AT(jit.add[1]));
 	}
+	x->delta_in = base == RSP && x->word == 8;
 	if (x->word == 4) { /* the sum wraps, whatever lies in the register's upper half */
-		xl_lea(x, T0, am_at((int)guest_host(x, base), disp));
+		xl_lea(x, T0, am_at((int)guest_host(x, base), base == RSP ? disp + x->sp_due : disp));
 		return (struct am){ T0, T1, 0, 0 };
 	}
 	if (!guest_in_host(x, base)) {
@@ -229,7 +232,7 @@ struct am put_based(struct xl *x, unsigned base, int32_t disp, unsigned size, bo
 		a_lea(a, T0, (struct am){ T0, T1, 0, 0 });
 		return am_at(T0, disp);
 	}
-	return (struct am){ (int)guest_host(x, base), T0, 0, disp };
+	return (struct am){ (int)guest_host(x, base), T0, 0, base == RSP ? disp + x->sp_due : disp };
 }
 
 struct am put_operand(struct xl *x, const struct insn *i, unsigned size, bool write)

@@ -215,6 +215,7 @@ void xl_call_exec(struct xl *x)
 		loop_cannot(x);
 		return;
 	}
+	xl_sp(x);
 	n = xl_site(x);
 	k = jit_take(&x->j->insns);
 	i = (struct insn *)x->j->insns.at + k;
@@ -453,6 +454,8 @@ void xl_insn(struct xl *x, const struct xinsn *e)
 	x->x = e;
 	x->nsite = 0;
 	x->exec_last = false;
+	if (x->sp_due && e->i.op != OP_PUSH && e->i.op != OP_POP && e->i.op != OP_CALL && e->i.op != OP_RET)
+		xl_sp(x);
 	if (e->behind)
 		cross_put(x, e);
 	if (is_flow(&e->i))
@@ -488,7 +491,9 @@ void xl_begin(struct xl *x, struct cpu *c, struct jpage *p, unsigned off, unsign
 	x->fpu = false;
 	x->align = 0;
 	x->fip = NO_FIP;
-	x->sp = 0;
+	x->sp = x->sp_due = 0;
+	x->delta_end = 0;
+	x->delta_in = false;
 	x->loop = NULL;
 	memcpy(x->host_of, host_of, sizeof(host_of));
 	memset(x->group, 0, sizeof(x->group));

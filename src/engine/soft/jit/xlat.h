@@ -52,6 +52,9 @@ struct xl {
 	struct cold cold[COLD_MAX];
 	uint32_t site[COLD_MAX]; /* of this instruction: their `next` is still to be set */
 	int32_t sp;		 /* what the block has added to RSP so far */
+	int32_t sp_due;		 /* what of that the register has not got yet */
+	bool delta_in;		 /* the last access off RSP left its group's delta in T0, */
+	uint32_t delta_end;	 /* where it still is */
 	struct group {
 		bool on, write;
 		uint8_t base;
@@ -104,6 +107,7 @@ void xl_cold_span(struct xl *x, uint32_t from, uint32_t site); /* T2: the addres
 void xl_save_flags(struct xl *x);			       /* to c->jit.flags, if they are not there */
 /* The linear address of what is at off in the block's page, into reg; clobbers T1 if far. Flags untouched. */
 void xl_lin(struct xl *x, unsigned reg, int64_t off);
+void xl_sp(struct xl *x); /* RSP is in its register behind this */
 /* A direct jump; from: a displacement that leads there already, or 0: falls in here. */
 void xl_call(struct xl *x, int64_t target);
 void xl_exit(struct xl *x, uint32_t from, int64_t target);
