@@ -1,6 +1,7 @@
 /*
- * String instructions that are not repeated (older C libraries and kernels compare and copy with them); repeated ones
- * work in chunks, by their exec functions. DF is in c->fl, so the step is worked out each time, without flags.
+ * String instructions. Those that are not repeated (older C libraries and kernels compare and copy with them): DF is in
+ * c->fl, so the step is worked out each time, without flags. Repeated stores and moves, where all of it goes up in one
+ * page, are the host's own; the others are left to their exec functions, which work in chunks.
  */
 #include "engine/soft/jit/xlat.h"
 
@@ -49,12 +50,70 @@ static void put_step(struct xl *x, const struct insn *i, unsigned reg)
 	a_insn(a, &(struct enc){ .op = 0x8b, .w = i->addrsize == 8, .opsize = i->addrsize == 2 }, host, T0, NULL);
 }
 
+/* RCX elements at the linear address T0 are checked. T1: the host's address minus that. */
+static void put_elements(struct xl *x, uint32_t site, unsigned shift, bool write)
+{
+	int32_t tag = write ? offsetof(struct tlb, wtag) : offsetof(struct tlb, rtag);
+	struct asmb *a = &x->a;
+
+	tlb_put_index(a);
+	a_load(a, T2, (struct am){ R_TLB, T1, 3, tag });
+	a_op_rr(a, 0x03, T2, T0);
+	for (unsigned n = 0; n < 2; n++) { /* the first byte, and the last one */
+		if (n)
+			a_lea(a, T2, (struct am){ T2, HCX, shift, -1 });
+		a_op_rr(a, 0x81, 7, T2);
+		a_bytes(a, JIT_PAGE - 1, 4);
+		xl_cold(x, a_jcc(a, 7), x->j->exec, site);
+	}
+	a_load(a, T1, (struct am){ R_TLB, T1, 3, offsetof(struct tlb, add) });
+}
+
+static bool put_repeated(struct xl *x, const struct insn *i)
+{
+	unsigned shift = (unsigned)__builtin_ctz(i->opsize);
+	bool moves = i->op == OP_MOVS;
+	struct asmb *a = &x->a;
+	uint32_t site;
+
+	if ((!moves && i->op != OP_STOS) || x->word < 8 || i->addrsize < 8 || x->x->in ||
+	    (moves && (i->seg == SEG_FS || i->seg == SEG_GS)))
+		return false;
+	site = xl_site(x);
+	a_op_rr(a, 0x81, 7, HCX); /* what no page has is no number to count with */
+	a_bytes(a, JIT_PAGE >> shift, 4);
+	xl_cold(x, a_jcc(a, 7), x->j->exec, site);
+	a_insn(a, &(struct enc){ .op = 0xf7 }, 0, RM_MEM, &AT(fl)); /* test dword */
+	a_bytes(a, FL_DF, 4);
+	xl_cold(x, a_jcc(a, 5), x->j->exec, site);
+	if (moves) {
+		a_mov(a, T0, HSI);
+		put_elements(x, site, shift, false);
+		a_store(a, T1, AT(jit.tmp));
+	}
+	a_mov(a, T0, HDI);
+	put_elements(x, site, shift, true);
+	if (moves)
+		a_op_rm(a, 0x03, HSI, AT(jit.tmp));
+	a_op_rr(a, 0x03, HDI, T1);
+	if (i->opsize == 2)
+		a8(a, 0x66);
+	a8(a, 0xf3);
+	if (i->opsize == 8)
+		a8(a, 0x48);
+	a8(a, (moves ? 0xa4 : 0xaa) | (shift > 0));
+	a_op_rr(a, 0x2b, HDI, T1);
+	if (moves)
+		a_op_rm(a, 0x2b, HSI, AT(jit.tmp));
+	return true;
+}
+
 bool xl_str(struct xl *x, const struct insn *i)
 {
 	struct am el = am_at(T0, 0), tmp = AT(jit.tmp);
 
 	if (i->flags & (INSN_REP | INSN_REPNE))
-		return false;
+		return put_repeated(x, i);
 	switch (i->op) {
 	case OP_LODS:
 		put_element(x, i, RSI, i->seg, false);
