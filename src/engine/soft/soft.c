@@ -22,7 +22,7 @@
 enum {
 	PAGE = 4096,
 	CODE_MIB = 20,
-	JIT_CODE_MIB = 10, /* the translator leaves the interpreter what is cold */
+	JIT_CODE_MIB = 8, /* the translator leaves the interpreter what is cold */
 	JIT_MIB = 128,
 	JIT_HOT = 12
 }; /* with CODE_MIB Debian stays under 32 MiB beyond its RAM, with the others, touched as far as they are wanted, under

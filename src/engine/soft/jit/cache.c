@@ -305,7 +305,9 @@ static void alias_drop(struct jit *j)
 
 void jit_idle(struct cpu *c)
 {
-	enum { ENOUGH = 1024 }; /* stores to it, each of which may have brought a page in */
+	enum {
+		ENOUGH = 256
+	}; /* stores to it, each of which may have brought pages in: the host maps those around, too */
 	struct jit *j = jit_of(c);
 
 	if (j && __atomic_load_n(&j->alias_stores, __ATOMIC_RELAXED) >= ENOUGH)

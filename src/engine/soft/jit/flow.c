@@ -173,7 +173,8 @@ static void put_indirect(struct xl *x, int undo)
 	a_mov_imm32(a, T2, n);
 }
 
-/* Room for one more on the return stack; flags are lost. Code that runs anywhere keeps there where it comes back to: T2. */
+/* Room for one more on the return stack; flags are lost. Code that runs anywhere keeps there where it comes back to:
+ * T2. */
 static void put_call_room(struct xl *x)
 {
 	struct asmb *a = &x->a;

@@ -81,7 +81,8 @@ struct form {
 /* A register operand that is only read, and lives in its slot: the slot is the operand. */
 static bool slot_serves(const struct xl *x, const struct insn *i, unsigned n, unsigned access)
 {
-	return i->op != OP_BT /* in memory it reaches beyond */ && !in_mem(i, n) && !(access & W) && !is_high(i, n) && !guest_in_host(x, insn_reg(i, n));
+	return i->op != OP_BT /* in memory it reaches beyond */ && !in_mem(i, n) && !(access & W) && !is_high(i, n) &&
+	       !guest_in_host(x, insn_reg(i, n));
 }
 
 static bool put_form(struct xl *x, const struct insn *i, struct form *f)
@@ -116,7 +117,8 @@ static bool put_form(struct xl *x, const struct insn *i, struct form *f)
 	if (i->flags & INSN_LOCK)
 		a8(&x->a, 0xf0);
 	if (f->vex)
-		a_vex(&x->a, &f->e, false, f->vvvv >= 0 ? v.host : 0, reg.host, mem || slot ? RM_MEM : (int)rm.host, &m);
+		a_vex(&x->a, &f->e, false, f->vvvv >= 0 ? v.host : 0, reg.host, mem || slot ? RM_MEM : (int)rm.host,
+		      &m);
 	else
 		a_insn(&x->a, &f->e, reg.host, mem || slot ? RM_MEM : (int)rm.host, &m);
 	a_bytes(&x->a, i->imm, f->imm_size);
@@ -159,7 +161,8 @@ static bool is_zeroing(const struct xl *x, const struct insn *i, unsigned n)
 {
 	unsigned g = insn_reg(i, 0);
 
-	return n == 6 && i->opsize >= 4 && !in_mem(i, 0) && !in_mem(i, 1) && insn_reg(i, 1) == g && !guest_in_host(x, g);
+	return n == 6 && i->opsize >= 4 && !in_mem(i, 0) && !in_mem(i, 1) && insn_reg(i, 1) == g &&
+	       !guest_in_host(x, g);
 }
 
 /* ADD to CMP: n is the number of the operation. */

@@ -78,22 +78,23 @@ struct jexit {
 };
 
 /* A place in translated code that goes to C and may come back. */
-struct site {
+struct site {			 /* there are many: each byte counts */
 	const struct insn *insn; /* NULL: decode it again */
 	uint32_t block, cross;	 /* cross: exit to the MODE_SINGLE block */
 	uint32_t retry, next;	 /* go on with the same, with the next instruction */
 	uint16_t off;
+	uint16_t fip;	      /* of the last x87 instruction, to be stored; or NO_FIP */
+	uint16_t span, first; /* check of a group: its size, where in it the access is */
 	uint8_t len, size;
 	uint8_t align; /* mask: bits of the access's address that raise #GP, before any #PF */
-	bool write;
-	bool saved;		      /* the flags are in c->jit.flags, not in RFLAGS */
-	uint8_t vec;		      /* vector registers that the code there takes as loaded: enum vec_level */
-	bool fpu;		      /* it takes the x87 state as loaded */
-	uint16_t fip;		      /* of the last x87 instruction, to be stored; or NO_FIP */
-	int8_t undo;		      /* indirect jumps: what has been added to RSP */
-	uint8_t groups, group_writes; /* bits: groups that the code there relies on, and those that write */
-	uint16_t span, first;	      /* check of a group: its size, where in it the access is */
+	int8_t undo;   /* indirect jumps: what has been added to RSP */
+	bool write : 1;
+	bool saved : 1;			      /* the flags are in c->jit.flags, not in RFLAGS */
+	bool fpu : 1;			      /* it takes the x87 state as loaded */
+	uint8_t vec : 2;		      /* vector registers that the code there takes as loaded: enum vec_level */
+	uint8_t groups : 2, group_writes : 2; /* bits: groups that the code there relies on, and those that write */
 };
+_Static_assert(sizeof(struct site) == 40, "there are many");
 enum vec_level { VEC_IMAGE, VEC_XMM, VEC_YMM, VEC_AUTO /* to load: YMM if all upper halves are 0, else XMM */ };
 enum { NO_FIP = 0xffff };
 
@@ -143,7 +144,7 @@ struct jit {
 	unsigned closed;    /* by how many */
 	bool tsd;	    /* some vCPU has set CR4.TSD once */
 	uint64_t dropped, evicted, no_room;
-	uint32_t alias_stores; /* atomic: into code, since its writable mapping was emptied */
+	uint32_t alias_stores; /* atomic: into code, since its writable mapping was emptied; about */
 	struct table pages, blocks, exits, sites, insns;
 	uint32_t page_retired, page_free;
 	uint32_t page_hash[1 << JIT_PAGE_BITS], block_hash[1 << JIT_BLOCK_BITS]; /* atomic */

@@ -89,9 +89,7 @@ static uint16_t vec_uses(const struct insn *i, bool *mmx)
 
 		*mmx |= o->file == VF_MMX;
 		if (o->file == VF_GPR)
-			used |= (uint16_t)(1u << (o->slot == VS_REG    ? i->reg
-						  : o->slot == VS_VVVV ? i->vvvv
-								       : i->rm));
+			used |= (uint16_t)(1u << (o->slot == VS_REG ? i->reg : o->slot == VS_VVVV ? i->vvvv : i->rm));
 	}
 	return used;
 }
@@ -302,7 +300,7 @@ static void place(struct loop *l, const struct insn *i, struct loop_access *a)
 		return;
 	}
 	new.absolute = stays(l, new.base) && stays(l, new.index);
-	new.based = !new.absolute && new.index < 16 && stays(l, new.base);
+	new.based = !new.absolute &&new.index < 16 && stays(l, new.base);
 	a->group = (uint8_t)l->ngroup;
 	l->group[l->ngroup++] = new;
 }

@@ -23,8 +23,8 @@ struct sym {
 	int64_t off;
 };
 
-struct loop_access { /* of the instruction with that number, the only one in it */
-	bool any, alone;    /* there is one; it is checked in the body */
+struct loop_access {	     /* of the instruction with that number, the only one in it */
+	bool any, alone;     /* there is one; it is checked in the body */
 	uint8_t size, align; /* align: mask of the bits that must be 0 */
 	bool write;
 	uint8_t group;
@@ -55,9 +55,9 @@ struct loop {
 	struct loop_access access[LOOP_INSNS];
 	struct loop_group group[JIT_LOOP_GROUPS];
 	unsigned ngroup;
-	int counter;		/* host register of turns left, or -1: c->jit.turns */
-	int8_t home[16];	/* of a guest register that lives in a slot elsewhere: its host register here, or -1 */
-	uint8_t lent[16];	/* host registers that are lent to the above: whose they are; LENT_NONE, LENT_TLB */
+	int counter;	  /* host register of turns left, or -1: c->jit.turns */
+	int8_t home[16];  /* of a guest register that lives in a slot elsewhere: its host register here, or -1 */
+	uint8_t lent[16]; /* host registers that are lent to the above: whose they are; LENT_NONE, LENT_TLB */
 	unsigned nleave;
 	struct {
 		uint32_t from;

@@ -513,6 +513,7 @@ bool xl_finish(struct xl *x, unsigned end)
 	if (!put_cold(x))
 		return false;
 	j->used = round_up(x->a.at, 16);
+	__atomic_fetch_add(&j->alias_stores, 4, __ATOMIC_RELAXED); /* pages that a block may have brought in, about */
 	c->stat.jit[JS_MADE]++;
 	c->stat.jit[JS_INSNS] += x->n;
 	c->stat.jit[JS_GUEST] += end - x->b->off;
