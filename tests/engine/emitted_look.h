@@ -60,7 +60,7 @@ struct look {
 	const char *why;
 };
 
-#define FIELD(f) ((int64_t)offsetof(struct cpu, f))
+#define FIELD(f) ((int64_t)CPU_AT(f))
 
 static inline bool is_mem(const ZydisDecodedOperand *o)
 {

@@ -44,7 +44,7 @@ static int place_of_field(int64_t disp)
 }
 
 enum { RTAG = offsetof(struct tlb, rtag), WTAG = offsetof(struct tlb, wtag), ADD = offsetof(struct tlb, add) };
-#define IRQ_HELD ((int64_t)offsetof(struct engine_vcpu, irq_held) - (int64_t)offsetof(struct engine_vcpu, cpu))
+#define IRQ_HELD ((int64_t)offsetof(struct engine_vcpu, irq_held) - (int64_t)offsetof(struct engine_vcpu, cpu.r))
 
 static bool field_is(int64_t disp, unsigned size, int64_t at, unsigned max)
 {

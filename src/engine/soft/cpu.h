@@ -152,11 +152,50 @@ enum jit_stat {
 };
 
 struct cpu {
+	/* What translated code reaches (jit/jit_int.h): r15 points behind it, at r, so the last 128 bytes of it, poll and r
+	 * itself are what short instructions name. */
+	struct jit_hot {
+		uint8_t fx[512] __attribute__((aligned(64))); /* jit/fpu.c: for FXRSTOR and FXSAVE */
+		uint32_t itlb[JIT_ITLB]; /* kernel: identity of the page at (page number & mask) */
+		/* Loops (jit/loop.h): of the region that runs what its groups add to their addresses; of all, by number
+		 * modulo LOOPS, turns until one is hot, and whether its region pays. */
+		uint64_t delta[JIT_LOOP_GROUPS];
+		uint32_t until_hot[JIT_LOOPS];
+		int64_t score[JIT_LOOPS];
+		uint64_t resume;
+		uint64_t arith, not_if, not_rf, not_df; /* masks for PEXT: of flags, */
+		uint64_t low5, low6;			/* of bit numbers */
+		uint64_t c_rsp, r_rsp;			/* the C stack, the return stack */
+		/* Segmented code: room[seg][write] plus the offset of an access's last byte has closed_bit if it is
+		 * not allowed. */
+		uint64_t room[6][2], closed_bit;
+		uint64_t closed[2]; /* FS, GS: 0, or what leads to no address if their limits are to be looked at */
+		struct jit *jit;    /* of the VM; NULL: interpreter only */
+		struct jit_own *own;
+		uint32_t mxcsr;
+		int32_t hot;	   /* times that a block is interpreted first */
+		struct jit_lacks { /* what is in its image, not loaded: XMM registers, their upper halves, */
+			uint8_t xmm, ymm, fpu, unused; /* x87 state */
+		} lacked;			       /* when C was called */
+		uint8_t want, want_fpu;		       /* what to load on the way back: enum vec_level */
+		uint8_t fill[52]; /* none behind the last field: it is aligned */
+		/* --- from here on near --- */
+		uint64_t r_top, r_limit; /* the return stack: its end, and how far it may grow */
+		uint64_t turns;		 /* that the region of a loop may do */
+		uint64_t offset_bits;	 /* mask for PEXT, of addresses */
+		uint64_t park, tmp, t0;
+		uint64_t base;		 /* linear address of the page of the user code that runs */
+		uint64_t add[2], lin[2]; /* groups of checked accesses (jit/mem.c): host minus linear address; where */
+		struct jit_lacks lacks;	 /* now */
+		uint16_t flags;		 /* image of RFLAGS as host_ax() has it, for jumps that leave the page */
+		uint16_t flags_now;	 /* the same, when C was called */
+	} jit;
+	uint32_t unused;
+	uint32_t poll; /* any thread: atomic or of POLL_*; never zero while one waits to be seen */
 	/* --- hot: records --- */
 	uint64_t r[SLOTS];
 	uint64_t cc_a, cc_b, cc_r; /* operands and result of the last flag-setting operation, see flags.h */
 	uint32_t cc_op;
-	uint32_t poll;	   /* any thread: atomic or of POLL_*; never zero while one waits to be seen */
 	int64_t budget;	   /* instructions until the run loop looks at clocks */
 	uint64_t tlb_mask; /* entries of a TLB that are used, minus 1 */
 	struct tlb *tlb;   /* the set for explicit accesses at this CPL and AC */
@@ -197,38 +236,6 @@ struct cpu {
 	uint8_t exc_kind; /* enum exc_kind */
 	/* --- code cache of this vCPU (interp.c, code.c) --- */
 	struct code_cache *code;
-	struct jit_hot {	    /* what translated code reaches; jit/jit_int.h */
-		uint16_t flags;	    /* image of RFLAGS as host_ax() has it, for jumps that leave the page */
-		uint16_t flags_now; /* the same, when C was called */
-		uint64_t park, tmp, t0;
-		uint64_t resume;
-		uint64_t offset_bits;			/* masks for PEXT: of addresses, */
-		uint64_t arith, not_if, not_rf, not_df; /* of flags, */
-		uint64_t low5, low6;			/* of bit numbers */
-		uint64_t c_rsp, r_rsp, r_top,
-			r_limit; /* the C stack; the return stack, its end and how far it may grow */
-		/* Segmented code: room[seg][write] plus the offset of an access's last byte has closed_bit if it is
-		 * not allowed. */
-		uint64_t room[6][2], closed_bit;
-		uint64_t closed[2]; /* FS, GS: 0, or what leads to no address if their limits are to be looked at */
-		uint64_t add[2], lin[2]; /* groups of checked accesses (jit/mem.c): host minus linear address; where */
-		struct jit *jit;	 /* of the VM; NULL: interpreter only */
-		struct jit_own *own;
-		uint32_t mxcsr;
-		int32_t hot;	   /* times that a block is interpreted first */
-		struct jit_lacks { /* what is in its image, not loaded: XMM registers, their upper halves, */
-			uint8_t xmm, ymm, fpu, unused; /* x87 state */
-		} lacks, lacked /* when C was called */;
-		uint8_t want, want_fpu; /* what to load on the way back: enum vec_level */
-		uint64_t base;		/* linear address of the page of the user code that runs */
-		/* Loops (jit/loop.h): of the region that runs how many turns it may do, what its groups add to their
-		 * addresses; of all, by number modulo LOOPS, turns until one is hot, and whether its region pays. */
-		uint64_t turns, delta[JIT_LOOP_GROUPS];
-		uint32_t until_hot[JIT_LOOPS];
-		int64_t score[JIT_LOOPS];
-		uint32_t itlb[JIT_ITLB];		      /* kernel: identity of the page at (page number & mask) */
-		uint8_t fx[512] __attribute__((aligned(64))); /* jit/fpu.c: for FXRSTOR and FXSAVE */
-	} jit;
 	uint64_t fetch_epoch[2]; /* [0] moves when any translation may have changed, [1] when global ones too */
 	/* --- the rest --- */
 	struct tlb *tlbs[TLBS]; /* by enum tlb_kind */

@@ -463,15 +463,15 @@ static void put_registers(struct asmb *a, bool store)
 {
 	for (unsigned g = 0; g < 10; g++)
 		if (store)
-			a_store(a, host_of[g], am_at(R_CPU, (int32_t)(offsetof(struct cpu, r) + g * 8)));
+			a_store(a, host_of[g], am_at(R_CPU, (int32_t)((uint32_t)CPU_AT(r) + g * 8)));
 		else if (g)
-			a_load(a, host_of[g], am_at(R_CPU, (int32_t)(offsetof(struct cpu, r) + g * 8)));
+			a_load(a, host_of[g], am_at(R_CPU, (int32_t)((uint32_t)CPU_AT(r) + g * 8)));
 }
 
 static void put_vec(struct asmb *a, bool store, bool vex, bool wide)
 {
 	for (unsigned n = 0; n < 16; n++) {
-		struct am m = am_at(R_CPU, (int32_t)(offsetof(struct cpu, vec) + n * XMM_BYTES));
+		struct am m = am_at(R_CPU, (int32_t)((uint32_t)CPU_AT(vec) + n * XMM_BYTES));
 		struct enc e = { .map = 1, .op = store ? 0x29 : 0x28 };
 
 		if (vex)
@@ -486,13 +486,13 @@ static void put_zmm(struct asmb *a, bool store, unsigned from)
 {
 	for (unsigned n = from; n < 32; n++) {
 		struct enc e = { .pp = PP_66, .map = 1, .op = store ? 0x7f : 0x6f, .w = true };
-		struct am m = am_at(R_CPU, (int32_t)(offsetof(struct cpu, vec) + n * XMM_BYTES));
+		struct am m = am_at(R_CPU, (int32_t)((uint32_t)CPU_AT(vec) + n * XMM_BYTES));
 
 		a_evex(a, &e, 2 << 5, 0, n, RM_MEM, &m);
 	}
 	for (unsigned n = 0; n < 8; n++) {
 		struct enc e = { .map = 1, .op = store ? 0x91 : 0x90, .w = true }; /* kmovq */
-		struct am m = am_at(R_CPU, (int32_t)(offsetof(struct cpu, k) + n * sizeof(uint64_t)));
+		struct am m = am_at(R_CPU, (int32_t)((uint32_t)CPU_AT(k) + n * sizeof(uint64_t)));
 
 		a_vex(a, &e, false, 0, n, RM_MEM, &m);
 	}
@@ -575,13 +575,13 @@ static uint32_t put_vec_store(struct asmb *a, bool avx)
 static void put_test_upper(struct asmb *a, bool wide)
 {
 	for (unsigned n = 0; n < 16; n++) {
-		struct am m = am_at(R_CPU, (int32_t)(offsetof(struct cpu, vec) + n * XMM_BYTES + 16));
+		struct am m = am_at(R_CPU, (int32_t)((uint32_t)CPU_AT(vec) + n * XMM_BYTES + 16));
 
 		a_vex(a, &(struct enc){ .map = 1, .op = n ? 0x56 : 0x28 }, false, 0, 0, RM_MEM,
 		      &m); /* vorps, vmovaps */
 	}
 	for (unsigned n = 0; wide && n < 16; n++) {
-		struct am m = am_at(R_CPU, (int32_t)(offsetof(struct cpu, vec) + n * XMM_BYTES + 32));
+		struct am m = am_at(R_CPU, (int32_t)((uint32_t)CPU_AT(vec) + n * XMM_BYTES + 32));
 
 		a_vex(a, &(struct enc){ .map = 1, .op = 0x56 }, true, 0, 0, RM_MEM, &m);
 	}
@@ -669,7 +669,7 @@ static uint32_t put_fpu_store(struct asmb *a)
 	put_fx(a, true);
 	a_bytes(a, 0xe3db, 2);	   /* fninit: as C wants it */
 	a_bytes(a, 0x08ec8348, 4); /* sub rsp, 8 */
-	a_mov(a, HDI, R_CPU);
+	a_lea(a, HDI, am_at(R_CPU, -(int32_t)offsetof(struct cpu, r)));
 	a_mov_imm(a, HAX, (uint64_t)(uintptr_t)(void *)jit_fpu_out);
 	a_bytes(a, 0xd0ff, 2);	   /* call rax */
 	a_bytes(a, 0x08c48348, 4); /* add rsp, 8 */
@@ -710,7 +710,7 @@ static void put_resume(struct asmb *a, uint32_t vec_load)
 	a_load(a, T0, AT(jit.t0));
 	put_registers(a, false);
 	put_image_in(a);
-	a_load(a, HAX, am_at(R_CPU, offsetof(struct cpu, r)));
+	a_load(a, HAX, am_at(R_CPU, CPU_AT(r)));
 	a_insn(a, &(struct enc){ .op = 0xff }, 4, RM_MEM, &AT(jit.resume));
 }
 
@@ -765,7 +765,7 @@ static uint32_t put_common(struct asmb *a, const struct pieces *p)
 	none = a_jcc(a, 5);
 	a_call_to(a, p->fpu_store);
 	a_here(a, none);
-	a_mov(a, HDI, R_CPU);
+	a_lea(a, HDI, am_at(R_CPU, -(int32_t)offsetof(struct cpu, r)));
 	a_op32_rr(a, 0x8b, HSI, T1);
 	a_mov(a, HDX, T0);
 	a_op32_rr(a, 0x8b, HCX, T2);
@@ -790,7 +790,7 @@ static uint32_t put_enter(struct asmb *a, const struct pieces *p)
 	for (unsigned n = 0; n < sizeof(saved); n++)
 		put_push(a, saved[n], false);
 	a_bytes(a, 0x08ec8348, 4); /* sub rsp, 8 */
-	a_mov(a, R_CPU, HDI);
+	a_lea(a, R_CPU, am_at(HDI, (int32_t)offsetof(struct cpu, r)));
 	a_store(a, HSP, AT(jit.c_rsp));
 	put_resume(a, p->vec_load);
 	return at;
@@ -800,7 +800,7 @@ static uint32_t put_enter(struct asmb *a, const struct pieces *p)
 static void put_jump(struct asmb *a, bool user, bool call)
 {
 	struct am m = { R_CPU, T1, 3,
-			(int32_t)(offsetof(struct cpu, jump) + user * sizeof(((struct cpu *)0)->jump[0])) };
+			(int32_t)((uint32_t)CPU_AT(jump) + user * sizeof(((struct cpu *)0)->jump[0])) };
 
 	a_insn(a, &(struct enc){ .map = 1, .op = 0xb7 }, T1, T0, NULL); /* movzx r12d, r11w */
 	a_insn(a, &(struct enc){ .op = 0xff }, call ? 2 : 4, RM_MEM, &m);
@@ -898,7 +898,7 @@ static uint32_t put_user_entry(struct jit *j, struct asmb *a, struct jblock *b)
 	b->ind = a->at;
 	a_rorx(a, T1, T0, 12);
 	a_insn(a, &(struct enc){ .map = 1, .op = 0xb7 }, T1, T1, NULL); /* movzx r12d, r12w */
-	a_load(a, T1, (struct am){ R_CPU, T1, 3, (int32_t)offsetof(struct cpu, user_itlb) });
+	a_load(a, T1, (struct am){ R_CPU, T1, 3, CPU_AT(user_itlb) });
 	a_lea(a, T1, (struct am){ T1, T0, 0, 0 });
 	a_patchable(a, 3);
 	a_op_rr(a, 0x81, 7, T1);
@@ -927,7 +927,7 @@ static uint32_t put_kernel_entry(struct jit *j, struct asmb *a, struct jblock *b
 {
 	uint64_t lin = b->lin + b->off;
 	uint32_t other, changed, poll, far;
-	struct am word = am_at(R_CPU, (int32_t)(offsetof(struct cpu, jit.itlb) + (b->lin >> 12 & ITLB_MASK) * 4));
+	struct am word = am_at(R_CPU, (int32_t)((uint32_t)CPU_AT(jit.itlb) + (b->lin >> 12 & ITLB_MASK) * 4));
 
 	b->ind = a->at;
 	if ((int64_t)lin == (int32_t)lin) {

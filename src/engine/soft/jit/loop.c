@@ -102,7 +102,7 @@ bool loop_takes(const struct insn *i, uint16_t *used, bool *vector, bool *wide)
 	if (i->op == OP_VEC) {
 		*used |= vec_uses(i, &mmx);
 		*vector = true;
-		*wide |= i->flags & INSN_VEX;
+		*wide |= i->flags & (INSN_VEX | INSN_EVEX);
 		if (mmx)
 			return false;
 	} else if (!takes_op(i, &implicit)) {

@@ -12,7 +12,7 @@ _Static_assert(TLB_BITS == 16, "the index is what MOVZX leaves");
 
 struct am guest_slot(unsigned g)
 {
-	return am_at(R_CPU, (int32_t)(offsetof(struct cpu, r) + g * 8));
+	return am_at(R_CPU, (int32_t)((uint32_t)CPU_AT(r) + g * 8));
 }
 
 unsigned use_guest(struct xl *x, unsigned g, unsigned temp)
@@ -84,7 +84,7 @@ static bool has_base(const struct insn *i)
 
 static struct am segment_base(const struct insn *i)
 {
-	return am_at(R_CPU, (int32_t)(offsetof(struct cpu, r) + (i->seg == SEG_FS ? SLOT_FSBASE : SLOT_GSBASE) * 8));
+	return am_at(R_CPU, (int32_t)((uint32_t)CPU_AT(r) + (i->seg == SEG_FS ? SLOT_FSBASE : SLOT_GSBASE) * 8));
 }
 
 /* Outside 64-bit mode FS and GS have limits: what is added for one that is not open leads where no TLB entry is. */
@@ -179,11 +179,12 @@ void put_check(struct xl *x, unsigned size, bool write)
 	}
 }
 
-/* The check of a group whose first access is size bytes at disp. T0, T1: the host's address minus the linear one. */
+/* The check of a group whose first access is size bytes at disp. T0 (32-bit code: T1): the host's address minus the
+ * linear one. */
 static void put_group_check(struct xl *x, const struct group *g, int32_t disp, unsigned size)
 {
 	int32_t now = g->base == RSP ? x->sp : 0;
-	unsigned k = group_of(g->base);
+	unsigned k = group_of(g->base), delta;
 	struct asmb *a = &x->a;
 	struct site *s;
 	uint32_t n;
@@ -197,10 +198,10 @@ static void put_group_check(struct xl *x, const struct group *g, int32_t disp, u
 	s->first = (uint16_t)(disp + now - g->from);
 	s->groups &= (uint8_t) ~(1u << k); /* not before it is open */
 	put_check_at(x, n, x->j->span, s->span, g->write);
-	a_load(a, T1, (struct am){ R_TLB, T1, 3, ADD });
 	a_store(a, T0, k ? AT(jit.lin[1]) : AT(jit.lin[0]));
-	a_mov(a, T0, T1);
-	a_store(a, T0, k ? AT(jit.add[1]) : AT(jit.add[0]));
+	delta = x->word == 4 ? T1 : T0;
+	a_load(a, delta, (struct am){ R_TLB, T1, 3, ADD });
+	a_store(a, delta, k ? AT(jit.add[1]) : AT(jit.add[0]));
 }
 
 struct am put_based(struct xl *x, unsigned base, int32_t disp, unsigned size, bool write)

@@ -326,7 +326,7 @@ static void put_taken(struct xl *x)
 
 static struct am score_of(const struct xl *x)
 {
-	return am_at(R_CPU, (int32_t)(offsetof(struct cpu, jit.score) + jblock_n(x->j, x->b) % JIT_LOOPS * 8));
+	return am_at(R_CPU, (int32_t)((uint32_t)CPU_AT(jit.score) + jblock_n(x->j, x->b) % JIT_LOOPS * 8));
 }
 
 static void put_head(struct xl *x, struct head *h)

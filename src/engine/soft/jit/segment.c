@@ -17,12 +17,12 @@ static void put_cut16(struct xl *x, unsigned reg)
 
 static struct am room_of(unsigned seg, bool write)
 {
-	return am_at(R_CPU, (int32_t)(offsetof(struct cpu, jit.room) + (seg * 2 + write) * 8));
+	return am_at(R_CPU, (int32_t)((uint32_t)CPU_AT(jit.room) + (seg * 2 + write) * 8));
 }
 
 static struct am base_of(unsigned seg)
 {
-	return am_at(R_CPU, (int32_t)(offsetof(struct cpu, seg) + seg * sizeof(struct x86_segment) +
+	return am_at(R_CPU, (int32_t)((uint32_t)CPU_AT(seg) + seg * sizeof(struct x86_segment) +
 				      offsetof(struct x86_segment, base)));
 }
 

@@ -63,7 +63,7 @@ static bool put_std(struct xl *x)
 static bool put_sti(struct xl *x)
 {
 	struct am held =
-		am_at(R_CPU, (int32_t)(offsetof(struct engine_vcpu, irq_held) - offsetof(struct engine_vcpu, cpu)));
+		am_at(R_CPU, (int32_t)(offsetof(struct engine_vcpu, irq_held) - offsetof(struct engine_vcpu, cpu.r)));
 	struct asmb *a = &x->a;
 	uint32_t site;
 

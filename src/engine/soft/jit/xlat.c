@@ -389,7 +389,7 @@ static void put_poll(struct xl *x)
 {
 	struct asmb *a = &x->a;
 	uint32_t piece = x->b->saves ? x->j->poll_far : x->j->poll;
-	struct am poll = am_at(R_CPU, offsetof(struct cpu, poll)), park = am_at(R_CPU, offsetof(struct cpu, jit.park));
+	struct am poll = AT(poll), park = AT(jit.park);
 	uint32_t from;
 
 	if (x->b->live) {
