@@ -396,6 +396,8 @@ static void span_touch(struct cpu *c, enum tlb_kind k, uint64_t lin, unsigned si
 
 	sp->len[0] = size <= first ? size : first;
 	sp->len[1] = size - sp->len[0];
+	if (sp->len[1] && (c->efer & EFER_LMA) && !mmu_canonical(c, lin + size - 1))
+		cpu_gp0(c); /* whatever its first page is */
 	sp->at[0] = touch(c, k, lin, access);
 	if (sp->len[1])
 		sp->at[1] = touch(c, k, lin_add(c, lin, first), access);
