@@ -28,7 +28,7 @@ enum {
 	SITES_MAX = 1 << 21,
 	INSNS_MAX = 1 << 18
 };
-enum { LEFT_EXITS = 4 * BLOCK_INSNS, LEFT_SITES = 4 * BLOCK_INSNS };
+enum { LEFT_EXITS = 4 * BLOCK_INSNS, LEFT_SITES = 8 * BLOCK_INSNS /* regions have 128 instructions, of two each */ };
 enum { ENTRIES_PART = 32 /* of a generation, for entries that are made late */ };
 
 /* ------ tables ------ */
