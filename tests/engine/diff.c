@@ -1,10 +1,11 @@
 /*
  * The host CPU as the specification: random instructions on it and on the engine must end alike (diff.h).
  *
- *   diff [--seed N] [--cases N | --seconds N] [--mode 16|32|64] [--only NAME] [--tier ENGINE] [--single | --sequences]
- *        [--keep-going] [--save FOLDER] [--table] [FILE ...]
+ *   diff [--seed N] [--cases N | --seconds N] [--mode 16|32|64] [--only NAME] [--tier ENGINE] [--single | --sequences |
+ *        --loops] [--keep-going] [--save FOLDER] [--table] [FILE ...]
  *
- * Without arguments: the fixed-seed part of the quick tests, one case in eight a sequence. A case that differs is
+ * Without arguments: the fixed-seed part of the quick tests, one case in eight a sequence, of
+ * those in 64-bit code one in sixteen a loop. A case that differs is
  * printed, and with --save also kept as a file; files are replayed, on every engine.
  */
 #include "diff.h"
@@ -211,7 +212,7 @@ struct options {
 	unsigned mode;
 	const char *only, *save;
 	const struct diff_engine *tier;
-	bool keep_going, table, single, sequences;
+	bool keep_going, table, single, sequences, loops;
 };
 
 static enum code_size any_mode(const struct options *o)
@@ -230,10 +231,16 @@ static enum code_size any_mode(const struct options *o)
 static bool generate(const struct options *o, struct diff_case *k)
 {
 	bool sequence = o->sequences || (!o->single && rnd_one_in(8));
+	unsigned head;
+	bool loop = o->loops || (!o->single && !o->sequences && !o->only && rnd_one_in(16));
 
-	k->mode = any_mode(o);
+	k->mode = o->loops ? CODE64 : any_mode(o);
 	native_segments(k);
 	k->fl = native_flags();
+	if (loop && k->mode == CODE64) {
+		gen_loop(k, &head);
+		return true;
+	}
 	return sequence ? gen_sequence(k, 2 + rnd_below(SEQUENCE_MAX - 1), o->only) : gen_case(k, o->only);
 }
 
@@ -269,16 +276,18 @@ static bool run_case(const struct options *o, const struct diff_engine *e, const
 	result_normalise(k, &engine);
 	if (e->faults_lose_flags && host.vector != NO_EXCEPTION)
 		engine.fl = (engine.fl & ~(uint32_t)FL_ARITH) | (host.fl & FL_ARITH);
-	cover_add(k, host.vector != NO_EXCEPTION);
+	if (k->row)
+		cover_add(k, host.vector != NO_EXCEPTION);
 	mem = memory_compare();
 	if (mem == ARENA_SIZE && results_equal(k, &host, &engine))
 		return true;
-	printf("%s differs (%s)\n", e->name, k->row->text);
+	printf("%s differs (%s)\n", e->name, k->row ? k->row->text : "a loop");
 	print_case(k);
 	print_difference(&host, &engine, mem);
 	memory_align();
 	if (o->save) {
-		snprintf(path, sizeof(path), "%s/%s-%016llx.case", o->save, k->row->name, (unsigned long long)rnd());
+		snprintf(path, sizeof(path), "%s/%s-%016llx.case", o->save, k->row ? k->row->name : "loop",
+			 (unsigned long long)rnd());
 		printf("kept as %s\n", case_save(k, before, e->name, path) ? path : "nothing");
 	}
 	return false;
@@ -317,8 +326,9 @@ static int run_all(const struct options *o)
 	if (o->table)
 		cover_print();
 	rows_write("native");
-	printf("%llu cases from seed %llu, %llu blocks translated, %llu differ\n", (unsigned long long)n,
-	       (unsigned long long)o->seed, (unsigned long long)model_translated(), (unsigned long long)failed);
+	printf("%llu cases from seed %llu, %llu blocks translated, %llu regions of loops, %llu differ\n",
+	       (unsigned long long)n, (unsigned long long)o->seed, (unsigned long long)model_translated(),
+	       (unsigned long long)model_loops(), (unsigned long long)failed);
 	return failed ? 1 : 0;
 }
 
@@ -370,14 +380,21 @@ static bool option(struct options *o, int c)
 int main(int argc, char **argv)
 {
 	struct options o = { .seed = 1, .cases = 300000 };
-	int keep = 0, table = 0, single = 0, sequences = 0, c, failed = 0;
+	int keep = 0, table = 0, single = 0, sequences = 0, loops = 0, c, failed = 0;
 	const struct option longs[] = {
-		{ "seed", required_argument, NULL, 's' },    { "cases", required_argument, NULL, 'n' },
-		{ "seconds", required_argument, NULL, 't' }, { "mode", required_argument, NULL, 'm' },
-		{ "only", required_argument, NULL, 'o' },    { "save", required_argument, NULL, 'f' },
-		{ "tier", required_argument, NULL, 'e' },    { "keep-going", no_argument, &keep, 1 },
-		{ "table", no_argument, &table, 1 },	     { "single", no_argument, &single, 1 },
-		{ "sequences", no_argument, &sequences, 1 }, { 0 },
+		{ "seed", required_argument, NULL, 's' },
+		{ "cases", required_argument, NULL, 'n' },
+		{ "seconds", required_argument, NULL, 't' },
+		{ "mode", required_argument, NULL, 'm' },
+		{ "only", required_argument, NULL, 'o' },
+		{ "save", required_argument, NULL, 'f' },
+		{ "tier", required_argument, NULL, 'e' },
+		{ "keep-going", no_argument, &keep, 1 },
+		{ "table", no_argument, &table, 1 },
+		{ "single", no_argument, &single, 1 },
+		{ "sequences", no_argument, &sequences, 1 },
+		{ "loops", no_argument, &loops, 1 },
+		{ 0 },
 	};
 
 	while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1)
@@ -387,6 +404,7 @@ int main(int argc, char **argv)
 	o.table = table;
 	o.single = single;
 	o.sequences = sequences;
+	o.loops = loops;
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	rnd_seed(12345);
 	forms_init();

@@ -5,6 +5,7 @@
  *
  *   diff_form.c    forms of instructions, from the rows of the opcode table
  *   diff_gen.c     makes cases of them, and sequences
+ *   diff_loop.c    makes loops
  *   diff_native.c  runs one on the host: state goes in and out by signal frames, so every register and RIP is the
  * case's diff_model.c   runs one on a struct cpu with page tables for the arena; engines are rows of a table
  *   diff_file.c    cases as files
@@ -34,7 +35,7 @@ enum arena_right { ARENA_NONE, ARENA_RW, ARENA_RO, ARENA_CODE };
 enum arena_right arena_right(unsigned page);
 
 struct diff_case {
-	const struct row *row; /* of the first instruction */
+	const struct row *row; /* of the first instruction; NULL: a loop */
 	enum code_size mode;
 	unsigned insns;
 	unsigned len; /* of code */
@@ -78,6 +79,10 @@ static inline bool rnd_one_in(unsigned n)
 bool gen_case(struct diff_case *k, const char *only);
 bool gen_sequence(struct diff_case *k, unsigned insns, const char *only);
 
+/* ------ diff_loop.c ------ */
+/* A loop, in 64-bit code. Its head, and the jump back (returned), are there in the code. */
+unsigned gen_loop(struct diff_case *k, unsigned *head);
+
 /* ------ diff_file.c ------ */
 bool case_save(const struct diff_case *k, const uint8_t *arena, const char *engine, const char *path);
 /* The arena's data too. False: not such a file; a message has been printed. */
@@ -107,6 +112,7 @@ extern const struct diff_engine diff_engines[];
 extern const unsigned diff_engines_n;
 uint8_t *model_init(void);	 /* its arena */
 uint64_t model_translated(void); /* blocks that the translator has made */
+uint64_t model_loops(void);	 /* regions of loops */
 const struct diff_engine *diff_engine_find(const char *name);
 void model_run(const struct diff_engine *e, const struct diff_case *k, struct diff_result *out);
 

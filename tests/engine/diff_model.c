@@ -139,10 +139,12 @@ static void run_records(struct cpu *c)
 	}
 }
 
-/* Translated code, from the first time on. */
+/* Translated code, from the first time on; loops are hot after three turns. */
 static void run_jit(struct cpu *c)
 {
 	c->jit.hot = 0;
+	for (unsigned n = 0; n < JIT_LOOPS; n++)
+		c->jit.until_hot[n] = 3;
 	run_records(c);
 }
 
@@ -171,6 +173,11 @@ const struct diff_engine *diff_engine_find(const char *name)
 uint64_t model_translated(void)
 {
 	return cpu->stat.jit[JS_MADE];
+}
+
+uint64_t model_loops(void)
+{
+	return cpu->stat.jit[JS_LOOPS];
 }
 
 /* INT3 all around the code, as diff_native.c has it. */

@@ -121,7 +121,7 @@ static void frame_store(greg_t *g)
 		result->rip--;
 	} else if (result->vector == EXC_PF && (result->error & PF_I)) {
 		result->vector = NO_EXCEPTION; /* it went where there is no code: as far as the instruction is meant */
-	} else if (result->vector == EXC_PF && result->cr2 >> 63) {
+	} else if (result->vector == EXC_PF && result->cr2 >= 0x7ffffffff000) {
 		result->error &= ~(uint32_t)PF_P; /* Linux hides what is mapped there */
 	}
 }

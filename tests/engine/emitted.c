@@ -40,6 +40,7 @@ static struct kind {
 	{ "real mode", CODE16, false, false },
 };
 static struct kind *code = kinds;
+static uint64_t loops; /* made */
 
 /* ------ what the generator wants of the tester ------ */
 void rnd_seed(uint64_t seed)
@@ -89,7 +90,7 @@ static void second_page(void)
 
 /* The block at off, as this privilege and kind of code see it; the same with a check for each access, and the way in
  * from elsewhere. */
-static void translate(unsigned off, bool user)
+static struct jblock *translate(unsigned off, bool user)
 {
 	struct jit *j = cpu->jit.jit;
 	struct jblock *b;
@@ -114,10 +115,34 @@ static void translate(unsigned off, bool user)
 	second_page();
 	b = jit_block_for(cpu, LIN - cpu->seg[SEG_CS].base, off, page, CODE_PAGE, &later);
 	if (!b)
-		return;
+		return NULL;
 	jit_far_entry(j, b);
 	if (jit_room(j))
 		jit_translate(cpu, jpage_at(j, b->page), off, cpu->mode | MODE_SINGLE);
+	return b;
+}
+
+/* The region of the loop that the jump back at `last` closes. */
+static void translate_loop(unsigned head, unsigned last, bool user)
+{
+	struct jblock *b = translate(head, user);
+
+	loops += b && jit_loop(cpu, b, last);
+}
+
+/* Whatever jumps back in this page may be a loop. */
+static void translate_loops(void)
+{
+	for (unsigned at = 0; at < PAGE - 8; at++) {
+		int64_t to = -1;
+
+		if (page[at] >> 4 == 7 || page[at] == 0xeb)
+			to = at + 2 + (int8_t)page[at + 1];
+		else if (page[at] == 0x0f && page[at + 1] >> 4 == 8)
+			to = at + 6 + (int32_t)ld_le32(page + at + 2);
+		if (to >= 0 && to < at && rnd_one_in(3))
+			translate_loop((unsigned)to, at, rnd_one_in(2));
+	}
 }
 
 static void check(void)
@@ -143,6 +168,18 @@ static void random_round(void)
 	memcpy(page + k.off - CODE_AT, k.code, k.len);
 	for (unsigned user = 0; user < 2; user++)
 		translate(k.off - CODE_AT, user);
+	check();
+}
+
+static void loop_round(void)
+{
+	struct diff_case k = { .mode = CODE64 };
+	unsigned head, last = gen_loop(&k, &head);
+
+	memset(page, 0xcc, PAGE);
+	memcpy(page + k.off - CODE_AT, k.code, k.len);
+	for (unsigned user = 0; user < 2; user++)
+		translate_loop(k.off - CODE_AT + head, k.off - CODE_AT + last, user);
 	check();
 }
 
@@ -192,6 +229,10 @@ static void program_pages(const uint8_t *text, size_t size)
 		for (unsigned k = 0; k < STARTS; k++)
 			translate(rnd_below(PAGE), k & 1);
 		check();
+		if (code->size == CODE64) {
+			translate_loops();
+			check();
+		}
 	}
 }
 
@@ -232,6 +273,9 @@ int main(int argc, char **argv)
 		code = &kinds[n / 2 % ARRAY_LEN(kinds)];
 		n & 1 ? random_round() : edges_round();
 	}
+	code = kinds;
+	for (unsigned n = 0; n < rounds / 2; n++)
+		loop_round();
 	for (code = kinds; code < kinds + ARRAY_LEN(kinds); code++)
 		for (unsigned n = 0; n < ARRAY_LEN(programs); n++)
 			found += program(programs[n]);
@@ -242,5 +286,10 @@ int main(int argc, char **argv)
 	printf("%llu instructions, %llu accesses behind checks, %llu second pages, %u programs\n",
 	       (unsigned long long)emitted_insns, (unsigned long long)emitted_checked,
 	       (unsigned long long)emitted_crossed, found / (unsigned)ARRAY_LEN(kinds));
+	printf("%llu regions of loops, %llu accesses that their heads have checked, %llu of them in a page for all "
+	       "turns\n",
+	       (unsigned long long)emitted_loops, (unsigned long long)emitted_loop_accesses,
+	       (unsigned long long)emitted_loop_moves);
+	bad |= emitted_loops != loops || !emitted_loop_accesses || !emitted_loop_moves;
 	return !bad && emitted_checked && emitted_crossed && found ? 0 : 1;
 }

@@ -56,6 +56,11 @@ static void meet(struct state *s, const struct state *o)
 	s->ncheck = n;
 }
 
+ZyanStatus look_decode(struct look *k)
+{
+	return ZydisDecoderDecodeFull(&decoder, k->j->rx + k->at, INSN_MAX, &k->i, k->o);
+}
+
 static bool pend(struct look *k, uint32_t at, const struct state *s)
 {
 	if ((at <= k->at && !k->aside) || at >= k->end || k->npending == PENDING)
@@ -69,12 +74,12 @@ static bool is_piece(const struct look *k, uint32_t to)
 {
 	const struct jit *j = k->j;
 
-	return to == j->exit_near || to == j->exit_far || to == j->lookup || to == j->slow || to == j->span ||
-	       to == j->exec || to == j->vec || to == j->fpu || to == j->other || to == j->poll || to == j->poll_far ||
-	       to == j->return_miss[jblock_anywhere(k->b)];
+	return to == j->exit_near || to == j->exit_far || to == j->exit_loop || to == j->lookup || to == j->slow ||
+	       to == j->span || to == j->exec || to == j->vec || to == j->fpu || to == j->other || to == j->poll ||
+	       to == j->poll_far || to == j->return_miss[jblock_anywhere(k->b)];
 }
 
-static bool is_block(struct jit *j, uint32_t to, bool call)
+bool look_block(struct jit *j, uint32_t to, bool call)
 {
 	for (uint32_t n = gen_first(&j->blocks, j->now); n < j->blocks.n; n++) {
 		const struct jblock *b = jblock_at(j, n);
@@ -163,7 +168,7 @@ static bool jump_out(struct look *k, uint32_t to, bool call)
 		return look_bad(k, "a jump with something on the host's stack");
 	if (is_piece(k, to))
 		return to_piece(k, to);
-	return is_block(k->j, to, call) || look_bad(k, "a jump to nowhere");
+	return look_block(k->j, to, call) || look_bad(k, "a jump to nowhere");
 }
 
 /* Behind a call: what is known is where the page is kept. */
@@ -182,13 +187,14 @@ static bool aside(struct look *k, uint32_t to, const struct state *taken)
 	struct val cmp = k->cmp;
 	uint32_t at = k->at;
 	uint8_t length = k->i.length;
+	bool was = k->aside;
 
 	k->s = *taken;
 	k->cmp.kind = NAMED;
 	k->aside = true;
 	k->at = to;
 	for (unsigned n = 0; k->s.alive && n < ASIDE; n++) {
-		if (ZYAN_FAILED(ZydisDecoderDecodeFull(&decoder, k->j->rx + k->at, INSN_MAX, &k->i, k->o)))
+		if (ZYAN_FAILED(look_decode(k)))
 			return look_bad(k, "no instruction");
 		if (!one(k))
 			return false;
@@ -200,7 +206,7 @@ static bool aside(struct look *k, uint32_t to, const struct state *taken)
 	k->cmp = cmp;
 	k->at = at;
 	k->i.length = length;
-	k->aside = false;
+	k->aside = was;
 	return true;
 }
 
@@ -262,10 +268,13 @@ static bool branch(struct look *k)
 		k->at = to - k->i.length;
 		return true;
 	}
-	if (k->aside && cond) {
+	if (k->aside && cond && to > k->at && to >= k->j->limit) {
+		if (!aside(k, to, &taken))
+			return false;
+	} else if (k->aside && cond) {
 		if (to != k->at + k->i.length && !jump_out(k, to, false))
 			return false;
-	} else if (to >= k->j->limit || (cond && to < k->at && to >= k->from && !is_block(k->j, to, false))) {
+	} else if (to >= k->j->limit || (cond && to < k->at && to >= k->from && !look_block(k->j, to, false))) {
 		if (k->aside || !aside(k, to, &taken))
 			return look_bad(k, "a jump out of line");
 	} else if (to > k->at && to < k->end && !k->aside) {
@@ -290,9 +299,8 @@ static bool host_stack(struct look *k)
 	case ZYDIS_MNEMONIC_PUSHFQ:
 		k->s.pushed += 2; /* its POP comes next */
 		return true;
-	case ZYDIS_MNEMONIC_PUSH: /* where the page is */
-		if (!is_mem(o) || place_of_reg(o->mem.base) != R_CPU || o->mem.disp.value != FIELD(jit.base) ||
-		    k->s.pushed)
+	case ZYDIS_MNEMONIC_PUSH: /* where the guest comes back to */
+		if (o->type != ZYDIS_OPERAND_TYPE_REGISTER || place_of_reg(o->reg.value) != T2 || k->s.pushed)
 			return look_bad(k, "a push of something else");
 		k->s.pushed = 1;
 		return true;
@@ -448,8 +456,13 @@ bool emitted_check(struct cpu *c, uint32_t from)
 		for (unsigned r = 0; r < 3; r++) {
 			if (!start[r])
 				continue;
-			k = (struct look){ .c = c, .j = j, .b = b, .end = region_end(j, start[r]) };
-			if (region(&k, start[r], r ? 0 : first, r ? 0 : last))
+			memset(&k, 0, offsetof(struct look, pending));
+			k.c = c;
+			k.j = j;
+			k.b = b;
+			k.end = region_end(j, start[r]);
+			k.from = start[r];
+			if (b->mode & MODE_LOOP ? look_loop(&k) : region(&k, start[r], r ? 0 : first, r ? 0 : last))
 				continue;
 			complain(&k, start[r]);
 			return false;

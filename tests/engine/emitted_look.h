@@ -50,14 +50,14 @@ struct look {
 	int64_t cmp_with;
 	ZydisDecodedInstruction i;
 	ZydisDecodedOperand o[ZYDIS_MAX_OPERAND_COUNT];
+	uint32_t site; /* r12d, where it is a number */
+	bool aside;    /* out of line */
+	const char *why;
 	unsigned npending;
 	struct {
 		uint32_t at;
 		struct state s;
-	} pending[PENDING];
-	uint32_t site; /* r12d, where it is a number */
-	bool aside;    /* out of line */
-	const char *why;
+	} pending[PENDING]; /* last: it need not be cleared */
 };
 
 #define FIELD(f) ((int64_t)CPU_AT(f))
@@ -75,5 +75,14 @@ bool look_jumps(const struct look *k, const ZydisDecodedOperand *o); /* the jump
 bool look_memory(struct look *k, const ZydisDecodedOperand *o, bool write);
 /* An instruction that goes on behind itself: may it be there? What it does to what is known. */
 bool look_plain(struct look *k);
+bool look_kind(const ZydisDecodedInstruction *i); /* of those that are emitted */
+/* A field of the struct cpu that code may touch. */
+bool look_field(int64_t d, unsigned size, bool write);
+ZyanStatus look_decode(struct look *k);			/* what is at k->at */
+bool look_block(struct jit *j, uint32_t to, bool call); /* a block begins there */
+
+/* ------ emitted_loop.c ------ */
+/* The region of a loop, from k->from on. */
+bool look_loop(struct look *k);
 
 #endif

@@ -51,12 +51,13 @@ static bool field_is(int64_t disp, unsigned size, int64_t at, unsigned max)
 	return disp >= at && disp + size <= at + max;
 }
 
-static bool field_allowed(int64_t d, unsigned size, bool write)
+bool look_field(int64_t d, unsigned size, bool write)
 {
 	if (place_of_field(d) >= 0 && size <= 8)
 		return true;
 	if (field_is(d, size, FIELD(r), 16 * 8) || field_is(d, size, FIELD(jit.flags), 2) ||
-	    field_is(d, size, FIELD(jit.base), 8) || field_is(d, size, FIELD(fx), 512))
+	    field_is(d, size, FIELD(jit.base), 8) || field_is(d, size, FIELD(fx), 512) ||
+	    field_is(d, size, FIELD(jit.until_hot), JIT_LOOPS * 4))
 		return true;
 	if (field_is(d, size, FIELD(fl), 4) || field_is(d, size, FIELD(seg[SEG_GS].base), 8) ||
 	    field_is(d, size, FIELD(kernel_gs_base), 8) || field_is(d, size, FIELD(r[SLOT_GSBASE]), 8) ||
@@ -201,7 +202,7 @@ bool look_memory(struct look *k, const ZydisDecodedOperand *o, bool write)
 	    o->mem.segment == ZYDIS_REGISTER_GS || !size)
 		return look_bad(k, "a memory operand of another kind");
 	if (b == R_CPU && x < 0)
-		return (field_allowed(disp, size, write) && (disp != FIELD(tlb) || !write || from_tlb(k))) ||
+		return (look_field(disp, size, write) && (disp != FIELD(tlb) || !write || from_tlb(k))) ||
 		       look_bad(k, "a field of the struct cpu");
 	if (b == R_CPU && k->s.v[x].kind == LOW16 && o->mem.scale == 8 && disp == FIELD(user_itlb))
 		return (!write && size == 8) || look_bad(k, "the table of user pages");
@@ -358,7 +359,7 @@ static bool known_result(struct look *k, struct val *out)
 	}
 }
 
-static bool kind_allowed(const ZydisDecodedInstruction *i)
+bool look_kind(const ZydisDecodedInstruction *i)
 {
 	switch (i->meta.category) {
 	case ZYDIS_CATEGORY_ADOX_ADCX:
@@ -454,7 +455,7 @@ bool look_plain(struct look *k)
 	bool known, to_mem = is_mem(&k->o[0]) && k->i.mnemonic != ZYDIS_MNEMONIC_LEA;
 	struct val out = { 0 };
 
-	if (!kind_allowed(&k->i))
+	if (!look_kind(&k->i))
 		return look_bad(k, "an instruction of a kind that is not emitted");
 	if (!bit_ok(k))
 		return look_bad(k, "a bit string");
