@@ -1,7 +1,7 @@
 /*
  * Random loops in 64-bit code, as compilers make them: pointers and an index that move by constants, copies of them,
- * accesses around them, data that is computed with in a few registers, ways out in the middle; a counter, or an end that
- * a pointer comes to. Buffers lie over ends of pages, overlap, and go on where nothing may be read or written.
+ * accesses around them, data that is computed with in a few registers, ways out in the middle; a counter, or an end
+ * that a pointer comes to. Buffers lie over ends of pages, overlap, and go on where nothing may be read or written.
  */
 #include "diff.h"
 
@@ -55,8 +55,10 @@ static void put_op(struct gen *g, const struct op *o, unsigned size, unsigned re
 		put(g, 0x66, 1);
 	if (o->prefix)
 		put(g, o->prefix, 1);
-	put(g, 0x40 | (size == 8) << 3 | (reg >> 3) << 2 | (index < NONE ? index >> 3 : 0) << 1 |
-		       (rm < NONE ? rm >> 3 : 0), 1);
+	put(g,
+	    0x40 | (size == 8) << 3 | (reg >> 3) << 2 | (index < NONE ? index >> 3 : 0) << 1 |
+		    (rm < NONE ? rm >> 3 : 0),
+	    1);
 	if (o->map)
 		put(g, o->map, 1);
 	put(g, o->op, 1);
@@ -146,10 +148,10 @@ static void put_wild(struct gen *g) /* a load says where the next access is */
 
 static void put_vector(struct gen *g)
 {
-	static const struct op ops[] = { { 0, 0x0f, 0x10, false }, { 0, 0x0f, 0x11, false }, { 0, 0x0f, 0x28, false },
-					 { 0, 0x0f, 0x29, false }, { 0x66, 0x0f, 0xfe, false },
-					 { 0xf3, 0x0f, 0x6f, false }, { 0xf2, 0x0f, 0x10, false },
-					 { 0x66, 0x0f, 0xd6, false } };
+	static const struct op ops[] = { { 0, 0x0f, 0x10, false },    { 0, 0x0f, 0x11, false },
+					 { 0, 0x0f, 0x28, false },    { 0, 0x0f, 0x29, false },
+					 { 0x66, 0x0f, 0xfe, false }, { 0xf3, 0x0f, 0x6f, false },
+					 { 0xf2, 0x0f, 0x10, false }, { 0x66, 0x0f, 0xd6, false } };
 	unsigned n = rnd_below(ARRAY_LEN(ops)), reg = rnd_below(VECTORS);
 
 	if (!g->aligned && (n == 2 || n == 3 || n == 4) && !rnd_one_in(8))
@@ -161,13 +163,17 @@ static void put_vector(struct gen *g)
 
 static void put_access(struct gen *g)
 {
-	static const struct op loads[] = { { .map = 0x0f, .op = 0xb6 }, { .map = 0x0f, .op = 0xb7 },
-					   { .map = 0x0f, .op = 0xbe }, { .map = 0x0f, .op = 0xbf },
-					   { .op = 0x63 },		{ .map = 0x0f, .op = 0xaf },
-					   { .map = 0x0f, .op = 0x42 }, { .prefix = 0xf3, .map = 0x0f, .op = 0xb8 },
+	static const struct op loads[] = { { .map = 0x0f, .op = 0xb6 },
+					   { .map = 0x0f, .op = 0xb7 },
+					   { .map = 0x0f, .op = 0xbe },
+					   { .map = 0x0f, .op = 0xbf },
+					   { .op = 0x63 },
+					   { .map = 0x0f, .op = 0xaf },
+					   { .map = 0x0f, .op = 0x42 },
+					   { .prefix = 0xf3, .map = 0x0f, .op = 0xb8 },
 					   { .map = 0x0f, .op = 0xa3 } /* bt: may go far */ };
-	static const uint8_t both[] = { 0x88, 0x8a, 0x88, 0x8a, 0x00, 0x02, 0x10, 0x1a, 0x22, 0x28, 0x30, 0x38, 0x3a,
-					0x84, 0x86 };
+	static const uint8_t both[] = { 0x88, 0x8a, 0x88, 0x8a, 0x00, 0x02, 0x10, 0x1a,
+					0x22, 0x28, 0x30, 0x38, 0x3a, 0x84, 0x86 };
 	unsigned size = 1u << rnd_below(4);
 	struct mem m = any_mem(g);
 
@@ -249,7 +255,7 @@ static void put_div(struct gen *g)
 			if (!ours)
 				return;
 		}
-	put(g, 0xd231, 2);					    /* xor edx,edx */
+	put(g, 0xd231, 2); /* xor edx,edx */
 	put_rr(g, (struct op){ .op = 0xf7 }, rnd_one_in(2) ? 4 : 8, 6, any_data(g));
 }
 
@@ -347,7 +353,8 @@ static void values(struct gen *g, unsigned turns)
 	if (g->aligned)
 		k->r[g->index] &= ~15ull;
 	for (unsigned n = 0; n < PTRS; n++) {
-		uint64_t at = rnd_one_in(2) ? DATA_LOW + rnd_below(4 * PAGE) : DATA_LOW + 256 + rnd_below(2 * PAGE - 512);
+		uint64_t at =
+			rnd_one_in(2) ? DATA_LOW + rnd_below(4 * PAGE) : DATA_LOW + 256 + rnd_below(2 * PAGE - 512);
 
 		if (n && rnd_one_in(3)) /* over the other */
 			at = k->r[g->ptr[0]] - ARENA + rnd_below(128) - 64;

@@ -283,13 +283,14 @@ int main(int argc, char **argv)
 		printf("%llu blocks of %s code, ", (unsigned long long)kinds[n].blocks, kinds[n].name);
 		bad |= !kinds[n].blocks;
 	}
-	printf("%llu instructions, %llu accesses behind checks, %llu second pages, %u programs\n",
+	printf("%llu instructions, %llu accesses behind checks, %llu second pages, %llu repeated, %u programs\n",
 	       (unsigned long long)emitted_insns, (unsigned long long)emitted_checked,
-	       (unsigned long long)emitted_crossed, found / (unsigned)ARRAY_LEN(kinds));
+	       (unsigned long long)emitted_crossed, (unsigned long long)emitted_repeated,
+	       found / (unsigned)ARRAY_LEN(kinds));
 	printf("%llu regions of loops, %llu accesses that their heads have checked, %llu of them in a page for all "
 	       "turns\n",
 	       (unsigned long long)emitted_loops, (unsigned long long)emitted_loop_accesses,
 	       (unsigned long long)emitted_loop_moves);
 	bad |= emitted_loops != loops || !emitted_loop_accesses || !emitted_loop_moves;
-	return !bad && emitted_checked && emitted_crossed && found ? 0 : 1;
+	return !bad && emitted_checked && emitted_crossed && emitted_repeated && found ? 0 : 1;
 }

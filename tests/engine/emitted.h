@@ -16,7 +16,8 @@
 bool emitted_check(struct cpu *c, uint32_t from);
 /* Instructions that were looked at. */
 extern uint64_t emitted_insns, emitted_checked;
-extern uint64_t emitted_crossed; /* looks at second pages among them */
+extern uint64_t emitted_crossed;  /* looks at second pages among them */
+extern uint64_t emitted_repeated; /* string instructions among them */
 /* Regions of loops; accesses in them that their heads have checked, and those of these that move from turn to turn. */
 extern uint64_t emitted_loops, emitted_loop_accesses, emitted_loop_moves;
 

@@ -33,7 +33,8 @@ static void state_new(struct state *s)
 
 static bool same_check(const struct check *a, const struct check *b)
 {
-	return a->name == b->name && a->of == b->of && a->off == b->off && a->to == b->to && a->write == b->write;
+	return a->name == b->name && a->of == b->of && a->off == b->off && a->to == b->to && a->write == b->write &&
+	       a->count == b->count && a->scale == b->scale;
 }
 
 static void meet(struct state *s, const struct state *o)
@@ -54,6 +55,8 @@ static void meet(struct state *s, const struct state *o)
 				break;
 			}
 	s->ncheck = n;
+	if (s->most_of != o->most_of || s->most != o->most)
+		s->most = 0;
 }
 
 ZyanStatus look_decode(struct look *k)
@@ -253,13 +256,21 @@ static bool branch(struct look *k)
 	to = k->at + k->i.length + (uint32_t)o->imm.value.s;
 	if (call && is_cross(k, to))
 		return crosses(k);
+	if (k->i.mnemonic == ZYDIS_MNEMONIC_JNBE)
+		str_compared(k);
 	if (k->i.mnemonic == ZYDIS_MNEMONIC_JNBE && k->cmp.kind == SUM && k->cmp_with >= 0 && k->cmp_with < JIT_PAGE &&
 	    k->s.ncheck < CHECKS)
-		k->s.check[k->s.ncheck++] = (struct check){ k->cmp.name, k->cmp.of, k->cmp.off,
-							    k->cmp.off + JIT_PAGE - k->cmp_with, k->cmp.write };
+		k->s.check[k->s.ncheck++] =
+			(struct check){ k->cmp.name,  k->cmp.of, k->cmp.off, k->cmp.off + JIT_PAGE - k->cmp_with,
+					k->cmp.write, 0,	 0 };
 	if (k->i.mnemonic == ZYDIS_MNEMONIC_JRCXZ && taken.v[HCX].kind == HIGH && taken.ncheck < CHECKS)
-		taken.check[taken.ncheck++] = (struct check){ taken.v[HCX].name, taken.v[HCX].of, taken.v[HCX].off,
-							      taken.v[HCX].to + 1, taken.v[HCX].write };
+		taken.check[taken.ncheck++] = (struct check){ taken.v[HCX].name,
+							      taken.v[HCX].of,
+							      taken.v[HCX].off,
+							      taken.v[HCX].to + 1,
+							      taken.v[HCX].write,
+							      0,
+							      0 };
 	if (call && to >= k->j->limit) { /* its own stub, as long as it is not linked */
 		state_new(&taken);
 		taken.pushed = 0;
@@ -328,6 +339,8 @@ static bool one(struct look *k)
 	case ZYDIS_CATEGORY_PUSH:
 	case ZYDIS_CATEGORY_POP:
 		return host_stack(k);
+	case ZYDIS_CATEGORY_STRINGOP:
+		return str_repeated(k);
 	default:
 		return look_plain(k);
 	}

@@ -15,9 +15,9 @@ enum { PENDING = 512, CHECKS = 16, ASIDE = 16 };
  * `name`, a LOW16. SUM: that plus NAMED (of, off); scale: the index is that of (of, at). HIGH: the bits of such a sum
  * that are not in a page, for its bytes `off` to `to`, if the index is that of the first. DELTA: host minus NAMED (of):
  * good for its bytes from `off` to `to`. HOST: address of byte `at` of NAMED(of) that has DELTA. BIT_OF: a number below
- * `scale`. */
+ * `scale`. LAST: emitted_str.c. */
 #define LOW 0x80000000u
-enum kind { NAMED, PAGES, TAG, SUM, HIGH, DELTA, HOST, LOW16, BIT_OF };
+enum kind { NAMED, PAGES, TAG, SUM, HIGH, DELTA, HOST, LOW16, BIT_OF, LAST };
 struct val {
 	enum kind kind;
 	uint32_t name, of;
@@ -30,10 +30,14 @@ struct check { /* bytes off to `to` of NAMED (of) are in the page of index `name
 	uint32_t name, of;
 	int64_t off, to;
 	bool write;
+	uint8_t scale; /* and as many elements of that size as the number of that name says; 0: not */
+	uint32_t count;
 };
 
 struct state {
 	bool alive;
+	int64_t most; /* that a number of this name is at most; 0: not known */
+	uint32_t most_of;
 	struct val v[PLACES];
 	struct check check[CHECKS];
 	unsigned ncheck;
@@ -80,6 +84,11 @@ bool look_kind(const ZydisDecodedInstruction *i); /* of those that are emitted *
 bool look_field(int64_t d, unsigned size, bool write);
 ZyanStatus look_decode(struct look *k);			/* what is at k->at */
 bool look_block(struct jit *j, uint32_t to, bool call); /* a block begins there */
+
+/* ------ emitted_str.c ------ */
+bool str_last(const struct look *k, const ZydisDecodedOperand *o, struct val *out); /* of a LEA: false: nothing */
+void str_compared(struct look *k);
+bool str_repeated(struct look *k);
 
 /* ------ emitted_loop.c ------ */
 /* The region of a loop, from k->from on. */

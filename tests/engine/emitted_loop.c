@@ -4,12 +4,12 @@
  *
  * The head is followed with each place (register, slot, field) as a sum of what places held at the entry, of constants,
  * and of distances to host memory that belong to checks. At the body's first instruction each place gets a name of its
- * own, for its value at the start of any turn, and one turn is followed with those. Where the turn ends it is seen which
- * places move by a constant: their value in turn k is then that of the head plus k times that. So each access in the body
- * is a sum too, of the head's values and k: it must be the distance of a check, plus the address that was checked, plus
- * a constant inside its span, and what moves with k must stay in that page for as many turns as the counter was given,
- * for all offsets in the page that the check let through. The counter is a place that a turn takes 1 from, as its last
- * instruction does, and which begins as the least of some numbers, none of which is 0.
+ * own, for its value at the start of any turn, and one turn is followed with those. Where the turn ends it is seen
+ * which places move by a constant: their value in turn k is then that of the head plus k times that. So each access in
+ * the body is a sum too, of the head's values and k: it must be the distance of a check, plus the address that was
+ * checked, plus a constant inside its span, and what moves with k must stay in that page for as many turns as the
+ * counter was given, for all offsets in the page that the check let through. The counter is a place that a turn takes 1
+ * from, as its last instruction does, and which begins as the least of some numbers, none of which is 0.
  *
  * Besides: the head looks at c->poll; each way out has all guest registers and the TLB where they belong: those
  * that the body had elsewhere, and those that made room; flags stay as they were where the body was left.

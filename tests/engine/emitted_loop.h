@@ -1,4 +1,5 @@
-/* Shared by the two halves of the verifier of regions: emitted_turn.c knows instructions, emitted_loop.c ways and proofs. */
+/* Shared by the two halves of the verifier of regions: emitted_turn.c knows instructions, emitted_loop.c ways and
+ * proofs. */
 #ifndef TESTS_ENGINE_EMITTED_LOOP_H
 #define TESTS_ENGINE_EMITTED_LOOP_H
 
@@ -17,10 +18,10 @@ struct sum {
 	} t[TERMS];
 };
 
-/* What is not a sum has an atom that stands for it where it is used as one. PAGE_NO: page of an address. INDEX: of its TLB
- * entry. TAG: from there. OFFSET: tag + address + more, which is the offset in its page if look >= 0. HIGH: its bits above
- * those. ROOM: turns, ((from - offset or offset) * mul >> shift) + plus. LEAST: of `limit` and some ROOMs, none of which is
- * 0. BELOW: a number below `limit`. */
+/* What is not a sum has an atom that stands for it where it is used as one. PAGE_NO: page of an address. INDEX: of its
+ * TLB entry. TAG: from there. OFFSET: tag + address + more, which is the offset in its page if look >= 0. HIGH: its
+ * bits above those. ROOM: turns, ((from - offset or offset) * mul >> shift) + plus. LEAST: of `limit` and some ROOMs,
+ * none of which is 0. BELOW: a number below `limit`. */
 enum what { NUMBER, PAGE_NO, INDEX, TAG_OF, OFFSET, HIGH_OF, ROOM, LEAST, BELOW };
 struct value {
 	enum what what;

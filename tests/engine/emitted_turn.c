@@ -114,10 +114,10 @@ static struct value loaded(struct at *s, const ZydisDecodedOperand *o)
 	if (place_of_reg(o->mem.base) == R_CPU) {
 		int p = place_of_field(d);
 
-		return p >= 0		       ? s->v[p]
-		       : d == FIELD(tlb)       ? value_sum(sum_atom(lw.tlb))
-		       : d == FIELD(jit.base)  ? value_sum(sum_atom(lw.base))
-					       : value_any();
+		return p >= 0		      ? s->v[p]
+		       : d == FIELD(tlb)      ? value_sum(sum_atom(lw.tlb))
+		       : d == FIELD(jit.base) ? value_sum(sum_atom(lw.base))
+					      : value_any();
 	}
 	if (!entry_of_tlb(s, o))
 		return value_any();
@@ -329,7 +329,8 @@ static struct value result(struct at *s)
 /* ------ instructions ------ */
 static bool is_cmp_imm(const struct at *s)
 {
-	return lw.k->i.mnemonic == ZYDIS_MNEMONIC_CMP && lw.k->o[0].size == 64 && is_imm(&lw.k->o[1]) && !is_mem(&lw.k->o[0]);
+	return lw.k->i.mnemonic == ZYDIS_MNEMONIC_CMP && lw.k->o[0].size == 64 && is_imm(&lw.k->o[1]) &&
+	       !is_mem(&lw.k->o[0]);
 }
 
 /* What the flags will be of. */

@@ -7,7 +7,7 @@
 
 #include <string.h>
 
-uint64_t emitted_insns, emitted_checked, emitted_crossed;
+uint64_t emitted_insns, emitted_checked, emitted_crossed, emitted_repeated;
 static uint32_t last_name;
 
 bool look_bad(struct look *k, const char *why)
@@ -256,11 +256,11 @@ static struct val loaded(struct look *k, const ZydisDecodedOperand *o)
 		return v;
 	}
 	if (b == R_TLB)
-		for (unsigned n = 0; n < k->s.ncheck; n++) {
+		for (unsigned n = k->s.ncheck; n-- > 0;) { /* the last one knows most */
 			const struct check *c = &k->s.check[n];
 
 			if (c->name == k->s.v[x].name)
-				return (struct val){ DELTA, 0, c->of, c->off, c->to, 0, c->write, 0 };
+				return (struct val){ DELTA, c->count, c->of, c->off, c->to, 0, c->write, c->scale };
 		}
 	return val_fresh();
 }
@@ -293,7 +293,8 @@ static bool known_result(struct look *k, struct val *out)
 		}
 		if (d->size != 64)
 			return false;
-		*out = sum_of(k, s);
+		if (!str_last(k, s, out))
+			*out = sum_of(k, s);
 		return true;
 	case ZYDIS_MNEMONIC_ADD:
 	case ZYDIS_MNEMONIC_SUB:
@@ -310,8 +311,9 @@ static bool known_result(struct look *k, struct val *out)
 			*out = sum_with_tag(address_in(k, place_of_reg(s->reg.value)), v);
 			return true;
 		}
-		if (k->i.mnemonic == ZYDIS_MNEMONIC_ADD && is_mem(s) && place_of_reg(s->mem.base) == R_TLB) {
-			struct val a = address_in(k, place_of_reg(d->reg.value)), add = loaded(k, s);
+		if (k->i.mnemonic == ZYDIS_MNEMONIC_ADD) {
+			struct val a = address_in(k, place_of_reg(d->reg.value)),
+				   add = is_mem(s) ? loaded(k, s) : k->s.v[place_of_reg(s->reg.value)];
 
 			if (add.kind != DELTA || a.kind != NAMED || a.name != add.of)
 				return false;
