@@ -1,7 +1,7 @@
 /*
- * Repeated stores and moves, which touch as many elements as RCX says: RCX has been compared, so that nothing wraps; the
- * first byte's offset in its page, and the last one's, too. What is known by that stays with the distance to the host's
- * memory that belongs to it (val.scale and name: the size of an element, the name of RCX).
+ * Repeated stores and moves, which touch as many elements as RCX says: RCX has been compared, so that nothing wraps;
+ * the first byte's offset in its page, and the last one's, too. What is known by that stays with the distance to the
+ * host's memory that belongs to it (val.scale and name: the size of an element, the name of RCX).
  */
 #include "emitted_look.h"
 
