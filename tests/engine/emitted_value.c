@@ -64,7 +64,8 @@ bool look_field(int64_t d, unsigned size, bool write)
 	    (field_is(d, size, FIELD(tlb), 8) && size == 8))
 		return true; /* the last one: from r14, which is a TLB whatever happens */
 	return !write && (field_is(d, size, FIELD(r), SLOTS * 8) || field_is(d, size, FIELD(poll), 4) ||
-			  field_is(d, size, FIELD(jit.offset_bits), 7 * 8) || field_is(d, size, FIELD(jit.r_top), 16) ||
+			  field_is(d, size, FIELD(jit.offset_bits), 8) || field_is(d, size, FIELD(jit.arith), 6 * 8) ||
+			  field_is(d, size, FIELD(jit.r_top), 16) ||
 			  field_is(d, size, FIELD(jit.room), sizeof(((struct cpu *)0)->jit.room)) ||
 			  field_is(d, size, FIELD(jit.closed_bit), 8) || field_is(d, size, FIELD(jit.closed), 16) ||
 			  (size == 8 && d >= FIELD(seg) && d < FIELD(seg[SEG_GS + 1]) &&

@@ -131,8 +131,8 @@ static int teardown_slots(void **state)
 
 /* ------ loops over all of it, and what they come to ------ */
 
-/* RBX: the sum of all words; COPY: DATA plus that, from behind; DATA: COPY, by vectors; every 20th byte of COPY one more;
- * from its end on words of COPY take those that are before them. R8: how often. */
+/* RBX: the sum of all words; COPY: DATA plus that, from behind; DATA: COPY, by vectors; every 20th byte of COPY one
+ * more; from its end on words of COPY take those that are before them. R8: how often. */
 CODE(loops, 64,
      "0: mov $0x10000000, %esi; mov $6144, %ecx; 1: add (%rsi), %rbx; add $8, %rsi; dec %rcx; jnz 1b;"
      "mov $0x10000000, %esi; mov $0x11000000, %edi; mov $6144, %ecx;"
@@ -307,8 +307,9 @@ static void interrupts_in_a_loop(void **state)
 /* ------ code that changes ------ */
 
 /* Fills memory, then its own page: at each 64th byte, where only the number that it adds is. */
-CODE(fills, 64, ".org fills_start + 0x3f, 0x90; 1: .byte 0x83, 0xc0, 1; movb $2, (%rdi); add $64, %rdi; cmp %rsi, %rdi;"
-		"jb 1b; hlt");
+CODE(fills, 64,
+     ".org fills_start + 0x3f, 0x90; 1: .byte 0x83, 0xc0, 1; movb $2, (%rdi); add $64, %rdi; cmp %rsi, %rdi;"
+     "jb 1b; hlt");
 
 static void loop_that_patches_itself(void **state)
 {
@@ -368,7 +369,8 @@ static void run_both(uint64_t at_1, uint64_t rip_0, uint64_t rip_1)
 
 /* vCPU 1 goes round, storing the number in its code; vCPU 0 changes that, and waits until it is what is stored. */
 CODE(tells, 64, "1: inc %ecx; mov %ecx, 0xa009; 2: pause; cmp %ecx, 0xd040; jne 2b; cmp $200, %ecx; jne 1b; hlt");
-CODE(shows, 64, "mov $0xd040, %edi; nop; nop; nop; 1: mov $0, %eax; mov %eax, (%rdi); inc %rdx; cmp $200, %eax; jne 1b; hlt");
+CODE(shows, 64,
+     "mov $0xd040, %edi; nop; nop; nop; 1: mov $0, %eax; mov %eax, (%rdi); inc %rdx; cmp $200, %eax; jne 1b; hlt");
 
 static void loop_that_another_vcpu_patches(void **state)
 {
@@ -383,8 +385,7 @@ CODE(runs, 64,
      "mov $30000, %ecx; 0: pause; cmp %ecx, 0xd000; jb 0b;"
      "1: mov 0xd000, %r8d; xor %eax, %eax; cpuid; call runs_start + 0x200003; cmp %r8d, %eax; jb 2f; cmp $60000, %r8d;"
      "jne 1b; jmp 3f; 2: ud2; 3: hlt");
-CODE(stores, 64,
-     "mov $0x209004, %edi; 1: inc %ecx; mov %ecx, (%rdi); mov %ecx, 0xd000; cmp $60000, %ecx; jne 1b; hlt");
+CODE(stores, 64, "mov $0x209004, %edi; 1: inc %ecx; mov %ecx, (%rdi); mov %ecx, 0xd000; cmp $60000, %ecx; jne 1b; hlt");
 
 static void data_that_becomes_code(void **state)
 {
@@ -445,8 +446,7 @@ static int setup_small(void **state)
 }
 
 /* vCPU 1 counts, in memory and in a register, until vCPU 0 has run more code than the cache holds. */
-CODE(goes_round, 64,
-     "mov $0xd080, %edi; 1: incq (%rdi); add $3, %r10; cmpl $0, 0xd000; je 1b; hlt");
+CODE(goes_round, 64, "mov $0xd080, %edi; 1: incq (%rdi); add $3, %r10; cmpl $0, 0xd000; je 1b; hlt");
 
 static void eviction_under_a_region(void **state)
 {

@@ -152,11 +152,11 @@ enum jit_stat {
 };
 
 struct cpu {
-	/* What translated code reaches (jit/jit_int.h): r15 points behind it, at r, so the last 128 bytes of it, poll and r
-	 * itself are what short instructions name. */
+	/* What translated code reaches (jit/jit_int.h): r15 points behind it, at r, so the last 128 bytes of it, poll
+	 * and r itself are what short instructions name. */
 	struct jit_hot {
 		uint8_t fx[512] __attribute__((aligned(64))); /* jit/fpu.c: for FXRSTOR and FXSAVE */
-		uint32_t itlb[JIT_ITLB]; /* kernel: identity of the page at (page number & mask) */
+		uint32_t itlb[JIT_ITLB];		      /* kernel: identity of the page at (page number & mask) */
 		/* Loops (jit/loop.h): of the region that runs what its groups add to their addresses; of all, by number
 		 * modulo LOOPS, turns until one is hot, and whether its region pays. */
 		uint64_t delta[JIT_LOOP_GROUPS];
@@ -178,7 +178,7 @@ struct cpu {
 			uint8_t xmm, ymm, fpu, unused; /* x87 state */
 		} lacked;			       /* when C was called */
 		uint8_t want, want_fpu;		       /* what to load on the way back: enum vec_level */
-		uint8_t fill[52]; /* none behind the last field: it is aligned */
+		uint8_t fill[52];		       /* none behind the last field: it is aligned */
 		/* --- from here on near --- */
 		uint64_t r_top, r_limit; /* the return stack: its end, and how far it may grow */
 		uint64_t turns;		 /* that the region of a loop may do */

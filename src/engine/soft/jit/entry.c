@@ -799,8 +799,7 @@ static uint32_t put_enter(struct asmb *a, const struct pieces *p)
 /* Through the jump cache to T0; T2 is the site. */
 static void put_jump(struct asmb *a, bool user, bool call)
 {
-	struct am m = { R_CPU, T1, 3,
-			(int32_t)((uint32_t)CPU_AT(jump) + user * sizeof(((struct cpu *)0)->jump[0])) };
+	struct am m = { R_CPU, T1, 3, (int32_t)((uint32_t)CPU_AT(jump) + user * sizeof(((struct cpu *)0)->jump[0])) };
 
 	a_insn(a, &(struct enc){ .map = 1, .op = 0xb7 }, T1, T0, NULL); /* movzx r12d, r11w */
 	a_insn(a, &(struct enc){ .op = 0xff }, call ? 2 : 4, RM_MEM, &m);

@@ -1,10 +1,10 @@
 /*
  * Insides of the translator, shared by its files.
  *
- * Registers of translated code: r15 the struct cpu (c->r), r14 its TLB (c->tlb), r11 r12 r13 temporaries. Guest RAX to R9 live
- * in the host registers of the same name, but guest RSP in r10, since the host's rsp stays the C stack. Guest R10 to
- * R15 live in c->r. Arithmetic flags live in RFLAGS between instructions of a block and over direct jumps inside a
- * page; what jumps elsewhere leaves an image of RFLAGS in c->jit.flags, since checks at the target destroy them.
+ * Registers of translated code: r15 the struct cpu (c->r), r14 its TLB (c->tlb), r11 r12 r13 temporaries. Guest RAX to
+ * R9 live in the host registers of the same name, but guest RSP in r10, since the host's rsp stays the C stack. Guest
+ * R10 to R15 live in c->r. Arithmetic flags live in RFLAGS between instructions of a block and over direct jumps inside
+ * a page; what jumps elsewhere leaves an image of RFLAGS in c->jit.flags, since checks at the target destroy them.
  *
  * Everything in the arena is named by its offset there, so code may be moved with it; blocks, exits and sites by index.
  * Blocks belong to the VM. What is written in them after they can be found is marked: "lock" (jit.lock), or atomic.
@@ -20,7 +20,8 @@ enum { R_CPU = H15, R_TLB = H14, R_SP = H10, T0 = H11, T1 = H12, T2 = H13 };
 /* r15 points at c->r; what lies less than 128 bytes from there has short instructions. */
 #define CPU_AT(field) ((int32_t)offsetof(struct cpu, field) - (int32_t)offsetof(struct cpu, r))
 #define AT(field) ((struct am){ R_CPU, -1, 0, CPU_AT(field) })
-_Static_assert(CPU_AT(jit.r_top) >= -128 && sizeof(struct jit_hot) == CPU_AT(jit.flags_now) + sizeof(uint16_t) - CPU_AT(jit),
+_Static_assert(CPU_AT(jit.r_top) >= -128 &&
+		       sizeof(struct jit_hot) == CPU_AT(jit.flags_now) + sizeof(uint16_t) - CPU_AT(jit),
 	       "what is near");
 enum { JIT_PAGE = 4096, JIT_PAGE_BITS = 12, JIT_BLOCK_BITS = 17 /* of hashes */, ITLB_MASK = JIT_ITLB - 1 };
 /* jpage.lin of user code, and of segmented code: it runs wherever its page is mapped. With the latter which bytes of
