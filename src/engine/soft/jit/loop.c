@@ -112,7 +112,7 @@ bool loop_takes(const struct insn *i, uint16_t *used, bool *vector, bool *wide)
 		switch (i->opnd[n].kind) {
 		case OPND_RM:
 			*used |= i->flags & INSN_MEM ? 0 : (uint16_t)(1u << insn_reg(i, n));
-			/* fall through */
+			break;
 		case OPND_MEM:
 		case OPND_IMM:
 		case OPND_ONE:
