@@ -178,7 +178,7 @@ void put_check(struct xl *x, unsigned size, bool write)
 
 	s->size = (uint8_t)size;
 	s->write = write;
-	put_check_at(x, n, x->j->slow, size, write);
+	put_check_at(x, n, x->masked ? x->j->exec : x->j->slow, size, write);
 	if (x->x->in) {
 		a_load(&x->a, T1, (struct am){ R_TLB, T1, 3, ADD });
 		a_lea(&x->a, T0, (struct am){ T0, T1, 0, 0 });
@@ -242,8 +242,8 @@ struct am put_based(struct xl *x, unsigned base, int32_t disp, unsigned size, bo
 
 struct am put_operand(struct xl *x, const struct insn *i, unsigned size, bool write)
 {
-	if (i->base != REG_NONE && i->index == REG_NONE && !(i->flags & INSN_RIPREL) && i->addrsize == x->word &&
-	    !x->segmented && !has_base(i) && group_reaches((int32_t)i->disp))
+	if (!x->masked && i->base != REG_NONE && i->index == REG_NONE && !(i->flags & INSN_RIPREL) &&
+	    i->addrsize == x->word && !x->segmented && !has_base(i) && group_reaches((int32_t)i->disp))
 		return put_based(x, i->base, (int32_t)i->disp, size, write);
 	put_linear(x, i, size, write);
 	put_check(x, size, write);

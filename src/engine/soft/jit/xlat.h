@@ -39,6 +39,8 @@ struct xl {
 	unsigned vec;	/* enum vec_level that is known to be loaded here */
 	bool fpu;	/* the x87 state is known to be loaded */
 	uint8_t align;	/* of the memory operand under way: mask of what raises #GP */
+	bool masked; /* that operand need not be there as a whole: what does not pass its check is for the exec function
+		      */
 	uint16_t fip;	/* fpu.c: the last x87 instruction if its address is not stored yet, or NO_FIP */
 	bool saved;	/* the flags are in c->jit.flags */
 	bool ended;	/* decoding ended at a jump */
