@@ -110,6 +110,8 @@ static bool put_form(struct xl *x, const struct insn *i, struct form *f)
 	else
 		a_insn(&x->a, &f->e, reg.host, mem ? RM_MEM : (int)rm.host, &m);
 	a_bytes(&x->a, i->imm, f->imm_size);
+	if (f->imm_size == 4)
+		a_fix(&x->a, FIX_IMM);
 	if (f->reg >= 0)
 		give_reg(x, &reg);
 	if (!mem) /* XADD of a register with itself: the sum is last */
@@ -189,6 +191,7 @@ static bool put_mov(struct xl *x, const struct insn *i)
 
 		temp = guest_in_host(g) ? guest_host(g) : T1;
 		a_mov_imm(&x->a, temp, size == 4 ? (uint32_t)i->imm : i->imm);
+		a_fix(&x->a, FIX_IMM);
 		if (!guest_in_host(g))
 			a_store(&x->a, temp, guest_slot(g));
 		return true;

@@ -53,12 +53,14 @@ static void put_sum(struct xl *x, const struct insn *i, unsigned reg, bool narro
 			a8(a, (reg & 7) << 3 | 4);
 			a8(a, m.scale << 6 | ((unsigned)m.index & 7) << 3 | 5);
 			a_bytes(a, (uint32_t)m.disp, 4);
+			a_fix(a, FIX_DISP);
 			return;
 		}
 		m = am_at(m.index, m.disp);
 	}
 	if (m.base < 0) {
 		a_mov_imm(a, reg, narrow ? (uint32_t)i->disp : (uint64_t)i->disp);
+		a_fix(a, FIX_DISP);
 		return;
 	}
 	if (m.index < 0 && !m.disp) { /* a copy costs less than a sum */
@@ -68,11 +70,13 @@ static void put_sum(struct xl *x, const struct insn *i, unsigned reg, bool narro
 		return;
 	}
 	a_insn(a, &e, reg, RM_MEM, &m);
+	a_fix(a, FIX_DISP);
 }
 
 static void put_rip_relative(struct xl *x, const struct insn *i, unsigned reg, bool narrow)
 {
 	xl_lin(x, reg, x->x->off + i->len + i->disp);
+	a_fix_turn(&x->a, FIX_LIN4, FIX_LIN_DISP);
 	if (narrow || i->addrsize == 4)
 		a_op32_rr(&x->a, 0x8b, reg, reg);
 }

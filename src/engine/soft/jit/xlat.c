@@ -8,6 +8,7 @@
 #include "base/bits.h"
 #include "engine/soft/code.h"
 #include "engine/soft/isa.h"
+#include "engine/soft/jit/disk.h"
 #include "engine/soft/thunk.h"
 
 enum { LOOK_AHEAD = 6, BRANCHY_INSNS = 16 /* a block of so many ends at its next branch */ };
@@ -93,6 +94,15 @@ void xl_store(struct xl *x, unsigned reg, struct am m)
 	put_word(x, 0x89, reg, m);
 }
 
+uint64_t xl_mov_lin(struct xl *x, unsigned reg, int64_t off)
+{
+	uint64_t v = code_rip(x->b->mode, x->b->lin + (uint64_t)off);
+
+	a_mov_imm(&x->a, reg, v);
+	a_fix(&x->a, v == (uint32_t)v || (int64_t)v == (int32_t)v ? FIX_LIN4 : FIX_LIN8);
+	return v;
+}
+
 void xl_lin(struct xl *x, unsigned reg, int64_t off)
 {
 	struct asmb *a = &x->a;
@@ -100,7 +110,7 @@ void xl_lin(struct xl *x, unsigned reg, int64_t off)
 	if (x->word < 8)
 		off = (int32_t)off;
 	if (!jblock_anywhere(x->b)) {
-		a_mov_imm(a, reg, code_rip(x->b->mode, x->b->lin + (uint64_t)off));
+		xl_mov_lin(x, reg, off);
 	} else if (off == (int32_t)off) {
 		a_load(a, reg, AT(jit.base));
 		if (off)
@@ -128,8 +138,12 @@ static uint32_t branch_site(struct xl *x)
  * branch it is). */
 static void put_user_far(struct xl *x, int64_t target)
 {
+	uint32_t site = x->segmented && x->x ? branch_site(x) : 0;
+
 	xl_lin(x, T0, target);
-	a_mov_imm32(&x->a, T2, x->segmented && x->x ? branch_site(x) : 0);
+	a_mov_imm32(&x->a, T2, site);
+	if (site)
+		a_fix(&x->a, FIX_SITE);
 	if (x->segmented)
 		put_code_linear(x);
 }
@@ -200,7 +214,9 @@ void xl_call_exec(struct xl *x)
 	thunk_note(i);
 	site_at(x->j, n)->insn = i;
 	a_mov_imm32(&x->a, T1, n);
+	a_fix(&x->a, FIX_SITE);
 	a_jmp_to(&x->a, x->j->exec);
+	a_fix(&x->a, FIX_PIECE);
 	x->exec_last = true;
 	x->vec = VEC_IMAGE;
 	site_at(x->j, n)->vec = VEC_IMAGE;
@@ -228,11 +244,12 @@ static bool put_cold(struct xl *x)
 {
 	struct asmb hot = x->a, *a = &x->a;
 
-	*a = (struct asmb){ x->j->rw, x->j->cold_used, x->j->cold_end };
+	*a = (struct asmb){ x->j->rw, x->j->cold_used, x->j->cold_end, hot.fixes };
 	for (unsigned n = 0; n < x->ncold; n++) {
 		const struct cold *k = &x->cold[n];
 
 		a_aim(&hot, k->from, a->at);
+		a_fix_at(a, k->from, FIX_COLD);
 		if (k->is_exit)
 			jexit_at(x->j, k->arg)->stub = a->at;
 		if (k->span)
@@ -241,7 +258,10 @@ static bool put_cold(struct xl *x)
 			xl_lin(x, T0, k->arg);
 		else
 			a_mov_imm32(a, T1, k->arg);
+		if (!k->poll && k->arg)
+			a_fix(a, k->is_exit ? FIX_EXIT : FIX_SITE);
 		a_jmp_to(a, k->piece);
+		a_fix(a, FIX_PIECE);
 	}
 	if (asm_full(a) || asm_full(&hot))
 		return false;
@@ -288,6 +308,7 @@ static uint16_t live_at(struct xl *x, const struct code_source *s, int64_t off)
 		return FL_ARITH;
 	if (in_page(x, off) && (b = block_at(x, (unsigned)off))) {
 		x->b->lines |= b->lines;
+		disk_source_of(x->j, b);
 		return b->saves ? FL_ARITH : b->live;
 	}
 	for (unsigned n = 0; n < LOOK_AHEAD && open && in_page(x, off); n++) {
@@ -297,6 +318,7 @@ static uint16_t live_at(struct xl *x, const struct code_source *s, int64_t off)
 			return live | open;
 		isa_apply(x->c, &i);
 		x->b->lines |= BIT64(off / 64) | BIT64((off + i.len - 1) / 64);
+		disk_source(x->j, (unsigned)off, &i);
 		jit_flags(&i, &reads, &kills);
 		live |= reads & open;
 		open &= (uint16_t)~kills;
@@ -448,6 +470,7 @@ static unsigned decode_block(struct xl *x, const struct code_source *s, unsigned
 		e->off = (uint16_t)off;
 		off += e->i.len;
 		x->b->lines |= BIT64(e->off / 64) | BIT64((off < JIT_PAGE ? off - 1 : JIT_PAGE - 1) / 64);
+		disk_source(x->j, e->off, &e->i);
 		x->n++;
 		e->odd = is_odd(x, &e->i, e->off);
 		x->ended = e->odd || ends_block(&e->i) || (x->segmented && is_call(&e->i));
@@ -527,6 +550,8 @@ static void put_insn(struct xl *x, const struct xinsn *e)
 	bool exec = e->odd || by_segment(x, &e->i) || by_mode(x, &e->i), jumps;
 
 	x->x = e;
+	if (UNLIKELY(x->a.fixes != NULL))
+		x->a.fixes->insn = (unsigned)(e - x->ins);
 	x->nsite = 0;
 	x->exec_last = false;
 	if (e->behind)
@@ -560,7 +585,7 @@ static struct jblock *translate(struct cpu *c, struct jpage *p, unsigned off, un
 	x->segmented = mode_segmented(mode);
 	x->lo = x->segmented ? p->lin >> JIT_FIRST_SHIFT & (JIT_PAGE - 1) : 0;
 	x->hi = x->segmented ? JIT_PAGE - 1 - (int64_t)(p->lin >> JIT_LEFT_SHIFT & (JIT_PAGE - 1)) : JIT_PAGE - 1;
-	x->a = (struct asmb){ j->rw, j->used, (uint32_t)j->limit };
+	x->a = (struct asmb){ j->rw, j->used, (uint32_t)j->limit, disk_begin(j) };
 	x->b = jblock_at(j, n);
 	x->ended = false;
 	x->n = x->ncold = x->nsite = 0;
@@ -603,6 +628,7 @@ static struct jblock *translate(struct cpu *c, struct jpage *p, unsigned off, un
 		jit_dump(x, end, cold);
 	if (j->notes)
 		jit_check_note(x);
+	disk_note(x, j, end, cold);
 	jblock_publish(j, x->b);
 	return x->b;
 }
@@ -610,8 +636,10 @@ static struct jblock *translate(struct cpu *c, struct jpage *p, unsigned off, un
 struct jblock *jit_translate(struct cpu *c, struct jpage *p, unsigned off, unsigned mode)
 {
 	uint64_t start = __builtin_ia32_rdtsc();
-	struct jblock *b = translate(c, p, off, mode);
+	struct jblock *b = UNLIKELY(jit_of(c)->disk != NULL) ? disk_load(c, p, off, mode) : NULL;
 
+	if (!b)
+		b = translate(c, p, off, mode);
 	c->stat.jit[JS_TICKS] += __builtin_ia32_rdtsc() - start;
 	return b;
 }

@@ -85,6 +85,7 @@ void xl_cold_span(struct xl *x, uint32_t from, uint32_t site); /* T2: the addres
 void xl_save_flags(struct xl *x);			       /* to c->jit.flags, if they are not there */
 /* The linear address of what is at off in the block's page, into reg; clobbers T1 if far. Flags untouched. */
 void xl_lin(struct xl *x, unsigned reg, int64_t off);
+uint64_t xl_mov_lin(struct xl *x, unsigned reg, int64_t off); /* of code that has an address: that, into reg */
 /* A direct jump; from: a displacement that leads there already, or 0: falls in here. */
 void xl_call(struct xl *x, int64_t target);
 void xl_exit(struct xl *x, uint32_t from, int64_t target);
