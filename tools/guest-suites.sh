@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# guest-suites.sh sqlite|openssl... : builds upstream's test programs from Debian's sources on this host, once -> suite-NAME.tar in the
-# cache. Guests run what is in it (tests/guests/verify.py); they need tcl for sqlite, perl for openssl.
+# guest-suites.sh sqlite|openssl|selftests... : builds upstream's test programs from Debian's sources on this host, once -> suite-NAME.tar
+# in the cache. Guests run what is in it (tests/guests/verify.py, selftests.py); they need tcl for sqlite, perl for openssl and the
+# kernel's selftests.
 . "$(dirname "$0")/lib.sh"
 tmp=''
 trap 'rm -rf "${tmp:-}"' EXIT
@@ -33,11 +34,24 @@ build_openssl() {
    rm -rf fuzz/corpora crypto/*/*.c doc)
   pack openssl .
 }
+# The kernel's own, of those collections that need nothing but a CPU, memory and a kernel; those programs that build.
+SELFTESTS='x86 timers vm futex rseq sigaltstack membarrier mincore ptrace seccomp breakpoints clone3 core exec kcmp memfd mqueue openat2
+  pidfd prctl proc rlimits size splice syscall_user_dispatch timens vDSO sched perf_events capabilities ipc'
+build_selftests() {
+  need linux-source-6.1 gcc-multilib libc6-dev-i386 libcap-dev libcap-ng-dev libnuma-dev libpopt-dev rsync flex bison bc
+  tmp=$(mktemp -d "$CACHE/.suite.XXXXXX")
+  say "building the kernel's selftests (once; some minutes)"
+  tar xf /usr/src/linux-source-6.1.tar.xz -C "$tmp"
+  (cd "$tmp"/linux-source-6.1 && make headers && make -k -C tools/testing/selftests TARGETS="${SELFTESTS//$'\n'/}" install \
+     INSTALL_PATH="$tmp/selftests") > "$CACHE/suite-selftests.log" 2>&1 || :
+  [ -x "$tmp/selftests/x86/sigreturn_32" ] || die "building failed, see $CACHE/suite-selftests.log"
+  pack selftests .
+}
 mkdir -p "$CACHE"
 exec 8> "$CACHE/.suites.lock"; flock 8
 for what in "$@"; do
   case $what in
-    sqlite|openssl) [ -e "$CACHE/suite-$what.tar" ] || "build_$what" ;;
+    sqlite|openssl|selftests) [ -e "$CACHE/suite-$what.tar" ] || "build_$what" ;;
     *) die "see the head of this script" ;;
   esac
   rm -rf "${tmp:-}"

@@ -37,6 +37,17 @@ static const struct prop engine_props[] = {
 	  .type = PROP_TYPE_BOOL,
 	  .def = "true",
 	  .help = "engine.soft=jit: hot loops are translated a second time, with one check for many turns" },
+	{ .name = "engine.soft.cache_dir",
+	  .type = PROP_TYPE_STR,
+	  .help = "engine.soft=jit: directory of this user's in which translated code is kept for the next start; "
+		  "none: "
+		  "nothing is kept" },
+	{ .name = "engine.soft.cache_dir_size",
+	  .type = PROP_TYPE_INT,
+	  .def = "256",
+	  .min = 1,
+	  .max = 65536,
+	  .help = "MiB that engine.soft.cache_dir may take" },
 	{ .name = "engine.soft.check",
 	  .type = PROP_TYPE_BOOL,
 	  .def = "false",

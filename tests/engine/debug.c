@@ -51,6 +51,61 @@ static void port_breakpoint(void **state)
 	assert_int_equal(stack64(0), M_CODE + (unsigned)(io_bp_end - io_bp_start) - 7);
 }
 
+/* DR2 on a port, with a length; then one access. How many traps? */
+static unsigned port_traps(uint32_t dr2, unsigned len, uint64_t cr4, const uint8_t *access, unsigned n)
+{
+	static const uint8_t counts[] = { 0x48, 0xff, 0xc3, 0x48, 0xcf }; /* inc rbx; iretq */
+
+	start(LONG64);
+	machine_put(&m, M_CODE, access, n);
+	MACHINE_CODE(&m, M_CODE + n, 0xf4);
+	machine_put(&m, M_HANDLERS + 16 * EXC_DB, counts, sizeof(counts));
+	engine_soft.get(m.cpu[0], X86_ALL, &s);
+	s.dr[2] = dr2;
+	s.dr7 = 0x02000420 | len << 26;
+	s.cr4 |= cr4;
+	s.reg[RDX] = 0x80;
+	s.reg[RCX] = 3;
+	s.reg[RSI] = s.reg[RDI] = 0xd000;
+	engine_soft.set(m.cpu[0], X86_ALL & ~X86_TSC, &s);
+	run_to_halt_at(M_CODE + n + 1);
+	return (unsigned)s.reg[RBX];
+}
+
+static void port_breakpoints_by_address(void **state)
+{
+	static const uint8_t in_al[] = { 0xec }, in_eax[] = { 0xed }, out_ax[] = { 0x66, 0xef }, outs[] = { 0x6e },
+			     rep_outs[] = { 0xf3, 0x6e }, rep_insd[] = { 0xf3, 0x6d };
+
+	assert_int_equal(port_traps(0x80, 0, 0, in_al, 1), 0); /* CR4.DE is clear */
+	assert_int_equal(port_traps(0x80, 0, CR4_DE, in_al, 1), 1);
+	assert_int_equal(port_traps(0x81, 0, CR4_DE, in_al, 1), 0);
+	assert_int_equal(port_traps(0x7f, 0, CR4_DE, in_eax, 1), 0);
+	assert_int_equal(port_traps(0x83, 0, CR4_DE, in_eax, 1), 1); /* its last byte */
+	assert_int_equal(port_traps(0x84, 0, CR4_DE, in_eax, 1), 0);
+	assert_int_equal(port_traps(0x83, 3, CR4_DE, in_al, 1), 1); /* four ports, from a multiple of 4 on */
+	assert_int_equal(port_traps(0x7f, 3, CR4_DE, in_al, 1), 0);
+	assert_int_equal(port_traps(0x81, 1, CR4_DE, out_ax, 2), 1);
+	assert_int_equal(port_traps(0x80, 0, CR4_DE, outs, 1), 1);
+	assert_int_equal(port_traps(0x80, 0, CR4_DE, rep_outs, 2), 3); /* one for each turn */
+	assert_int_equal(port_traps(0x80, 0, CR4_DE, rep_insd, 2), 3);
+}
+
+/* Outside long mode linear addresses have 32 bits. */
+static void code_breakpoint_behind_the_wrap(void **state)
+{
+	start(PROT32);
+	gdt(0x40, 0xffcf9bff0000ffff); /* code, base ffff0000h */
+	/* mov eax,9100h; mov dr0,eax; mov eax,1; mov dr7,eax; jmp 40h:19100h */
+	MACHINE_CODE(&m, M_CODE, 0xb8, 0, 0x91, 0, 0, 0x0f, 0x23, 0xc0, 0xb8, 1, 0, 0, 0, 0x0f, 0x23, 0xf8, 0xea, 0,
+		     0x91, 1, 0, 0x40, 0);
+	MACHINE_CODE(&m, 0x9100, 0x43, 0xf4);
+	assert_int_equal(run_to_handler(), EXC_DB);
+	assert_int_equal(s.reg[RBX], 0);
+	assert_int_equal(s.dr6 & 0xf, 1);
+	assert_int_equal(stack32(0), 0x19100);
+}
+
 CODE(general_detect, 64, "mov $0x2000, %eax; mov %rax, %dr7; mov %dr0, %rbx");
 
 static void general_detect_is_off_in_the_handler(void **state)
@@ -230,6 +285,8 @@ int main(void)
 		T(instruction_breakpoint_and_rf),
 		T(data_breakpoint),
 		T(port_breakpoint),
+		T(port_breakpoints_by_address),
+		T(code_breakpoint_behind_the_wrap),
 		T(general_detect_is_off_in_the_handler),
 		T(mov_ss_holds_code_breakpoints_off),
 		T(nmi_after_a_faulting_iret),

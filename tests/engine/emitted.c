@@ -1,7 +1,8 @@
 /*
  * The isolation promise of the translator, on its output (emitted.h): random instructions and sequences as the
  * differential tester makes them, and the code of whatever large programs this machine has, translated as the user's
- * and as the kernel's, as code of each mode, with groups and without.
+ * and as the kernel's, as code of each mode, with groups and without. Then the same blocks again, as they come from
+ * their records (disk.h), somewhere else in the arena and, in 64-bit kernel code, in the guest.
  *
  *	emitted [rounds] [seed]
  */
@@ -10,7 +11,9 @@
 #include "emitted.h"
 
 #include "base/bits.h"
+#include "conf/conf.h"
 #include "engine/soft/flags.h"
+#include "engine/soft/jit/disk.h"
 
 #include <elf.h>
 #include <fcntl.h>
@@ -31,7 +34,7 @@ static struct kind {
 	const char *name;
 	enum code_size size;
 	bool flat, prot;
-	uint64_t blocks;
+	uint64_t blocks, loaded;
 } kinds[] = {
 	{ "64-bit", CODE64, true, true },
 	{ "flat 32-bit", CODE32, true, true },
@@ -63,6 +66,19 @@ enum arena_right arena_right(unsigned n)
 }
 
 /* ------ translating ------ */
+static char dir[] = "/tmp/t_emitted.XXXXXX";
+
+/* Records are kept, but not longer than this runs. */
+static void keep(void)
+{
+	struct conf *conf = conf_new();
+
+	if (!mkdtemp(dir) || conf_set(conf, "engine.soft.cache_dir", dir, NULL) < 0 ||
+	    conf_set(conf, "engine.soft.cache_dir_size", "1024", NULL) < 0 || jit_disk_open(cpu->vm, conf, NULL) < 0)
+		abort();
+	conf_free(conf);
+	rmdir(dir);
+}
 static void start(void)
 {
 	uint64_t *t = (uint64_t *)bare_ram(TABLES, 3 * PAGE);
@@ -74,6 +90,7 @@ static void start(void)
 	cpu->code = code_cache_new(cpu, MIB(1));
 	if (jit_vm_new(cpu->vm, MIB(16), NULL) < 0 || jit_new(cpu, 0, NULL) < 0)
 		abort();
+	keep();
 	cpu->cr4 |= CR4_OSFXSR | CR4_OSXSAVE | CR4_FSGSBASE;
 	cpu->xcr0 = 7;
 }
@@ -145,15 +162,54 @@ static void translate_loops(void)
 	}
 }
 
-static void check(void)
+struct made {
+	struct jpage page;
+	unsigned off, mode;
+	uint64_t rip;
+};
+
+static void load(const struct made *b)
 {
 	struct jit *j = cpu->jit.jit;
+	struct jpage like = b->page;
+	struct jblock *l;
 
+	cpu->mode = b->mode & ~(unsigned)MODE_SINGLE;
+	cpu->cpl = b->mode & MODE_USER ? 3 : 0;
+	cpu->rip = b->rip;
+	if (!(like.lin & JIT_ANYWHERE) && cpu->mode & MODE_64 && rnd_one_in(2))
+		like.lin += 0x4000 + PAGE * rnd_below(64);
+	like.chain = like.blocks = 0;
+	l = gen_need_room(cpu) ? disk_load(cpu, jpage_need(j, &like), b->off, b->mode) : NULL;
+	if (!l)
+		return;
+	code->loaded++;
+	if (rnd_one_in(2))
+		jit_far_entry(j, l);
+}
+
+static void check(void)
+{
+	static struct made made[4 * STARTS + 16];
+	struct jit *j = cpu->jit.jit;
 	uint32_t first = gen_first(&j->blocks, j->now);
+	unsigned n = 0;
 
 	if (!emitted_check(cpu, first))
 		exit(1);
 	code->blocks += j->blocks.n - first;
+	for (uint32_t k = first; k < j->blocks.n && n < ARRAY_LEN(made); k++) {
+		const struct jblock *b = jblock_at(j, k);
+
+		if (!b->dead)
+			made[n++] = (struct made){ *jpage_at(j, b->page), b->off, b->mode,
+						   LIN + b->off - (code->flat ? 0 : cpu->seg[SEG_CS].base) };
+	}
+	jit_drop_all(cpu->vm);
+	for (unsigned k = 0; k < n; k++)
+		load(&made[k]);
+	if (!emitted_check(cpu, gen_first(&j->blocks, j->now)))
+		exit(1);
 	jit_drop_all(cpu->vm);
 }
 
@@ -280,8 +336,9 @@ int main(int argc, char **argv)
 		for (unsigned n = 0; n < ARRAY_LEN(programs); n++)
 			found += program(programs[n]);
 	for (unsigned n = 0; n < ARRAY_LEN(kinds); n++) {
-		printf("%llu blocks of %s code, ", (unsigned long long)kinds[n].blocks, kinds[n].name);
-		bad |= !kinds[n].blocks;
+		printf("%llu blocks of %s code, %llu loaded, ", (unsigned long long)kinds[n].blocks, kinds[n].name,
+		       (unsigned long long)kinds[n].loaded);
+		bad |= !kinds[n].blocks || kinds[n].loaded < kinds[n].blocks / 2;
 	}
 	printf("%llu instructions, %llu accesses behind checks, %llu second pages, %llu repeated, %u programs\n",
 	       (unsigned long long)emitted_insns, (unsigned long long)emitted_checked,

@@ -348,8 +348,8 @@ static bool known_result(struct look *k, struct val *out)
 		*out = v;
 		return true;
 	case ZYDIS_MNEMONIC_MOVZX:
-		if (s->size != 16 || !is_reg(d, 32))
-			return false;
+		if (s->size != 16 || !is_reg(d, 32) || place_of_reg(d->reg.value) < T0)
+			return false; /* the guest's: a base for groups like others, and no index of ours */
 		v = is_reg(s, 16) ? k->s.v[place_of_reg(s->reg.value)] : val_fresh();
 		*out = (struct val){ .kind = LOW16, .name = ++last_name };
 		if (v.kind == PAGES) {

@@ -276,6 +276,63 @@ static void compatibility_mode(void **state)
 	assert_int_equal(s.reg[RSP], 0xe000);
 }
 
+CODE(over_the_end, 32,
+     "mov 0xfffffffe, %eax; movl $0x44332211, 0xfffffffd; lock addw $0x0101, 0xffffffff; movq 0xfffffffc, %mm0;"
+     "movd %mm0, %ebx; psrlq $32, %mm0; movd %mm0, %esi; mov %esp, %ebp; mov $2, %esp; push $0x55667788; mov %ebp, "
+     "%esp;"
+     "int $0x30");
+
+/* Compatibility mode with pages at the end of the 4 GiB, and behind it, where it must not go. */
+enum { LAST = 0x300000, BEHIND = 0x200000 };
+
+static void start_at_the_end(void)
+{
+	enum { PD_3 = 0x14000, PD_4 = 0x15000, PT = 0x17000 };
+
+	start(LONG64);
+	PUT(to_compat, M_CODE);
+	st_le64(m.ram + M_PML4 + 0x1000 + 8 * 3, PD_3 | 7);
+	st_le64(m.ram + M_PML4 + 0x1000 + 8 * 4, PD_4 | 7);
+	st_le64(m.ram + PD_3 + 8 * 511, PT | 7);
+	st_le64(m.ram + PT + 8 * 511, LAST | 7);
+	st_le64(m.ram + PD_4, BEHIND | 0x87);
+	st_le64(m.ram + BEHIND, 0xeeeeeeeeeeeeeeee);
+}
+
+/* It goes on at 0 (as this program does on a processor). */
+static void compatibility_mode_wraps(void **state)
+{
+	start_at_the_end();
+	PUT(over_the_end, 0xa000);
+	st_le32(m.ram + LAST + 0xffc, 0x02010000);
+	st_le64(m.ram, 0x0807060504030201);
+	assert_int_equal(run_to_handler(), 0x30);
+	assert_int_equal(s.reg[RAX], 0x02010201);
+	assert_int_equal(ld_le32(m.ram + LAST + 0xffc), 0x77881100);
+	assert_int_equal(ld_le32(m.ram), 0x04035566);
+	assert_int_equal(s.reg[RBX], 0x34221100);
+	assert_int_equal(s.reg[RSI], 0x04030245);
+	assert_int_equal(ld_le64(m.ram + BEHIND), 0xeeeeeeeeeeeeeeee);
+}
+
+/* So does the code: behind the last byte, and in the middle of an instruction. */
+static void compatibility_mode_wraps_its_code(void **state)
+{
+	static const uint8_t ends[][6] = { { 0x40, 0xcd, 0x30 }, { 0x81, 0xc0, 1, 0, 0, 0 } }; /* inc eax; add eax, 1 */
+
+	for (unsigned n = 0; n < 2; n++) {
+		start_at_the_end();
+		MACHINE_CODE(&m, 0xa000, 0x31, 0xc0, 0xb9, 0xff, 0xff, 0xff, 0xff, 0xff,
+			     0xe1); /* xor eax,eax; jmp ffffffff */
+		machine_put(&m, LAST + 0xfff, ends[n], 1);
+		machine_put(&m, 0, ends[n] + 1, 5);
+		MACHINE_CODE(&m, n ? 5 : 0, 0xcd, 0x30);
+		assert_int_equal(run_to_handler(), 0x30);
+		assert_int_equal(s.reg[RAX], 1);
+		assert_int_equal(stack64(0), n ? 7 : 2);
+	}
+}
+
 CODE(do_ud, 64, "ud2");
 
 static void ist_switches_the_stack(void **state)
@@ -577,6 +634,8 @@ int main(void)
 		T(protected_mode_virtual_interrupts),
 		T(sysenter_and_sysexit),
 		T(compatibility_mode),
+		T(compatibility_mode_wraps),
+		T(compatibility_mode_wraps_its_code),
 		T(ist_switches_the_stack),
 		T(iretq_to_non_canonical),
 		T(iretq_reads_ss_first),

@@ -93,6 +93,60 @@ static void invlpg_drops_global_pages_everywhere(void **state)
 	assert_int_equal(s.reg[RCX] & 0xff, 2);
 }
 
+/* What INVPCID refuses: descriptor, type, whether CR4.PCIDE is set. */
+static void invpcid_operands(void **state)
+{
+	static const struct {
+		uint64_t pcid, at, type;
+		bool spaces, ok;
+	} cases[] = {
+		{ 1, 0x200000, 0, true, true },
+		{ 1, 0x800000000000, 0, true, false },
+		{ 1, 0x800000000000, 1, true, true }, /* only type 0 has an address */
+		{ 0x1000, 0, 0, true, false },
+		{ BIT64(63), 0, 1, true, false },
+		{ 0x1000, 0, 2, true, false },
+		{ 0x1000, 0, 3, true, false },
+		{ 0, 0, 4, true, false },
+		{ 0, 0, BIT64(32), true, false },
+		{ 1, 0, 0, false, false },
+		{ 1, 0, 1, false, false },
+		{ 0, 0, 0, false, true },
+		{ 0, 0, 1, false, true },
+		{ 0xfff, 0, 2, false, true },
+		{ 0xfff, 0, 3, false, true },
+	};
+
+	for (unsigned n = 0; n < ARRAY_LEN(cases); n++) {
+		if (cases[n].spaces)
+			start_spaces();
+		else
+			start(LONG64);
+		MACHINE_CODE(&m, M_CODE, 0x66, 0x0f, 0x38, 0x82, 0x28, 0xf4); /* invpcid rbp, [rax]; hlt */
+		st_le64(m.ram + 0xd000, cases[n].pcid);
+		st_le64(m.ram + 0xd008, cases[n].at);
+		engine_soft.get(m.cpu[0], X86_REGS, &s);
+		s.reg[RAX] = 0xd000;
+		s.reg[RBP] = cases[n].type;
+		engine_soft.set(m.cpu[0], X86_REGS, &s);
+		assert_int_equal(machine_run(&m, 0, &s), RUN_HALTED);
+		if (s.rip != (cases[n].ok ? M_CODE + 6 : M_HANDLERS + 16 * EXC_GP + 1))
+			fail_msg("case %u ends at %llx", n, (unsigned long long)s.rip);
+	}
+}
+
+/* Real mode has it (SDM vol. 2: #GP for what is wrong, not #UD). */
+static void invpcid_in_real_mode(void **state)
+{
+	start(REAL16);
+	MACHINE_CODE(&m, M_CODE, 0x66, 0x0f, 0x38, 0x82, 0x2f, 0xf4); /* invpcid ebp, [bx]; hlt */
+	engine_soft.get(m.cpu[0], X86_REGS, &s);
+	s.reg[RBX] = 0xd000;
+	s.reg[RBP] = 2;
+	engine_soft.set(m.cpu[0], X86_REGS, &s);
+	run_to_halt_at(M_CODE + 6);
+}
+
 /* A space that rests holds the right to write to a page; then the page gets code. */
 CODE(writes, 64,
      TO_1 "movb $0xb8, 0x202000;" TO_2 "mov $0x202000, %ebx; call *%rbx; mov %eax, %ecx;" BACK_TO_1
@@ -153,6 +207,8 @@ int main(void)
 		T(a_space_keeps_its_translations),
 		T(what_invalidates_does),
 		T(invlpg_drops_global_pages_everywhere),
+		T(invpcid_operands),
+		T(invpcid_in_real_mode),
 		T(code_in_a_page_that_a_resting_space_writes),
 		T(more_spaces_than_are_kept),
 		T(pae_pointers_are_registers),

@@ -9,20 +9,18 @@
 #include "priv.h"
 #include "machine.h"
 #include "rows.h"
+#include "tcg.h"
 
 #include "base/bits.h"
 #include "x86/state.h"
 
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 extern const uint8_t priv_program[], priv_program_end[], priv_stubs[];
 
-enum { PRIV_N = 1500, LEFT_BYTES = PRIV_N * LEFT_SIZE, SKIPPED = 77 };
+enum { PRIV_N = 1500, LEFT_BYTES = PRIV_N * LEFT_SIZE };
 enum where { LONG0, LONG3, COMPAT0, COMPAT3, WHERES };
 static const char *const where_names[] = { "64-bit, CPL 0", "64-bit, CPL 3", "32-bit, CPL 0", "32-bit, CPL 3" };
 
@@ -422,104 +420,19 @@ static void run_soft(uint8_t *left)
 	machine_close(&m);
 }
 
-static bool write_file(const char *path, const void *p, size_t n)
-{
-	FILE *f = fopen(path, "w");
-	bool ok = f && fwrite(p, 1, n, f) == n;
-
-	return f && fclose(f) == 0 && ok;
-}
-
-/* From reset to flat protected mode at the program. */
-static void rom_make(uint8_t rom[65536])
-{
-	static const uint8_t start[] = { 0xfa,
-					 0x2e,
-					 0x66,
-					 0x0f,
-					 0x01,
-					 0x16,
-					 0x80,
-					 0xff, /* cli; lgdt cs:[ff80] */
-					 0x0f,
-					 0x20,
-					 0xc0,
-					 0x0c,
-					 0x01,
-					 0x0f,
-					 0x22,
-					 0xc0, /* cr0 |= PE */
-					 0x66,
-					 0xea,
-					 PRIV_PROGRAM & 0xff,
-					 PRIV_PROGRAM >> 8 & 0xff,
-					 PRIV_PROGRAM >> 16,
-					 0,
-					 PRIV_CS32,
-					 0 };
-	static const uint8_t reset[] = { 0xe9, 0x0d, 0xff };
-
-	memset(rom, 0xcc, 65536);
-	memcpy(rom + 0xff00, start, sizeof(start));
-	st_le16(rom + 0xff80, PRIV_GDT_LIMIT);
-	st_le32(rom + 0xff82, PRIV_GDT);
-	memcpy(rom + 0xfff0, reset, sizeof(reset));
-}
-
-static void qemu_exec(const char *dir)
-{
-	char rom[128], load[160], out[128];
-
-	snprintf(rom, sizeof(rom), "%s/rom", dir);
-	snprintf(load, sizeof(load), "loader,file=%s/image,addr=%u,force-raw=on", dir, PRIV_BASE);
-	snprintf(out, sizeof(out), "file:%s/out", dir);
-	execlp("qemu-system-x86_64", "qemu-system-x86_64", "-accel", "tcg", "-cpu", "max,vendor=GenuineIntel", "-m",
-	       "16", "-bios", rom, "-device", load, "-debugcon", out, "-device", "isa-debug-exit,iobase=0xf4,iosize=1",
-	       "-display", "none", "-nodefaults", "-no-reboot", NULL);
-	_exit(127);
-}
-
-/* 0; SKIPPED: no QEMU here. */
 static int run_tcg(uint8_t *left)
 {
-	static uint8_t rom[65536];
-	char dir[] = "/tmp/lhyve-priv-XXXXXX", path[64];
-	int status, rc = 1;
-	FILE *f;
-	pid_t pid;
+	const struct tcg_job j = { .image = image,
+				   .size = PRIV_IMAGE,
+				   .base = PRIV_BASE,
+				   .entry = PRIV_PROGRAM,
+				   .gdt = PRIV_GDT,
+				   .gdt_limit = PRIV_GDT_LIMIT,
+				   .cs = PRIV_CS32 };
 
-	if (!mkdtemp(dir))
-		return 1;
-	rom_make(rom);
 	st_le32(at(PRIV_CASES), PRIV_N);
 	st_le32(at(PRIV_CASES + 4), 1);
-	snprintf(path, sizeof(path), "%s/rom", dir);
-	write_file(path, rom, sizeof(rom));
-	snprintf(path, sizeof(path), "%s/image", dir);
-	write_file(path, image, PRIV_IMAGE);
-	pid = fork();
-	if (!pid)
-		qemu_exec(dir);
-	for (unsigned n = 0; waitpid(pid, &status, WNOHANG) == 0; n++) {
-		usleep(2000);
-		if (n == 3000)
-			kill(pid, SIGKILL);
-	}
-	snprintf(path, sizeof(path), "%s/out", dir);
-	f = fopen(path, "r");
-	if (WIFEXITED(status) && WEXITSTATUS(status) == 127)
-		rc = SKIPPED;
-	else if (f && fread(left, LEFT_SIZE, PRIV_N, f) == PRIV_N)
-		rc = 0;
-	else
-		printf("QEMU ended with %x, without all results\n", (unsigned)status);
-	if (f)
-		fclose(f);
-	if (rc && rc != SKIPPED)
-		printf("kept: %s\n", dir);
-	else
-		snprintf(path, sizeof(path), "rm -r %s", dir);
-	return rc && rc != SKIPPED ? rc : system(path) ? 1 : rc;
+	return tcg_run(&j, left, LEFT_BYTES);
 }
 
 /* ------ comparison ------ */
@@ -674,7 +587,7 @@ int main(int argc, char **argv)
 
 		cases_make();
 		rc = run_tcg(tcg);
-		if (rc == SKIPPED)
+		if (rc == TCG_ABSENT)
 			printf("skipped: no qemu-system-x86_64 here; %u cases not compared\n", rounds * PRIV_N);
 		if (rc)
 			return rc;

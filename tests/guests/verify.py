@@ -10,11 +10,12 @@ from debian import BAD, login
 from guest import CACHE, LHYVE, PLAIN, TOP, Failed, Guest, image, overlay, run
 
 LONG, TCG = [x in sys.argv and not sys.argv.remove(x) for x in ('long', 'tcg')]
-SUITES = [n for n in ('sqlite', 'openssl') if not sys.argv[1:] or any(a.startswith(n) for a in sys.argv[1:])]
+SUITES = [n for n in ('sqlite', 'openssl') if not sys.argv[1:] or any(a.startswith((n, 'avx512') if n == 'openssl' else n)
+                                                                       for a in sys.argv[1:])]
 PACKAGES = 'stress-ng,rt-tests,nodejs,luajit,python3,libpython3.11-testsuite,openssl,sqlite3,perl,tcl'
 BOTH = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'both')
 HOME = None
-GUEST = {}      # by number of vCPUs; one at a time
+GUEST = {}      # by number of vCPUs and features; one at a time
 
 STRESS = {
     'cpu': 'cpu crypt hash bsearch qsort mergesort heapsort radixsort shellsort hsearch tsearch lsearch judy matrix matrix-3d fp funccall '
@@ -43,7 +44,7 @@ def prepare():
         t.add(BOTH, 'work')
 
 
-def command(cpus, img, disk):
+def command(cpus, img, disk, features):
     disks = [disk, HOME + '/files.tar', *(CACHE + '/suite-%s.tar' % n for n in SUITES)]
     dash = '-' if TCG else '--'
     kernel = [dash + 'kernel', img + '/vmlinuz', dash + 'initrd', img + '/initrd.img', dash + 'append']
@@ -54,15 +55,15 @@ def command(cpus, img, disk):
         for i, d in enumerate(disks):
             args += ['-drive', 'file=%s,format=raw,if=virtio%s' % (d, ',readonly=on' if i else '')]
         return args + kernel + [words]
-    args = ['-c', str(cpus), '-m', '1G', '-s', '4,virtio-rnd']
+    args = ['-c', str(cpus), '-m', '1G', '-s', '4,virtio-rnd', *(['-o', 'cpu.features=' + features] if features else [])]
     for i, d in enumerate(disks):
         args += ['-s', '%d,virtio-blk,%s%s' % (i + 5, d, ',ro' if i else '')]
     return [LHYVE, *PLAIN, *args, *kernel, words, 'verify-%d' % os.getpid()]
 
 
-def machine(cpus):
+def machine(cpus, features=''):
     """The guest with so many vCPUs, logged in; the one before is switched off."""
-    g = GUEST.get(cpus)
+    g = GUEST.get((cpus, features))
     if g and g.p.poll() is None:
         return g
     power_off()
@@ -71,14 +72,14 @@ def machine(cpus):
     img = os.path.join(CACHE, 'debian-verify')
     image('-p', PACKAGES, img)
     t = time.monotonic()
-    g = Guest(command=command(cpus, img, overlay(img + '/disk.img', HOME)))
+    g = Guest(command=command(cpus, img, overlay(img + '/disk.img', HOME), features))
     try:
         login(g, 400)
         g.check('mkdir -p /w && cd /w && tar xf /dev/vdb && dmesg -n 4')
     except BaseException:
         g.__exit__()
         raise
-    GUEST[cpus] = g
+    GUEST[cpus, features] = g
     print('      %s, %d vCPUs, host %s: logged in after %.1f s' % ('QEMU TCG' if TCG else 'lhyve engine=soft', cpus, os.uname().release,
                                                               time.monotonic() - t), flush=True)
     return g
@@ -191,20 +192,41 @@ def sqlite(cpus):
         raise Failed('the tests of sqlite: ' + out[-1500:])
 
 
+def avx512(cpus):
+    """By choice: the vector stressors, and OpenSSL's own tests, whose code asks CPUID: ciphers, hashes, RSA by IFMA."""
+    flags = set(re.search(r'^flags.*', open('/proc/cpuinfo').read(), re.M).group(0).split())
+    names = [n for n in 'avx512f avx512bw avx512dq avx512vl avx512cd avx512ifma avx512vbmi avx512_vbmi2 avx512_vnni avx512_bitalg '
+             'avx512_vpopcntdq avx512_bf16 avx512_fp16'.split() if n in flags]
+    if 'avx512vl' not in names:
+        print('      this host has no AVX-512', flush=True)
+        return
+    g = machine(cpus, ','.join('+' + n for n in names))
+    got = set(guarded(g, 'grep -m 1 -o "^flags.*" /proc/cpuinfo', 60).split())
+    if set(names) - got:
+        raise Failed('the kernel does not see ' + ' '.join(sorted(set(names) - got)))
+    for n in 'vecfp vecmath vecshuf vecwide memcpy'.split():
+        guarded(g, 'stress-ng --%s %d --verify --timeout 2' % (n, cpus + 1), 200)
+    openssl_tests(g, 'test_internal_poly1305 test_internal_chacha test_sha test_bn test_exp test_rsa test_aesgcm test_evp')
+
+
 def openssl(cpus):
     g = machine(cpus)
-    suite(g, 'openssl')
     tests = 'alltests' if LONG else ('test_sanity test_rdrand_sanity test_internal_poly1305 test_internal_chacha test_internal_curve448 '
                                      'test_sha test_hmac test_bn test_exp test_threads test_ec test_rsa test_aesgcm test_sparse_array')
+    openssl_tests(g, tests)
+
+
+def openssl_tests(g, tests):
+    suite(g, 'openssl')
     out = guarded(g, 'LD_LIBRARY_PATH=$PWD SRCTOP=$PWD BLDTOP=$PWD PERL=perl EXE_EXT= perl test/run_tests.pl %s 2>&1 | tail -n 60; '
                   'test ${PIPESTATUS[0]} = 0' % tests, 36000 if LONG else 2400)
     if 'Result: PASS' not in out:
         raise Failed('the tests of OpenSSL: ' + out[-1500:])
-    print('      openssl: ' + re.search(r'Files=.*', out).group(0).strip(), flush=True)
+    print('      openssl: ' + re.findall(r'Files=.*', out)[-1].strip(), flush=True)
 
 
 CASES = []
-for what in [*(lambda c, n=n: stress(c, n) for n in STRESS), cyclictest, jit, python, sqlite, openssl]:
+for what in [*(lambda c, n=n: stress(c, n) for n in STRESS), cyclictest, jit, python, sqlite, openssl, avx512]:
     group = list(STRESS)[len(CASES) // 3] if len(CASES) < 3 * len(STRESS) else what.__name__
     for n in (1, 2, 4):
         def case(where, what=what, n=n):

@@ -840,6 +840,70 @@ static void gathers(void **unused)
 	assert_int_equal(bad, 0);
 }
 
+/* ------ EVEX rows at the edges of pages ------ */
+static bool edge_insn(const struct row *r, struct chain *row)
+{
+	struct insn *i = &row->insn[0];
+	uint8_t *b = row->bytes;
+
+	for (unsigned tries = 0; tries < 1000; tries++) {
+		memset(b, 0, INSN_MAX);
+		row_bytes(r, b, rnd);
+		b[5] = (b[5] & 0x38) | 0x40 | RBX;
+		b[1] |= 0x60;
+		if (decode(i, b, INSN_MAX, CODE64) == DECODE_OK && usable(i, false) && (i->flags & INSN_MEM) &&
+		    i->op == OP_VEC && (!i->vec->elem || (i->evex & EVEX_MASK) || below(4) == 0))
+			return true;
+	}
+	return false; /* registers only */
+}
+
+/* Over an absent page, of which the mask wants nothing, or the first element only, which is in the page before; or
+ * from one page to the next. */
+static bool one_edge(const struct row *r)
+{
+	static struct state before;
+	static struct chain row;
+	struct insn *i = &row.insn[0];
+	struct cpu *c = cpu;
+	bool absent = below(2);
+	unsigned vector;
+
+	if (!edge_insn(r, &row))
+		return true;
+	row.n = 1;
+	state_random(st, false);
+	st->mxcsr = 0x1f80;
+	st->r[RBX] = absent ? DATA + DATA_BYTES - (below(2) ? 0 : 64) : DATA + PAGE - 64 + below(64);
+	if (absent && (i->evex & EVEX_MASK))
+		st->k[i->evex & EVEX_MASK] = below(4) ? 0 : 1;
+	memcpy(&before, st, sizeof(before));
+	model_load(c, st);
+	native_run(row.bytes, i->len, false);
+	tlb_shake(c);
+	vector = model_run(c, &row);
+	chain_now = &row;
+	count_rows(&row, c);
+	if (vector != st->vector) {
+		complain(i, &before, "vector", &st->vector, &vector, 1);
+		return false;
+	}
+	forgive(i, c, vector);
+	return same_vectors(i, &before, c) && same(i, &before, "GPR", st->r, c->r, 4 * 8) &&
+	       same(i, &before, "MXCSR", &st->mxcsr, &c->mxcsr, 4) && same_memory(i, &before);
+}
+
+static void edges(void **unused)
+{
+	unsigned bad = 0;
+
+	start();
+	for (unsigned n = 0; wide() && n < rows_n; n++)
+		for (unsigned k = 0; rows[n].map >= MAP_EVEX && k < 24; k++)
+			bad += !one_edge(&rows[n]);
+	assert_int_equal(bad, 0);
+}
+
 /* ------ FXSAVE and XSAVE ------ */
 /* Of the largest image. */
 static unsigned area_bytes(void)
@@ -940,7 +1004,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(vector_insns), cmocka_unit_test(x87_insns), cmocka_unit_test(translated),
-		cmocka_unit_test(save_insns),	cmocka_unit_test(gathers),
+		cmocka_unit_test(save_insns),	cmocka_unit_test(gathers),   cmocka_unit_test(edges),
 	};
 
 	int failed = cmocka_run_group_tests(tests, setup, NULL);

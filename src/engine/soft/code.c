@@ -308,7 +308,7 @@ void code_source(struct cpu *c, struct code_source *s, const uint8_t *host, gpa_
 	*s = (struct code_source){ host, code_page_of(c->vm, at), code_size_of(c) };
 }
 
-static void mark_lines(const struct code_source *s, unsigned from, unsigned to)
+void code_mark(const struct code_source *s, unsigned from, unsigned to)
 {
 	uint64_t bits = mask64((to - 1) / LINE + 1) & ~mask64(from / LINE);
 
@@ -322,11 +322,11 @@ enum decode_result code_decode(const struct code_source *s, struct insn *i, unsi
 	enum decode_result res;
 	uint8_t copy[INSN_MAX];
 
-	mark_lines(s, off, off + 1);
+	code_mark(s, off, off + 1);
 	memcpy(copy, s->host + off, avail);
 	res = decode(i, copy, avail, s->size);
 	if (off + avail > marked && (res != DECODE_OK || off + i->len > marked)) {
-		mark_lines(s, off, off + avail);
+		code_mark(s, off, off + avail);
 		memcpy(copy, s->host + off, avail);
 		res = decode(i, copy, avail, s->size);
 	}

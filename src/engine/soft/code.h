@@ -15,6 +15,8 @@ void code_source(struct cpu *c, struct code_source *s, const uint8_t *host, gpa_
 /* The instruction at off, from a copy that is decoded only when its lines are marked. DECODE_MORE: it goes on in the
  * next page. */
 enum decode_result code_decode(const struct code_source *s, struct insn *i, unsigned off);
+/* Who stores to those bytes from now on tells. */
+void code_mark(const struct code_source *s, unsigned from, unsigned to);
 /* Somebody remembers that translation: INVLPG of it has to move the epoch. */
 void code_note(struct cpu *c, uint64_t lin, bool global);
 

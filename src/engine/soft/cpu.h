@@ -148,6 +148,7 @@ enum jit_stat {
 	JS_X87,	    /* loads of the x87 state */
 	JS_POLLS,   /* at the start of a block: somebody wanted the vCPU */
 	JS_TICKS,   /* of the TSC, in translation */
+	JS_LOADED,  /* blocks that were on the disk */
 	JS_COUNT
 };
 

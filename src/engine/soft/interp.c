@@ -46,7 +46,8 @@ void insn_fetch(struct cpu *c, struct insn *i)
 	}
 	if (res == DECODE_UD)
 		cpu_ud(c);
-	if (res != DECODE_OK || (legacy && c->rip + i->len - 1 > c->seg[SEG_CS].limit))
+	/* A limit of 4 GiB forbids nothing: there an instruction goes on at 0. */
+	if (res != DECODE_OK || (legacy && c->rip + i->len - 1 > c->seg[SEG_CS].limit && ~c->seg[SEG_CS].limit))
 		cpu_gp0(c);
 	isa_apply(c, i);
 	c->rip_next = c->rip + i->len;

@@ -366,9 +366,11 @@ struct span {
 	unsigned len[2];
 };
 
+/* What is not 64-bit code goes on at 0 behind the 4 GiB, in compatibility mode too; the tables of a system in long mode
+ * lie anywhere. */
 static uint64_t lin_add(const struct cpu *c, uint64_t lin, unsigned n)
 {
-	return c->efer & EFER_LMA ? lin + n : (uint32_t)(lin + n);
+	return c->mode & MODE_64 || lin >> 32 ? lin + n : (uint32_t)(lin + n);
 }
 
 static gpa_t touch(struct cpu *c, enum tlb_kind k, uint64_t lin, unsigned access)
@@ -401,7 +403,9 @@ static void span_touch(struct cpu *c, enum tlb_kind k, uint64_t lin, unsigned si
 	sp->at[0] = touch(c, k, lin, access);
 	if (sp->len[1])
 		sp->at[1] = touch(c, k, lin_add(c, lin, first), access);
-	watch_check(c, lin, size, access & PAGE_WRITE);
+	watch_check(c, lin, sp->len[0], access & PAGE_WRITE);
+	if (sp->len[1])
+		watch_check(c, lin_add(c, lin, first), sp->len[1], access & PAGE_WRITE);
 }
 
 static void load(struct cpu *c, enum tlb_kind k, uint64_t lin, void *buf, unsigned size)

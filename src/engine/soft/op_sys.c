@@ -367,9 +367,10 @@ static void io_watch(struct cpu *c, uint16_t port, unsigned size)
 		return;
 	for (unsigned n = 0; n < 4; n++) {
 		unsigned len = (c->dr7 >> (18 + n * 4) & 3) + 1;
+		uint64_t at = c->dr[n] & ~(uint64_t)(len - 1); /* as for data; no port is 8 bytes wide */
 
-		if ((c->dr7 >> n * 2 & 3) && (c->dr7 >> (16 + n * 4) & 3) == 2 && port < c->dr[n] + len &&
-		    c->dr[n] < (uint64_t)port + size) {
+		if ((c->dr7 >> n * 2 & 3) && (c->dr7 >> (16 + n * 4) & 3) == 2 && port < at + len &&
+		    at < (uint64_t)port + size) {
 			vcpu_of(c)->db_pending |= BIT(n);
 			vcpu_of(c)->ss_shadow = false;
 			c->leave = true;
@@ -447,9 +448,7 @@ void op_invpcid(struct cpu *c, const struct insn *i)
 {
 	uint64_t type = size_trunc(c->r[i->reg], c->mode & MODE_64 ? 8 : 4), lin, pcid, at;
 
-	if (!(c->mode & MODE_PROT))
-		cpu_ud(c);
-	cpu_need_cpl0(c);
+	cpu_need_cpl0(c); /* real mode has it; in virtual-8086 mode CPL is 3 */
 	lin = insn_lin(c, i, 16, false);
 	pcid = ld64(c, lin);
 	at = ld64(c, lin + 8);

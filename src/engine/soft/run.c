@@ -224,7 +224,7 @@ static void db_raise(struct cpu *c, uint32_t bits)
 
 static void instruction_breakpoints(struct cpu *c)
 {
-	uint64_t lin = c->seg[SEG_CS].base + c->rip;
+	uint64_t sum = c->seg[SEG_CS].base + c->rip, lin = c->efer & EFER_LMA ? sum : (uint32_t)sum;
 	uint32_t hit = 0;
 
 	if (c->fl & FL_RF)

@@ -167,7 +167,8 @@ static int soft_vm_new(struct engine_vm **out, const struct engine_host *h, cons
 	vm->arch_cap = o->common ? o->common->arch_cap : mitigations ? 0 : ARCH_CAP_SAFE;
 	vm->yield_on_pause = o->exit_on_pause || o->ncpu > cpus_usable();
 	if (vm->jit &&
-	    ((rc = jit_vm_new(vm, vm->jit_bytes, e)) < 0 || (o->conf && (rc = jit_dump_open(vm, o->conf, e)) < 0))) {
+	    ((rc = jit_vm_new(vm, vm->jit_bytes, e)) < 0 ||
+	     (o->conf && ((rc = jit_dump_open(vm, o->conf, e)) < 0 || (rc = jit_disk_open(vm, o->conf, e)) < 0)))) {
 		soft_vm_free((struct engine_vm *)vm);
 		return rc;
 	}
@@ -197,6 +198,7 @@ static void soft_vm_free(struct engine_vm *evm)
 		return;
 	jit_ticker_free(vm);
 	jit_dump_free(vm);
+	jit_disk_free(vm);
 	jit_vm_free(vm);
 	for (unsigned n = 0; n < vm->map->n; n++)
 		slot_drop(&vm->map->slot[n]);
@@ -512,6 +514,7 @@ static const char *const jit_stat_names[JS_COUNT] = {
 	"exits to load x87 state",
 	"exits by polls",
 	"nanoseconds of translation",
+	"blocks loaded from the disk",
 };
 
 static uint64_t tsc_ns(const struct soft_vm *vm, uint64_t ticks)

@@ -10,10 +10,27 @@
 
 #include <string.h>
 
+/*
+ * Four or eight bytes that say where code lies or what it belongs to: who moves the code mends them (disk.c). LIN: an
+ * address in guest code, which is made of the block's own. IMM, DISP: that field of the guest's instruction, and
+ * nothing else of the instruction's code depends on it while it looks like an address of a kernel.
+ */
+enum fix_kind { FIX_SITE, FIX_EXIT, FIX_PIECE, FIX_COLD, FIX_LIN4, FIX_LIN8, FIX_IMM, FIX_DISP, FIX_LIN_DISP };
+enum { FIXES_MAX = 2048 };
+struct fixes {
+	unsigned n;    /* over FIXES_MAX: some are lost */
+	unsigned insn; /* the instruction under way */
+	struct fix {
+		uint32_t at;
+		uint8_t kind, insn;
+	} fix[FIXES_MAX];
+};
+
 struct asmb {
-	uint8_t *rw;  /* offset 0, where it is written */
-	uint32_t at;  /* next byte */
-	uint32_t end; /* no byte from here on */
+	uint8_t *rw;	     /* offset 0, where it is written */
+	uint32_t at;	     /* next byte */
+	uint32_t end;	     /* no byte from here on */
+	struct fixes *fixes; /* NULL: nobody wants to know */
 };
 
 /* [base + index << scale + disp]; index -1: none. */
@@ -30,6 +47,32 @@ enum { RM_MEM = -1 };
 static inline bool asm_full(const struct asmb *a)
 {
 	return a->at > a->end;
+}
+
+static inline void a_fix_at(struct asmb *a, uint32_t at, enum fix_kind kind)
+{
+	struct fixes *f = a->fixes;
+
+	if (LIKELY(!f))
+		return;
+	if (f->n < FIXES_MAX)
+		f->fix[f->n] = (struct fix){ at, (uint8_t)kind, (uint8_t)f->insn };
+	f->n++;
+}
+
+/* The bytes just written, four but for FIX_LIN8. */
+static inline void a_fix(struct asmb *a, enum fix_kind kind)
+{
+	a_fix_at(a, a->at - (kind == FIX_LIN8 ? 8 : 4), kind);
+}
+
+/* The last one, if it is of that kind, is of another kind. */
+static inline void a_fix_turn(struct asmb *a, enum fix_kind from, enum fix_kind to)
+{
+	struct fixes *f = a->fixes;
+
+	if (UNLIKELY(f && f->n && f->n <= FIXES_MAX && f->fix[f->n - 1].kind == from))
+		f->fix[f->n - 1].kind = (uint8_t)to;
 }
 
 static inline void a8(struct asmb *a, unsigned v)

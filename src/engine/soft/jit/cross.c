@@ -10,24 +10,27 @@
 #include "engine/soft/isa.h"
 #include "engine/soft/mmu.h"
 
-static uint64_t second_page(const struct xl *x)
+bool cross_bytes(const struct cpu *c, uint8_t *to, unsigned n)
 {
-	return code_rip(x->b->mode, round_down(x->c->rip, JIT_PAGE) + JIT_PAGE);
+	uint64_t lin = code_rip(c->mode, round_down(c->rip, JIT_PAGE) + JIT_PAGE);
+	const struct tlb *t = c->tlbs[c->cpl == 3 ? TLB_USER : TLB_KERN];
+	unsigned idx = tlb_index(c, lin);
+
+	if (lin + t->xtag[idx] >= JIT_PAGE)
+		return false;
+	memcpy(to, (const void *)(lin + t->add[idx]), n);
+	return true;
 }
 
 bool cross_decode(struct xl *x, const struct code_source *s, struct xinsn *e, unsigned off)
 {
 	struct cpu *c = x->c;
-	uint64_t lin = second_page(x);
-	const struct tlb *t = c->tlbs[c->cpl == 3 ? TLB_USER : TLB_KERN];
-	unsigned idx = tlb_index(c, lin);
 	unsigned first = JIT_PAGE - off;
 	uint8_t copy[INSN_MAX];
 
-	if (lin + t->xtag[idx] >= JIT_PAGE)
+	if (!cross_bytes(c, copy + first, INSN_MAX - first))
 		return false;
 	memcpy(copy, s->host + off, first);
-	memcpy(copy + first, (const void *)(lin + t->add[idx]), INSN_MAX - first);
 	if (decode(&e->i, copy, INSN_MAX, s->size) != DECODE_OK || e->i.len <= first || e->i.len > first + CROSS_MAX)
 		return false;
 	isa_apply(c, &e->i);
@@ -45,7 +48,9 @@ void cross_put(struct xl *x, const struct xinsn *e)
 	xl_lin(x, T0, JIT_PAGE);
 	a_mov_imm(&x->a, T2, -bytes);
 	a_mov_imm32(&x->a, T1, n);
+	a_fix(&x->a, FIX_SITE);
 	a_call_to(&x->a, x->j->cross[(x->b->mode & MODE_USER) != 0][e->behind - 1]);
+	a_fix(&x->a, FIX_PIECE);
 }
 
 /* T0: linear address of the second page; T1: the site; T2: minus the bytes there, at the upper end. Flags stay. */

@@ -114,6 +114,25 @@ static void put_line(void *f, const char *text)
 	fprintf(f, "%s\n", text);
 }
 
+void jit_dump_loaded(struct cpu *c, const struct jblock *b, unsigned end)
+{
+	const struct jit_dump *d = c->vm->dump;
+	const char *who = b->mode & MODE_USER ? "user" : "kernel";
+	struct jit *j = jit_of(c);
+	uint64_t page = c->rip - b->off, lin = page + b->off;
+
+	if (d->map)
+		fprintf(d->map, "%" PRIxPTR " %x %s:%" PRIx64 "\n", (uintptr_t)(j->rx + b->entry), j->used - b->entry,
+			who, lin);
+	if (!d->code || page + end <= d->from || lin > d->to)
+		return;
+	flockfile(d->code);
+	fprintf(d->code, "%s block %" PRIx64 ", physical %" PRIx64 ", vCPU %u: from the disk\n host\n", who, lin,
+		jpage_at(j, b->page)->at + b->off, c->id);
+	jit_text_host(j, b->entry, j->used, put_line, d->code);
+	funlockfile(d->code);
+}
+
 /* The start of the block is where c->rip is, in its page. */
 void jit_dump(const struct xl *x, unsigned end, uint32_t cold)
 {

@@ -327,7 +327,9 @@ static void *do_loop(struct cpu *c, uint32_t n)
 	flags_in(c, false);
 	c->leave = false;
 	c->rip = jblock_rip(c, jblock_at(jit_of(c), e->block), e->target);
-	c->jit.until_hot[n % JIT_LOOPS] = jit_loop_hot(c);
+	for (unsigned k = 0; k < JIT_LOOPS; k++) /* code from the disk has the number that it was made with */
+		if (c->jit.until_hot[k] > jit_loop_hot(c))
+			c->jit.until_hot[k] = jit_loop_hot(c);
 	own_of(c)->end = (struct jit_end){ e->block, e->off, END_NEAR };
 	b = block_here(c);
 	if (!b)

@@ -49,13 +49,16 @@ static struct am put_top(struct xl *x)
 	return put_based(x, RSP, 0, x->word, false);
 }
 
-static void put_store_imm(struct xl *x, struct am m, uint64_t v)
+static void put_store_imm(struct xl *x, struct am m, uint64_t v, bool lin)
 {
 	if (x->word == 4 || (int64_t)v == (int32_t)v) {
 		a_insn(&x->a, &(struct enc){ .op = 0xc7, .w = x->word == 8 }, 0, RM_MEM, &m);
 		a_bytes(&x->a, v, 4);
+		a_fix(&x->a, lin ? FIX_LIN4 : FIX_IMM);
 	} else {
 		a_mov_imm(&x->a, T1, v);
+		if (lin)
+			a_fix(&x->a, v == (uint32_t)v ? FIX_LIN4 : FIX_LIN8);
 		a_store(&x->a, T1, m);
 	}
 }
@@ -66,7 +69,7 @@ static void put_push_return(struct xl *x, int64_t off)
 	struct am m = put_push_slot(x);
 
 	if (!jblock_anywhere(x->b)) {
-		put_store_imm(x, m, x->b->lin + (uint64_t)off);
+		put_store_imm(x, m, x->b->lin + (uint64_t)off, true);
 	} else {
 		a_load(&x->a, T2, AT(jit.base));
 		xl_lea(x, T2, am_at(T2, (int32_t)off));
@@ -79,7 +82,7 @@ static void put_push_imm(struct xl *x, uint64_t v)
 {
 	struct am m = put_push_slot(x);
 
-	put_store_imm(x, m, v);
+	put_store_imm(x, m, v, false);
 	put_sp_add(x, -(int32_t)x->word);
 }
 
@@ -171,6 +174,7 @@ static void put_indirect(struct xl *x, int undo)
 	site_at(x->j, n)->undo = (int8_t)undo;
 	xl_save_flags(x);
 	a_mov_imm32(a, T2, n);
+	a_fix(a, FIX_SITE);
 }
 
 /* Room for one more on the return stack; flags are lost. Code that runs anywhere keeps there where it comes back to:
@@ -200,8 +204,9 @@ static void put_is_here(struct xl *x, int64_t off)
 	} else if ((int64_t)lin == (int32_t)lin) {
 		a_op_rr(a, 0x81, 7, T0);
 		a_bytes(a, lin, 4);
+		a_fix(a, FIX_LIN4);
 	} else {
-		a_mov_imm(a, T1, lin);
+		xl_mov_lin(x, T1, off);
 		a_op_rr(a, 0x3b, T0, T1);
 	}
 }

@@ -122,6 +122,8 @@ static bool put_form(struct xl *x, const struct insn *i, struct form *f)
 	else
 		a_insn(&x->a, &f->e, reg.host, mem || slot ? RM_MEM : (int)rm.host, &m);
 	a_bytes(&x->a, i->imm, f->imm_size);
+	if (f->imm_size == 4)
+		a_fix(&x->a, FIX_IMM);
 	if (f->reg >= 0)
 		give_reg(x, &reg);
 	if (!mem) /* XADD of a register with itself: the sum is last */
@@ -215,6 +217,7 @@ static bool put_mov(struct xl *x, const struct insn *i)
 
 		temp = guest_in_host(x, g) ? guest_host(x, g) : T1;
 		a_mov_imm(&x->a, temp, size == 4 ? (uint32_t)i->imm : i->imm);
+		a_fix(&x->a, FIX_IMM);
 		if (!guest_in_host(x, g))
 			a_store(&x->a, temp, guest_slot(g));
 		return true;

@@ -64,6 +64,9 @@ uint64_t jit_stat_of(const struct cpu *c, unsigned n);
 /* Translations of linear addresses may have changed; global: those of global pages too. */
 void jit_fetch_changed(struct cpu *c, bool global);
 
+/* Translations that are kept on disk (disk.c), as the keys say. */
+int jit_disk_open(struct soft_vm *vm, const struct conf *conf, struct err *e);
+void jit_disk_free(struct soft_vm *vm); /* keeps what is new; no vCPU runs */
 /* Files about translated code (dump.c), as the keys say. */
 int jit_dump_open(struct soft_vm *vm, const struct conf *conf, struct err *e);
 void jit_dump_free(struct soft_vm *vm);

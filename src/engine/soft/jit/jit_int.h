@@ -118,6 +118,7 @@ struct jit_end {
 };
 
 struct check;
+struct disk;
 struct notes;
 struct xl;
 
@@ -159,6 +160,7 @@ struct jit {
 		poll_far, return_miss[2]; /* entry.c; kernel, user */
 	uint32_t cross[2][CROSS_MAX];	  /* cross.c; the same, bytes in the second page */
 	struct notes *notes;		  /* check.h: check mode, else NULL */
+	struct disk *disk;		  /* disk.h: engine.soft.cache_dir, else NULL */
 };
 
 struct jit_own {	 /* of a vCPU */
@@ -376,7 +378,12 @@ void jit_flags_try(void); /* fills jit_flags_fresh; any thread */
 /* ------ cross.c ------ */
 void cross_pieces(struct jit *j, struct asmb *a);
 
+/* What the instruction that is at c->rip, or goes on behind its page, has there; false: that page is not known. */
+bool cross_bytes(const struct cpu *c, uint8_t *to, unsigned n);
+
 /* ------ dump.c ------ */
+/* A block came from the disk; end: of its instructions in the page. */
+void jit_dump_loaded(struct cpu *c, const struct jblock *b, unsigned end);
 /* An instruction as a line: address, bytes, text. */
 void jit_text(const struct insn *i, uint64_t rip, const uint8_t *bytes, void (*line)(void *self, const char *text),
 	      void *self);

@@ -6,6 +6,7 @@
 #include "base/bits.h"
 #include "engine/soft/code.h"
 #include "engine/soft/isa.h"
+#include "engine/soft/jit/disk.h"
 
 enum { LOOK_AHEAD = 6, LOOK_BACK = 24 /* from a jump to the head of a loop, which may pay (loop.c) */ };
 
@@ -49,6 +50,7 @@ static uint16_t live_at(struct xl *x, const struct code_source *s, int64_t off, 
 	}
 	if (in_page(x, off) && (b = xl_block_at(x, (unsigned)off))) {
 		x->b->lines |= b->lines;
+		disk_source_of(x->j, b);
 		return b->saves ? FL_ARITH : b->live;
 	}
 	for (unsigned n = 0; n < ahead && open && in_page(x, off); n++) {
@@ -58,6 +60,7 @@ static uint16_t live_at(struct xl *x, const struct code_source *s, int64_t off, 
 			return live | open;
 		isa_apply(x->c, &i);
 		x->b->lines |= BIT64(off / 64) | BIT64((off + i.len - 1) / 64);
+		disk_source(x->j, (unsigned)off, &i);
 		jit_flags(&i, &reads, &kills);
 		live |= reads & open;
 		open &= (uint16_t)~kills;

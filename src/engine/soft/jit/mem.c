@@ -43,12 +43,14 @@ static void put_sum(struct xl *x, const struct insn *i, unsigned reg, bool narro
 			a8(a, (reg & 7) << 3 | 4);
 			a8(a, m.scale << 6 | ((unsigned)m.index & 7) << 3 | 5);
 			a_bytes(a, (uint32_t)m.disp, 4);
+			a_fix(a, FIX_DISP);
 			return;
 		}
 		m = am_at(m.index, m.disp);
 	}
 	if (m.base < 0) {
 		a_mov_imm(a, reg, narrow ? (uint32_t)i->disp : (uint64_t)i->disp);
+		a_fix(a, FIX_DISP);
 		return;
 	}
 	if (m.index < 0 && !m.disp) { /* a copy costs less than a sum */
@@ -58,11 +60,13 @@ static void put_sum(struct xl *x, const struct insn *i, unsigned reg, bool narro
 		return;
 	}
 	a_insn(a, &e, reg, RM_MEM, &m);
+	a_fix(a, FIX_DISP);
 }
 
 static void put_rip_relative(struct xl *x, const struct insn *i, unsigned reg, bool narrow)
 {
 	xl_lin(x, reg, x->x->off + i->len + i->disp);
+	a_fix_turn(&x->a, FIX_LIN4, FIX_LIN_DISP);
 	if (narrow || i->addrsize == 4)
 		a_op32_rr(&x->a, 0x8b, reg, reg);
 }
@@ -170,7 +174,7 @@ void put_check(struct xl *x, unsigned size, bool write)
 		loop_check(x);
 	s->size = (uint8_t)size;
 	s->write = write;
-	put_check_at(x, n, x->j->slow, size, write);
+	put_check_at(x, n, x->masked ? x->j->exec : x->j->slow, size, write);
 	if (x->x->in) {
 		a_load(&x->a, T1, (struct am){ R_TLB, T1, 3, ADD });
 		a_lea(&x->a, T0, (struct am){ T0, T1, 0, 0 });
@@ -242,8 +246,8 @@ struct am put_operand(struct xl *x, const struct insn *i, unsigned size, bool wr
 
 	if (x->loop && loop_operand(x, i, size, write, &m))
 		return m;
-	if (i->base != REG_NONE && i->index == REG_NONE && !(i->flags & INSN_RIPREL) && i->addrsize == x->word &&
-	    !x->segmented && !has_base(i) && group_reaches((int32_t)i->disp))
+	if (!x->masked && i->base != REG_NONE && i->index == REG_NONE && !(i->flags & INSN_RIPREL) &&
+	    i->addrsize == x->word && !x->segmented && !has_base(i) && group_reaches((int32_t)i->disp))
 		return put_based(x, i->base, (int32_t)i->disp, size, write);
 	put_linear(x, i, size, write);
 	put_check(x, size, write);

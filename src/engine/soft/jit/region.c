@@ -110,8 +110,6 @@ bool loop_operand(struct xl *x, const struct insn *i, unsigned size, bool write,
 /* ------ host registers ------ */
 static void lend(struct xl *x, struct loop *l)
 {
-	unsigned n = 0;
-
 	memset(l->lent, LENT_NONE, sizeof(l->lent));
 	memset(l->home, -1, sizeof(l->home));
 	for (unsigned g = 0; g < 16; g++)
@@ -119,8 +117,6 @@ static void lend(struct xl *x, struct loop *l)
 			l->lent[x->host_of[g]] = (uint8_t)g;
 	if (!l->checks)
 		l->lent[R_TLB] = LENT_TLB;
-	for (unsigned h = 0; h < 16; h++)
-		n += l->lent[h] != LENT_NONE;
 	l->counter = -1;
 }
 

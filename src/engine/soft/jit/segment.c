@@ -154,6 +154,7 @@ static void put_indirect(struct xl *x, int undo)
 	xl_save_flags(x);
 	put_code_linear(x);
 	a_mov_imm32(&x->a, T2, n);
+	a_fix(&x->a, FIX_SITE);
 	jit_put_jump(&x->a, x->b, false);
 }
 

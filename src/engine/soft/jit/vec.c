@@ -110,7 +110,7 @@ static void put_alignment(struct xl *x, unsigned size)
 	xl_cold(x, a_jcc(a, 5), x->j->exec, n);
 }
 
-/* A masked memory operand may lie where not all of it can be accessed. */
+/* A masked memory operand may lie where not all of it can be accessed: then C goes element by element. */
 static bool by_elements(const struct insn *i)
 {
 	return (i->flags & INSN_EVEX) && (i->flags & INSN_MEM) && (i->evex & EVEX_MASK) &&
@@ -128,7 +128,7 @@ bool xl_vec(struct xl *x, const struct insn *i)
 		a_bytes(&x->a, 0x77f8c5, 3);
 		return true;
 	}
-	if (i->op != OP_VEC || !thunk_host_has(i->vec->feat) || by_elements(i))
+	if (i->op != OP_VEC || !thunk_host_has(i->vec->feat))
 		return false;
 	if (i->vec->flags & (VEC_STR_IN | VEC_RCX_OUT | VEC_FLAGS_IN) || !describe(x, i, &h))
 		return false;
@@ -140,6 +140,7 @@ bool xl_vec(struct xl *x, const struct insn *i)
 		fpu_load(x);
 	if (h.mem) {
 		x->align = is_aligned(i, h.size) ? (uint8_t)(h.size - 1) : 0;
+		x->masked = by_elements(i);
 		m = put_operand(x, i, h.size, h.store);
 		if (x->align) {
 			if (m.index >= 0 || m.disp) /* in a group T0 is but the page's distance */
@@ -148,6 +149,7 @@ bool xl_vec(struct xl *x, const struct insn *i)
 			put_alignment(x, h.size);
 		}
 		x->align = 0;
+		x->masked = false;
 	}
 	if (h.gpr_in >= 0)
 		use_guest(x, (unsigned)h.gpr_in, T1);

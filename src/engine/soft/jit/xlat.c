@@ -8,6 +8,7 @@
 #include "base/bits.h"
 #include "engine/soft/code.h"
 #include "engine/soft/isa.h"
+#include "engine/soft/jit/disk.h"
 #include "engine/soft/thunk.h"
 
 enum { BRANCHY_INSNS = 16 /* a block of so many ends at its next branch */ };
@@ -97,6 +98,15 @@ void xl_store(struct xl *x, unsigned reg, struct am m)
 	put_word(x, 0x89, reg, m);
 }
 
+uint64_t xl_mov_lin(struct xl *x, unsigned reg, int64_t off)
+{
+	uint64_t v = code_rip(x->b->mode, x->b->lin + (uint64_t)off);
+
+	a_mov_imm(&x->a, reg, v);
+	a_fix(&x->a, v == (uint32_t)v || (int64_t)v == (int32_t)v ? FIX_LIN4 : FIX_LIN8);
+	return v;
+}
+
 void xl_lin(struct xl *x, unsigned reg, int64_t off)
 {
 	struct asmb *a = &x->a;
@@ -104,7 +114,7 @@ void xl_lin(struct xl *x, unsigned reg, int64_t off)
 	if (x->word < 8)
 		off = (int32_t)off;
 	if (!jblock_anywhere(x->b)) {
-		a_mov_imm(a, reg, code_rip(x->b->mode, x->b->lin + (uint64_t)off));
+		xl_mov_lin(x, reg, off);
 	} else if (off == (int32_t)off) {
 		a_load(a, reg, AT(jit.base));
 		if (off)
@@ -132,8 +142,12 @@ static uint32_t branch_site(struct xl *x)
  * branch it is). */
 static void put_user_far(struct xl *x, int64_t target)
 {
+	uint32_t site = x->segmented && x->x ? branch_site(x) : 0;
+
 	xl_lin(x, T0, target);
-	a_mov_imm32(&x->a, T2, x->segmented && x->x ? branch_site(x) : 0);
+	a_mov_imm32(&x->a, T2, site);
+	if (site)
+		a_fix(&x->a, FIX_SITE);
 	if (x->segmented)
 		put_code_linear(x);
 }
@@ -223,7 +237,9 @@ void xl_call_exec(struct xl *x)
 	thunk_note(i);
 	site_at(x->j, n)->insn = i;
 	a_mov_imm32(&x->a, T1, n);
+	a_fix(&x->a, FIX_SITE);
 	a_jmp_to(&x->a, x->j->exec);
+	a_fix(&x->a, FIX_PIECE);
 	x->exec_last = true;
 	x->vec = VEC_IMAGE;
 	site_at(x->j, n)->vec = VEC_IMAGE;
@@ -261,7 +277,9 @@ static void put_count(struct xl *x, uint32_t exit)
 	on->aim = a_jmp(a);
 	a_short_here(a, hot);
 	a_mov_imm32(a, T1, exit);
+	a_fix(a, FIX_EXIT);
 	a_jmp_to(a, x->j->exit_loop);
+	a_fix(a, FIX_PIECE);
 	on->stub = a->at;
 	a_aim(a, on->aim, a->at);
 }
@@ -271,11 +289,12 @@ static bool put_cold(struct xl *x)
 {
 	struct asmb hot = x->a, *a = &x->a;
 
-	*a = (struct asmb){ x->j->rw, x->j->cold_used, x->j->cold_end };
+	*a = (struct asmb){ x->j->rw, x->j->cold_used, x->j->cold_end, hot.fixes };
 	for (unsigned n = 0; n < x->ncold; n++) {
 		const struct cold *k = &x->cold[n];
 
 		a_aim(&hot, k->from, a->at);
+		a_fix_at(a, k->from, FIX_COLD);
 		if (k->is_exit)
 			jexit_at(x->j, k->arg)->stub = a->at;
 		if (k->span)
@@ -286,7 +305,10 @@ static bool put_cold(struct xl *x)
 			xl_lin(x, T0, k->arg);
 		else
 			a_mov_imm32(a, T1, k->arg + k->back);
+		if (!k->poll && k->arg)
+			a_fix(a, k->is_exit ? FIX_EXIT : FIX_SITE);
 		a_jmp_to(a, k->piece);
+		a_fix(a, FIX_PIECE);
 	}
 	if (asm_full(a) || asm_full(&hot))
 		return false;
@@ -362,6 +384,7 @@ bool xl_decode(struct xl *x, const struct code_source *s, unsigned off)
 	end = off + e->i.len;
 	e->off = (uint16_t)off;
 	x->b->lines |= BIT64(off / 64) | BIT64((end < JIT_PAGE ? end - 1 : JIT_PAGE - 1) / 64);
+	disk_source(x->j, off, &e->i);
 	x->n++;
 	e->odd = xl_odd(x, &e->i, off);
 	x->ended = e->odd || ends_block(&e->i) || (x->segmented && is_call(&e->i));
@@ -452,6 +475,8 @@ void xl_insn(struct xl *x, const struct xinsn *e)
 	bool exec = e->odd || by_segment(x, &e->i) || by_mode(x, &e->i), jumps;
 
 	x->x = e;
+	if (UNLIKELY(x->a.fixes != NULL))
+		x->a.fixes->insn = (unsigned)(e - x->ins);
 	x->nsite = 0;
 	x->exec_last = false;
 	if (x->sp_due && e->i.op != OP_PUSH && e->i.op != OP_POP && e->i.op != OP_CALL && e->i.op != OP_RET)
@@ -483,13 +508,14 @@ void xl_begin(struct xl *x, struct cpu *c, struct jpage *p, unsigned off, unsign
 	x->segmented = mode_segmented(mode & ~(unsigned)MODE_LOOP);
 	x->lo = x->segmented ? p->lin >> JIT_FIRST_SHIFT & (JIT_PAGE - 1) : 0;
 	x->hi = x->segmented ? JIT_PAGE - 1 - (int64_t)(p->lin >> JIT_LEFT_SHIFT & (JIT_PAGE - 1)) : JIT_PAGE - 1;
-	x->a = (struct asmb){ j->rw, j->used, (uint32_t)j->limit };
+	x->a = (struct asmb){ j->rw, j->used, (uint32_t)j->limit, mode & MODE_LOOP ? NULL : disk_begin(j) };
 	x->b = jblock_at(j, jit_take(&j->blocks));
 	x->ended = false;
 	x->n = x->ncold = x->nsite = 0;
 	x->vec = VEC_IMAGE;
 	x->fpu = false;
 	x->align = 0;
+	x->masked = false;
 	x->fip = NO_FIP;
 	x->sp = x->sp_due = 0;
 	x->delta_end = 0;
@@ -522,6 +548,8 @@ bool xl_finish(struct xl *x, unsigned end)
 		jit_dump(x, end, cold);
 	if (j->notes)
 		jit_check_note(x);
+	if (x->a.fixes)
+		disk_note(x, j, end, cold);
 	jblock_publish(j, x->b);
 	return true;
 }
@@ -557,8 +585,10 @@ static struct jblock *translate(struct cpu *c, struct jpage *p, unsigned off, un
 struct jblock *jit_translate(struct cpu *c, struct jpage *p, unsigned off, unsigned mode)
 {
 	uint64_t start = __builtin_ia32_rdtsc();
-	struct jblock *b = translate(c, p, off, mode);
+	struct jblock *b = UNLIKELY(jit_of(c)->disk != NULL) ? disk_load(c, p, off, mode) : NULL;
 
+	if (!b)
+		b = translate(c, p, off, mode);
 	c->stat.jit[JS_TICKS] += __builtin_ia32_rdtsc() - start;
 	return b;
 }

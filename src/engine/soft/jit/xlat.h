@@ -37,10 +37,12 @@ struct xl {
 	const struct xinsn *x; /* the instruction that is being emitted */
 	unsigned word;	       /* bytes of RIP; of flat code of addresses and what the stack holds, too */
 	bool segmented;
-	int64_t lo, hi;	    /* first and last byte of the page that may be run */
-	unsigned vec;	    /* enum vec_level that is known to be loaded here */
-	bool fpu;	    /* the x87 state is known to be loaded */
-	uint8_t align;	    /* of the memory operand under way: mask of what raises #GP */
+	int64_t lo, hi; /* first and last byte of the page that may be run */
+	unsigned vec;	/* enum vec_level that is known to be loaded here */
+	bool fpu;	/* the x87 state is known to be loaded */
+	uint8_t align;	/* of the memory operand under way: mask of what raises #GP */
+	bool masked; /* that operand need not be there as a whole: what does not pass its check is for the exec function
+		      */
 	uint16_t fip;	    /* fpu.c: the last x87 instruction if its address is not stored yet, or NO_FIP */
 	bool saved;	    /* the flags are in c->jit.flags */
 	bool self;	    /* live.c: it jumps to itself */
@@ -107,7 +109,8 @@ void xl_cold_span(struct xl *x, uint32_t from, uint32_t site); /* T2: the addres
 void xl_save_flags(struct xl *x);			       /* to c->jit.flags, if they are not there */
 /* The linear address of what is at off in the block's page, into reg; clobbers T1 if far. Flags untouched. */
 void xl_lin(struct xl *x, unsigned reg, int64_t off);
-void xl_sp(struct xl *x); /* RSP is in its register behind this */
+void xl_sp(struct xl *x);				      /* RSP is in its register behind this */
+uint64_t xl_mov_lin(struct xl *x, unsigned reg, int64_t off); /* of code that has an address: that, into reg */
 /* A direct jump; from: a displacement that leads there already, or 0: falls in here. */
 void xl_call(struct xl *x, int64_t target);
 void xl_exit(struct xl *x, uint32_t from, int64_t target);

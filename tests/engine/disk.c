@@ -1,0 +1,469 @@
+/*
+ * Translations that outlive their VM: found again, also where the code moved; not used when the file is damaged, cut,
+ * another build's, or open to others; dropped when the guest changes the code; merged when two VMs write.
+ */
+#include "engine/soft/jit/disk.h"
+
+#include "program.h"
+
+#include "base/bits.h"
+#include "base/log.h"
+#include "conf/conf.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { STATS = 128, TIMES = 20, MOVED = 0x109000, FAR_CODE = 0xb000, DATA = 0x20000 };
+
+static char dir[64];
+
+/* ------ guest code ------ */
+/* A jump, an instruction that C does, a call, data beside the code; over the end of its page at the last. */
+CODE(work, 64,
+     "mov $20, %ecx; xor %eax, %eax; 1: add $3, %rax; jmp 2f; nop; 2: mov 0x20000, %rdx; sgdt 0x20100; call 3f;"
+     "sub $1, %ecx; jnz 1b; hlt; 3: add %rdx, %rax; lea 4f(%rip), %rsi; add (%rsi), %rax; ret; 4: .quad 1000");
+/* The same but for one instruction. */
+CODE(other, 64,
+     "mov $20, %ecx; xor %eax, %eax; 1: add $4, %rax; jmp 2f; nop; 2: mov 0x20000, %rdx; sgdt 0x20100; call 3f;"
+     "sub $1, %ecx; jnz 1b; hlt; 3: add %rdx, %rax; lea 4f(%rip), %rsi; add (%rsi), %rax; ret; 4: .quad 1000");
+/* What looks like a kernel's addresses, in all places of an instruction; a function elsewhere. */
+CODE(kernel, 64,
+     "mov $0xffffffff81234567, %rax; mov $0x81000010, %ebx; push $0xffffffff82000020; pop %rdi; mov $0x1000, %edx;"
+     "lea 0xffffffff83000030(,%rdx,2), %rsi; cmp $0xffffffff81234567, %rax; sete %cl; movzx %cl, %ecx;"
+     "movq $0xffffffff84000040, 0x20008; mov 0x20008, %rbp; .byte 0xe8; .long 0; add $1, %rbp; hlt");
+CODE(function, 64, "add $0x100, %rbx; ret");
+/* Over a page end; a vector register, the x87 state; user code is found by its bytes alone. */
+CODE(edge, 64,
+     "movabs $0x1122334455667788, %rax; movq %rax, %xmm0; paddq %xmm0, %xmm0; movq %xmm0, %rbx; fld1; fadd %st(0), "
+     "%st(0);"
+     "fistpl 0x20010; mov 0x20010, %ecx; hlt");
+
+/* ------ machines ------ */
+static uint64_t stat_of(const char *name)
+{
+	struct vcpu_stat all[STATS];
+	unsigned n = engine_soft.stats(m.cpu[0], all, STATS);
+
+	while (n--)
+		if (!strcmp(all[n].name, name))
+			return all[n].value;
+	fail_msg("no %s", name);
+	return 0;
+}
+
+static uint64_t translated(void)
+{
+	return stat_of("blocks translated");
+}
+
+static uint64_t loaded(void)
+{
+	return stat_of("blocks loaded from the disk");
+}
+
+static struct conf *conf_of(const char *path)
+{
+	struct conf *c = conf_new();
+
+	if (conf_set(c, "engine.soft", "jit", NULL) < 0 || conf_set(c, "engine.soft.hot", "0", NULL) < 0 ||
+	    conf_set(c, "engine.soft.cache_dir", path, NULL) < 0)
+		abort();
+	return c;
+}
+
+static void on(struct machine *k)
+{
+	static const struct cpu_topology topo = { 1, 1, 1 };
+	struct conf *c = conf_of(dir);
+	struct engine_vm_opts o = { .ncpu = 1, .phys_bits = 40, .x2apic = true, .topo = &topo, .conf = c };
+
+	machine_open_on(k, &engine_soft, &(struct engine_host){ 0 }, &o, NULL);
+	conf_free(c);
+}
+
+static void start_at(uint64_t rip)
+{
+	start(LONG64);
+	engine_soft.get(m.cpu[0], X86_REGS, &s);
+	s.rip = rip;
+	engine_soft.set(m.cpu[0], X86_REGS, &s);
+	engine_soft.get(m.cpu[0], X86_SREGS, &s);
+	s.cr4 |= CR4_OSFXSR;
+	engine_soft.set(m.cpu[0], X86_SREGS, &s);
+	st_le64(m.ram + DATA, 5);
+}
+
+static void run_at(uint64_t rip)
+{
+	start_at(rip);
+	assert_int_equal(machine_run(&m, 0, &s), RUN_HALTED);
+}
+
+/* One VM's life with that program. */
+static void life(const uint8_t *from, const uint8_t *to, uint64_t at, uint64_t *made, uint64_t *had)
+{
+	on(&m);
+	machine_put(&m, at, from, (size_t)(to - from));
+	run_at(at);
+	*made = translated();
+	*had = loaded();
+	machine_close(&m);
+}
+#define LIFE(name, at) life(name##_start, name##_end, at, &made, &had)
+
+static void work_right(void)
+{
+	assert_int_equal(s.reg[RAX], TIMES * (3 + 5 + 1000));
+}
+
+/* ------ the directory ------ */
+static char *file(void)
+{
+	static char path[400];
+	DIR *d = opendir(dir);
+	struct dirent *x;
+
+	*path = 0;
+	while ((x = readdir(d)))
+		if (strstr(x->d_name, ".jit")) {
+			assert_int_equal(*path, 0);
+			snprintf(path, sizeof(path), "%s/%s", dir, x->d_name);
+		} else {
+			assert_int_equal(x->d_name[0], '.'); /* nothing is left behind */
+		}
+	closedir(d);
+	assert_int_not_equal(*path, 0);
+	return path;
+}
+
+static size_t read_file(uint8_t *to, size_t max)
+{
+	FILE *f = fopen(file(), "r");
+	size_t n = fread(to, 1, max, f);
+
+	fclose(f);
+	assert_in_range(n, 1000, max - 1);
+	return n;
+}
+
+static void write_file(const char *path, const uint8_t *bytes, size_t n)
+{
+	FILE *f = fopen(path, "w");
+
+	assert_int_equal(fwrite(bytes, 1, n, f), n);
+	fclose(f);
+	chmod(path, 0600);
+}
+
+static int dir_new(void **state)
+{
+	snprintf(dir, sizeof(dir), "/tmp/t_disk.XXXXXX");
+	return mkdtemp(dir) ? 0 : -1;
+}
+
+static int dir_gone(void **state)
+{
+	char command[160];
+
+	snprintf(command, sizeof(command), "rm -rf %s %s.link", dir, dir);
+	return system(command);
+}
+
+/* ------ tests ------ */
+static void found_again(void **state)
+{
+	uint64_t made, had;
+
+	LIFE(work, M_CODE);
+	work_right();
+	assert_in_range(made, 3, 30);
+	assert_int_equal(had, 0);
+	LIFE(work, M_CODE);
+	work_right();
+	assert_int_equal(made, 0);
+	assert_in_range(had, 3, 30);
+	LIFE(work, MOVED); /* another page, another linear address */
+	work_right();
+	assert_int_equal(made, 0);
+}
+
+static void other_code_is_not_it(void **state)
+{
+	uint64_t made, had;
+
+	LIFE(work, M_CODE);
+	LIFE(other, M_CODE);
+	assert_int_equal(s.reg[RAX], TIMES * (4 + 5 + 1000));
+	assert_true(made >= 1);
+	LIFE(work, M_CODE); /* both are kept */
+	work_right();
+	assert_int_equal(made, 0);
+	LIFE(other, M_CODE);
+	assert_int_equal(s.reg[RAX], TIMES * (4 + 5 + 1000));
+	assert_int_equal(made, 0);
+}
+
+/* A kernel's code and what it calls, each moved by another distance; `by`: what is added to each address in it. */
+static void kernel_at(uint64_t at, uint64_t function, uint32_t by, uint64_t *made)
+{
+	static const uint32_t addresses[] = { 0x81234567, 0x81000010, 0x82000020, 0x83000030, 0x84000040 };
+	uint8_t code[256];
+	size_t n = (size_t)(kernel_end - kernel_start);
+	unsigned found = 0;
+
+	memcpy(code, kernel_start, n);
+	for (size_t k = 0; k + 4 <= n; k++)
+		for (unsigned a = 0; a < ARRAY_LEN(addresses); a++)
+			if (ld_le32(code + k) == addresses[a]) {
+				st_le32(code + k, addresses[a] + by);
+				found++;
+				k += 3;
+				break;
+			}
+	assert_int_equal(found, 6);
+	for (size_t k = 0; k + 5 <= n; k++)
+		if (code[k] == 0xe8 && !ld_le32(code + k + 1))
+			st_le32(code + k + 1, (uint32_t)(function - (at + k + 5)));
+	on(&m);
+	machine_put(&m, at, code, n);
+	machine_put(&m, function, function_start, (size_t)(function_end - function_start));
+	run_at(at);
+	*made = translated();
+	assert_int_equal(s.reg[RAX], 0xffffffff81234567 + by);
+	assert_int_equal(s.reg[RBX], 0x81000010u + by + 0x100);
+	assert_int_equal(s.reg[RDI], 0xffffffff82000020 + by);
+	assert_int_equal(s.reg[RSI], 0xffffffff83002030 + by);
+	assert_int_equal(s.reg[RCX], 1);
+	assert_int_equal(s.reg[RBP], 0xffffffff84000041 + by);
+	machine_close(&m);
+}
+
+static void kernels_move(void **state)
+{
+	uint64_t made;
+
+	kernel_at(M_CODE, FAR_CODE, 0, &made);
+	assert_true(made >= 3);
+	kernel_at(M_CODE, FAR_CODE, 0x600000, &made);
+	assert_int_equal(made, 0);
+	kernel_at(MOVED, FAR_CODE, 0x1200000, &made); /* the distance of the call changes */
+	assert_int_equal(made, 0);
+	kernel_at(MOVED, MOVED + 0x2010 - M_CODE % 0x1000, 0x1200000, &made);
+	assert_in_range(made, 1, 1);		   /* the function, at another offset in its page */
+	kernel_at(MOVED, MOVED + 0x100, 0, &made); /* into the page: the call is another one */
+	assert_true(made >= 1);
+}
+
+static void over_the_page_end(void **state)
+{
+	uint64_t made, had;
+
+	for (uint64_t at = M_CODE + 0xffff - 0xf000 - 30; at < M_CODE + 0x1000; at++) {
+		LIFE(edge, at);
+		assert_int_equal(s.reg[RBX], 0x22446688aaccef10);
+		assert_int_equal(s.reg[RCX], 2);
+		LIFE(edge, at);
+		assert_int_equal(s.reg[RBX], 0x22446688aaccef10);
+		assert_int_equal(s.reg[RCX], 2);
+		assert_int_equal(made, 0);
+		assert_true(had >= 1);
+	}
+}
+
+/* Stores to code that came from the disk. */
+static void dropped_when_written(void **state)
+{
+	uint64_t made, had;
+
+	LIFE(work, M_CODE);
+	on(&m);
+	PUT(work, M_CODE);
+	run_at(M_CODE);
+	work_right();
+	assert_int_equal(translated(), 0);
+	for (size_t n = 0; n < (size_t)(other_end - other_start); n++)
+		if (other_start[n] != work_start[n]) {
+			m.ram[M_CODE + n] = other_start[n];
+			engine_soft.wrote(m.vm, M_CODE + n, 1);
+		}
+	run_at(M_CODE);
+	assert_int_equal(s.reg[RAX], TIMES * (4 + 5 + 1000));
+	assert_true(stat_of("translated blocks dropped") >= 1);
+	machine_close(&m);
+}
+
+/* Whatever byte is wrong: the program runs right, and afterwards the file is right again. */
+static void damaged(void **state)
+{
+	static uint8_t good[1 << 16], bad[1 << 16];
+	uint64_t made, had, all;
+	size_t n;
+
+	LIFE(work, M_CODE);
+	all = made;
+	n = read_file(good, sizeof(good));
+	for (size_t at = 0; at < n; at += 1 + at / 64 % 5 + (at > sizeof(struct disk_head)) * 24) {
+		memcpy(bad, good, n);
+		bad[at] ^= 0x10 << at % 4;
+		write_file(file(), bad, n);
+		LIFE(work, M_CODE);
+		work_right();
+		assert_int_equal(made + had, all);
+		assert_true(made >= 1);
+		LIFE(work, M_CODE);
+		assert_int_equal(made, 0);
+	}
+}
+
+static void cut_short(void **state)
+{
+	static uint8_t good[1 << 16];
+	uint64_t made, had;
+	size_t n;
+
+	LIFE(work, M_CODE);
+	n = read_file(good, sizeof(good));
+	for (size_t k = 0; k < n; k += k < 300 ? 29 : 500) {
+		write_file(file(), good, k);
+		LIFE(work, M_CODE);
+		work_right();
+		assert_int_equal(had, 0);
+	}
+	memset(good + n, 0, 8); /* and one that is longer */
+	write_file(file(), good, n + 8);
+	LIFE(work, M_CODE);
+	work_right();
+	assert_int_equal(had, 0);
+}
+
+static void seal(uint8_t *bytes)
+{
+	struct disk_head h;
+
+	memcpy(&h, bytes, sizeof(h));
+	h.sum = disk_sum(0, &h, offsetof(struct disk_head, sum));
+	memcpy(bytes, &h, sizeof(h));
+}
+
+/* All sums are right. */
+static void of_another_build_or_host(void **state)
+{
+	static const size_t places[] = {
+		offsetof(struct disk_head, version),	     offsetof(struct disk_head, host.build) + 3,
+		offsetof(struct disk_head, host.cpuid) + 17, offsetof(struct disk_head, host.feats),
+		offsetof(struct disk_head, host.pieces),     offsetof(struct disk_head, host.fresh)
+	};
+	static uint8_t good[1 << 16], bad[1 << 16];
+	uint64_t made, had;
+	size_t n;
+
+	LIFE(work, M_CODE);
+	n = read_file(good, sizeof(good));
+	for (unsigned k = 0; k < ARRAY_LEN(places); k++) {
+		memcpy(bad, good, n);
+		bad[places[k]] ^= 1;
+		seal(bad);
+		write_file(file(), bad, n);
+		LIFE(work, M_CODE);
+		work_right();
+		assert_int_equal(had, 0);
+	}
+	LIFE(work, M_CODE);
+	assert_int_equal(made, 0);
+}
+
+static void refused(const char *path, const char *word)
+{
+	static const struct cpu_topology topo = { 1, 1, 1 };
+	struct conf *c = conf_of(path);
+	struct engine_vm_opts o = { .ncpu = 1, .phys_bits = 40, .x2apic = true, .topo = &topo, .conf = c };
+	struct engine_vm *vm = NULL;
+	struct err e = { 0 };
+
+	assert_true(engine_soft.vm_new(&vm, &(struct engine_host){ 0 }, &o, &e) < 0);
+	conf_free(c);
+	if (!strstr(e.msg, word) || !strstr(e.msg, "engine.soft.cache_dir"))
+		fail_msg("%s", e.msg);
+}
+
+static void not_trusted(void **state)
+{
+	uint64_t made, had;
+	char link[100], name[400];
+
+	LIFE(work, M_CODE);
+	chmod(dir, 0770);
+	refused(dir, "writable");
+	chmod(dir, 0701);
+	LIFE(work, M_CODE);
+	assert_int_equal(made, 0);
+	chmod(file(), 0620);
+	refused(dir, "writable");
+	chmod(file(), 0602);
+	refused(dir, "writable");
+	chmod(file(), 0644);
+	LIFE(work, M_CODE);
+	assert_int_equal(made, 0);
+	if (geteuid() == 0) {
+		assert_int_equal(chown(file(), 1, 1), 0);
+		refused(dir, "user's");
+		assert_int_equal(chown(file(), 0, 0), 0);
+		assert_int_equal(chown(dir, 1, 1), 0);
+		refused(dir, "user's");
+		assert_int_equal(chown(dir, 0, 0), 0);
+	}
+	snprintf(link, sizeof(link), "%s.link", dir);
+	assert_int_equal(symlink(dir, link), 0);
+	refused(link, "link");
+	snprintf(name, sizeof(name), "%s", file());
+	snprintf(link, sizeof(link), "%s.moved", dir);
+	assert_int_equal(rename(name, link), 0);
+	assert_int_equal(symlink(link, name), 0);
+	refused(dir, name);
+	unlink(name);
+	assert_int_equal(mkdir(name, 0700), 0);
+	refused(dir, "file");
+	rmdir(name);
+	unlink(link);
+	refused("/proc/nowhere", "nowhere");
+}
+
+static void two_writers(void **state)
+{
+	uint64_t made, had;
+	struct machine a, b;
+
+	on(&a);
+	on(&b);
+	m = a;
+	PUT(work, M_CODE);
+	run_at(M_CODE);
+	a = m;
+	m = b;
+	PUT(edge, M_CODE);
+	run_at(M_CODE);
+	machine_close(&m);
+	m = a;
+	machine_close(&m);
+	LIFE(work, M_CODE);
+	assert_int_equal(made, 0);
+	LIFE(edge, M_CODE);
+	assert_int_equal(made, 0);
+}
+
+#define D(f) cmocka_unit_test_setup_teardown(f, dir_new, dir_gone)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = { D(found_again),	  D(other_code_is_not_it),     D(kernels_move),
+					    D(over_the_page_end), D(dropped_when_written),     D(damaged),
+					    D(cut_short),	  D(of_another_build_or_host), D(not_trusted),
+					    D(two_writers) };
+
+	log_level = LOG_ERR; /* damage is said */
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
