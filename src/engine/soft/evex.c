@@ -99,11 +99,25 @@ static void call(struct cpu *c, const struct thunk *t, void *mem)
 		t->code(c, mem);
 }
 
-/* An operand of which nothing is accessed is not misaligned either. */
+/* Where the operand is, whatever its segment says of it. */
+static uint64_t operand_at(const struct cpu *c, const struct insn *i)
+{
+	bool flat = (c->mode & MODE_64) && i->seg < SEG_FS;
+
+	return insn_ea(c, i) + (flat ? 0 : c->seg[i->seg].base);
+}
+
+/* An operand of which nothing is accessed is not misaligned; what is beyond the segment may be what the mask leaves
+ * out. */
 static void check_align(struct cpu *c, const struct thunk *t, const struct insn *i)
 {
-	if (t->align && (insn_lin(c, i, t->size, t->store) & t->align) &&
-	    (!(i->flags & INSN_EVEX) || !(i->evex & EVEX_MASK) || span_of(c, t, i).on))
+	bool masked = (i->flags & INSN_EVEX) && (i->evex & EVEX_MASK);
+	uint64_t lin;
+
+	if (!t->align || (masked && !span_of(c, t, i).on))
+		return;
+	lin = masked ? operand_at(c, i) : insn_lin(c, i, t->size, t->store);
+	if (lin & t->align)
 		cpu_gp0(c);
 }
 
