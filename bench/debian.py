@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""debian.py [boot|idle|memory|disk|net]... : a Debian guest under lhyve's software engine and under QEMU's TCG.
+"""debian.py [boot|kept|idle|memory|disk|net]... : a Debian guest under lhyve's software engine and under QEMU's TCG.
 
-boot: seconds to the login prompt, 2 vCPUs.  idle: CPU share of the process over 30 s, 20 s after login, 1 vCPU.
+boot: seconds to the login prompt, 2 vCPUs.  kept (alone): the same in three turns, beside them lhyve with translations kept by two boots
+before (engine.soft.cache_dir), and the processor's time of each.  idle: CPU share of the process over 30 s, 20 s after login, 1 vCPU.
 memory: resident beyond guest RAM after 500 short processes.  disk: fio on virtio-blk, 4 KiB random reads at depth 1 and 32 and
 sequential reads, host page cache warm.  net: iperf3 through slirp both ways, the server on the host; then both ways at once, by two
 processes: the client's --bidir sends ten blocks for each that it reads, so it measures 10 to 1 wherever sending never blocks."""
@@ -12,9 +13,9 @@ from debian import login
 APPEND = 'root=/dev/vda rw console=ttyS0 quiet'
 
 
-def commands(img, disk, data, cpus):
+def commands(img, disk, data, cpus, more=()):
     slirp = ['-netdev', 'user,id=n', '-device', 'virtio-net-pci,netdev=n']
-    yield 'lhyve', lhyve_cmd(img + '/vmlinuz', img + '/initrd.img', APPEND, cpus, 1024, devices=[
+    yield 'lhyve', lhyve_cmd(img + '/vmlinuz', img + '/initrd.img', APPEND, cpus, 1024, more=more, devices=[
         '-s', '2,virtio-blk,' + disk, '-s', '3,virtio-net,slirp,open', '-s', '4,virtio-rnd', '-s', '5,virtio-blk,' + data])
     yield 'tcg', qemu_cmd(img + '/vmlinuz', img + '/initrd.img', APPEND, cpus, 1024, devices=[
         '-drive', 'file=%s,format=raw,if=none,id=a' % disk, '-device', 'virtio-blk-pci,drive=a', *slirp, '-device', 'virtio-rng-pci',
@@ -67,6 +68,24 @@ def measure(what, who, cmd, rows):
                 p.wait(10)
 
 
+def kept(img, disk, data, where, rows):
+    """Three turns; before them, two boots to their end, which fill the directory."""
+    cold, tcg = dict(commands(img, disk, data, 2)).values()
+    warm = dict(commands(img, disk, data, 2, more=['-o', 'engine.soft.cache_dir=%s/kept' % where]))['lhyve']
+    for turn in range(-2, 3):
+        for who, cmd in (('kept', warm),) if turn < 0 else (('kept', warm), ('tcg', tcg), ('lhyve', cold)):
+            t = time.monotonic()
+            with Guest(command=cmd) as g:
+                g.expect('login: ', 600)
+                if turn >= 0:
+                    rows.setdefault('boot to login, s', {}).setdefault(who, []).append(time.monotonic() - t)
+                    rows.setdefault('processor, s', {}).setdefault(who, []).append(cpu_seconds(g.p.pid))
+                g.send('\n')
+                login(g)
+                g.send('poweroff\n')
+                g.wait(120)
+
+
 def main():
     what = sys.argv[1:] or ['boot', 'idle', 'memory', 'disk', 'net']
     need('qemu-system-x86', 'iperf3')
@@ -79,8 +98,11 @@ def main():
         with open(data, 'wb') as f:
             for _ in range(256):
                 f.write(os.urandom(1 << 20))
-        for who, cmd in commands(img, disk, data, 2 if what == ['boot'] else 1):
-            measure(what, who, cmd, rows)
+        if what == ['kept']:
+            kept(img, disk, data, where, rows)
+        else:
+            for who, cmd in commands(img, disk, data, 2 if what == ['boot'] else 1):
+                measure(what, who, cmd, rows)
     report('Debian 12, cloud kernel', rows)
 
 
