@@ -526,6 +526,22 @@ static void non_canonical_addresses(void **state)
 	assert_int_equal(vector_of(&s), EXC_SS);
 }
 
+/* The last byte of eight is the first one that is not canonical; nothing is mapped there, which is not asked. */
+static void accesses_that_end_non_canonical(void **state)
+{
+	struct x86_state s;
+
+	machine_mode(&m, 0, LONG64);
+	MACHINE_CODE(&m, M_CODE, 0x48, 0xb8, 0xf9, 0xff, 0xff, 0xff, 0xff, 0x7f, 0, 0, 0x48, 0x8b,
+		     0x00); /* mov rax,7ffffffffff9h; mov rax,[rax] */
+	machine_run(&m, 0, &s);
+	assert_int_equal(vector_of(&s), EXC_GP);
+	machine_mode(&m, 0, LONG64);
+	MACHINE_CODE(&m, M_CODE, 0x48, 0xbd, 0xf9, 0xff, 0xff, 0xff, 0xff, 0x7f, 0, 0, 0x48, 0x8b, 0x45, 0);
+	machine_run(&m, 0, &s);
+	assert_int_equal(vector_of(&s), EXC_SS);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -552,6 +568,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(rom_is_read_and_its_writes_go_to_the_host, setup, teardown),
 		cmocka_unit_test_setup_teardown(dirty_rounds, setup, teardown),
 		cmocka_unit_test_setup_teardown(non_canonical_addresses, setup, teardown),
+		cmocka_unit_test_setup_teardown(accesses_that_end_non_canonical, setup, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -32,7 +32,7 @@ uint64_t seg_lin_slow(struct cpu *c, unsigned seg, uint64_t off, unsigned size, 
 	const struct x86_segment *s = &c->seg[seg];
 
 	if (c->mode & MODE_64) {
-		if (seg == SEG_SS && !mmu_canonical(c, off))
+		if (seg == SEG_SS && (!mmu_canonical(c, off) || !mmu_canonical(c, off + size - 1)))
 			seg_fault(c, seg);
 		return off + (seg >= SEG_FS ? s->base : 0);
 	}

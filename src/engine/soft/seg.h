@@ -14,7 +14,7 @@ static inline uint64_t seg_lin(struct cpu *c, unsigned seg, uint64_t off, unsign
 		/* Non-canonical addresses miss the TLB and mmu.c raises #GP for them; through SS it must be #SS. */
 		if (seg != SEG_SS)
 			return off + (seg >= SEG_FS ? c->seg[seg].base : 0);
-		if (LIKELY((uint64_t)((int64_t)(off << 16) >> 16) == off))
+		if (LIKELY(off + (1ull << 47) <= (1ull << 48) - size)) /* all of it is canonical */
 			return off;
 	}
 	return seg_lin_slow(c, seg, off, size, write);

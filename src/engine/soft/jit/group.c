@@ -9,7 +9,7 @@
 
 #include "x86/vec.h"
 
-enum { SPAN_MAX = 1024, ALL = 0xffff };
+enum { SPAN_MAX = 1024 };
 
 static bool opnd_mem(const struct insn *i, unsigned n)
 {
@@ -139,7 +139,7 @@ uint16_t insn_writes(const struct insn *i)
 	case OP_VEC:
 		return vec_writes(i);
 	default:
-		return ALL;
+		return WRITES_ANY;
 	}
 }
 

@@ -56,7 +56,7 @@ struct jblock {
 	uint32_t body;	  /* flags in RFLAGS */
 	uint32_t call;	  /* lock: with the flags in their image, like far, but in this page; 0: not made yet */
 	uint32_t far, ind,
-		id_at; /* entry.c: entries from other pages; 0: not made yet; far is atomic, then the rest is */
+		id_at; /* far.c: entries from other pages; 0: not made yet; far is atomic, then the rest is */
 	uint32_t in;   /* lock: exits that are linked to it */
 	uint16_t off;
 	uint8_t mode;
@@ -157,7 +157,7 @@ struct jit {
 	uint32_t gpa_hash[1 << JIT_PAGE_BITS];
 	bool loops; /* hot loops are made regions */
 	uint32_t enter, exit_near, exit_far, exit_loop, loop_drop, lookup, slow, span, exec, vec, fpu, other, poll,
-		poll_far, return_miss[2]; /* entry.c; kernel, user */
+		poll_far, return_miss[2]; /* pieces.c; kernel, user */
 	uint32_t cross[2][CROSS_MAX];	  /* cross.c; the same, bytes in the second page */
 	struct notes *notes;		  /* check.h: check mode, else NULL */
 	struct disk *disk;		  /* disk.h: engine.soft.cache_dir, else NULL */
@@ -333,23 +333,24 @@ static inline bool jit_waited_for(const struct cpu *c)
 	return __atomic_load_n(&c->jit.jit->epoch, __ATOMIC_RELAXED) != c->jit.own->seen;
 }
 
-/* ------ entry.c ------ */
+/* ------ pieces.c ------ */
 bool jit_entries(struct jit *j); /* emits what all code shares; false: does not fit */
 /* Through the jump cache to T0; T2 is the site. Clobbers T1. */
 void jit_put_jump(struct asmb *a, const struct jblock *from, bool call);
-void jit_put_flags_out(struct asmb *a);			 /* RFLAGS into their image; clobbers T2 */
-void jit_put_flags_in(struct asmb *a);			 /* and back; clobbers T1 */
+void jit_put_flags_out(struct asmb *a); /* RFLAGS into their image; clobbers T2 */
+void jit_put_flags_in(struct asmb *a);	/* and back; clobbers T1 */
+
+/* ------ far.c ------ */
 bool jit_call_entry(struct jit *j, struct jblock *b);	 /* lock: makes b->call; false: no room */
 uint32_t jit_far_entry(struct jit *j, struct jblock *b); /* lock: makes b->far and b->ind; 0: no room */
 
+/* ------ entry.c ------ */
 /* Runs translated code from that offset in the arena on; base: linear address of its page. */
 void jit_run_at(struct cpu *c, uint32_t at, uint64_t base);
 
 /* ------ region.c ------ */
-enum {
-	JIT_LOOP_SCORE =
-		2000 /* of a new region; it sinks with each entry, rises with each turn, and at 0 it is dropped */
-};
+/* Of a new region. It sinks with each entry, rises with each turn, and below 0 the region is dropped. */
+enum { JIT_LOOP_SCORE = 2000 };
 static inline uint32_t jit_loop_hot(const struct cpu *c) /* turns until a loop is hot */
 {
 	return c->jit.hot ? 1000 : 3;

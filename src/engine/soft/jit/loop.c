@@ -26,57 +26,30 @@ static bool takes_op(const struct insn *i, uint16_t *implicit)
 	case OP_IMUL:
 		*implicit = i->nopnd == 1 ? 1u << RAX | 1u << RDX : 0;
 		return true;
-	case OP_CMP:
-	case OP_TEST:
-	case OP_BT:
-	case OP_NOP:
-	case OP_JCC:
-	case OP_CMC:
-	case OP_CLC:
-	case OP_STC:
-	case OP_ADD:
-	case OP_OR:
-	case OP_ADC:
-	case OP_SBB:
-	case OP_AND:
-	case OP_SUB:
-	case OP_XOR:
-	case OP_MOV:
-	case OP_MOVZX:
-	case OP_MOVSX:
-	case OP_MOVSXD:
-	case OP_MOVBE:
-	case OP_MOVNTI:
-	case OP_LEA:
-	case OP_INC:
-	case OP_DEC:
-	case OP_NOT:
-	case OP_NEG:
-	case OP_ROL:
-	case OP_ROR:
-	case OP_SHL:
-	case OP_SHR:
-	case OP_SAR:
-	case OP_SHLD:
-	case OP_SHRD:
-	case OP_CMOVCC:
-	case OP_SETCC:
-	case OP_BSWAP:
-	case OP_POPCNT:
-	case OP_TZCNT:
-	case OP_LZCNT:
-	case OP_BSF:
-	case OP_BSR:
-	case OP_ANDN:
-	case OP_RORX:
-	case OP_SHLX:
-	case OP_SHRX:
-	case OP_SARX:
-	case OP_XCHG:
-	case OP_XADD:
-		return true;
-	default:
+	case OP_PUSH:
+	case OP_POP:
+	case OP_JCXZ:
+	case OP_LOOP:
+	case OP_CLD:
+	case OP_STD:
+	case OP_LFENCE:
+	case OP_SFENCE:
+	case OP_MFENCE:
+	case OP_X87:
+	case OP_FLDCW:
+	case OP_FNSTCW:
+	case OP_FNSTSW:
+	case OP_FNCLEX:
+	case OP_WAIT:
+	case OP_EMMS:
+	case OP_LODS:
+	case OP_STOS:
+	case OP_SCAS:
+	case OP_MOVS:
+	case OP_CMPS:
 		return false;
+	default:
+		return insn_writes(i) != WRITES_ANY; /* of those that are known all operands are explicit */
 	}
 }
 

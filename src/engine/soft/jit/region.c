@@ -450,7 +450,7 @@ static unsigned decode_loop(struct xl *x, const struct code_source *s, unsigned 
 	struct loop *l = x->loop;
 	unsigned off = x->b->off;
 
-	while (x->n < LOOP_INSNS && xl_decode(x, s, off)) {
+	while (x->n < LOOP_INSNS && in_page(x, off) && xl_decode(x, s, off)) {
 		const struct xinsn *e = &x->ins[x->n - 1];
 		const struct insn *i = &e->i;
 		bool jumps = i->op == OP_JCC || i->op == OP_JMP;

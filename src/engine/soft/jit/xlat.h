@@ -201,7 +201,8 @@ void groups_note(const struct xl *x, struct site *s);
 bool groups_noted(const struct xl *x, const struct site *s);
 void groups_after(struct xl *x, const struct insn *i); /* what an instruction did to the bases */
 void groups_forget(struct xl *x);
-/* Guest registers that an instruction may write, RSP of the stack's own not among them; all when it is not known. */
+enum { WRITES_ANY = 0xffff };
+/* Guest registers that an instruction may write, RSP of the stack's own not among them; WRITES_ANY: not known. */
 uint16_t insn_writes(const struct insn *i);
 /* The guest chooses distances: sums of them that a group makes must not wrap. */
 static inline bool group_reaches(int32_t disp)
