@@ -1,7 +1,7 @@
 /*
  * C functions that translated code calls (entry.c), by the pieces of host code that store what the guest has
- * (pieces.c). n: what r12d was: a site, an exit, a block; lin: r11; site: r13d. They return where code goes on, or NULL:
- * jit_run() is left, and c->rip is valid. They may raise. By the vCPU's thread.
+ * (pieces.c). n: what r12d was: a site, an exit, a block; lin: r11; site: r13d. They return where code goes on, or
+ * NULL: jit_run() is left, and c->rip is valid. They may raise. By the vCPU's thread.
  */
 #ifndef ENGINE_SOFT_JIT_ENTRY_H
 #define ENGINE_SOFT_JIT_ENTRY_H
@@ -19,9 +19,9 @@ void *do_loop_drop(struct cpu *c, uint32_t n);				  /* region n does too few tur
 void *do_lookup(struct cpu *c, uint32_t n, uint64_t lin);
 /* Block n was jumped to at lin, which may be it. */
 void *do_other(struct cpu *c, uint32_t n, uint64_t lin, uint32_t site);
-void *do_poll(struct cpu *c, uint32_t unused, uint64_t lin); /* somebody wants the vCPU, at the start of a block */
+void *do_poll(struct cpu *c, uint32_t unused, uint64_t lin);	 /* somebody wants the vCPU, at the start of a block */
 void *do_poll_far(struct cpu *c, uint32_t unused, uint64_t lin); /* the same, with the flags in their image */
-void *do_vec(struct cpu *c, uint32_t n);			 /* vector registers are wanted, as many as the site says */
-void *do_fpu(struct cpu *c, uint32_t n);			 /* the x87 state is wanted */
+void *do_vec(struct cpu *c, uint32_t n); /* vector registers are wanted, as many as the site says */
+void *do_fpu(struct cpu *c, uint32_t n); /* the x87 state is wanted */
 
 #endif
