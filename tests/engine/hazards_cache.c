@@ -65,18 +65,6 @@ static int setup_small(void **state)
 	return 0;
 }
 
-static uint64_t stat_of(unsigned cpu, const char *name)
-{
-	struct vcpu_stat v[64];
-	unsigned n = engine_soft.stats(m.cpu[cpu], v, ARRAY_LEN(v));
-
-	while (n--)
-		if (!strcmp(v[n].name, name))
-			return v[n].value;
-	fail_msg("no statistic %s", name);
-	return 0;
-}
-
 /* ------ runs ------ */
 static struct x86_state left[CPUS];
 

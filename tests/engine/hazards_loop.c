@@ -18,8 +18,7 @@ enum {
 	BYTES = PAGES * 4096,
 	WORDS = BYTES / 8,
 	EXITS = 1000,
-	STOP = 0xd000,
-	STACK_1 = 0xf000
+	STOP = 0xd000
 };
 #define END(name, at) ((at) + (uint64_t)(name##_end - name##_start))
 
@@ -35,18 +34,6 @@ static bool is_conf(const char *key, const char *value)
 static bool has_regions(void)
 {
 	return is_conf("engine.soft", "jit") && !is_conf("engine.soft.check", "true");
-}
-
-static uint64_t stat_of(unsigned cpu, const char *name)
-{
-	struct vcpu_stat v[64];
-	unsigned n = engine_soft.stats(m.cpu[cpu], v, ARRAY_LEN(v));
-
-	while (n--)
-		if (!strcmp(v[n].name, name))
-			return v[n].value;
-	fail_msg("no statistic %s", name);
-	return 0;
 }
 
 static void regions_were_made(unsigned cpu, unsigned at_least)
@@ -340,32 +327,6 @@ static int setup_2(void **state)
 	machine_mode(&m, 1, LONG64);
 	machine_mode(&m, 0, LONG64);
 	return 0;
-}
-
-static void *run_1(void *end)
-{
-	static struct x86_state left;
-
-	*(enum run_result *)end = machine_run(&m, 1, &left);
-	return NULL;
-}
-
-/* vCPU 0 from M_CODE, vCPU 1 from there; both halt, and not in a handler. */
-static void run_both(uint64_t at_1, uint64_t rip_0, uint64_t rip_1)
-{
-	enum run_result end_1;
-	pthread_t other;
-
-	engine_soft.get(m.cpu[1], X86_REGS, &s);
-	s.rip = at_1;
-	s.reg[RSP] = STACK_1;
-	engine_soft.set(m.cpu[1], X86_REGS, &s);
-	assert_int_equal(pthread_create(&other, NULL, run_1, &end_1), 0);
-	run_to_halt_at(rip_0);
-	pthread_join(other, NULL);
-	assert_int_equal(end_1, RUN_HALTED);
-	engine_soft.get(m.cpu[1], X86_REGS, &s);
-	assert_int_equal(s.rip, rip_1);
 }
 
 /* vCPU 1 goes round, storing the number in its code; vCPU 0 changes that, and waits until it is what is stored. */

@@ -10,15 +10,7 @@
 #include <sys/mman.h>
 #include <time.h>
 
-enum {
-	SLOT = 0x10000000,
-	ELSEWHERE = 0x11000000,
-	DOOR = 0x3f000000,
-	ROUND = 0x3f001000,
-	INSIDE = 5,
-	OUTSIDE = 7,
-	STACK_1 = 0xf000
-};
+enum { SLOT = 0x10000000, ELSEWHERE = 0x11000000, DOOR = 0x3f000000, ROUND = 0x3f001000, INSIDE = 5, OUTSIDE = 7 };
 
 static int setup_2(void **state)
 {
@@ -26,31 +18,6 @@ static int setup_2(void **state)
 	return 0;
 }
 
-static void *run_1(void *end)
-{
-	static struct x86_state left;
-
-	*(enum run_result *)end = machine_run(&m, 1, &left);
-	return NULL;
-}
-
-/* vCPU 0 from M_CODE, vCPU 1 from there; both halt, and not in a handler. */
-static void run_both(uint64_t at_1, uint64_t rip_0, uint64_t rip_1)
-{
-	enum run_result end_1;
-	pthread_t other;
-
-	engine_soft.get(m.cpu[1], X86_REGS, &s);
-	s.rip = at_1;
-	s.reg[RSP] = STACK_1;
-	engine_soft.set(m.cpu[1], X86_REGS, &s);
-	assert_int_equal(pthread_create(&other, NULL, run_1, &end_1), 0);
-	run_to_halt_at(rip_0);
-	pthread_join(other, NULL);
-	assert_int_equal(end_1, RUN_HALTED);
-	engine_soft.get(m.cpu[1], X86_REGS, &s);
-	assert_int_equal(s.rip, rip_1);
-}
 #define END(name, at) ((at) + (uint64_t)(name##_end - name##_start))
 
 static void both_modes(void)

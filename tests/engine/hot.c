@@ -3,19 +3,7 @@
 
 #include "base/bits.h"
 
-enum { STATS = 128, AT = 0x100000, SIZE = 2 << 20, PASSES = 6 /* fewer than engine.soft.hot */ };
-
-static uint64_t stat(const char *name)
-{
-	struct vcpu_stat all[STATS];
-	unsigned n = engine_soft.stats(m.cpu[0], all, STATS);
-
-	while (n--)
-		if (!strcmp(all[n].name, name))
-			return all[n].value;
-	fail_msg("no %s", name);
-	return 0;
-}
+enum { AT = 0x100000, SIZE = 2 << 20, PASSES = 6 /* fewer than engine.soft.hot */ };
 
 CODE(enter, 64, "xor %eax, %eax; mov $6, %ecx; mov $0x100000, %edx; jmp *%rdx");
 
@@ -39,8 +27,8 @@ static void code_that_does_not_fit(void **state)
 	large_code();
 	assert_int_equal(machine_run(&m, 0, &s), RUN_HALTED);
 	assert_int_equal(s.reg[RAX], PASSES * SIZE / 4);
-	assert_true(stat("code cache flushes") > PASSES);
-	assert_true(stat("blocks translated") > SIZE / 4 / 8);
+	assert_true(stat_of(0, "code cache flushes") > PASSES);
+	assert_true(stat_of(0, "blocks translated") > SIZE / 4 / 8);
 }
 
 /* Code that is written again before each run is made again as often, and stays with the interpreter. */
@@ -54,8 +42,8 @@ static void code_that_changes(void **state)
 	PUT(patch, M_CODE);
 	assert_int_equal(machine_run(&m, 0, &s), RUN_HALTED);
 	assert_int_equal(s.reg[RAX], 55);
-	assert_true(stat("code blocks made") >= 10);
-	assert_int_equal(stat("blocks translated"), 0);
+	assert_true(stat_of(0, "code blocks made") >= 10);
+	assert_int_equal(stat_of(0, "blocks translated"), 0);
 }
 
 int main(void)

@@ -124,22 +124,6 @@ static const struct litmus tests_all[] = {
 	{ "IRIW", { "x1", "y1", "xryr", "yrxr" }, iriw },
 };
 
-struct runner {
-	struct machine *m;
-	unsigned cpu;
-	enum run_result result;
-};
-
-static void *runner(void *arg)
-{
-	struct runner *r = arg;
-
-	do {
-		r->result = r->m->ops->run(r->m->cpu[r->cpu]);
-	} while (r->result == RUN_KICKED);
-	return NULL;
-}
-
 static void prepare(struct machine *m, unsigned cpu, unsigned ncpu, const struct litmus *l, unsigned rounds)
 {
 	uint8_t code[CODE_EACH] = { 0 };
@@ -168,7 +152,7 @@ static void check(const struct machine *m, const struct litmus *l, unsigned roun
 static void run_one(const struct litmus *l)
 {
 	static struct machine m;
-	struct runner r[4];
+	struct machine_runner r[4];
 	pthread_t t[4];
 	unsigned ncpu = 0, rounds;
 
@@ -179,8 +163,8 @@ static void run_one(const struct litmus *l)
 	for (unsigned n = 0; n < ncpu; n++)
 		prepare(&m, n, ncpu, l, rounds);
 	for (unsigned n = 0; n < ncpu; n++) {
-		r[n] = (struct runner){ .m = &m, .cpu = n };
-		assert_int_equal(pthread_create(&t[n], NULL, runner, &r[n]), 0);
+		r[n] = (struct machine_runner){ .m = &m, .cpu = n };
+		assert_int_equal(pthread_create(&t[n], NULL, machine_runner, &r[n]), 0);
 	}
 	for (unsigned n = 0; n < ncpu; n++) {
 		pthread_join(t[n], NULL);

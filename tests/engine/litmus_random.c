@@ -265,22 +265,6 @@ static void assemble(uint8_t *p, const struct program *g, unsigned cpu, unsigned
 
 /* ------ runs ------ */
 
-struct runner {
-	struct machine *m;
-	unsigned cpu;
-	enum run_result result;
-};
-
-static void *runner(void *arg)
-{
-	struct runner *r = arg;
-
-	do {
-		r->result = r->m->ops->run(r->m->cpu[r->cpu]);
-	} while (r->result == RUN_KICKED);
-	return NULL;
-}
-
 static void prepare(struct machine *m, const struct program *g, unsigned rounds)
 {
 	memset(m->ram + DATA, 0, (rounds + 1) * PAGE);
@@ -378,13 +362,13 @@ struct counts {
 
 static void run(struct machine *m, const struct program *g, unsigned rounds)
 {
-	struct runner r[TSO_CPUS];
+	struct machine_runner r[TSO_CPUS];
 	pthread_t t[TSO_CPUS];
 
 	prepare(m, g, rounds);
 	for (unsigned n = 0; n < g->t.ncpu; n++) {
-		r[n] = (struct runner){ .m = m, .cpu = n };
-		assert_int_equal(pthread_create(&t[n], NULL, runner, &r[n]), 0);
+		r[n] = (struct machine_runner){ .m = m, .cpu = n };
+		assert_int_equal(pthread_create(&t[n], NULL, machine_runner, &r[n]), 0);
 	}
 	for (unsigned n = 0; n < g->t.ncpu; n++) {
 		pthread_join(t[n], NULL);

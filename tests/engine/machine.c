@@ -249,3 +249,13 @@ enum run_result machine_run(struct machine *m, unsigned n, struct x86_state *s)
 	m->ops->get(m->cpu[n], X86_ALL, s);
 	return r;
 }
+
+void *machine_runner(void *runner)
+{
+	struct machine_runner *r = runner;
+
+	do {
+		r->result = r->m->ops->run(r->m->cpu[r->cpu]);
+	} while (r->result == RUN_KICKED);
+	return NULL;
+}

@@ -56,6 +56,13 @@ enum {
 	M_RING0_STACK = 0x7000
 };
 void machine_mode(struct machine *m, unsigned cpu, enum machine_mode mode);
+/* For a thread: runs a vCPU on and on until it stops by itself. */
+struct machine_runner {
+	struct machine *m;
+	unsigned cpu;
+	enum run_result result;
+};
+void *machine_runner(void *runner);
 /* Runs vCPU n from M_CODE (or the RIP in s, if not NULL) until it stops; the state then. */
 enum run_result machine_run(struct machine *m, unsigned n, struct x86_state *s);
 

@@ -7,6 +7,7 @@
 
 #include "base/bits.h"
 
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -49,6 +50,46 @@ static inline void run_to_halt_at(uint64_t rip)
 {
 	assert_int_equal(machine_run(&m, 0, &s), RUN_HALTED);
 	assert_int_equal(s.rip, rip);
+}
+
+static inline uint64_t stat_of(unsigned cpu, const char *name)
+{
+	struct vcpu_stat all[128];
+	unsigned n = engine_soft.stats(m.cpu[cpu], all, ARRAY_LEN(all));
+
+	assert_true(n < ARRAY_LEN(all));
+	while (n--)
+		if (!strcmp(all[n].name, name))
+			return all[n].value;
+	fail_msg("no statistic %s", name);
+	return 0;
+}
+
+static inline void *run_1(void *end)
+{
+	static struct x86_state left;
+
+	*(enum run_result *)end = machine_run(&m, 1, &left);
+	return NULL;
+}
+
+/* vCPU 0 from M_CODE, vCPU 1 from there, on a stack of its own; both halt, and not in a handler. */
+enum { STACK_1 = 0xf000 };
+static inline void run_both(uint64_t at_1, uint64_t rip_0, uint64_t rip_1)
+{
+	enum run_result end_1;
+	pthread_t other;
+
+	engine_soft.get(m.cpu[1], X86_REGS, &s);
+	s.rip = at_1;
+	s.reg[RSP] = STACK_1;
+	engine_soft.set(m.cpu[1], X86_REGS, &s);
+	assert_int_equal(pthread_create(&other, NULL, run_1, &end_1), 0);
+	run_to_halt_at(rip_0);
+	pthread_join(other, NULL);
+	assert_int_equal(end_1, RUN_HALTED);
+	engine_soft.get(m.cpu[1], X86_REGS, &s);
+	assert_int_equal(s.rip, rip_1);
 }
 
 static inline uint32_t stack32(unsigned n)

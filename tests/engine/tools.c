@@ -9,7 +9,7 @@
 #include <stdio.h>
 #include <unistd.h>
 
-enum { TIMES = 50, STATS = 128 };
+enum { TIMES = 50 };
 
 static char dump[64], map[64];
 
@@ -26,43 +26,30 @@ static void run(void)
 	assert_int_equal(s.reg[RAX] >> 32, 0);
 }
 
-static uint64_t stat(const char *name)
-{
-	struct vcpu_stat all[STATS];
-	unsigned n = engine_soft.stats(m.cpu[0], all, STATS);
-
-	assert_true(n < STATS);
-	while (n--)
-		if (!strcmp(all[n].name, name))
-			return all[n].value;
-	fail_msg("no %s", name);
-	return 0;
-}
-
 static void statistics(void **state)
 {
 	uint64_t made, steps;
 
 	run();
-	made = stat("blocks translated");
+	made = stat_of(0, "blocks translated");
 	assert_in_range(made, 3, 20);
-	assert_in_range(stat("bytes of guest code translated"), 30, 400);
-	assert_in_range(stat("guest instructions translated"), 9, 100);
-	assert_true(stat("bytes of guest code translated") > stat("guest instructions translated"));
-	assert_in_range(stat("nanoseconds of translation"), 100, 1000000000);
-	assert_true(stat("bytes of host code made") > stat("bytes of guest code translated"));
-	assert_true(stat("exits by TLB misses") >= 1);
-	assert_true(stat("exits by unlinked jumps") >= 1);
-	steps = stat("exits by untranslated instructions");
+	assert_in_range(stat_of(0, "bytes of guest code translated"), 30, 400);
+	assert_in_range(stat_of(0, "guest instructions translated"), 9, 100);
+	assert_true(stat_of(0, "bytes of guest code translated") > stat_of(0, "guest instructions translated"));
+	assert_in_range(stat_of(0, "nanoseconds of translation"), 100, 1000000000);
+	assert_true(stat_of(0, "bytes of host code made") > stat_of(0, "bytes of guest code translated"));
+	assert_true(stat_of(0, "exits by TLB misses") >= 1);
+	assert_true(stat_of(0, "exits by unlinked jumps") >= 1);
+	steps = stat_of(0, "exits by untranslated instructions");
 	assert_in_range(steps, TIMES, 2 * TIMES); /* SGDT, and HLT */
-	assert_true(stat("translated code entered") >= 1);
-	assert_int_equal(stat("translated blocks dropped"), 0);
+	assert_true(stat_of(0, "translated code entered") >= 1);
+	assert_int_equal(stat_of(0, "translated blocks dropped"), 0);
 	m.ram[M_CODE + 8] = 4;
 	engine_soft.wrote(m.vm, M_CODE + 8, 1);
 	start(LONG64);
 	assert_int_equal(machine_run(&m, 0, &s), RUN_HALTED);
-	assert_true(stat("translated blocks dropped") >= 1);
-	assert_true(stat("blocks translated") > made);
+	assert_true(stat_of(0, "translated blocks dropped") >= 1);
+	assert_true(stat_of(0, "blocks translated") > made);
 }
 
 static char *contents(const char *path)
@@ -107,7 +94,7 @@ static void the_map_names_addresses(void **state)
 		assert_in_range(from, (uintptr_t)j->rx + j->start, (uintptr_t)j->rx + j->cold_used);
 		assert_true(size > 4 && from + size <= (uintptr_t)j->rx + j->cold_used);
 	}
-	assert_int_equal(n, 2 * stat("blocks translated"));
+	assert_int_equal(n, 2 * stat_of(0, "blocks translated"));
 }
 
 int main(void)

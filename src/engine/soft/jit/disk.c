@@ -25,7 +25,7 @@
 #include <unistd.h>
 
 enum { KEY_INSNS = 6, NOTE_BUILD_ID = 3, BLOCK_EXITS = 4 * BLOCK_INSNS };
-enum { BLOCKS = 1 << 19 /* ORDER: cache.c, BLOCKS_MAX */, DIR_MIB = 256 };
+enum { DIR_MIB = 256 };
 
 /* ------ life ------ */
 
@@ -57,6 +57,8 @@ static uint64_t pieces_sum(const struct jit *j)
 	const uint32_t at[] = { j->enter,
 				j->exit_near,
 				j->exit_far,
+				j->exit_loop,
+				j->loop_drop,
 				j->lookup,
 				j->slow,
 				j->span,
@@ -108,6 +110,11 @@ static struct disk *disk_new(const char *path, uint64_t limit)
 	return d;
 }
 
+static size_t runs_size(const struct jit *j) /* of disk.runs: one for each block that there may be */
+{
+	return (size_t)j->blocks.slice * JIT_GENS * sizeof(struct disk_runs);
+}
+
 static void *reserve(size_t size)
 {
 	void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -131,7 +138,7 @@ int jit_disk_open(struct soft_vm *vm, const struct conf *conf, struct err *e)
 		return rc;
 	d = vm->cache->disk = disk_new(path, MIB(mib));
 	d->spool = reserve(d->limit);
-	d->runs = reserve(BLOCKS * sizeof(*d->runs));
+	d->runs = reserve(runs_size(vm->cache));
 	if (!d->spool || !d->runs)
 		return err_sys(e, -errno, "engine.soft.cache_dir: no address space for its tables");
 	return disk_file_open(d, &host, e);
@@ -148,7 +155,7 @@ void jit_disk_free(struct soft_vm *vm)
 	if (d->spool)
 		munmap(d->spool, d->limit);
 	if (d->runs)
-		munmap(d->runs, BLOCKS * sizeof(*d->runs));
+		munmap(d->runs, runs_size(vm->cache));
 	for (unsigned n = 0; n < JIT_GENS; n++)
 		free(d->pool[n].run);
 	if (d->fd >= 0)
@@ -316,6 +323,8 @@ static bool fixes_right(const struct jit *j, const struct disk_record *r, const 
 
 static bool places_right(const struct disk_record *r, const struct disk_parts *p)
 {
+	unsigned insns = 0; /* that C does: there is room for those of a block */
+
 	for (unsigned n = 0; n < r->exits; n++) {
 		const struct disk_exit *x = &p->exit[n];
 
@@ -325,12 +334,13 @@ static bool places_right(const struct disk_record *r, const struct disk_parts *p
 	for (unsigned n = 0; n < r->sites; n++) {
 		const struct disk_site *s = &p->site[n];
 
+		insns += (s->flags & DISK_SITE_INSN) != 0;
 		if ((s->cross != DISK_NONE && s->cross >= r->exits) || s->retry >= r->hot ||
 		    (s->next != DISK_NONE && s->next > r->hot) || s->off < r->off || s->off >= JIT_PAGE ||
 		    s->len > INSN_MAX || s->vec > VEC_YMM || s->groups > 15)
 			return false;
 	}
-	return true;
+	return insns <= BLOCK_INSNS;
 }
 
 /* It stays in its own bounds, and in those of a block. */

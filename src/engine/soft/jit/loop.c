@@ -81,31 +81,31 @@ bool loop_takes(const struct insn *i, uint16_t *used, bool *vector, bool *wide)
 	} else if (!takes_op(i, &implicit)) {
 		return false;
 	}
-	for (unsigned n = 0; n < i->nopnd; n++)
-		switch (i->opnd[n].kind) {
-		case OPND_RM:
-			*used |= i->flags & INSN_MEM ? 0 : (uint16_t)(1u << insn_reg(i, n));
-			break;
+	for (unsigned n = 0; n < i->nopnd; n++) {
+		unsigned kind = i->opnd[n].kind, reg = insn_reg(i, n);
+
+		switch (kind) {
 		case OPND_MEM:
 		case OPND_IMM:
 		case OPND_ONE:
 		case OPND_REL:
 			break;
+		case OPND_RM:
 		case OPND_REG:
 		case OPND_OPREG:
 		case OPND_ACC:
 		case OPND_FIXED:
 		case OPND_VVVV:
-			*used |= (uint16_t)(1u << insn_reg(i, n));
+			if (kind == OPND_RM && i->flags & INSN_MEM)
+				break;
+			*used |= (uint16_t)(1u << reg);
 			if (i->opnd[n].size == 1) /* AH to BH are numbers 4 to 7 */
-				*used |= (uint16_t)(1u << (insn_reg(i, n) & 3));
+				*used |= (uint16_t)(1u << (reg & 3));
 			break;
 		default:
 			return false;
 		}
-	for (unsigned n = 0; n < i->nopnd; n++)
-		if (i->opnd[n].kind == OPND_RM && i->opnd[n].size == 1)
-			*used |= (uint16_t)(1u << (i->rm & 3));
+	}
 	*used |= implicit;
 	if (i->flags & INSN_MEM) {
 		if (i->base != REG_NONE)
@@ -251,31 +251,30 @@ static bool join(struct loop_group *g, const struct loop_group *like, const stru
 	g->from = from;
 	g->to = to;
 	g->write |= a->write;
-	g->uses++;
 	return true;
 }
 
 static void place(struct loop *l, const struct insn *i, struct loop_access *a)
 {
-	struct loop_group new;
+	struct loop_group own;
 
-	if (!group_for(l, i, a, &new)) {
+	if (!group_for(l, i, a, &own)) {
 		a->alone = true;
 		return;
 	}
 	for (unsigned n = 0; n < l->ngroup; n++)
-		if (join(&l->group[n], &new, a)) {
+		if (join(&l->group[n], &own, a)) {
 			a->group = (uint8_t)n;
 			return;
 		}
-	if (l->ngroup == JIT_LOOP_GROUPS || !join(&new, &new, a)) {
+	if (l->ngroup == JIT_LOOP_GROUPS || !join(&own, &own, a)) {
 		a->alone = true;
 		return;
 	}
-	new.absolute = stays(l, new.base) && stays(l, new.index);
-	new.based = !new.absolute &&new.index < 16 && stays(l, new.base);
+	own.absolute = stays(l, own.base) && stays(l, own.index);
+	own.based = !own.absolute && own.index < 16 && stays(l, own.base);
 	a->group = (uint8_t)l->ngroup;
-	l->group[l->ngroup++] = new;
+	l->group[l->ngroup++] = own;
 }
 
 bool loop_groups(struct xl *x, struct loop *l)

@@ -34,15 +34,14 @@ struct loop_access {	     /* of the instruction with that number, the only one i
 
 /* Accesses at constant distances from base + (index << scale), both as they are at the head. */
 struct loop_group {
-	uint8_t base, index, scale; /* as sym.reg; SYM_NONE: no index */
+	uint8_t base, index, scale; /* as sym.reg; index SYM_ZERO: none */
 	bool write;
-	bool based;    /* delta has the base in it: its register does not change */
+	bool based;    /* delta has the base in it, which is the same in each turn */
 	bool absolute; /* delta is the host's address of `from` */
 	uint8_t align;
 	int32_t from, to, align_at;
 	int32_t step; /* by which they move in a turn */
-	unsigned uses;
-	int reg; /* host register of its delta, or -1: c->jit.delta */
+	int reg;      /* host register of its delta, or -1: c->jit.delta */
 };
 
 struct loop {

@@ -196,16 +196,15 @@ static void put_from(struct xl *x, const struct loop_group *g)
 	struct asmb *a = &x->a;
 	struct am m = am_at(-1, g->from);
 
-	if (g->base == SYM_RIP)
-		xl_lin(x, T0, 0);
-	else if (g->base < 16)
+	if (g->base < 16) {
 		m.base = (int)use_guest(x, g->base, T0);
-	if (g->base == SYM_RIP)
+	} else {
+		if (g->base == SYM_RIP)
+			xl_lin(x, T0, 0);
+		else
+			a_mov_imm(a, T0, 0);
 		m.base = T0;
-	if (m.base < 0)
-		a_mov_imm(a, T0, 0);
-	if (m.base < 0)
-		m.base = T0;
+	}
 	if (g->index < 16) {
 		m.index = (int)use_guest(x, g->index, T1);
 		m.scale = g->scale;
@@ -453,14 +452,15 @@ static unsigned decode_loop(struct xl *x, const struct code_source *s, unsigned 
 	while (x->n < LOOP_INSNS && in_page(x, off) && xl_decode(x, s, off)) {
 		const struct xinsn *e = &x->ins[x->n - 1];
 		const struct insn *i = &e->i;
-		bool jumps = i->op == OP_JCC || i->op == OP_JMP;
 
-		if (e->behind || e->odd || (jumps && off != last && i->op == OP_JMP) ||
-		    (!(i->op == OP_JMP) && !loop_takes(i, &l->used, &l->vector, &l->wide)))
+		if (e->behind || e->odd ||
+		    (i->op == OP_JMP ? off != last : !loop_takes(i, &l->used, &l->vector, &l->wide)))
 			return 0;
 		off += i->len;
 		if (e->off == last)
-			return jumps && in_page(x, off) && off + insn_rel(i) == x->b->off ? off : 0;
+			return (i->op == OP_JCC || i->op == OP_JMP) && in_page(x, off) && off + insn_rel(i) == x->b->off
+				       ? off
+				       : 0;
 	}
 	return 0;
 }
