@@ -40,8 +40,14 @@ static const struct prop engine_props[] = {
 	{ .name = "engine.soft.cache_dir",
 	  .type = PROP_TYPE_STR,
 	  .help = "engine.soft=jit: directory of this user's in which translated code is kept for the next start; "
-		  "none: "
-		  "nothing is kept" },
+		  "none: nothing is kept" },
+	{ .name = "engine.soft.cache_dir_after",
+	  .type = PROP_TYPE_INT,
+	  .def = "10",
+	  .min = 0,
+	  .max = 3600,
+	  .help = "seconds until translations are kept first, then each time when the VM is twice as old, but each "
+		  "hour; 0: only when it ends" },
 	{ .name = "engine.soft.cache_dir_size",
 	  .type = PROP_TYPE_INT,
 	  .def = "256",

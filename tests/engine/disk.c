@@ -1,25 +1,15 @@
 /*
  * Translations that outlive their VM: found again, also where the code moved; not used when the file is damaged, cut,
- * another build's, or open to others; dropped when the guest changes the code; merged when two VMs write.
+ * another build's, or open to others; dropped when the guest changes the code. disk_dir.c has the directory.
  */
 #include "engine/soft/jit/disk.h"
 
-#include "program.h"
+#include "disk_life.h"
 
 #include "base/bits.h"
 #include "base/log.h"
-#include "conf/conf.h"
 
-#include <dirent.h>
-#include <errno.h>
-#include <fcntl.h>
-#include <stdio.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
-enum { TIMES = 20, MOVED = 0x109000, FAR_CODE = 0xb000, DATA = 0x20000 };
-
-static char dir[64];
+enum { TIMES = 20, MOVED = 0x109000, FAR_CODE = 0xb000 };
 
 /* ------ guest code ------ */
 /* A jump, an instruction that C does, a call, data beside the code; over the end of its page at the last. */
@@ -42,123 +32,9 @@ CODE(edge, 64,
      "%st(0);"
      "fistpl 0x20010; mov 0x20010, %ecx; hlt");
 
-/* ------ machines ------ */
-static uint64_t translated(void)
-{
-	return stat_of(0, "blocks translated");
-}
-
-static uint64_t loaded(void)
-{
-	return stat_of(0, "blocks loaded from the disk");
-}
-
-static struct conf *conf_of(const char *path)
-{
-	struct conf *c = conf_new();
-
-	if (conf_set(c, "engine.soft", "jit", NULL) < 0 || conf_set(c, "engine.soft.hot", "0", NULL) < 0 ||
-	    conf_set(c, "engine.soft.cache_dir", path, NULL) < 0)
-		abort();
-	return c;
-}
-
-static void on(struct machine *k)
-{
-	static const struct cpu_topology topo = { 1, 1, 1 };
-	struct conf *c = conf_of(dir);
-	struct engine_vm_opts o = { .ncpu = 1, .phys_bits = 40, .x2apic = true, .topo = &topo, .conf = c };
-
-	machine_open_on(k, &engine_soft, &(struct engine_host){ 0 }, &o, NULL);
-	conf_free(c);
-}
-
-static void start_at(uint64_t rip)
-{
-	start(LONG64);
-	engine_soft.get(m.cpu[0], X86_REGS, &s);
-	s.rip = rip;
-	engine_soft.set(m.cpu[0], X86_REGS, &s);
-	engine_soft.get(m.cpu[0], X86_SREGS, &s);
-	s.cr4 |= CR4_OSFXSR;
-	engine_soft.set(m.cpu[0], X86_SREGS, &s);
-	st_le64(m.ram + DATA, 5);
-}
-
-static void run_at(uint64_t rip)
-{
-	start_at(rip);
-	assert_int_equal(machine_run(&m, 0, &s), RUN_HALTED);
-}
-
-/* One VM's life with that program. */
-static void life(const uint8_t *from, const uint8_t *to, uint64_t at, uint64_t *made, uint64_t *had)
-{
-	on(&m);
-	machine_put(&m, at, from, (size_t)(to - from));
-	run_at(at);
-	*made = translated();
-	*had = loaded();
-	machine_close(&m);
-}
-#define LIFE(name, at) life(name##_start, name##_end, at, &made, &had)
-
 static void work_right(void)
 {
 	assert_int_equal(s.reg[RAX], TIMES * (3 + 5 + 1000));
-}
-
-/* ------ the directory ------ */
-static char *file(void)
-{
-	static char path[400];
-	DIR *d = opendir(dir);
-	struct dirent *x;
-
-	*path = 0;
-	while ((x = readdir(d)))
-		if (strstr(x->d_name, ".jit")) {
-			assert_int_equal(*path, 0);
-			snprintf(path, sizeof(path), "%s/%s", dir, x->d_name);
-		} else {
-			assert_int_equal(x->d_name[0], '.'); /* nothing is left behind */
-		}
-	closedir(d);
-	assert_int_not_equal(*path, 0);
-	return path;
-}
-
-static size_t read_file(uint8_t *to, size_t max)
-{
-	FILE *f = fopen(file(), "r");
-	size_t n = fread(to, 1, max, f);
-
-	fclose(f);
-	assert_in_range(n, 1000, max - 1);
-	return n;
-}
-
-static void write_file(const char *path, const uint8_t *bytes, size_t n)
-{
-	FILE *f = fopen(path, "w");
-
-	assert_int_equal(fwrite(bytes, 1, n, f), n);
-	fclose(f);
-	chmod(path, 0600);
-}
-
-static int dir_new(void **state)
-{
-	snprintf(dir, sizeof(dir), "/tmp/t_disk.XXXXXX");
-	return mkdtemp(dir) ? 0 : -1;
-}
-
-static int dir_gone(void **state)
-{
-	char command[160];
-
-	snprintf(command, sizeof(command), "rm -rf %s %s.link", dir, dir);
-	return system(command);
 }
 
 /* ------ tests ------ */
@@ -420,37 +296,13 @@ static void not_trusted(void **state)
 	refused("/proc/nowhere", "nowhere");
 }
 
-static void two_writers(void **state)
-{
-	uint64_t made, had;
-	struct machine a, b;
-
-	on(&a);
-	on(&b);
-	m = a;
-	PUT(work, M_CODE);
-	run_at(M_CODE);
-	a = m;
-	m = b;
-	PUT(edge, M_CODE);
-	run_at(M_CODE);
-	machine_close(&m);
-	m = a;
-	machine_close(&m);
-	LIFE(work, M_CODE);
-	assert_int_equal(made, 0);
-	LIFE(edge, M_CODE);
-	assert_int_equal(made, 0);
-}
-
 #define D(f) cmocka_unit_test_setup_teardown(f, dir_new, dir_gone)
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = { D(found_again),	  D(other_code_is_not_it),     D(kernels_move),
 					    D(over_the_page_end), D(dropped_when_written),     D(damaged),
-					    D(cut_short),	  D(of_another_build_or_host), D(not_trusted),
-					    D(two_writers) };
+					    D(cut_short),	  D(of_another_build_or_host), D(not_trusted) };
 
 	log_level = LOG_ERR; /* damage is said */
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -25,7 +25,7 @@
 #include <unistd.h>
 
 enum { KEY_INSNS = 6, NOTE_BUILD_ID = 3, BLOCK_EXITS = 4 * BLOCK_INSNS };
-enum { DIR_MIB = 256 };
+enum { DIR_MIB = 256, AFTER_S = 10 }; /* engine.c has them, too */
 
 /* ------ life ------ */
 
@@ -125,11 +125,13 @@ static void *reserve(size_t size)
 int jit_disk_open(struct soft_vm *vm, const struct conf *conf, struct err *e)
 {
 	const char *path = conf_get(conf, "engine.soft.cache_dir");
-	uint64_t mib = DIR_MIB;
+	uint64_t mib = DIR_MIB, after = AFTER_S;
 	struct disk_host host;
 	struct disk *d;
 	int rc = conf_u64(conf, "engine.soft.cache_dir_size", DIR_MIB, 1, 65536, &mib, e);
 
+	if (rc == 0)
+		rc = conf_u64(conf, "engine.soft.cache_dir_after", AFTER_S, 0, 3600, &after, e);
 	if (rc < 0 || !path)
 		return rc;
 	if (vm->jit_check)
@@ -141,7 +143,9 @@ int jit_disk_open(struct soft_vm *vm, const struct conf *conf, struct err *e)
 	d->runs = reserve(runs_size(vm->cache));
 	if (!d->spool || !d->runs)
 		return err_sys(e, -errno, "engine.soft.cache_dir: no address space for its tables");
-	return disk_file_open(d, &host, e);
+	if ((rc = disk_file_open(d, &host, e)) < 0)
+		return rc;
+	return disk_keeper_start(vm->cache, (unsigned)after, e);
 }
 
 void jit_disk_free(struct soft_vm *vm)
@@ -150,8 +154,7 @@ void jit_disk_free(struct soft_vm *vm)
 
 	if (!d)
 		return;
-	if (d->dir >= 0)
-		disk_file_save(d);
+	disk_keeper_end(vm->cache);
 	if (d->spool)
 		munmap(d->spool, d->limit);
 	if (d->runs)
@@ -654,7 +657,7 @@ struct jblock *disk_load(struct cpu *c, struct jpage *p, unsigned off, unsigned 
 		m.lin_by = p->lin - m.r->lin;
 		if (!same_bytes(&m) || !(b = put_block(c, p, &m)))
 			continue;
-		k->e.used = d->head.turn + 1;
+		k->e.used = d->turn;
 		c->stat.jit[JS_LOADED]++;
 		if (UNLIKELY(c->vm->dump != NULL))
 			jit_dump_loaded(c, b, m.r->end);

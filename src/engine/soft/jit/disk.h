@@ -16,6 +16,9 @@
 #include "engine/soft/code.h"
 #include "engine/soft/jit/jit_int.h"
 
+struct stat;
+
+extern const char disk_magic[8];
 enum { DISK_VERSION = 1, DISK_RUNS = 32, DISK_FIELDS = 250, DISK_BYTES = 3072 /* of guest code in a record */ };
 
 /* ------ the file; little-endian, offsets in units of 8 bytes where they are 32 bits ------ */
@@ -29,7 +32,7 @@ struct disk_host { /* what has to be equal: build, processor, pieces of code tha
 
 struct disk_head {
 	char magic[8];
-	uint32_t version, turn; /* of writing */
+	uint32_t version, turn; /* of the last VM that wrote */
 	struct disk_host host;
 	uint64_t index; /* byte offset; entries up to the end of the file */
 	uint32_t entries, reserved;
@@ -39,7 +42,7 @@ struct disk_head {
 struct disk_entry {
 	uint64_t key, sum; /* sum: the record's */
 	uint32_t at, size;
-	uint32_t used; /* the last turn in which it was wanted */
+	uint32_t used; /* turn of the last VM that wanted it */
 	uint32_t reserved;
 };
 
@@ -130,6 +133,7 @@ struct disk {
 	char name[32];
 	uint64_t limit; /* bytes */
 	struct disk_head head;
+	uint32_t turn;		  /* of this VM: VMs count up, those that are started together have the same */
 	struct disk_known *known; /* from 1 on; first those of the file, in its order */
 	uint32_t nknown, maxknown, nfile;
 	uint32_t hash[1 << DISK_HASH_BITS];
@@ -137,11 +141,19 @@ struct disk {
 	uint64_t window_at[DISK_WINDOWS]; /* ~0: none */
 	uint8_t *record;		  /* one that is in two of them */
 	uint8_t *spool;			  /* records of this VM */
-	uint64_t spooled;
+	uint64_t spooled;		  /* atomic: bytes there */
 	bool complained;
+	bool failed; /* to save, the last time; of who saves */
+	struct disk_keeper *keeper;
 	struct disk_note_state note;
 	struct disk_runs *runs; /* by block */
 	struct disk_pool pool[JIT_GENS];
+};
+
+struct disk_view { /* what there is to save, as it was at one time */
+	struct disk_known *known;
+	uint32_t n;
+	uint64_t spooled;
 };
 
 static inline uint64_t disk_mix(uint64_t h, uint64_t v)
@@ -214,7 +226,27 @@ static inline void disk_note(const struct xl *x, struct jit *j, unsigned end, ui
 const struct disk_record *disk_record(struct disk *d, const struct disk_known *k);
 /* Opens the file of this host and build, if there is one. Error: it must not be trusted. */
 int disk_file_open(struct disk *d, const struct disk_host *host, struct err *e);
-/* Writes what is known to the file that the next VM opens. */
-void disk_file_save(struct disk *d);
+/* The file as it is now; -ENOENT: there is none. */
+int disk_file_now(struct disk *d, struct stat *st, struct err *e);
+/* Header and index of a file; NULL: it is wrong, *why: in which way. */
+struct disk_entry *disk_index(int fd, uint64_t size, const struct disk_host *host, struct disk_head *h,
+			      const char **why);
+uint64_t disk_head_sum(const struct disk_head *h);
+/* All n bytes at `at`, or false. */
+bool disk_read(int fd, void *to, size_t n, uint64_t at);
+/* It is what the index says, and its sum is right. */
+bool disk_intact(const struct disk_record *r, const struct disk_entry *k);
+
+/* ------ disk_save.c; one thread at a time, without jit.lock ------ */
+/* Writes it, and what others have written, to the file that the next VM opens. Failure is said once; 0 or -errno. */
+int disk_save(struct disk *d, const struct disk_view *v);
+
+/* ------ disk_keep.c ------ */
+/* Saves from time to time; after: seconds until the first time, 0: never. */
+int disk_keeper_start(struct jit *j, unsigned after, struct err *e);
+/* Ends that, and saves what is new; no vCPU runs. */
+void disk_keeper_end(struct jit *j);
+/* lock. There is something new. */
+void disk_keeper_wake(struct disk_keeper *k);
 
 #endif

@@ -526,8 +526,9 @@ void disk_note_block(const struct xl *x, unsigned end, uint32_t cold)
 	k.r->key = disk_key(x->c, &s, x->b->off, x->b->mode, x->b->lin);
 	k.r->size = (uint32_t)k.p.size;
 	k.r->sum = disk_sum(0, (uint8_t *)k.r + 8, k.p.size - 8);
-	disk_add(d,
-		 &(struct disk_entry){ k.r->key, k.r->sum, (uint32_t)(d->spooled / 8), k.r->size, d->head.turn + 1, 0 },
+	disk_add(d, &(struct disk_entry){ k.r->key, k.r->sum, (uint32_t)(d->spooled / 8), k.r->size, d->turn, 0 },
 		 true);
-	d->spooled += k.p.size;
+	__atomic_store_n(&d->spooled, d->spooled + k.p.size, __ATOMIC_SEQ_CST); /* disk_keep.c looks */
+	if (d->keeper)
+		disk_keeper_wake(d->keeper);
 }
