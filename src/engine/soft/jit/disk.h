@@ -100,6 +100,17 @@ struct disk_site { /* struct site; retry and next in the hot code */
 };
 
 /* ------ in memory ------ */
+/* Where the parts of a record are. */
+struct disk_parts {
+	struct disk_run *run;
+	struct disk_field *field;
+	struct disk_fix *fix;
+	struct disk_exit *exit;
+	struct disk_site *site;
+	uint8_t *bytes, *hot, *cold;
+	size_t size; /* of the record */
+};
+
 struct disk_known { /* a record that may be found */
 	struct disk_entry e;
 	uint32_t next;
@@ -135,7 +146,7 @@ struct disk {
 	struct disk_head head;
 	uint32_t turn;		  /* of this VM: VMs count up, those that are started together have the same */
 	struct disk_known *known; /* from 1 on; first those of the file, in its order */
-	uint32_t nknown, maxknown, nfile;
+	uint32_t nknown, maxknown;
 	uint32_t hash[1 << DISK_HASH_BITS];
 	uint8_t *windows;		  /* parts of the file as they were read, by where they begin */
 	uint64_t window_at[DISK_WINDOWS]; /* ~0: none */
@@ -169,19 +180,7 @@ static inline bool disk_is_address(uint32_t v)
 	return v >= 0x80000000 && v < 0xf0000000;
 }
 
-/* Where the parts of a record are. */
-struct disk_parts {
-	struct disk_run *run;
-	struct disk_field *field;
-	struct disk_fix *fix;
-	struct disk_exit *exit;
-	struct disk_site *site;
-	uint8_t *bytes, *hot, *cold;
-	size_t size; /* of the record */
-};
-void disk_parts(const struct disk_record *r, struct disk_parts *p);
-
-/* ------ disk.c ------ */
+/* ------ disk_find.c ------ */
 /* What else than its bytes decides how a vCPU's code is translated. */
 uint64_t disk_variant(const struct cpu *c);
 /* By what a block is found; reads and marks bytes. */
@@ -191,6 +190,11 @@ bool disk_disp_field(const struct insn *i, unsigned *at);
 bool disk_imm_field(const struct insn *i, unsigned *at);
 /* May be found from now on. */
 void disk_add(struct disk *d, const struct disk_entry *e, bool fresh);
+/* Of those whose key may be that one the first; 0: none. disk.known[].next leads on. */
+uint32_t disk_first(struct disk *d, uint64_t key);
+
+/* ------ disk_load.c ------ */
+void disk_parts(const struct disk_record *r, struct disk_parts *p);
 /* The block, from a record; NULL: there is none that fits. There is room (jit_room). */
 struct jblock *disk_load(struct cpu *c, struct jpage *p, unsigned off, unsigned mode);
 
@@ -220,6 +224,20 @@ static inline void disk_note(const struct xl *x, struct jit *j, unsigned end, ui
 	if (UNLIKELY(j->disk != NULL))
 		disk_note_block(x, end, cold);
 }
+
+/* ------ disk_field.c ------ */
+struct disk_field_list {
+	const struct xl *x;
+	const struct disk_note_state *t;
+	unsigned n;
+	bool bad;
+	struct disk_field field[DISK_FIELDS];
+	struct {
+		uint8_t imm, disp; /* 1 + number, of the block's own */
+	} of[BLOCK_INSNS];
+};
+/* Those of a block that is noted, for kernels, which move; others have none. cross: bytes in the next page. */
+void disk_find_fields(struct disk_field_list *l, const struct xl *x, const struct disk_note_state *t, unsigned cross);
 
 /* ------ disk_file.c ------ */
 /* The record, whose sum is right; stays until the next call. NULL: it cannot be had. */

@@ -174,7 +174,6 @@ int disk_file_open(struct disk *d, const struct disk_host *host, struct err *e)
 	d->turn = h.turn + 1;
 	for (uint32_t n = 0; n < h.entries; n++)
 		disk_add(d, &all[n], false);
-	d->nfile = h.entries;
 	return 0;
 }
 
