@@ -46,7 +46,11 @@ static void meet(struct state *s, const struct state *o)
 		return;
 	}
 	for (unsigned p = 0; p < PLACES; p++)
-		if (!same(&s->v[p], &o->v[p]))
+		if (p == STACK && s->v[p].kind == DELTA && o->v[p].kind == DELTA && s->v[p].of == o->v[p].of &&
+		    s->v[p].off == o->v[p].off) {
+			s->v[p].to = o->v[p].to < s->v[p].to ? o->v[p].to : s->v[p].to;
+			s->v[p].write &= o->v[p].write;
+		} else if (!same(&s->v[p], &o->v[p]))
 			s->v[p] = val_fresh();
 	for (unsigned k = 0; k < s->ncheck; k++)
 		for (unsigned l = 0; l < o->ncheck; l++)
@@ -103,8 +107,12 @@ static void state_back(struct state *s, const struct site *t, bool retry)
 	s->v[PARK] = val_fresh();
 	s->v[TMP] = val_fresh();
 	s->ncheck = 0;
-	for (unsigned n = 0; n < 2; n++) {
-		struct val *add = &s->v[ADD_0 + n], *lin = &s->v[LIN_0 + n];
+	if (!(t->groups & 1) || s->v[STACK].kind != DELTA)
+		s->v[STACK] = val_fresh();
+	else
+		s->v[STACK].write &= t->group_writes & 1;
+	for (unsigned n = 1; n < GROUPS; n++) {
+		struct val *add = &s->v[ADD + n - 1], *lin = &s->v[LIN + n - 1];
 		bool write = t->group_writes >> n & 1;
 
 		if (!(t->groups >> n & 1) || add->kind != DELTA || lin->kind != NAMED || lin->name != add->of ||
@@ -235,6 +243,22 @@ static bool crosses(struct look *k)
 	return true;
 }
 
+/* The subroutine that looks where the stack is, out of line. */
+static bool fills(struct look *k, bool write)
+{
+	struct val v = k->s.v[T0];
+
+	k->s.v[T1] = k->s.v[PARK] = k->s.v[STACK] = val_fresh();
+	k->s.v[T2] = (struct val){ .kind = FILLED, .of = v.name, .off = v.off, .write = write };
+	return (v.kind == NAMED && k->aside) || look_bad(k, "an address of the stack");
+}
+
+/* What is compared is the distance in the stack's page of just these bytes. */
+static void stack_known(struct state *s, const struct val *v, int64_t bytes, bool write)
+{
+	s->v[STACK] = (struct val){ .kind = DELTA, .of = v->of, .off = v->off, .to = v->off + bytes, .write = write };
+}
+
 static bool branch(struct look *k)
 {
 	const ZydisDecodedOperand *o = &k->o[0];
@@ -256,8 +280,18 @@ static bool branch(struct look *k)
 	to = k->at + k->i.length + (uint32_t)o->imm.value.s;
 	if (call && is_cross(k, to))
 		return crosses(k);
+	for (unsigned write = 0; call && write < 2; write++)
+		if (to == k->j->stack_fill[write])
+			return fills(k, write);
 	if (k->i.mnemonic == ZYDIS_MNEMONIC_JNBE)
 		str_compared(k);
+	if (k->i.mnemonic == ZYDIS_MNEMONIC_JNB && k->cmp.kind == NEAR) /* behind it: fewer than the room */
+		stack_known(&k->s, &k->cmp, 16ll << 2 * (k->cmp_with % STACK_CLASSES), k->cmp_with / STACK_CLASSES);
+	if (k->i.mnemonic == ZYDIS_MNEMONIC_JBE && k->cmp.kind == FILLED && k->cmp_with >= 0 &&
+	    k->cmp_with < JIT_PAGE && to > k->from && to < k->end) {
+		stack_known(&taken, &k->cmp, JIT_PAGE - k->cmp_with, k->cmp.write);
+		return pend(k, to, &taken);
+	}
 	if (k->i.mnemonic == ZYDIS_MNEMONIC_JNBE && k->cmp.kind == SUM && k->cmp_with >= 0 && k->cmp_with < JIT_PAGE &&
 	    k->s.ncheck < CHECKS)
 		k->s.check[k->s.ncheck++] =

@@ -6,8 +6,15 @@
 
 #include <Zydis/Zydis.h>
 
-enum { PARK = 32, TMP, ADD_0, ADD_1, LIN_0, LIN_1, PLACES }; /* behind the host's registers and the guest's */
-enum { SLOT = 16 };					     /* place of the guest's register 0 */
+enum {
+	PARK = 32,
+	TMP,
+	STACK /* what the TLB keeps of the stack's page */,
+	ADD,
+	LIN = ADD + JIT_BASES,
+	PLACES = LIN + JIT_BASES
+};		    /* behind the host's registers and the guest's */
+enum { SLOT = 16 }; /* place of the guest's register 0 */
 enum { PENDING = 512, CHECKS = 16, ASIDE = 16 };
 
 /* What a place holds. NAMED: name + off; if the name has LOW, that modulo 4 GiB. PAGES: NAMED (of, off) in pages.
@@ -15,9 +22,10 @@ enum { PENDING = 512, CHECKS = 16, ASIDE = 16 };
  * `name`, a LOW16. SUM: that plus NAMED (of, off); scale: the index is that of (of, at). HIGH: the bits of such a sum
  * that are not in a page, for its bytes `off` to `to`, if the index is that of the first. DELTA: host minus NAMED (of):
  * good for its bytes from `off` to `to`. HOST: address of byte `at` of NAMED(of) that has DELTA. BIT_OF: a number below
- * `scale`. LAST: emitted_str.c. */
+ * `scale`. LAST: emitted_str.c. NEAR: NAMED (of, off) plus the tag of the stack's page.
+ * FILLED: such a sum, of a page that is the stack's now if the sum is less than a page. */
 #define LOW 0x80000000u
-enum kind { NAMED, PAGES, TAG, SUM, HIGH, DELTA, HOST, LOW16, BIT_OF, LAST };
+enum kind { NAMED, PAGES, TAG, SUM, HIGH, DELTA, HOST, LOW16, BIT_OF, LAST, NEAR, FILLED };
 struct val {
 	enum kind kind;
 	uint32_t name, of;
@@ -56,6 +64,7 @@ struct look {
 	ZydisDecodedOperand o[ZYDIS_MAX_OPERAND_COUNT];
 	uint32_t site; /* r12d, where it is a number */
 	bool aside;    /* out of line */
+	bool raw_tlb;  /* r14 is a struct tlb, not its tags */
 	const char *why;
 	unsigned npending;
 	struct {

@@ -3,7 +3,7 @@
  */
 #include "emitted_loop.h"
 
-enum { RTAG = offsetof(struct tlb, rtag), WTAG = offsetof(struct tlb, wtag), ADD = offsetof(struct tlb, add) };
+enum { RTAG = TLB_AT(rtag), WTAG = TLB_AT(wtag), ADDS = TLB_AT(add) };
 
 /* ------ places ------ */
 static int place_of_field(int64_t d)
@@ -79,7 +79,7 @@ static bool entry_of_tlb(struct at *s, const ZydisDecodedOperand *o)
 	const struct value *b = reg_value(s, o->mem.base), *x = reg_value(s, o->mem.index);
 	int64_t d = o->mem.disp.has_displacement ? o->mem.disp.value : 0;
 
-	return b && x && x->what == INDEX && o->mem.scale == 8 && (d == RTAG || d == WTAG || d == ADD) && is_tlb(s, b);
+	return b && x && x->what == INDEX && o->mem.scale == 8 && (d == RTAG || d == WTAG || d == ADDS) && is_tlb(s, b);
 }
 
 static bool memory(struct at *s, const ZydisDecodedOperand *o, bool write)
@@ -105,6 +105,14 @@ static bool memory(struct at *s, const ZydisDecodedOperand *o, bool write)
 	return address(s, o, &a->sum) || turn_bad("an address");
 }
 
+/* The TLB, which r14 points into. */
+static struct value tlb_start(void)
+{
+	struct sum back = sum_const((uint64_t)(int64_t)TLB_AT(stack));
+
+	return value_sum(sum_add(sum_atom(lw.tlb), &back, 1));
+}
+
 static struct value loaded(struct at *s, const ZydisDecodedOperand *o)
 {
 	int64_t d = o->mem.disp.has_displacement ? o->mem.disp.value : 0;
@@ -115,13 +123,13 @@ static struct value loaded(struct at *s, const ZydisDecodedOperand *o)
 		int p = place_of_field(d);
 
 		return p >= 0		      ? s->v[p]
-		       : d == FIELD(tlb)      ? value_sum(sum_atom(lw.tlb))
+		       : d == FIELD(tlb)      ? tlb_start()
 		       : d == FIELD(jit.base) ? value_sum(sum_atom(lw.base))
 					      : value_any();
 	}
 	if (!entry_of_tlb(s, o))
 		return value_any();
-	if (d != ADD) {
+	if (d != ADDS) {
 		v = value_new(TAG_OF);
 		v.sum = x->sum;
 		v.write = d == WTAG;

@@ -30,20 +30,33 @@ int place_of_reg(ZydisRegister r)
 	return wide >= ZYDIS_REGISTER_RAX && wide <= ZYDIS_REGISTER_R15 ? (int)(wide - ZYDIS_REGISTER_RAX) : -1;
 }
 
+/* Which of n words at `first` that is; -1: none. */
+static int field_number(int64_t disp, int64_t first, int n)
+{
+	return disp >= first && disp < first + n * 8 && !((disp - first) & 7) ? (int)(disp - first) / 8 : -1;
+}
+
 static int place_of_field(int64_t disp)
 {
 	if (disp >= FIELD(r) && disp < FIELD(r) + 16 * 8 && !(disp & 7))
 		return SLOT + (int)(disp - FIELD(r)) / 8;
-	return disp == FIELD(jit.park)	   ? PARK
-	       : disp == FIELD(jit.tmp)	   ? TMP
-	       : disp == FIELD(jit.add[0]) ? ADD_0
-	       : disp == FIELD(jit.add[1]) ? ADD_1
-	       : disp == FIELD(jit.lin[0]) ? LIN_0
-	       : disp == FIELD(jit.lin[1]) ? LIN_1
-					   : -1;
+	return disp == FIELD(jit.park)	? PARK
+	       : disp == FIELD(jit.tmp) ? TMP
+	       : field_number(disp, FIELD(jit.add[0]), JIT_BASES) >= 0
+		       ? ADD + field_number(disp, FIELD(jit.add[0]), JIT_BASES)
+	       : field_number(disp, FIELD(jit.lin[0]), JIT_BASES) >= 0
+		       ? LIN + field_number(disp, FIELD(jit.lin[0]), JIT_BASES)
+		       : -1;
 }
 
-enum { RTAG = offsetof(struct tlb, rtag), WTAG = offsetof(struct tlb, wtag), ADD = offsetof(struct tlb, add) };
+enum {
+	RTAG = TLB_AT(rtag),
+	WTAG = TLB_AT(wtag),
+	ADDS = TLB_AT(add),
+	STACK_TAG = TLB_AT(stack.tag),
+	STACK_ADD = TLB_AT(stack.add),
+	STACK_ROOM = TLB_AT(stack.room)
+};
 #define IRQ_HELD ((int64_t)offsetof(struct engine_vcpu, irq_held) - (int64_t)offsetof(struct engine_vcpu, cpu.r))
 
 static bool field_is(int64_t disp, unsigned size, int64_t at, unsigned max)
@@ -56,8 +69,8 @@ bool look_field(int64_t d, unsigned size, bool write)
 	if (place_of_field(d) >= 0 && size <= 8)
 		return true;
 	if (field_is(d, size, FIELD(r), 16 * 8) || field_is(d, size, FIELD(jit.flags), 2) ||
-	    field_is(d, size, FIELD(jit.base), 8) || field_is(d, size, FIELD(fx), 512) ||
-	    field_is(d, size, FIELD(jit.until_hot), JIT_LOOPS * 4))
+	    field_is(d, size, FIELD(jit.kept), 2) || field_is(d, size, FIELD(jit.base), 8) ||
+	    field_is(d, size, FIELD(fx), 512) || field_is(d, size, FIELD(jit.until_hot), JIT_LOOPS * 4))
 		return true;
 	if (field_is(d, size, FIELD(fl), 4) || field_is(d, size, FIELD(seg[SEG_GS].base), 8) ||
 	    field_is(d, size, FIELD(kernel_gs_base), 8) || field_is(d, size, FIELD(r[SLOT_GSBASE]), 8) ||
@@ -150,11 +163,25 @@ static bool from_tlb(const struct look *k)
 	       k->o[1].reg.value == ZYDIS_REGISTER_R14;
 }
 
+/* Which of the rooms of the stack's page that is. */
+static int room_number(int64_t disp)
+{
+	return field_number(disp, STACK_ROOM, 2 * STACK_CLASSES);
+}
+
 /* Another TLB: what is known of entries was of the one before. */
 static bool takes_tlb(const struct look *k)
 {
 	return k->i.mnemonic == ZYDIS_MNEMONIC_MOV && is_mem(&k->o[1]) && place_of_reg(k->o[1].mem.base) == R_CPU &&
 	       (k->o[1].mem.disp.value == FIELD(tlbs[TLB_KERN]) || k->o[1].mem.disp.value == FIELD(tlbs[TLB_KERN_AC]));
+}
+
+/* Then r14 is to point at its tags. */
+static bool points_tlb(const struct look *k)
+{
+	return k->raw_tlb && k->i.mnemonic == ZYDIS_MNEMONIC_LEA && place_of_reg(k->o[0].reg.value) == R_TLB &&
+	       place_of_reg(k->o[1].mem.base) == R_TLB && place_of_reg(k->o[1].mem.index) < 0 &&
+	       k->o[1].mem.disp.value == -TLB_AT(stack);
 }
 
 static void forget_entries(struct look *k)
@@ -203,12 +230,18 @@ bool look_memory(struct look *k, const ZydisDecodedOperand *o, bool write)
 	    o->mem.segment == ZYDIS_REGISTER_GS || !size)
 		return look_bad(k, "a memory operand of another kind");
 	if (b == R_CPU && x < 0)
-		return (look_field(disp, size, write) && (disp != FIELD(tlb) || !write || from_tlb(k))) ||
+		return (look_field(disp, size, write) &&
+			(disp != FIELD(tlb) || !write || (k->raw_tlb && from_tlb(k)))) ||
 		       look_bad(k, "a field of the struct cpu");
 	if (b == R_CPU && k->s.v[x].kind == LOW16 && o->mem.scale == 8 && disp == FIELD(user_itlb))
 		return (!write && size == 8) || look_bad(k, "the table of user pages");
+	if (b == R_TLB && k->raw_tlb)
+		return look_bad(k, "a TLB that r14 does not point into");
+	if (b == R_TLB && x < 0)
+		return (!write && size == 8 && (disp == STACK_TAG || disp == STACK_ADD || room_number(disp) >= 0)) ||
+		       look_bad(k, "what a TLB keeps of the stack");
 	if (b == R_TLB && x >= 0 && k->s.v[x].kind == LOW16 && o->mem.scale == 8)
-		return (!write && size == 8 && (disp == RTAG || disp == WTAG || disp == ADD)) ||
+		return (!write && size == 8 && (disp == RTAG || disp == WTAG || disp == ADDS)) ||
 		       look_bad(k, "an entry of the TLB");
 	if (look_jumps(k, o))
 		return (!write && size == 8) || look_bad(k, "the jump cache");
@@ -250,6 +283,8 @@ static struct val loaded(struct look *k, const ZydisDecodedOperand *o)
 		p = place_of_field(disp);
 		return p >= 0 ? k->s.v[p] : val_fresh();
 	}
+	if (b == R_TLB && x < 0)
+		return disp == STACK_ADD ? k->s.v[STACK] : val_fresh();
 	if (b == R_TLB && (disp == RTAG || disp == WTAG)) {
 		v = k->s.v[x];
 		v.kind = TAG;
@@ -310,6 +345,15 @@ static bool known_result(struct look *k, struct val *out)
 		if (v.kind == TAG && k->i.mnemonic == ZYDIS_MNEMONIC_ADD && is_reg(s, 64) &&
 		    address_in(k, place_of_reg(s->reg.value)).kind == NAMED) {
 			*out = sum_with_tag(address_in(k, place_of_reg(s->reg.value)), v);
+			return true;
+		}
+		if (k->i.mnemonic == ZYDIS_MNEMONIC_ADD && is_mem(s) && place_of_reg(s->mem.base) == R_TLB &&
+		    place_of_reg(s->mem.index) < 0) {
+			struct val a = address_in(k, place_of_reg(d->reg.value));
+
+			if (s->mem.disp.value != STACK_TAG || a.kind != NAMED)
+				return false;
+			*out = (struct val){ .kind = NEAR, .of = a.name, .off = a.off };
 			return true;
 		}
 		if (k->i.mnemonic == ZYDIS_MNEMONIC_ADD) {
@@ -471,7 +515,8 @@ bool look_plain(struct look *k)
 		if (o->type == ZYDIS_OPERAND_TYPE_REGISTER && write) {
 			int p = place_of_reg(o->reg.value);
 
-			if (p == R_CPU || (p == R_TLB && !takes_tlb(k)) || (p == HSP && !stack_pointer(k)))
+			if (p == R_CPU || (p == R_TLB && !takes_tlb(k) && !points_tlb(k)) ||
+			    (p == HSP && !stack_pointer(k)))
 				return look_bad(k, "a register that is not the guest's is written");
 			if (ZydisRegisterGetClass(o->reg.value) == ZYDIS_REGCLASS_SEGMENT ||
 			    ZydisRegisterGetClass(o->reg.value) == ZYDIS_REGCLASS_CONTROL)
@@ -483,6 +528,10 @@ bool look_plain(struct look *k)
 	    k->o[1].type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
 		k->cmp = k->s.v[place_of_reg(k->o[0].reg.value)];
 		k->cmp_with = imm(&k->o[1]);
+	} else if (k->i.mnemonic == ZYDIS_MNEMONIC_CMP && is_reg(&k->o[0], 64) && is_mem(&k->o[1]) &&
+		   place_of_reg(k->o[1].mem.base) == R_TLB && room_number(k->o[1].mem.disp.value) >= 0) {
+		k->cmp = k->s.v[place_of_reg(k->o[0].reg.value)];
+		k->cmp_with = room_number(k->o[1].mem.disp.value);
 	} else if (k->i.cpu_flags && (k->i.cpu_flags->modified | k->i.cpu_flags->undefined)) {
 		k->cmp.kind = NAMED;
 	}
@@ -490,8 +539,12 @@ bool look_plain(struct look *k)
 				  place_of_reg(k->o[0].reg.value) == T1 && k->o[1].type == ZYDIS_OPERAND_TYPE_IMMEDIATE
 			  ? (uint32_t)k->o[1].imm.value.u
 			  : 0;
-	if (takes_tlb(k) && place_of_reg(k->o[0].reg.value) == R_TLB)
+	if (takes_tlb(k) && place_of_reg(k->o[0].reg.value) == R_TLB) {
 		forget_entries(k);
+		k->raw_tlb = true;
+	}
+	if (points_tlb(k))
+		k->raw_tlb = false;
 	for (unsigned n = 0; n < k->i.operand_count; n++) {
 		const ZydisDecodedOperand *o = &k->o[n];
 		int p = o->type == ZYDIS_OPERAND_TYPE_REGISTER ? place_of_reg(o->reg.value) : -1;

@@ -69,7 +69,19 @@ struct tlb_entry {
 	uint64_t rtag, wtag, xtag, add;
 };
 enum tlb_kind { TLB_USER, TLB_KERN, TLB_KERN_AC, TLBS };
-struct tlb {					 /* flat: neighbours share lines of the host's cache */
+/*
+ * The page that the stack was found in last, so that translated code need not look it up (jit/mem.c): minus its linear
+ * address, and what is added for the host's. An access whose distance in the page is less than room[write][class] may
+ * go there, with as many bytes as the class says; 0: none may. What changes an entry of the TLB may change this one.
+ */
+enum { STACK_CLASSES = 4 }; /* 16, 64, 256, 1024 bytes */
+struct tlb_stack {
+	uint64_t tag, add, room[2][STACK_CLASSES];
+};
+
+struct tlb {
+	struct tlb_stack stack;
+	/* flat: neighbours share lines of the host's cache */
 	uint64_t rtag[TLB_SIZE], wtag[TLB_SIZE]; /* minus the page's linear address if that access is allowed, else */
 	uint64_t xtag[TLB_SIZE];		 /* the empty tag */
 	uint64_t add[TLB_SIZE];			 /* host address = linear address + add */
@@ -123,7 +135,8 @@ enum {
 	JIT_USER_ITLB = 1 << 16,
 	JIT_JUMPS = 1 << 16,
 	JIT_LOOPS = 64,
-	JIT_LOOP_GROUPS = 8
+	JIT_LOOP_GROUPS = 8,
+	JIT_BASES = 3
 };
 struct jit;
 struct jit_own;
@@ -163,6 +176,7 @@ struct cpu {
 		uint64_t delta[JIT_LOOP_GROUPS];
 		uint32_t until_hot[JIT_LOOPS];
 		int64_t score[JIT_LOOPS];
+		uint64_t turns; /* that the region of a loop may do */
 		uint64_t resume;
 		uint64_t arith, not_if, not_rf, not_df; /* masks for PEXT: of flags, */
 		uint64_t low5, low6;			/* of bit numbers */
@@ -179,17 +193,18 @@ struct cpu {
 			uint8_t xmm, ymm, fpu, unused; /* x87 state */
 		} lacked;			       /* when C was called */
 		uint8_t want, want_fpu;		       /* what to load on the way back: enum vec_level */
-		uint8_t fill[52];		       /* none behind the last field: it is aligned */
+		uint8_t fill[28];		       /* none behind the last field: it is aligned */
 		/* --- from here on near --- */
 		uint64_t r_top, r_limit; /* the return stack: its end, and how far it may grow */
-		uint64_t turns;		 /* that the region of a loop may do */
 		uint64_t offset_bits;	 /* mask for PEXT, of addresses */
 		uint64_t park, tmp, t0;
-		uint64_t base;		 /* linear address of the page of the user code that runs */
-		uint64_t add[2], lin[2]; /* groups of checked accesses (jit/mem.c): host minus linear address; where */
-		struct jit_lacks lacks;	 /* now */
-		uint16_t flags;		 /* image of RFLAGS as host_ax() has it, for jumps that leave the page */
-		uint16_t flags_now;	 /* the same, when C was called */
+		uint64_t base;				 /* linear address of the page of the user code that runs */
+		uint64_t add[JIT_BASES], lin[JIT_BASES]; /* groups of checked accesses off other registers than RSP
+							  * (jit/mem.c): host minus linear address; where */
+		uint64_t kept;				 /* flags as below, over a check */
+		struct jit_lacks lacks;			 /* now */
+		uint16_t flags;	    /* image of RFLAGS as host_ax() has it, for jumps that leave the page */
+		uint16_t flags_now; /* the same, when C was called */
 	} jit;
 	uint32_t unused;
 	uint32_t poll; /* any thread: atomic or of POLL_*; never zero while one waits to be seen */

@@ -11,6 +11,8 @@
 
 #include "engine/soft/cpu.h"
 
+#include <string.h>
+
 enum mmu_access { MMU_READ, MMU_WRITE, MMU_FETCH };
 
 /*
@@ -51,6 +53,11 @@ static inline void tlb_init(struct tlb *t)
 static inline void tlb_clear_entry(struct tlb *t, unsigned idx)
 {
 	t->rtag[idx] = t->wtag[idx] = t->xtag[idx] = tlb_empty(idx);
+}
+
+static inline void tlb_stack_forget(struct tlb *t)
+{
+	memset(t->stack.room, 0, sizeof(t->stack.room));
 }
 
 /* Host address of size bytes, or NULL: take the slow path. */

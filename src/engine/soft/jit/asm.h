@@ -15,7 +15,7 @@
  * address in guest code, which is made of the block's own. IMM, DISP: that field of the guest's instruction, and
  * nothing else of the instruction's code depends on it while it looks like an address of a kernel.
  */
-enum fix_kind { FIX_SITE, FIX_EXIT, FIX_PIECE, FIX_COLD, FIX_LIN4, FIX_LIN8, FIX_IMM, FIX_DISP, FIX_LIN_DISP };
+enum fix_kind { FIX_SITE, FIX_EXIT, FIX_PIECE, FIX_COLD, FIX_HOT, FIX_LIN4, FIX_LIN8, FIX_IMM, FIX_DISP, FIX_LIN_DISP };
 enum { FIXES_MAX = 2048 };
 struct fixes {
 	unsigned n;    /* over FIXES_MAX: some are lost */

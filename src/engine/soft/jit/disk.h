@@ -94,9 +94,8 @@ enum { DISK_SITE_INSN = 1, DISK_SITE_WRITE = 2, DISK_SITE_SAVED = 4, DISK_SITE_F
 struct disk_site { /* struct site; retry and next in the hot code */
 	uint16_t cross, retry, next, off;
 	uint16_t fip, span, first;
-	uint8_t len, size, align, flags, vec, groups;
+	uint8_t len, size, align, flags, vec, groups, group_writes;
 	int8_t undo;
-	uint8_t reserved;
 };
 
 /* ------ in memory ------ */

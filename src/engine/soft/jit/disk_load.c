@@ -69,7 +69,8 @@ static bool fixes_right(const struct jit *j, const struct disk_record *r, const 
 			return false;
 		v = ld_le32(code + f->at);
 		if ((kind == FIX_SITE && v >= r->sites) || (kind == FIX_EXIT && v >= r->exits) ||
-		    (kind == FIX_PIECE && v >= j->start) || (kind == FIX_COLD && v >= r->cold))
+		    (kind == FIX_PIECE && v >= j->start) || (kind == FIX_COLD && v >= r->cold) ||
+		    (kind == FIX_HOT && v >= r->hot))
 			return false;
 	}
 	return true;
@@ -91,7 +92,7 @@ static bool places_right(const struct disk_record *r, const struct disk_parts *p
 		insns += (s->flags & DISK_SITE_INSN) != 0;
 		if ((s->cross != DISK_NONE && s->cross >= r->exits) || s->retry >= r->hot ||
 		    (s->next != DISK_NONE && s->next > r->hot) || s->off < r->off || s->off >= JIT_PAGE ||
-		    s->len > INSN_MAX || s->vec > VEC_YMM || s->groups > 15)
+		    s->len > INSN_MAX || s->vec > VEC_YMM || s->groups >> GROUPS || s->group_writes >> GROUPS)
 			return false;
 	}
 	return insns <= BLOCK_INSNS;
@@ -226,6 +227,9 @@ static bool fix_value(const struct match *m, const struct disk_fix *f, const str
 	case FIX_COLD:
 		st_le32(to, at->cold + v - here);
 		return true;
+	case FIX_HOT:
+		st_le32(to, at->hot + v - here);
+		return true;
 	case FIX_LIN4:
 	case FIX_LIN_DISP:
 		if (!address_moves(m, (uint64_t)(int64_t)(int32_t)v, by, &now))
@@ -319,8 +323,8 @@ static bool put_sites(struct cpu *c, const struct match *m, const struct place *
 				    .fpu = d->flags & DISK_SITE_FPU,
 				    .fip = d->fip,
 				    .undo = d->undo,
-				    .groups = d->groups & 3,
-				    .group_writes = d->groups >> 2,
+				    .groups = d->groups,
+				    .group_writes = d->group_writes,
 				    .span = d->span,
 				    .first = d->first };
 		if (d->flags & DISK_SITE_INSN && !(s->insn = site_insn(c, m, d)))

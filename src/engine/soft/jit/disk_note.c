@@ -154,6 +154,9 @@ static void mend(struct note *k, struct disk_fix *f, uint8_t *to, uint32_t at)
 	case FIX_COLD:
 		st_le32(to, v + at + 4 - k->cold);
 		return;
+	case FIX_HOT:
+		st_le32(to, v + at + 4 - k->hot);
+		return;
 	case FIX_LIN4:
 	case FIX_LIN_DISP:
 		k->lost |= (int32_t)rel > FAR_OFF || (int32_t)rel < -FAR_OFF;
@@ -247,7 +250,8 @@ static void put_sites(struct note *k)
 			.flags = (uint8_t)((s->insn ? DISK_SITE_INSN : 0) | (s->write ? DISK_SITE_WRITE : 0) |
 					   (s->saved ? DISK_SITE_SAVED : 0) | (s->fpu ? DISK_SITE_FPU : 0)),
 			.vec = s->vec,
-			.groups = (uint8_t)(s->groups | s->group_writes << 2),
+			.groups = s->groups,
+			.group_writes = s->group_writes,
 			.undo = s->undo
 		};
 	}

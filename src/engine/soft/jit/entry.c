@@ -27,15 +27,17 @@ static void *resume(struct cpu *c, uint32_t at, unsigned vec)
 /* Do the groups that code at the site relies on still stand? What C did may have changed any translation. */
 static bool groups_stand(struct cpu *c, const struct site *s)
 {
-	for (unsigned n = 0; n < 2; n++) {
-		uint64_t lin = c->jit.lin[n];
+	if (s->groups & 1 && (c->tlb != own_of(c)->entered || !c->tlb->stack.room[s->group_writes & 1][0]))
+		return false; /* the stack's: stack.c */
+	for (unsigned n = 1; n < GROUPS; n++) {
+		uint64_t lin = c->jit.lin[n - 1];
 		unsigned idx = tlb_index(c, lin);
 
 		if (!(s->groups >> n & 1))
 			continue;
 		if (lin + (s->group_writes >> n & 1 ? c->tlb->wtag : c->tlb->rtag)[idx] >= JIT_PAGE)
 			return false;
-		c->jit.add[n] = c->tlb->add[idx];
+		c->jit.add[n - 1] = c->tlb->add[idx];
 	}
 	return true;
 }
@@ -74,6 +76,7 @@ static struct jblock *site_enter(struct cpu *c, const struct site *s)
 	if (s->fip != NO_FIP)
 		jit_fpu_note(c, jblock_rip(c, b, s->fip));
 	own_of(c)->end = (struct jit_end){ s->block, s->off, END_AT };
+	own_of(c)->entered = c->tlb;
 	return b;
 }
 

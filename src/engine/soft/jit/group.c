@@ -245,9 +245,37 @@ bool group_open(struct xl *x, unsigned base, int32_t disp, unsigned size, bool w
 	return more > 0;
 }
 
+/* More accesses off that base follow. */
+static bool wanted(const struct xl *x, unsigned base)
+{
+	for (const struct xinsn *e = x->x + 1; e < x->ins + x->n; e++) {
+		struct access a;
+
+		if (access_of(&e->i, x->word, &a) && a.base == base)
+			return true;
+		if ((insn_writes(&e->i) & 1u << base) || e->i.op == OP_CALL)
+			break;
+	}
+	return false;
+}
+
+unsigned group_of(const struct xl *x, unsigned base)
+{
+	unsigned k = 1;
+
+	if (base == RSP)
+		return 0;
+	for (unsigned n = 1; n < GROUPS; n++)
+		if (x->group[n].on && x->group[n].base == base)
+			return n;
+	while (k < GROUPS - 1 && x->group[k].on && wanted(x, x->group[k].base))
+		k++;
+	return k;
+}
+
 void groups_note(const struct xl *x, struct site *s)
 {
-	for (unsigned n = 0; n < 2; n++) {
+	for (unsigned n = 0; n < GROUPS; n++) {
 		s->groups |= (uint8_t)(x->group[n].on << n);
 		s->group_writes |= (uint8_t)((x->group[n].on && x->group[n].write) << n);
 	}
@@ -263,7 +291,8 @@ bool groups_noted(const struct xl *x, const struct site *s)
 
 void groups_forget(struct xl *x)
 {
-	x->group[0].on = x->group[1].on = false;
+	for (unsigned n = 0; n < GROUPS; n++)
+		x->group[n].on = false;
 }
 
 void groups_after(struct xl *x, const struct insn *i)
@@ -271,8 +300,9 @@ void groups_after(struct xl *x, const struct insn *i)
 	uint16_t w = insn_writes(i);
 	int32_t by;
 
-	if (x->group[1].on && (w & 1u << x->group[1].base))
-		x->group[1].on = false;
+	for (unsigned n = 1; n < GROUPS; n++)
+		if (w & 1u << x->group[n].base)
+			x->group[n].on = false;
 	if (sp_moves(i, x->word, &by))
 		x->sp += by;
 	else

@@ -1,10 +1,11 @@
 /*
  * Insides of the translator, shared by its files.
  *
- * Registers of translated code: r15 the struct cpu (c->r), r14 its TLB (c->tlb), r11 r12 r13 temporaries. Guest RAX to
- * R9 live in the host registers of the same name, but guest RSP in r10, since the host's rsp stays the C stack. Guest
- * R10 to R15 live in c->r. Arithmetic flags live in RFLAGS between instructions of a block and over direct jumps inside
- * a page; what jumps elsewhere leaves an image of RFLAGS in c->jit.flags, since checks at the target destroy them.
+ * Registers of translated code: r15 the struct cpu (c->r), r14 its TLB (c->tlb->rtag), r11 r12 r13 temporaries. Guest
+ * RAX to R9 live in the host registers of the same name, but guest RSP in r10, since the host's rsp stays the C stack.
+ * Guest R10 to R15 live in c->r. Arithmetic flags live in RFLAGS between instructions of a block and over direct jumps
+ * inside a page; what jumps elsewhere leaves an image of RFLAGS in c->jit.flags, since checks at the target destroy
+ * them.
  *
  * Everything in the arena is named by its offset there, so code may be moved with it; blocks, exits and sites by index.
  * Blocks belong to the VM. What is written in them after they can be found is marked: "lock" (jit.lock), or atomic.
@@ -23,6 +24,9 @@ enum { R_CPU = H15, R_TLB = H14, R_SP = H10, T0 = H11, T1 = H12, T2 = H13 };
 _Static_assert(CPU_AT(jit.r_top) >= -128 &&
 		       sizeof(struct jit_hot) == CPU_AT(jit.flags_now) + sizeof(uint16_t) - CPU_AT(jit),
 	       "what is near");
+/* r14 points at c->tlb->rtag; what lies before it is near. */
+#define TLB_AT(field) ((int32_t)offsetof(struct tlb, field) - (int32_t)offsetof(struct tlb, rtag))
+_Static_assert(TLB_AT(stack) >= -128 && offsetof(struct tlb, stack) == 0, "what is near");
 enum { JIT_PAGE = 4096, JIT_PAGE_BITS = 12, JIT_BLOCK_BITS = 17 /* of hashes */, ITLB_MASK = JIT_ITLB - 1 };
 /* jpage.lin of user code, and of segmented code: it runs wherever its page is mapped. With the latter which bytes of
  * the page the code segment reaches: the first one, and how many not at the end. */
@@ -30,6 +34,7 @@ enum { JIT_ANYWHERE = 1, JIT_FIRST_SHIFT = 12, JIT_LEFT_SHIFT = 24 };
 enum { JIT_GENS = 8 };			    /* generations of the cache */
 enum { MODE_SINGLE = 128, MODE_LOOP = 64 }; /* beside MODE_*, in the key of a block */
 enum { BLOCK_INSNS = 48, BLOCK_ROOM = 32 << 10 /* of host code: more than any block needs */ };
+enum { GROUPS = 1 + JIT_BASES };
 enum { CROSS_MAX = 8 }; /* bytes of an instruction in its second page */
 
 struct jpage {	      /* guest code: what an identity stands for; its index is the identity */
@@ -94,10 +99,11 @@ struct site {			 /* there are many: each byte counts */
 	uint8_t align; /* mask: bits of the access's address that raise #GP, before any #PF */
 	int8_t undo;   /* indirect jumps: what has been added to RSP */
 	bool write : 1;
-	bool saved : 1;			      /* the flags are in c->jit.flags, not in RFLAGS */
-	bool fpu : 1;			      /* it takes the x87 state as loaded */
-	uint8_t vec : 2;		      /* vector registers that the code there takes as loaded: enum vec_level */
-	uint8_t groups : 2, group_writes : 2; /* bits: groups that the code there relies on, and those that write */
+	bool saved : 1;	 /* the flags are in c->jit.flags, not in RFLAGS */
+	bool fpu : 1;	 /* it takes the x87 state as loaded */
+	uint8_t vec : 2; /* vector registers that the code there takes as loaded: enum vec_level */
+	uint8_t groups : GROUPS,
+			 group_writes : GROUPS; /* bits: groups that the code there relies on, and those that write */
 };
 _Static_assert(sizeof(struct site) == 40, "there are many");
 enum vec_level { VEC_IMAGE, VEC_XMM, VEC_YMM, VEC_AUTO /* to load: YMM if all upper halves are 0, else XMM */ };
@@ -159,6 +165,7 @@ struct jit {
 	uint32_t enter, exit_near, exit_far, exit_loop, loop_drop, lookup, slow, span, exec, vec, fpu, other, poll,
 		poll_far, return_miss[2]; /* pieces.c; kernel, user */
 	uint32_t cross[2][CROSS_MAX];	  /* cross.c; the same, bytes in the second page */
+	uint32_t stack_fill[2];		  /* stack.c: read, write */
 	struct notes *notes;		  /* check.h: check mode, else NULL */
 	struct disk *disk;		  /* disk.h: engine.soft.cache_dir, else NULL */
 };
@@ -176,8 +183,9 @@ struct jit_own {	 /* of a vCPU */
 	uint64_t miss_lin; /* the last access that missed, to tell one that misses for ever */
 	uint64_t miss_rip;
 	struct jit_end end;
-	uint8_t isa;	     /* the first vCPU that has the same instructions */
-	struct check *check; /* check.h: check mode, else NULL */
+	const struct tlb *entered; /* c->tlb when a site was left for C */
+	uint8_t isa;		   /* the first vCPU that has the same instructions */
+	struct check *check;	   /* check.h: check mode, else NULL */
 };
 
 static inline struct jit *jit_of(struct cpu *c)
@@ -337,6 +345,12 @@ static inline bool jit_waited_for(const struct cpu *c)
 bool jit_entries(struct jit *j); /* emits what all code shares; false: does not fit */
 /* Through the jump cache to T0; T2 is the site. Clobbers T1. */
 void jit_put_jump(struct asmb *a, const struct jblock *from, bool call);
+static inline void jit_put_tlb(struct asmb *a) /* r14 is a struct tlb */
+{
+	a_lea(a, R_TLB, am_at(R_TLB, -TLB_AT(stack)));
+}
+void jit_put_flags(struct asmb *a, unsigned temp, struct am to); /* RFLAGS to where host_ax() has them */
+void jit_put_flags_back(struct asmb *a, unsigned temp, struct am from);
 void jit_put_flags_out(struct asmb *a); /* RFLAGS into their image; clobbers T2 */
 void jit_put_flags_in(struct asmb *a);	/* and back; clobbers T1 */
 
@@ -375,6 +389,9 @@ void jit_fpu_note(struct cpu *c, uint64_t rip); /* of the last instruction */
 
 /* ------ flags_host.c ------ */
 void jit_flags_try(void); /* fills jit_flags_fresh; any thread */
+
+/* ------ stack.c ------ */
+void stack_pieces(struct jit *j, struct asmb *a);
 
 /* ------ cross.c ------ */
 void cross_pieces(struct jit *j, struct asmb *a);

@@ -7,7 +7,7 @@
 
 #include "base/bits.h"
 
-enum { RTAG = offsetof(struct tlb, rtag), WTAG = offsetof(struct tlb, wtag), ADD = offsetof(struct tlb, add) };
+enum { RTAG = TLB_AT(rtag), WTAG = TLB_AT(wtag), ADD = TLB_AT(add) };
 _Static_assert(TLB_BITS == 16, "the index is what MOVZX leaves");
 
 struct am guest_slot(unsigned g)
@@ -183,49 +183,82 @@ void put_check(struct xl *x, unsigned size, bool write)
 	}
 }
 
-/* The check of a group whose first access is size bytes at disp. T0 (32-bit code: T1): the host's address minus the
- * linear one. */
-static void put_group_check(struct xl *x, const struct group *g, int32_t disp, unsigned size)
+static struct am delta_of(unsigned k)
 {
-	int32_t now = g->base == RSP ? x->sp : 0;
-	unsigned k = group_of(g->base), delta;
-	struct asmb *a = &x->a;
-	struct site *s;
-	uint32_t n;
+	return am_at(R_CPU, CPU_AT(jit.add) + (int32_t)(k - 1) * 8);
+}
 
-	xl_lea(x, T0, am_at((int)use_guest(x, g->base, T0), g->from - now));
-	n = xl_site(x);
-	s = site_at(x->j, n);
+static struct am lin_of(unsigned k)
+{
+	return am_at(R_CPU, CPU_AT(jit.lin) + (int32_t)(k - 1) * 8);
+}
+
+/* The site of the check of group k, whose first access is size bytes at `first` of its span. */
+static uint32_t group_site(struct xl *x, unsigned k, const struct group *g, unsigned first, unsigned size)
+{
+	uint32_t n = xl_site(x);
+	struct site *s = site_at(x->j, n);
+
 	s->size = (uint8_t)size;
 	s->write = g->write;
 	s->span = (uint16_t)(g->to - g->from);
-	s->first = (uint16_t)(disp + now - g->from);
+	s->first = (uint16_t)first;
 	s->groups &= (uint8_t) ~(1u << k); /* not before it is open */
-	put_check_at(x, n, x->j->span, s->span, g->write);
-	a_store(a, T0, k ? AT(jit.lin[1]) : AT(jit.lin[0]));
+	return n;
+}
+
+/* The same for the stack. One access is a group too. */
+static void put_stack_check(struct xl *x, const struct group *g, unsigned first, unsigned size, bool alone)
+{
+	uint32_t n = group_site(x, 0, g, first, size);
+
+	if (alone) /* what crosses a page is done by C */
+		site_at(x->j, n)->span = 0;
+	stack_check(x, n, g->from - x->sp, (unsigned)(g->to - g->from));
+}
+
+/* The check of group k, whose first access is size bytes at disp. T0 (32-bit code: T1): the host's address minus the
+ * linear one. */
+static void put_group_check(struct xl *x, unsigned k, const struct group *g, int32_t disp, unsigned size)
+{
+	struct asmb *a = &x->a;
+	unsigned delta;
+	uint32_t n;
+
+	xl_lea(x, T0, am_at((int)use_guest(x, g->base, T0), g->from));
+	n = group_site(x, k, g, (unsigned)(disp - g->from), size);
+	put_check_at(x, n, x->j->span, (unsigned)(g->to - g->from), g->write);
+	a_store(a, T0, lin_of(k));
 	delta = x->word == 4 ? T1 : T0;
 	a_load(a, delta, (struct am){ R_TLB, T1, 3, ADD });
-	a_store(a, delta, k ? AT(jit.add[1]) : AT(jit.add[0]));
+	a_store(a, delta, delta_of(k));
 }
 
 struct am put_based(struct xl *x, unsigned base, int32_t disp, unsigned size, bool write)
 {
-	struct group *g = &x->group[group_of(base)], new;
+	unsigned k = group_of(x, base);
+	struct group *g = &x->group[k], new;
 	int32_t at = disp + (base == RSP ? x->sp : 0);
 	struct asmb *a = &x->a;
 
 	if (!g->on || g->base != base || (write && !g->write) || at < g->from || at + (int32_t)size > g->to) {
+		bool more = group_open(x, base, disp, size, write, &new);
+
 		xl_sp(x);
 		x->delta_in = false;
-		if (!group_open(x, base, disp, size, write, &new)) {
+		if (base == RSP && !x->loop) {
+			put_stack_check(x, &new, (unsigned)(at - new.from), size, !more);
+			a_load(a, x->word == 4 ? T1 : T0, stack_delta());
+		} else if (more) {
+			put_group_check(x, k, &new, disp, size);
+		} else {
 			xl_lea(x, T0, am_at((int)use_guest(x, base, T0), disp));
 			put_check(x, size, write);
 			return am_at(T0, 0);
 		}
-		put_group_check(x, &new, disp, size);
 		*g = new;
 	} else if (base != RSP || x->delta_end != x->a.at) {
-		a_load(a, x->word == 4 ? T1 : T0, base == RSP ? AT(jit.add[0]) : AT(jit.add[1]));
+		a_load(a, x->word == 4 ? T1 : T0, base == RSP ? stack_delta() : delta_of(k));
 	}
 	x->delta_in = base == RSP && x->word == 8;
 	if (x->word == 4) { /* the sum wraps, whatever lies in the register's upper half */

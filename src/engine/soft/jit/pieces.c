@@ -239,10 +239,10 @@ static void put_push(struct asmb *a, unsigned reg, bool pop)
 	a8(a, (pop ? 0x58 : 0x50) | (reg & 7));
 }
 
-static void put_image_in(struct asmb *a)
+static void put_image_in(struct asmb *a, struct am from)
 {
-	a_insn(a, &(struct enc){ .map = 1, .op = 0xb7 }, HAX, RM_MEM, &AT(jit.flags)); /* movzx eax, word */
-	a_bytes(a, 0x9e7f04, 3);						       /* add al, 0x7f; sahf */
+	a_insn(a, &(struct enc){ .map = 1, .op = 0xb7 }, HAX, RM_MEM, &from); /* movzx eax, word */
+	a_bytes(a, 0x9e7f04, 3);					      /* add al, 0x7f; sahf */
 }
 
 /* Onward from C: registers, flags, and there. */
@@ -260,9 +260,10 @@ static void put_resume(struct asmb *a, uint32_t vec_load)
 	a_here(a, none);
 	a_load(a, HSP, AT(jit.r_rsp));
 	a_load(a, R_TLB, AT(tlb));
+	jit_put_tlb(a);
 	a_load(a, T0, AT(jit.t0));
 	put_registers(a, false);
-	put_image_in(a);
+	put_image_in(a, AT(jit.flags));
 	a_load(a, HAX, am_at(R_CPU, CPU_AT(r)));
 	a_insn(a, &(struct enc){ .op = 0xff }, 4, RM_MEM, &AT(jit.resume));
 }
@@ -276,18 +277,28 @@ static void put_flags(struct asmb *a, struct am to)
 }
 
 /* LAHF and SETO take a fraction of the time of PUSHF. */
+void jit_put_flags(struct asmb *a, unsigned temp, struct am to)
+{
+	a_mov(a, temp, HAX);
+	put_flags(a, to);
+	a_mov(a, HAX, (int)temp);
+}
+
+void jit_put_flags_back(struct asmb *a, unsigned temp, struct am from)
+{
+	a_mov(a, temp, HAX);
+	put_image_in(a, from);
+	a_mov(a, HAX, (int)temp);
+}
+
 void jit_put_flags_out(struct asmb *a)
 {
-	a_mov(a, T2, HAX);
-	put_flags(a, AT(jit.flags));
-	a_mov(a, HAX, T2);
+	jit_put_flags(a, T2, AT(jit.flags));
 }
 
 void jit_put_flags_in(struct asmb *a)
 {
-	a_mov(a, T1, HAX);
-	put_image_in(a);
-	a_mov(a, HAX, T1);
+	jit_put_flags_back(a, T1, AT(jit.flags));
 }
 
 struct pieces {
@@ -409,6 +420,7 @@ bool jit_entries(struct jit *j)
 	j->poll = put_piece(&a, &p, (void *)do_poll, true);
 	j->poll_far = put_piece(&a, &p, (void *)do_poll_far, false);
 	cross_pieces(j, &a);
+	stack_pieces(j, &a);
 	j->used = round_up(a.at, 64);
 	return !asm_full(&a);
 }

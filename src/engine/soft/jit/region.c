@@ -244,8 +244,7 @@ static void put_turns(struct xl *x, const struct loop_group *g)
 
 static void put_group(struct xl *x, struct head *h, const struct loop_group *g)
 {
-	static const int32_t rtag = offsetof(struct tlb, rtag), wtag = offsetof(struct tlb, wtag),
-			     add = offsetof(struct tlb, add);
+	static const int32_t rtag = TLB_AT(rtag), wtag = TLB_AT(wtag), add = TLB_AT(add);
 	struct am delta = AT(jit.delta[g - x->loop->group]);
 	struct asmb *a = &x->a;
 
@@ -296,9 +295,10 @@ static void put_lent(struct xl *x, bool back)
 		if (l->home[g] >= 0 && l->written >> g & 1)
 			a_store(a, (unsigned)l->home[g], guest_slot(g));
 	for (unsigned h = 0; h < 16; h++)
-		if (l->lent[h] == LENT_TLB && back)
+		if (l->lent[h] == LENT_TLB && back) {
 			a_load(a, h, AT(tlb));
-		else if (l->lent[h] < 16 && back)
+			jit_put_tlb(a);
+		} else if (l->lent[h] < 16 && back)
 			a_load(a, h, guest_slot(l->lent[h]));
 		else if (l->lent[h] < 16)
 			a_store(a, h, guest_slot(l->lent[h]));

@@ -89,6 +89,7 @@ static bool put_ac(struct xl *x, bool set)
 	a_bytes(a, set ? FL_AC : ~(uint32_t)FL_AC, 4);
 	a_load(a, R_TLB, set ? AT(tlbs[TLB_KERN_AC]) : AT(tlbs[TLB_KERN]));
 	a_store(a, R_TLB, AT(tlb));
+	jit_put_tlb(a);
 	return true;
 }
 

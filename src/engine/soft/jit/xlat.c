@@ -194,7 +194,7 @@ void xl_exit(struct xl *x, uint32_t from, int64_t target)
 						     : back ? EXIT_LOOP
 							    : EXIT_NEAR };
 	x->cold[x->ncold++] = (struct cold){
-		.from = from, .piece = far ? x->j->exit_far : x->j->exit_near, .arg = n, .is_exit = true, .back = back
+		.from = from, .piece = far ? x->j->exit_far : x->j->exit_near, .arg = n, .is_exit = true, .loop = back
 	};
 	if (back) {
 		*jexit_at(x->j, jit_take(&x->j->exits)) = *jexit_at(x->j, n);
@@ -297,14 +297,16 @@ static bool put_cold(struct xl *x)
 		a_fix_at(a, k->from, FIX_COLD);
 		if (k->is_exit)
 			jexit_at(x->j, k->arg)->stub = a->at;
-		if (k->span)
+		if (k->stack)
+			stack_cold(x, k);
+		if (k->span || (k->stack && !k->keep && k->piece == x->j->span))
 			put_cross(x, site_at(x->j, k->arg));
-		if (k->back)
+		if (k->loop)
 			put_count(x, k->arg);
 		if (k->poll)
 			xl_lin(x, T0, k->arg);
 		else
-			a_mov_imm32(a, T1, k->arg + k->back);
+			a_mov_imm32(a, T1, k->arg + k->loop);
 		if (!k->poll && k->arg)
 			a_fix(a, k->is_exit ? FIX_EXIT : FIX_SITE);
 		a_jmp_to(a, k->piece);

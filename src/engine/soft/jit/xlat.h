@@ -26,7 +26,12 @@ struct cold {
 	bool span;    /* arg is a site: a group's, whose exit is taken if it crosses a page */
 	bool is_exit; /* arg is an exit, whose stub this is */
 	bool poll;    /* arg is an offset in the page, for r11 */
-	bool back;    /* arg is an exit of EXIT_LOOP, the next one the way on meanwhile */
+	bool loop;    /* arg is an exit of EXIT_LOOP, the next one the way on meanwhile */
+	/* arg is the site of an access to the stack, at disp from it; keep: the flags are in c->jit.kept; where it goes
+	 * on */
+	bool stack, keep;
+	int32_t disp;
+	uint32_t back;
 };
 
 struct xl {
@@ -61,7 +66,7 @@ struct xl {
 		bool on, write;
 		uint8_t base;
 		int32_t from, to; /* of the base as it was at the block's start (RSP), or as it is */
-	} group[2];		  /* of RSP, of one other base */
+	} group[GROUPS];	  /* of RSP, of other bases */
 	unsigned n;
 	struct xinsn ins[LOOP_INSNS];
 };
@@ -193,9 +198,18 @@ struct am put_based(struct xl *x, unsigned base, int32_t disp, unsigned size, bo
 /* Both; the operand. */
 struct am put_operand(struct xl *x, const struct insn *i, unsigned size, bool write);
 
+/* ------ stack.c ------ */
+/* span bytes from `from` off RSP may be accessed behind this, and stack_delta() is what their addresses lack. The site:
+ * it begins here. Clobbers T0 to T2; the flags, unless they live. */
+void stack_check(struct xl *x, uint32_t site, int32_t from, unsigned span);
+void stack_cold(struct xl *x, const struct cold *k); /* what is out of line; on a miss it goes on behind this */
+struct am stack_delta(void);
+
 /* ------ group.c ------ */
 /* Opens a group if more accesses than this one come of that base. */
 bool group_open(struct xl *x, unsigned base, int32_t disp, unsigned size, bool write, struct group *g);
+/* The group of that base, or the one whose place it may take: that of RSP is 0. */
+unsigned group_of(const struct xl *x, unsigned base);
 void groups_note(const struct xl *x, struct site *s);
 /* The site knows all groups that are open here; one that an instruction opens is not known by its sites before. */
 bool groups_noted(const struct xl *x, const struct site *s);
@@ -208,11 +222,6 @@ uint16_t insn_writes(const struct insn *i);
 static inline bool group_reaches(int32_t disp)
 {
 	return disp > -(1 << 28) && disp < 1 << 28;
-}
-
-static inline unsigned group_of(unsigned base)
-{
-	return base != RSP;
 }
 
 /* ------ segment.c: as their namesakes, for segmented code ------ */
