@@ -77,12 +77,21 @@ static bool pend(struct look *k, uint32_t at, const struct state *s)
 	return true;
 }
 
+/* The guest's instruction is for C. */
+static bool is_exec(const struct jit *j, uint32_t to)
+{
+	for (unsigned n = 0; n < BRIEFS; n++)
+		if (to == j->brief[n])
+			return true;
+	return to == j->exec;
+}
+
 static bool is_piece(const struct look *k, uint32_t to)
 {
 	const struct jit *j = k->j;
 
-	return to == j->exit_near || to == j->exit_far || to == j->exit_loop || to == j->lookup || to == j->slow ||
-	       to == j->span || to == j->exec || to == j->vec || to == j->fpu || to == j->other || to == j->poll ||
+	return is_exec(j, to) || to == j->exit_near || to == j->exit_far || to == j->exit_loop || to == j->lookup ||
+	       to == j->slow || to == j->span || to == j->vec || to == j->fpu || to == j->other || to == j->poll ||
 	       to == j->poll_far || to == j->return_miss[jblock_anywhere(k->b)];
 }
 
@@ -157,14 +166,14 @@ static bool to_piece(struct look *k, uint32_t to)
 {
 	const struct site *t;
 
-	if (to != k->j->slow && to != k->j->span && to != k->j->exec && to != k->j->vec && to != k->j->fpu)
+	if (to != k->j->slow && to != k->j->span && !is_exec(k->j, to) && to != k->j->vec && to != k->j->fpu)
 		return true;
 	if (!k->site || k->site >= k->j->sites.n)
 		return look_bad(k, "a way to C without a site");
 	t = site_at(k->j, k->site);
 	if (t->block != jblock_n(k->j, k->b))
 		return look_bad(k, "another block's site");
-	if (t->next && to == k->j->exec && (k->aside || t->next > k->at)) {
+	if (t->next && is_exec(k->j, to) && (k->aside || t->next > k->at)) {
 		struct state s = k->s;
 
 		state_back(&s, t, false);

@@ -62,6 +62,7 @@ static bool covered(const struct look *k, int place, unsigned size, bool write)
 bool str_repeated(struct look *k)
 {
 	unsigned size = k->i.operand_width / 8;
+	bool moves = false;
 
 	emitted_repeated++;
 	switch (k->i.mnemonic) {
@@ -71,6 +72,7 @@ bool str_repeated(struct look *k)
 	case ZYDIS_MNEMONIC_MOVSQ:
 		if (!covered(k, HSI, size, false))
 			return look_bad(k, "elements to load that were not checked");
+		moves = true;
 		break;
 	case ZYDIS_MNEMONIC_STOSB:
 	case ZYDIS_MNEMONIC_STOSW:
@@ -84,7 +86,8 @@ bool str_repeated(struct look *k)
 	    k->i.attributes & (ZYDIS_ATTRIB_HAS_SEGMENT_FS | ZYDIS_ATTRIB_HAS_SEGMENT_GS) ||
 	    !covered(k, HDI, size, true))
 		return look_bad(k, "elements to store that were not checked");
-	k->s.v[HSI] = val_fresh();
+	if (moves)
+		k->s.v[HSI] = val_fresh();
 	k->s.v[HDI] = val_fresh();
 	k->s.v[HCX] = val_fresh();
 	return true;

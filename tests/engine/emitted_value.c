@@ -64,6 +64,15 @@ static bool field_is(int64_t disp, unsigned size, int64_t at, unsigned max)
 	return disp >= at && disp + size <= at + max;
 }
 
+/* Control registers and selectors: changed in C only. */
+static bool is_read_only_register(int64_t d, unsigned size)
+{
+	for (unsigned n = 0; n <= SEG_GS; n++)
+		if (d == FIELD(seg[n].sel) && size == 2)
+			return true;
+	return size == 8 && (d == FIELD(cr0) || d == FIELD(cr2) || d == FIELD(cr3) || d == FIELD(cr4));
+}
+
 bool look_field(int64_t d, unsigned size, bool write)
 {
 	if (place_of_field(d) >= 0 && size <= 8)
@@ -84,7 +93,8 @@ bool look_field(int64_t d, unsigned size, bool write)
 			  (size == 8 && d >= FIELD(seg) && d < FIELD(seg[SEG_GS + 1]) &&
 			   (d - FIELD(seg[0].base)) % (int64_t)sizeof(struct x86_segment) == 0) ||
 			  field_is(d, size, FIELD(jit.lacks), 3) || field_is(d, size, FIELD(jit.itlb), JIT_ITLB * 4) ||
-			  field_is(d, size, FIELD(tsc_offset), 8) || field_is(d, size, FIELD(tsc_aux), 4) ||
+			  field_is(d, size, FIELD(tsc_offset), 8) || is_read_only_register(d, size) ||
+			  field_is(d, size, FIELD(tsc_aux), 4) ||
 			  field_is(d, size, FIELD(tlbs), sizeof(void *) * TLBS) || field_is(d, size, IRQ_HELD, 1));
 }
 

@@ -65,8 +65,9 @@ static uint64_t pieces_sum(const struct jit *j)
 				j->return_miss[1],
 				j->start,
 				sizeof(struct cpu) };
+	uint64_t sum = disk_sum(disk_sum(0, at, sizeof(at)), j->brief, sizeof(j->brief));
 
-	return disk_sum(disk_sum(0, at, sizeof(at)), j->cross, sizeof(j->cross));
+	return disk_sum(sum, j->cross, sizeof(j->cross));
 }
 
 static int host_of(const struct jit *j, struct disk_host *h, struct err *e)

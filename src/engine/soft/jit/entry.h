@@ -24,4 +24,12 @@ void *do_poll_far(struct cpu *c, uint32_t unused, uint64_t lin); /* the same, wi
 void *do_vec(struct cpu *c, uint32_t n); /* vector registers are wanted, as many as the site says */
 void *do_fpu(struct cpu *c, uint32_t n); /* the x87 state is wanted */
 
+/* ------ brief.c: the site's instruction, with vector and x87 state as it is; NULL: nothing is done, by do_exec()
+ * ------ */
+void *brief_syscall(struct cpu *c, uint32_t n);
+void *brief_sysret(struct cpu *c, uint32_t n);
+void *brief_iret(struct cpu *c, uint32_t n);
+void *brief_sti(struct cpu *c, uint32_t n);
+void *brief_base(struct cpu *c, uint32_t n);
+
 #endif

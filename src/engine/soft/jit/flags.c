@@ -205,6 +205,15 @@ void jit_flags(const struct insn *i, uint16_t *r, uint16_t *k)
 	case OP_FNCLEX:
 	case OP_WAIT:
 	case OP_EMMS:
+	case OP_RDFSBASE:
+	case OP_RDGSBASE:
+	case OP_WRFSBASE:
+	case OP_WRGSBASE:
+		return;
+	case OP_MOV_SREG:
+	case OP_MOV_CR:
+		if (i->opnd[0].kind == OPND_SREG || i->opnd[0].kind == OPND_CR) /* what comes next may be other code */
+			*r = ALL;
 		return;
 	case OP_CMPXCHG8B:
 		*k = FL_ZF;

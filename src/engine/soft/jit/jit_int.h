@@ -35,6 +35,8 @@ enum { JIT_GENS = 8 };			    /* generations of the cache */
 enum { MODE_SINGLE = 128, MODE_LOOP = 64 }; /* beside MODE_*, in the key of a block */
 enum { BLOCK_INSNS = 48, BLOCK_ROOM = 32 << 10 /* of host code: more than any block needs */ };
 enum { GROUPS = 1 + JIT_BASES };
+/* System instructions with a short way through C: brief.c. */
+enum brief { BRIEF_SYSCALL, BRIEF_SYSRET, BRIEF_IRET, BRIEF_STI, BRIEF_BASE, BRIEFS };
 enum { CROSS_MAX = 8 }; /* bytes of an instruction in its second page */
 
 struct jpage {	      /* guest code: what an identity stands for; its index is the identity */
@@ -164,6 +166,7 @@ struct jit {
 	bool loops; /* hot loops are made regions */
 	uint32_t enter, exit_near, exit_far, exit_loop, loop_drop, lookup, slow, span, exec, vec, fpu, other, poll,
 		poll_far, return_miss[2]; /* pieces.c; kernel, user */
+	uint32_t brief[BRIEFS];		  /* the same; enum brief */
 	uint32_t cross[2][CROSS_MAX];	  /* cross.c; the same, bytes in the second page */
 	uint32_t stack_fill[2];		  /* stack.c: read, write */
 	struct notes *notes;		  /* check.h: check mode, else NULL */

@@ -245,7 +245,20 @@ static void put_image_in(struct asmb *a, struct am from)
 	a_bytes(a, 0x9e7f04, 3);					      /* add al, 0x7f; sahf */
 }
 
-/* Onward from C: registers, flags, and there. */
+/* Onward from C: general registers, flags, and there. */
+static void put_go(struct asmb *a)
+{
+	a_load(a, HSP, AT(jit.r_rsp));
+	a_load(a, R_TLB, AT(tlb));
+	jit_put_tlb(a);
+	a_load(a, T0, AT(jit.t0));
+	put_registers(a, false);
+	put_image_in(a, AT(jit.flags));
+	a_load(a, HAX, am_at(R_CPU, CPU_AT(r)));
+	a_insn(a, &(struct enc){ .op = 0xff }, 4, RM_MEM, &AT(jit.resume));
+}
+
+/* The same, and what is wanted of vector and x87 state. */
 static void put_resume(struct asmb *a, uint32_t vec_load)
 {
 	uint32_t none;
@@ -258,14 +271,7 @@ static void put_resume(struct asmb *a, uint32_t vec_load)
 	none = a_jcc(a, 4);
 	a_call_to(a, vec_load);
 	a_here(a, none);
-	a_load(a, HSP, AT(jit.r_rsp));
-	a_load(a, R_TLB, AT(tlb));
-	jit_put_tlb(a);
-	a_load(a, T0, AT(jit.t0));
-	put_registers(a, false);
-	put_image_in(a, AT(jit.flags));
-	a_load(a, HAX, am_at(R_CPU, CPU_AT(r)));
-	a_insn(a, &(struct enc){ .op = 0xff }, 4, RM_MEM, &AT(jit.resume));
+	put_go(a);
 }
 
 /* The flags to where host_ax() has them; AX is lost. */
@@ -353,6 +359,43 @@ static uint32_t put_common(struct asmb *a, const struct pieces *p)
 	return at;
 }
 
+/* The short way: fn(c, r12d) touches neither vector nor x87 state. Where it has done nothing do_exec() does it. What is
+ * jumped to in another page (T0) is no target of an indirect jump that could fault. */
+static uint32_t put_brief(struct asmb *a, const struct pieces *p, void *fn)
+{
+	uint32_t at = a->at, not_done;
+
+	put_registers(a, true);
+	put_flags(a, AT(jit.flags_now));
+	a_store(a, HSP, AT(jit.r_rsp));
+	a_load(a, HSP, AT(jit.c_rsp));
+	a_lea(a, HDI, am_at(R_CPU, -(int32_t)offsetof(struct cpu, r)));
+	a_op32_rr(a, 0x8b, HSI, T1);
+	a_mov_imm(a, HAX, (uint64_t)(uintptr_t)fn);
+	a_bytes(a, 0xd0ff, 2); /* call rax */
+	a_op_rr(a, 0x85, HAX, HAX);
+	not_done = a_jcc(a, 4);
+	a_store(a, HAX, AT(jit.resume));
+	a_mov_imm32(a, T2, 0);
+	put_go(a);
+	a_here(a, not_done);
+	a_load(a, HSP, AT(jit.r_rsp));
+	a_mov_imm(a, HAX, (uint64_t)(uintptr_t)(void *)do_exec);
+	a_jmp_to(a, p->common);
+	return at;
+}
+
+static void put_briefs(struct jit *j, struct asmb *a, const struct pieces *p)
+{
+	void *(*const fn[BRIEFS])(struct cpu *, uint32_t) = {
+		[BRIEF_SYSCALL] = brief_syscall, [BRIEF_SYSRET] = brief_sysret, [BRIEF_IRET] = brief_iret,
+		[BRIEF_STI] = brief_sti,	 [BRIEF_BASE] = brief_base,
+	};
+
+	for (unsigned n = 0; n < BRIEFS; n++)
+		j->brief[n] = put_brief(a, p, (void *)fn[n]);
+}
+
 /* void enter(struct cpu *c): to c->jit.resume. */
 static uint32_t put_enter(struct asmb *a, const struct pieces *p)
 {
@@ -419,6 +462,7 @@ bool jit_entries(struct jit *j)
 	j->fpu = put_piece(&a, &p, (void *)do_fpu, true);
 	j->poll = put_piece(&a, &p, (void *)do_poll, true);
 	j->poll_far = put_piece(&a, &p, (void *)do_poll_far, false);
+	put_briefs(j, &a, &p);
 	cross_pieces(j, &a);
 	stack_pieces(j, &a);
 	j->used = round_up(a.at, 64);

@@ -107,6 +107,39 @@ static bool put_swapgs(struct xl *x)
 	return true;
 }
 
+/* ------ reads of control registers and selectors ------ */
+static void put_read(struct xl *x, unsigned g, const struct enc *load, struct am from)
+{
+	struct enc store = { .op = 0x89, .opsize = load->opsize, .w = !load->opsize };
+	struct am slot = guest_slot(g);
+
+	a_insn(&x->a, load, guest_in_host(x, g) ? guest_host(x, g) : T1, RM_MEM, &from);
+	if (!guest_in_host(x, g))
+		a_insn(&x->a, &store, T1, RM_MEM, &slot);
+}
+
+/* CR8 is the local APIC's. */
+static bool put_mov_cr(struct xl *x, const struct insn *i)
+{
+	static const int32_t at[5] = { CPU_AT(cr0), 0, CPU_AT(cr2), CPU_AT(cr3), CPU_AT(cr4) };
+
+	if (!kernel(x) || x->word != 8 || i->opnd[0].kind == OPND_CR || i->reg > 4 || i->reg == 1)
+		return false;
+	put_read(x, i->rm, &(struct enc){ .op = 0x8b, .w = true }, am_at(R_CPU, at[i->reg]));
+	return true;
+}
+
+static bool put_mov_sreg(struct xl *x, const struct insn *i)
+{
+	int32_t sel = CPU_AT(seg[0].sel) + (int32_t)(i->reg * sizeof(struct x86_segment));
+	struct enc mov16 = { .op = 0x8b, .opsize = true }, movzx = { .map = 1, .op = 0xb7 };
+
+	if (i->opnd[0].kind == OPND_SREG || i->flags & INSN_MEM || i->reg > SEG_GS)
+		return false;
+	put_read(x, i->rm, i->opsize == 2 ? &mov16 : &movzx, am_at(R_CPU, sel));
+	return true;
+}
+
 /* ------ PUSHF ------ */
 static bool put_pushf(struct xl *x, const struct insn *i)
 {
@@ -181,7 +214,8 @@ static bool put_cmpxchg_wide(struct xl *x, const struct insn *i)
 /* What check mode cannot run twice, or cannot take back. */
 static bool for_once(const struct insn *i)
 {
-	return i->op == OP_RDTSC || i->op == OP_RDTSCP || i->op == OP_SWAPGS || i->op == OP_STAC || i->op == OP_CLAC;
+	return i->op == OP_RDTSC || i->op == OP_RDTSCP || i->op == OP_MOV_CR || i->op == OP_SWAPGS ||
+	       i->op == OP_STAC || i->op == OP_CLAC;
 }
 
 bool xl_sys(struct xl *x, const struct insn *i)
@@ -203,6 +237,10 @@ bool xl_sys(struct xl *x, const struct insn *i)
 		return put_ac(x, false);
 	case OP_SWAPGS:
 		return put_swapgs(x);
+	case OP_MOV_CR:
+		return put_mov_cr(x, i);
+	case OP_MOV_SREG:
+		return put_mov_sreg(x, i);
 	case OP_PUSHF:
 		return put_pushf(x, i);
 	case OP_RDTSC:
@@ -216,4 +254,35 @@ bool xl_sys(struct xl *x, const struct insn *i)
 	default:
 		return false;
 	}
+}
+
+/* ------ what goes to C by a short way ------ */
+static enum brief brief_of(const struct xl *x, const struct insn *i)
+{
+	bool user = x->b->mode & MODE_USER, wide = x->b->mode & MODE_64;
+
+	switch (i->op) {
+	case OP_SYSCALL:
+		return wide && user ? BRIEF_SYSCALL : BRIEFS;
+	case OP_SYSRET:
+		return wide && !user && i->opsize == 8 ? BRIEF_SYSRET : BRIEFS;
+	case OP_IRET:
+		return wide && !user && i->opsize == 8 ? BRIEF_IRET : BRIEFS;
+	case OP_STI:
+		return user ? BRIEFS : BRIEF_STI;
+	case OP_RDFSBASE:
+	case OP_RDGSBASE:
+	case OP_WRFSBASE:
+	case OP_WRGSBASE:
+		return wide ? BRIEF_BASE : BRIEFS;
+	default:
+		return BRIEFS;
+	}
+}
+
+uint32_t xl_exec_piece(const struct xl *x)
+{
+	enum brief n = x->j->notes || x->x->odd ? BRIEFS : brief_of(x, &x->x->i);
+
+	return n == BRIEFS ? x->j->exec : x->j->brief[n];
 }

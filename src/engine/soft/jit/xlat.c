@@ -238,7 +238,7 @@ void xl_call_exec(struct xl *x)
 	site_at(x->j, n)->insn = i;
 	a_mov_imm32(&x->a, T1, n);
 	a_fix(&x->a, FIX_SITE);
-	a_jmp_to(&x->a, x->j->exec);
+	a_jmp_to(&x->a, xl_exec_piece(x));
 	a_fix(&x->a, FIX_PIECE);
 	x->exec_last = true;
 	x->vec = VEC_IMAGE;
@@ -393,15 +393,16 @@ bool xl_decode(struct xl *x, const struct code_source *s, unsigned off)
 	return true;
 }
 
-/* To an instruction that is the start of another block, too: what is there already is not made twice. Returns the
- * offset behind the last instruction. */
+/* To an instruction that is the start of another block, too: what is there already is not made twice. STI's
+ * shadow belongs to its block. Returns the offset behind the last instruction. */
 static unsigned decode_block(struct xl *x, const struct code_source *s, unsigned off)
 {
 	while (x->n < BLOCK_INSNS && in_page(x, off) && !x->ended && xl_decode(x, s, off)) {
 		const struct xinsn *e = &x->ins[x->n - 1];
 
 		off += e->i.len;
-		if ((x->n >= BRANCHY_INSNS && branches(&e->i)) || (in_page(x, off) && xl_block_at(x, off)))
+		if ((x->n >= BRANCHY_INSNS && branches(&e->i)) ||
+		    (in_page(x, off) && xl_block_at(x, off) && e->i.op != OP_STI))
 			break;
 	}
 	return off;

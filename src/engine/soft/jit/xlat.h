@@ -239,6 +239,7 @@ void fpu_flush(struct xl *x); /* FIP is stored behind this; flags untouched, T1 
 bool xl_int(struct xl *x, const struct insn *i);
 bool xl_str(struct xl *x, const struct insn *i);
 bool xl_sys(struct xl *x, const struct insn *i);
+uint32_t xl_exec_piece(const struct xl *x); /* by which the instruction under way goes to C */
 bool xl_stack(struct xl *x, const struct insn *i);
 bool xl_flow(struct xl *x, const struct insn *i);
 bool xl_vec(struct xl *x, const struct insn *i);
