@@ -22,14 +22,52 @@ static bool is_plain(const struct insn *i)
 	       i->opnd[0].kind != OPND_SREG && i->rm != RSP;
 }
 
-/* Of instructions like that RSP moves once, behind the last one, if none of them can go to C. */
+static bool names_rsp(const struct insn *i)
+{
+	for (unsigned n = 0; n < i->nopnd; n++)
+		if (i->opnd[n].kind != OPND_IMM && insn_reg(i, n) == RSP)
+			return true;
+	return (i->flags & INSN_MEM) && (i->base == RSP || i->index == RSP);
+}
+
+/* Registers other than RSP, no memory, nothing for C. */
+static bool is_apart(const struct insn *i)
+{
+	switch (i->op) {
+	case OP_MOV:
+	case OP_MOVZX:
+	case OP_MOVSX:
+	case OP_MOVSXD:
+	case OP_XOR:
+	case OP_ADD:
+	case OP_SUB:
+	case OP_AND:
+	case OP_OR:
+	case OP_CMP:
+	case OP_TEST:
+		return !(i->flags & INSN_MEM) && i->opnd[0].kind != OPND_MOFFS && i->opnd[1].kind != OPND_MOFFS &&
+		       i->opnd[0].kind != OPND_SREG && i->opnd[1].kind != OPND_SREG && !names_rsp(i);
+	case OP_LEA:
+		return !names_rsp(i);
+	default:
+		return false;
+	}
+}
+
+bool xl_sp_waits(const struct xl *x, const struct xinsn *e)
+{
+	return !e->odd && !e->behind &&
+	       (is_plain(&e->i) || e->i.op == OP_CALL || e->i.op == OP_RET || (!x->loop && is_apart(&e->i)));
+}
+
+/* Of instructions like that, and what keeps apart from the stack among them, RSP moves once, behind the last one, if none
+ * of them can go to C. */
 static void put_sp_later(struct xl *x, int32_t n)
 {
 	const struct xinsn *next = x->x + 1;
 
 	x->sp_due += n;
-	if (x->nsite || next == x->ins + x->n || next->odd || next->behind || x->x->save ||
-	    !(is_plain(&next->i) || next->i.op == OP_CALL || next->i.op == OP_RET))
+	if (x->nsite || next == x->ins + x->n || x->x->save || !xl_sp_waits(x, next))
 		put_sp_add(x, 0);
 	x->delta_end = x->delta_in ? x->a.at : 0;
 }

@@ -482,7 +482,7 @@ void xl_insn(struct xl *x, const struct xinsn *e)
 		x->a.fixes->insn = (unsigned)(e - x->ins);
 	x->nsite = 0;
 	x->exec_last = false;
-	if (x->sp_due && e->i.op != OP_PUSH && e->i.op != OP_POP && e->i.op != OP_CALL && e->i.op != OP_RET)
+	if (x->sp_due && (exec || !xl_sp_waits(x, e)))
 		xl_sp(x);
 	if (e->behind)
 		cross_put(x, e);
@@ -579,6 +579,7 @@ static struct jblock *translate(struct cpu *c, struct jpage *p, unsigned off, un
 	for (unsigned k = 0; k < x->n; k++)
 		xl_insn(x, &x->ins[k]);
 	x->x = NULL;
+	xl_sp(x);
 	fpu_flush(x);
 	if (!x->ended || x->exec_last)
 		xl_exit(x, 0, end);
