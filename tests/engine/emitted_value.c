@@ -86,6 +86,7 @@ bool look_field(int64_t d, unsigned size, bool write)
 	    (field_is(d, size, FIELD(tlb), 8) && size == 8))
 		return true; /* the last one: from r14, which is a TLB whatever happens */
 	return !write && (field_is(d, size, FIELD(r), SLOTS * 8) || field_is(d, size, FIELD(poll), 4) ||
+			  field_is(d, size, FIELD(user_at), sizeof(((struct cpu *)0)->user_at)) ||
 			  field_is(d, size, FIELD(jit.offset_bits), 8) || field_is(d, size, FIELD(jit.arith), 6 * 8) ||
 			  field_is(d, size, FIELD(jit.r_top), 16) ||
 			  field_is(d, size, FIELD(jit.room), sizeof(((struct cpu *)0)->jit.room)) ||
@@ -243,8 +244,6 @@ bool look_memory(struct look *k, const ZydisDecodedOperand *o, bool write)
 		return (look_field(disp, size, write) &&
 			(disp != FIELD(tlb) || !write || (k->raw_tlb && from_tlb(k)))) ||
 		       look_bad(k, "a field of the struct cpu");
-	if (b == R_CPU && k->s.v[x].kind == LOW16 && o->mem.scale == 8 && disp == FIELD(user_itlb))
-		return (!write && size == 8) || look_bad(k, "the table of user pages");
 	if (b == R_TLB && k->raw_tlb)
 		return look_bad(k, "a TLB that r14 does not point into");
 	if (b == R_TLB && x < 0)

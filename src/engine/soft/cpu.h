@@ -132,7 +132,7 @@ enum poll_bit {		      /* any thread sets, the owner clears: c->poll */
 enum {
 	XMM_BYTES = 64,
 	JIT_ITLB = 1024,
-	JIT_USER_ITLB = 1 << 16,
+	JIT_PAGES = 1 << 15,
 	JIT_JUMPS = 1 << 16,
 	JIT_LOOPS = 64,
 	JIT_LOOP_GROUPS = 8,
@@ -270,9 +270,9 @@ struct cpu {
 		uint64_t insns, exits_io, exits_mmio, irqs, nmis, exceptions, page_faults, tlb_misses, hlts, pauses,
 			cr_access, rdmsr, wrmsr, cpuid, blocks_made, blocks_dropped, code_flushes, kicks, invlpg,
 			cr3_loads, ipis, check_blocks, check_again, jit[JS_COUNT];
-	} stat;				   /* owner writes, any thread reads a stale value */
-	uint64_t user_itlb[JIT_USER_ITLB]; /* jit/cache.c, by page number: page_tag() minus the linear address */
-	void *jump[2][JIT_JUMPS];	   /* kernel, user: translated code by the low bits of its address */
+	} stat;			     /* owner writes, any thread reads a stale value */
+	uint64_t user_at[JIT_PAGES]; /* jit/jit_int.h: jit_user_at() */
+	void *jump[2][JIT_JUMPS];    /* kernel, user: translated code by the low bits of its address */
 };
 
 /* ------ raising (fault.c) ------ */

@@ -21,13 +21,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-enum {
-	PAGES_MAX = JIT_USER_ITLB / 2 - 1 /* page_tag(); the last is none */,
-	BLOCKS_MAX = 1 << 19,
-	EXITS_MAX = 1 << 21,
-	SITES_MAX = 1 << 21,
-	INSNS_MAX = 1 << 18
-};
+enum { PAGES_MAX = JIT_PAGES, BLOCKS_MAX = 1 << 19, EXITS_MAX = 1 << 21, SITES_MAX = 1 << 21, INSNS_MAX = 1 << 18 };
 enum { LEFT_EXITS = 4 * BLOCK_INSNS, LEFT_SITES = 8 * BLOCK_INSNS /* regions have 128 instructions, of two each */ };
 enum { ENTRIES_PART = 32 /* of a generation, for entries that are made late */ };
 
@@ -357,7 +351,7 @@ void jblock_undo(struct jit *j, struct jblock *b)
 	while (b->in)
 		jexit_unlink(j, jexit_at(j, b->in));
 	if (b->id_at) /* no page has this identity */
-		patch32(j, b->id_at, ~0u);
+		patch32(j, b->id_at, jblock_anywhere(b) ? (uint32_t)jit_user_at(0) : ~0u);
 	__atomic_store_n(&b->dead, true, __ATOMIC_RELEASE);
 }
 

@@ -15,22 +15,22 @@ static uint32_t put_poll_far(struct asmb *a)
 	return a_jcc(a, 5);
 }
 
-/* T0 is where the guest jumps to: is that b? If so, the page's address is known. */
+/*
+ * Of code that runs anywhere. Computed jumps have where the guest goes in T0, and a site in T2; direct ones the address
+ * of that page in T1, and T2 is 0. Is that b? What is at b's offset is known: the jump cache has it by the low bits of
+ * T0.
+ */
 static uint32_t put_user_entry(struct jit *j, struct asmb *a, struct jblock *b)
 {
-	uint32_t other, poll;
+	uint32_t other, poll, far;
 
 	b->ind = a->at;
-	a_rorx(a, T1, T0, 12);
-	a_insn(a, &(struct enc){ .map = 1, .op = 0xb7 }, T1, T1, NULL); /* movzx r12d, r12w */
-	a_load(a, T1, (struct am){ R_CPU, T1, 3, CPU_AT(user_itlb) });
-	a_lea(a, T1, (struct am){ T1, T0, 0, 0 });
-	a_patchable(a, 3);
-	a_op_rr(a, 0x81, 7, T1);
-	b->id_at = a->at;
-	a_bytes(a, page_tag(b->page) | b->off, 4);
-	other = a_jcc(a, 5);
 	a_lea(a, T1, am_at(T0, -(int32_t)b->off));
+	far = a->at;
+	a_patchable(a, 3);
+	a_op_rm(a, 0x3b, T1, am_at(R_CPU, jit_user_at(b->page)));
+	b->id_at = a->at - 4;
+	other = a_jcc(a, 5);
 	if (mode_segmented(b->mode)) /* RIP of the page, not its address */
 		a_op_rm(a, 0x2b, T1, AT(seg[SEG_CS].base));
 	a_store(a, T1, AT(jit.base));
@@ -39,13 +39,13 @@ static uint32_t put_user_entry(struct jit *j, struct asmb *a, struct jblock *b)
 		jit_put_flags_in(a);
 	a_jmp_to(a, b->body);
 	a_here(a, other);
+	a_lea(a, T0, am_at(T1, b->off));
 	a_mov_imm32(a, T1, jblock_n(j, b));
 	a_jmp_to(a, j->other);
 	a_here(a, poll);
-	if (mode_segmented(b->mode))
-		a_lea(a, T0, am_at(T1, b->off));
+	a_lea(a, T0, am_at(T1, b->off));
 	a_jmp_to(a, j->poll_far);
-	return b->ind;
+	return far;
 }
 
 static uint32_t put_kernel_entry(struct jit *j, struct asmb *a, struct jblock *b)

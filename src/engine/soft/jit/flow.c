@@ -60,8 +60,8 @@ bool xl_sp_waits(const struct xl *x, const struct xinsn *e)
 	       (is_plain(&e->i) || e->i.op == OP_CALL || e->i.op == OP_RET || (!x->loop && is_apart(&e->i)));
 }
 
-/* Of instructions like that, and what keeps apart from the stack among them, RSP moves once, behind the last one, if none
- * of them can go to C. */
+/* Of instructions like that, and what keeps apart from the stack among them, RSP moves once, behind the last one, if
+ * none of them can go to C. */
 static void put_sp_later(struct xl *x, int32_t n)
 {
 	const struct xinsn *next = x->x + 1;

@@ -279,18 +279,13 @@ static inline uint64_t jblock_rip(const struct cpu *c, const struct jblock *b, i
 }
 
 /*
- * An entry of user_itlb plus an address that has its index is page_tag | offset if the address is in that page, and
- * something else if not: the pages of tags differ modulo the size of the table, so two sums of one index can be equal
- * only if all is, and the sum that an empty entry gives is none that a tag has.
+ * Where, from c->r on, there is the linear address at which code of page n is known to be, if it runs anywhere; else,
+ * and for page 0, which is none, an address that no page has.
  */
-static inline uint32_t page_tag(uint32_t page)
+enum { USER_NOWHERE = 1 };
+static inline int32_t jit_user_at(uint32_t n)
 {
-	return (page | JIT_USER_ITLB / 2) << 12;
-}
-
-static inline uint64_t user_itlb_empty(unsigned idx)
-{
-	return idx < JIT_USER_ITLB / 2 ? 0 : (uint64_t)(JIT_USER_ITLB / 2) << 12;
+	return CPU_AT(user_at) + (int32_t)(n * 8);
 }
 
 /* Code at any of the host addresses on the return stack may be wrong now. */

@@ -93,8 +93,8 @@ static void jumps_fill(struct cpu *c)
 {
 	struct jit *j = jit_of(c);
 
-	for (unsigned n = 0; n < JIT_USER_ITLB; n++)
-		c->user_itlb[n] = user_itlb_empty(n);
+	for (unsigned n = 0; n < JIT_PAGES; n++)
+		c->user_at[n] = USER_NOWHERE;
 	for (unsigned u = 0; u < 2; u++)
 		for (unsigned n = 0; n < JIT_JUMPS; n++)
 			c->jump[u][n] = jit_code(j, j->lookup);
@@ -164,16 +164,16 @@ uint32_t jit_generation(const struct cpu *c)
 static void itlb_set(struct cpu *c, const struct jpage *p, uint64_t lin, bool global)
 {
 	struct jit_own *own = own_of(c);
-	unsigned user = code_anywhere(c), at = user ? lin >> 12 & (JIT_USER_ITLB - 1) : lin >> 12 & ITLB_MASK;
 	uint32_t id = (uint32_t)(p - (struct jpage *)jit_of(c)->pages.at);
+	unsigned user = code_anywhere(c), at = user ? id : lin >> 12 & ITLB_MASK;
 
 	jit_pages_for_mode(c);
-	if (user ? c->user_itlb[at] == page_tag(id) - lin : c->jit.itlb[at] == id)
+	if (user ? c->user_at[at] == lin : c->jit.itlb[at] == id)
 		return;
 	if (own->nitlb[user][global] == JIT_ITLB)
 		jit_fetch_changed(c, true);
 	if (user)
-		c->user_itlb[at] = page_tag(id) - lin;
+		c->user_at[at] = lin;
 	else
 		c->jit.itlb[at] = id;
 	own->itlb_used[user][global][own->nitlb[user][global]++] = (uint16_t)at;
@@ -251,7 +251,7 @@ static void itlb_empty(struct cpu *c, unsigned user, bool global)
 			unsigned at = own->itlb_used[user][g][n];
 
 			if (user)
-				c->user_itlb[at] = user_itlb_empty(at);
+				c->user_at[at] = USER_NOWHERE;
 			else
 				c->jit.itlb[at] = 0;
 		}

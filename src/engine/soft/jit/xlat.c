@@ -138,18 +138,25 @@ static uint32_t branch_site(struct xl *x)
 	return n;
 }
 
-/* What the entry of user code in another page wants to know: where the guest goes, and by no indirect jump (or which
- * branch it is). */
+/* What the entry of code that runs anywhere wants to know (far.c). */
 static void put_user_far(struct xl *x, int64_t target)
 {
 	uint32_t site = x->segmented && x->x ? branch_site(x) : 0;
+	struct asmb *a = &x->a;
 
+	if (!x->segmented && x->word == 8 && target == (int32_t)target) {
+		a_load(a, T1, AT(jit.base));
+		a_lea(a, T1, am_at(T1, (int32_t)(target & ~(int64_t)(JIT_PAGE - 1))));
+		a_mov_imm32(a, T2, 0);
+		return;
+	}
 	xl_lin(x, T0, target);
-	a_mov_imm32(&x->a, T2, site);
-	if (site)
-		a_fix(&x->a, FIX_SITE);
 	if (x->segmented)
 		put_code_linear(x);
+	a_lea(a, T1, am_at(T0, -(int32_t)(target & (JIT_PAGE - 1))));
+	a_mov_imm32(a, T2, site);
+	if (site)
+		a_fix(a, FIX_SITE);
 }
 
 /* A call of target; behind it is where the host's ret comes back. */

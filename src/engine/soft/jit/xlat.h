@@ -115,7 +115,7 @@ void xl_save_flags(struct xl *x);			       /* to c->jit.flags, if they are not t
 /* The linear address of what is at off in the block's page, into reg; clobbers T1 if far. Flags untouched. */
 void xl_lin(struct xl *x, unsigned reg, int64_t off);
 void xl_sp(struct xl *x);				      /* RSP is in its register behind this */
-bool xl_sp_waits(const struct xl *x, const struct xinsn *e); /* that may come later than this instruction */
+bool xl_sp_waits(const struct xl *x, const struct xinsn *e);  /* that may come later than this instruction */
 uint64_t xl_mov_lin(struct xl *x, unsigned reg, int64_t off); /* of code that has an address: that, into reg */
 /* A direct jump; from: a displacement that leads there already, or 0: falls in here. */
 void xl_call(struct xl *x, int64_t target);
