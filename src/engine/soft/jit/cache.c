@@ -193,20 +193,25 @@ static uint32_t *gpa_slot(struct jit *j, gpa_t at)
 	return &j->gpa_hash[hash64(at, JIT_PAGE_BITS)];
 }
 
-struct jpage *jpage_find(struct jit *j, const struct jpage *like)
+struct jpage *jpage_find(struct jit *j, uint64_t lin, const uint8_t *host, uint32_t mode, uint8_t isa)
 {
-	for (uint32_t n = link_get(page_slot(j, like->lin, like->host)); n; n = link_get(&jpage_at(j, n)->chain)) {
+	for (uint32_t n = link_get(page_slot(j, lin, host)); n; n = link_get(&jpage_at(j, n)->chain)) {
 		struct jpage *p = jpage_at(j, n);
 
-		if (p->lin == like->lin && p->host == like->host && p->mode == like->mode && p->isa == like->isa)
+		if (p->lin == lin && p->host == host && p->mode == mode && p->isa == isa)
 			return p;
 	}
 	return NULL;
 }
 
+static struct jpage *find_like(struct jit *j, const struct jpage *like)
+{
+	return jpage_find(j, like->lin, like->host, like->mode, like->isa);
+}
+
 struct jpage *jpage_need(struct jit *j, const struct jpage *like)
 {
-	struct jpage *p = jpage_find(j, like);
+	struct jpage *p = find_like(j, like);
 	uint32_t n, *slot = page_slot(j, like->lin, like->host), *gpa = gpa_slot(j, like->at);
 
 	if (p)
@@ -458,7 +463,7 @@ struct jblock *jit_block_for(struct cpu *c, uint64_t page, unsigned off, const u
 
 	if (jit_waited_for(c))
 		jit_enter(c);
-	p = jpage_find(j, &like);
+	p = find_like(j, &like);
 	*later = false;
 	if (p)
 		b = jblock_find(j, p, off, c->mode & 0xff);
@@ -467,7 +472,7 @@ struct jblock *jit_block_for(struct cpu *c, uint64_t page, unsigned off, const u
 	*later = true;
 	if (!lock_try(&j->lock))
 		return NULL;
-	if ((p = jpage_find(j, &like)))
+	if ((p = find_like(j, &like)))
 		b = jblock_find(j, p, off, c->mode & 0xff); /* another vCPU was faster */
 	if (!b && gen_need_room(c)) {
 		*later = false;

@@ -222,13 +222,14 @@ static const uint8_t *fetch_host(struct cpu *c, uint64_t lin, bool *global)
 struct jpage *jit_fetch(struct cpu *c, uint64_t lin)
 {
 	const uint8_t *host;
-	struct jpage *p, key;
+	struct jpage *p;
 	bool global;
 
 	for (;;) {
 		host = fetch_host(c, lin, &global);
-		key = jit_page_key(c, jit_page_lin(c, round_down(lin, JIT_PAGE)), host);
-		p = host ? jpage_find(jit_of(c), &key) : NULL;
+		p = host ? jpage_find(jit_of(c), jit_page_lin(c, round_down(lin, JIT_PAGE)), host, c->mode,
+				      own_of(c)->isa)
+			 : NULL;
 		if (!p)
 			return NULL;
 		if (!p->marks || (__atomic_load_n(&p->marks->holders, __ATOMIC_SEQ_CST) & BIT(c->id)))
