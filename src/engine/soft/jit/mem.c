@@ -114,58 +114,63 @@ void put_linear(struct xl *x, const struct insn *i, unsigned size, bool write)
 	put_segment(x, i, size, write);
 }
 
-void tlb_put_index(struct asmb *a)
+static void put_index_of(struct asmb *a, unsigned reg)
 {
-	a_rorx(a, T1, T0, 12);
+	a_rorx(a, T1, reg, 12);
 	a_insn(a, &(struct enc){ .map = 1, .op = 0xb7 }, T1, T1, NULL); /* movzx r12d, r12w */
 }
 
-/* The site is made first: `retry` is the check itself, with T0 as it is. */
-static void check_cmp(struct xl *x, uint32_t site, uint32_t piece, unsigned size, struct am tag)
+void tlb_put_index(struct asmb *a)
+{
+	put_index_of(a, T0);
+}
+
+/* The site is made first: `retry` is the check itself, with the address in its register as it is. */
+static void check_cmp(struct xl *x, unsigned reg, uint32_t site, uint32_t piece, unsigned size, struct am tag)
 {
 	struct asmb *a = &x->a;
 
 	a_load(a, T2, tag);
-	a_op_rr(a, 0x03, T2, T0);
+	a_op_rr(a, 0x03, T2, (int)reg);
 	a_op_rr(a, 0x81, 7, T2); /* cmp r13, 4096 - size */
 	a_bytes(a, 4096 - size, 4);
 	if (piece == x->j->span)
 		xl_cold_span(x, a_jcc(a, 7), site);
 	else
-		xl_cold(x, a_jcc(a, 7), piece, site);
+		xl_cold_at(x, a_jcc(a, 7), piece, site, reg);
 }
 
 /* The last byte's distance, without the bits inside a page: it is 0 only if the first byte is in that page too, since
  * the index is the first byte's (see tlb_empty()). */
-static void check_keep_flags(struct xl *x, uint32_t site, uint32_t piece, unsigned size, struct am tag)
+static void check_keep_flags(struct xl *x, unsigned reg, uint32_t site, uint32_t piece, unsigned size, struct am tag)
 {
 	struct asmb *a = &x->a;
 	uint32_t good;
 
 	a_load(a, T2, tag);
-	a_lea(a, T2, (struct am){ T2, T0, 0, (int32_t)size - 1 });
+	a_lea(a, T2, (struct am){ T2, (int)reg, 0, (int32_t)size - 1 });
 	a_store(a, HCX, AT(jit.park));
 	a_pext(a, HCX, T2, AT(jit.offset_bits));
 	good = a_short(a, 0xe3); /* jrcxz */
 	a_load(a, HCX, AT(jit.park));
-	xl_cold(x, a_jmp(a), piece, site);
+	xl_cold_at(x, a_jmp(a), piece, site, reg);
 	a_short_here(a, good);
 	a_load(a, HCX, AT(jit.park));
 }
 
-/* T1: the index. */
-static void put_check_at(struct xl *x, uint32_t site, uint32_t piece, unsigned span, bool write)
+/* reg: the address; T1: the index. */
+static void put_check_at(struct xl *x, unsigned reg, uint32_t site, uint32_t piece, unsigned span, bool write)
 {
 	struct am tag = { R_TLB, T1, 3, write ? WTAG : RTAG };
 
-	tlb_put_index(&x->a);
+	put_index_of(&x->a, reg);
 	if (x->x->in)
-		check_keep_flags(x, site, piece, span, tag);
+		check_keep_flags(x, reg, site, piece, span, tag);
 	else
-		check_cmp(x, site, piece, span, tag);
+		check_cmp(x, reg, site, piece, span, tag);
 }
 
-void put_check(struct xl *x, unsigned size, bool write)
+static void put_single_check(struct xl *x, unsigned reg, unsigned size, bool write)
 {
 	uint32_t n = xl_site(x);
 	struct site *s = site_at(x->j, n);
@@ -174,7 +179,12 @@ void put_check(struct xl *x, unsigned size, bool write)
 		loop_check(x);
 	s->size = (uint8_t)size;
 	s->write = write;
-	put_check_at(x, n, x->masked ? x->j->exec : x->j->slow, size, write);
+	put_check_at(x, reg, n, x->masked ? x->j->exec : x->j->slow, size, write);
+}
+
+void put_check(struct xl *x, unsigned size, bool write)
+{
+	put_single_check(x, T0, size, write);
 	if (x->x->in) {
 		a_load(&x->a, T1, (struct am){ R_TLB, T1, 3, ADD });
 		a_lea(&x->a, T0, (struct am){ T0, T1, 0, 0 });
@@ -227,11 +237,30 @@ static void put_group_check(struct xl *x, unsigned k, const struct group *g, int
 
 	xl_lea(x, T0, am_at((int)use_guest(x, g->base, T0), g->from));
 	n = group_site(x, k, g, (unsigned)(disp - g->from), size);
-	put_check_at(x, n, x->j->span, (unsigned)(g->to - g->from), g->write);
+	put_check_at(x, T0, n, x->j->span, (unsigned)(g->to - g->from), g->write);
 	a_store(a, T0, lin_of(k));
 	delta = x->word == 4 ? T1 : T0;
 	a_load(a, delta, (struct am){ R_TLB, T1, 3, ADD });
 	a_store(a, delta, delta_of(k));
+}
+
+/* One access at disp from a base. What its page adds joins the operand, which makes no sum wait for it. */
+static struct am put_alone(struct xl *x, unsigned base, int32_t disp, unsigned size, bool write)
+{
+	unsigned reg = T0;
+
+	if (x->word == 8 && guest_in_host(x, base) && !x->loop) {
+		if (disp)
+			a_lea(&x->a, T0, am_at((int)guest_host(x, base), disp));
+		else
+			reg = guest_host(x, base);
+		put_single_check(x, reg, size, write);
+		a_load(&x->a, T0, (struct am){ R_TLB, T1, 3, ADD });
+		return (struct am){ (int)guest_host(x, base), T0, 0, disp };
+	}
+	xl_lea(x, T0, am_at((int)use_guest(x, base, T0), disp));
+	put_check(x, size, write);
+	return am_at(T0, 0);
 }
 
 struct am put_based(struct xl *x, unsigned base, int32_t disp, unsigned size, bool write)
@@ -252,9 +281,7 @@ struct am put_based(struct xl *x, unsigned base, int32_t disp, unsigned size, bo
 		} else if (more) {
 			put_group_check(x, k, &new, disp, size);
 		} else {
-			xl_lea(x, T0, am_at((int)use_guest(x, base, T0), disp));
-			put_check(x, size, write);
-			return am_at(T0, 0);
+			return put_alone(x, base, disp, size, write);
 		}
 		*g = new;
 	} else if (base != RSP || x->delta_end != x->a.at) {

@@ -33,13 +33,19 @@ uint32_t xl_site(struct xl *x)
 	return n;
 }
 
-void xl_cold(struct xl *x, uint32_t from, uint32_t piece, uint32_t arg)
+void xl_cold_at(struct xl *x, uint32_t from, uint32_t piece, uint32_t arg, unsigned reg)
 {
 	if (x->loop) {
 		loop_leave(x, from);
 		return;
 	}
-	x->cold[x->ncold++] = (struct cold){ .from = from, .piece = piece, .arg = arg };
+	x->cold[x->ncold++] =
+		(struct cold){ .from = from, .piece = piece, .arg = arg, .lin = reg == T0 ? 0 : (uint8_t)(reg + 1) };
+}
+
+void xl_cold(struct xl *x, uint32_t from, uint32_t piece, uint32_t arg)
+{
+	xl_cold_at(x, from, piece, arg, T0);
 }
 
 struct site *xl_need(struct xl *x, struct am lacks, uint32_t piece)
@@ -304,6 +310,8 @@ static bool put_cold(struct xl *x)
 		a_fix_at(a, k->from, FIX_COLD);
 		if (k->is_exit)
 			jexit_at(x->j, k->arg)->stub = a->at;
+		if (k->lin)
+			a_mov(a, T0, k->lin - 1);
 		if (k->stack)
 			stack_cold(x, k);
 		if (k->span || (k->stack && !k->keep && k->piece == x->j->span))

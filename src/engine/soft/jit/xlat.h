@@ -23,6 +23,7 @@ struct xinsn {
 /* What is out of line: at `from` a displacement jumps there; then r12d = arg, jump to the piece. */
 struct cold {
 	uint32_t from, piece, arg;
+	uint8_t lin;  /* 1 + the register that is copied to T0; 0: none */
 	bool span;    /* arg is a site: a group's, whose exit is taken if it crosses a page */
 	bool is_exit; /* arg is an exit, whose stub this is */
 	bool poll;    /* arg is an offset in the page, for r11 */
@@ -110,6 +111,7 @@ uint32_t xl_site(struct xl *x); /* a site at this instruction; retry is here */
 /* Goes to that piece, out of line, unless the byte at `lacks` is 0. The site: it comes back behind this. */
 struct site *xl_need(struct xl *x, struct am lacks, uint32_t piece);
 void xl_cold(struct xl *x, uint32_t from, uint32_t piece, uint32_t arg);
+void xl_cold_at(struct xl *x, uint32_t from, uint32_t piece, uint32_t arg, unsigned reg); /* T0 becomes reg there */
 void xl_cold_span(struct xl *x, uint32_t from, uint32_t site); /* T2: the address plus the tag */
 void xl_save_flags(struct xl *x);			       /* to c->jit.flags, if they are not there */
 /* The linear address of what is at off in the block's page, into reg; clobbers T1 if far. Flags untouched. */
