@@ -55,6 +55,26 @@ static void found_again(void **state)
 	assert_int_equal(made, 0);
 }
 
+/* Code that runs once, which would not be translated. */
+static void found_at_its_first_run(void **state)
+{
+	uint64_t made, had;
+
+	LIFE(edge, M_CODE);
+	hot = "12";
+	LIFE(edge, M_CODE);
+	assert_int_equal(s.reg[RBX], 0x22446688aaccef10);
+	assert_int_equal(s.reg[RCX], 2);
+	assert_true(had >= 1 && !made);
+	LIFE(edge, MOVED + 1); /* as if it were never seen: at another offset it is not the same block */
+	assert_int_equal(s.reg[RCX], 2);
+	assert_int_equal(made + had, 0);
+	LIFE(work, M_CODE);
+	work_right();
+	assert_true(made >= 2 && !had); /* its loop */
+	hot = "0";
+}
+
 static void other_code_is_not_it(void **state)
 {
 	uint64_t made, had;
@@ -300,9 +320,16 @@ static void not_trusted(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = { D(found_again),	  D(other_code_is_not_it),     D(kernels_move),
-					    D(over_the_page_end), D(dropped_when_written),     D(damaged),
-					    D(cut_short),	  D(of_another_build_or_host), D(not_trusted) };
+	const struct CMUnitTest tests[] = { D(found_again),
+					    D(found_at_its_first_run),
+					    D(other_code_is_not_it),
+					    D(kernels_move),
+					    D(over_the_page_end),
+					    D(dropped_when_written),
+					    D(damaged),
+					    D(cut_short),
+					    D(of_another_build_or_host),
+					    D(not_trusted) };
 
 	log_level = LOG_ERR; /* damage is said */
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -14,7 +14,7 @@
 enum { DATA = 0x20000 };
 
 static char dir[64];
-static const char *dir_mib = "256", *dir_after = "10"; /* the keys */
+static const char *dir_mib = "256", *dir_after = "10", *hot = "0"; /* the keys */
 
 /* ------ machines ------ */
 static inline uint64_t translated(void)
@@ -31,7 +31,7 @@ static inline struct conf *conf_of(const char *path)
 {
 	struct conf *c = conf_new();
 
-	if (conf_set(c, "engine.soft", "jit", NULL) < 0 || conf_set(c, "engine.soft.hot", "0", NULL) < 0 ||
+	if (conf_set(c, "engine.soft", "jit", NULL) < 0 || conf_set(c, "engine.soft.hot", hot, NULL) < 0 ||
 	    conf_set(c, "engine.soft.cache_dir", path, NULL) < 0 ||
 	    conf_set(c, "engine.soft.cache_dir_size", dir_mib, NULL) < 0 ||
 	    conf_set(c, "engine.soft.cache_dir_after", dir_after, NULL) < 0)

@@ -129,7 +129,7 @@ static struct jblock *translate(unsigned off, bool user)
 	cpu_mode_changed(cpu);
 	cpu->rip = LIN - cpu->seg[SEG_CS].base + off;
 	second_page();
-	b = jit_block_for(cpu, LIN - cpu->seg[SEG_CS].base, off, page, CODE_PAGE, &later);
+	b = jit_block_for(cpu, LIN - cpu->seg[SEG_CS].base, off, page, CODE_PAGE, true, &later);
 	if (!b)
 		return NULL;
 	jit_far_entry(j, b);

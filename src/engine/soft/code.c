@@ -411,7 +411,7 @@ static struct block *block_make(struct cpu *c, const uint8_t *host, gpa_t at, un
 	b = at_offset(k, (uint32_t)k->used);
 	m.at = m.first = block_rec(b);
 	if (c->jit.jit)
-		rec_make_count(&m, off, made_runs(c, at, off));
+		rec_make_count(&m, off, made_runs(c, at, off), c->jit.on_disk);
 	*b = (struct block){ .key = key_of(host, off, c->mode), .from = (uint16_t)off };
 	b->to = (uint16_t)block_fill(c, &m, &s, off);
 	rec_pair_up(m.first, m.at);

@@ -188,6 +188,7 @@ struct cpu {
 		struct jit *jit;    /* of the VM; NULL: interpreter only */
 		struct jit_own *own;
 		uint32_t mxcsr;
+		bool on_disk;	   /* translations may be on the disk: a block is looked for there at once */
 		int32_t hot;	   /* times that a block is interpreted first */
 		struct jit_lacks { /* what is in its image, not loaded: XMM registers, their upper halves, */
 			uint8_t xmm, ymm, fpu, unused; /* x87 state */

@@ -409,8 +409,9 @@ struct maker { /* a block in the making */
 void rec_make(struct maker *m, const struct insn *i, unsigned off);
 void rec_make_generic(struct maker *m, const struct insn *i, unsigned off, exec_fn exec);
 void rec_make_cross(struct maker *m, unsigned off);
-/* First of a block: the translator takes it when it is hot; runs: how often it counts as run already. */
-void rec_make_count(struct maker *m, unsigned off, int32_t runs);
+/* First of a block: the translator takes it when it is hot; runs: how often it counts as run already; kept:
+ * it may be on the disk. */
+void rec_make_count(struct maker *m, unsigned off, int32_t runs, bool kept);
 void rec_make_end(struct maker *m, unsigned off); /* to the instruction at off */
 
 /* ------ rec_cross.c ------ */

@@ -10,7 +10,7 @@
  * The lock is a leaf: who has it waits for nobody. Who only wants to gain time (a link, a translation) tries for it and
  * does without; who drops code waits, for as long as one translation takes.
  */
-#include "engine/soft/jit/jit_int.h"
+#include "engine/soft/jit/disk.h"
 
 #include "base/alloc.h"
 #include "base/bits.h"
@@ -454,7 +454,8 @@ bool jit_serves(const struct cpu *c, const struct jblock *b, uint64_t page)
 	return !jblock_dead(b) && b->lin == jit_page_lin(c, code_lin(c, page));
 }
 
-struct jblock *jit_block_for(struct cpu *c, uint64_t page, unsigned off, const uint8_t *host, gpa_t at, bool *later)
+struct jblock *jit_block_for(struct cpu *c, uint64_t page, unsigned off, const uint8_t *host, gpa_t at, bool make,
+			     bool *later)
 {
 	struct jpage like = jit_page_key(c, jit_page_lin(c, code_lin(c, page)), host), *p;
 	struct jit *j = jit_of(c);
@@ -479,7 +480,8 @@ struct jblock *jit_block_for(struct cpu *c, uint64_t page, unsigned off, const u
 		like.at = at;
 		like.marks = code_page_of(c->vm, at);
 		before = j->used;
-		b = jit_translate(c, jpage_need(j, &like), off, c->mode & 0xff);
+		b = make ? jit_translate(c, jpage_need(j, &like), off, c->mode & 0xff)
+			 : disk_load_kept(c, &like, off, c->mode & 0xff);
 		if (j->used / MIB(2) != before / MIB(2))
 			alias_drop(j);
 	}

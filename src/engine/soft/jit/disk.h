@@ -196,6 +196,8 @@ uint32_t disk_first(struct disk *d, uint64_t key);
 void disk_parts(const struct disk_record *r, struct disk_parts *p);
 /* The block, from a record; NULL: there is none that fits. There is room (jit_room). */
 struct jblock *disk_load(struct cpu *c, struct jpage *p, unsigned off, unsigned mode);
+/* The same for a page that may not be there yet, of which there is a reason to make it only if there is a record. */
+struct jblock *disk_load_kept(struct cpu *c, const struct jpage *like, unsigned off, unsigned mode);
 
 /* ------ disk_note.c: while a block is translated ------ */
 struct fixes *disk_begin(struct jit *j); /* NULL: nobody notes */

@@ -392,22 +392,19 @@ static bool fits(const struct disk_record *r, const struct cpu *c, const struct 
 	       ((r->lin & JIT_ANYWHERE) == (p->lin & JIT_ANYWHERE)) && (!(p->lin & JIT_ANYWHERE) || r->lin == p->lin);
 }
 
-struct jblock *disk_load(struct cpu *c, struct jpage *p, unsigned off, unsigned mode)
+static struct jblock *load(struct cpu *c, struct jpage *p, unsigned off, unsigned mode, const struct code_source *s,
+			   uint64_t key)
 {
 	static _Thread_local struct match m;
 	struct jit *j = jit_of(c);
 	struct disk *d = j->disk;
-	struct code_source s;
 	struct jblock *b;
-	uint64_t key;
 
-	code_source(c, &s, p->host, p->at);
-	key = disk_key(c, &s, off, mode, p->lin);
 	for (uint32_t n = disk_first(d, key); n; n = d->known[n].next) {
 		struct disk_known *k = &d->known[n];
 
 		if (k->e.key != key || !(m.r = disk_record(d, k)) || !record_right(j, m.r, &m.p) ||
-		    !fits(m.r, c, p, off, mode) || !take_bytes(c, &s, &m))
+		    !fits(m.r, c, p, off, mode) || !take_bytes(c, s, &m))
 			continue;
 		m.lin_by = p->lin - m.r->lin;
 		if (!same_bytes(&m) || !(b = put_block(c, p, &m)))
@@ -420,4 +417,36 @@ struct jblock *disk_load(struct cpu *c, struct jpage *p, unsigned off, unsigned 
 		return b;
 	}
 	return NULL;
+}
+
+struct jblock *disk_load(struct cpu *c, struct jpage *p, unsigned off, unsigned mode)
+{
+	struct code_source s;
+
+	code_source(c, &s, p->host, p->at);
+	return load(c, p, off, mode, &s, disk_key(c, &s, off, mode, p->lin));
+}
+
+static bool is_known(struct disk *d, uint64_t key)
+{
+	uint32_t n = disk_first(d, key);
+
+	while (n && d->known[n].e.key != key)
+		n = d->known[n].next;
+	return n;
+}
+
+struct jblock *disk_load_kept(struct cpu *c, const struct jpage *like, unsigned off, unsigned mode)
+{
+	uint64_t start = __builtin_ia32_rdtsc(), key;
+	struct jit *j = jit_of(c);
+	struct jblock *b = NULL;
+	struct code_source s;
+
+	code_source(c, &s, like->host, like->at);
+	key = disk_key(c, &s, off, mode, like->lin);
+	if (is_known(j->disk, key))
+		b = load(c, jpage_need(j, like), off, mode, &s, key);
+	c->stat.jit[JS_TICKS] += __builtin_ia32_rdtsc() - start;
+	return b;
 }

@@ -31,10 +31,12 @@ void jit_leave(struct cpu *c);
 void jit_idle(struct cpu *c);
 /* Number that changes when blocks were evicted; those that were found under another one must not be looked at. */
 uint32_t jit_generation(const struct cpu *c);
-/* The translation of the code at c->rip, made if it is not there; NULL: this code is left to the interpreter; *later:
- * but only this time, since there is no room yet or another vCPU translates. It is for the page where it lies now
+/* The translation of the code at c->rip, made if it is not there (make) or only taken from the disk if it was kept;
+ * NULL: this code is left to the interpreter; *later: but only this time, since there is no room yet or another vCPU
+ * translates. It is for the page where it lies now
  * (linear address too): jit_serves() tells; page: RIP of its start. The page is claimed as code (mmu.h). Enters. */
-struct jblock *jit_block_for(struct cpu *c, uint64_t page, unsigned off, const uint8_t *host, gpa_t at, bool *later);
+struct jblock *jit_block_for(struct cpu *c, uint64_t page, unsigned off, const uint8_t *host, gpa_t at, bool make,
+			     bool *later);
 bool jit_serves(const struct cpu *c, const struct jblock *b, uint64_t page);
 /* Rings 1 and 2 are left to the interpreter: kernel code is translated for ring 0. */
 static inline bool jit_refuses(const struct cpu *c)

@@ -36,6 +36,7 @@ int jit_new(struct cpu *c, int32_t hot, struct err *e)
 	c->jit.closed_bit = 1ull << 62;
 	c->jit.mxcsr = 0x1f80;
 	c->jit.hot = hot;
+	c->jit.on_disk = c->vm->cache->disk && hot;
 	for (unsigned n = 0; n < JIT_LOOPS; n++) {
 		c->jit.until_hot[n] = jit_loop_hot(c);
 		c->jit.score[n] = JIT_LOOP_SCORE;
