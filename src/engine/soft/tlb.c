@@ -21,7 +21,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
-enum { PAGE = 4096, SHED_CHUNKS = 24, SHED_FLUSHES = 256 };
+enum { PAGE = 4096, SHED_CHUNKS = 24, SHED_FLUSHES = 128 };
 #define PAGE_OF(a) ((a) & ~(uint64_t)(PAGE - 1))
 
 struct tlb tlb_strict;
