@@ -9,18 +9,6 @@
 /* From M_CODE on at privilege level 3, where HLT ends in #GP. */
 static bool as_user;
 
-static void to_user(void)
-{
-	static const unsigned segs[] = { SEG_CS, SEG_SS };
-
-	engine_soft.get(m.cpu[0], X86_REGS | X86_SREGS, &s);
-	for (unsigned n = 0; n < ARRAY_LEN(segs); n++) {
-		s.seg[segs[n]].sel = segs[n] == SEG_CS ? M_UCS : M_UDS;
-		s.seg[segs[n]].attr |= 3 << ATTR_DPL_SHIFT;
-	}
-	engine_soft.set(m.cpu[0], X86_REGS | X86_SREGS, &s);
-}
-
 static void ends(void)
 {
 	enum run_result r;
@@ -55,19 +43,6 @@ CODE(space_a, 64, "call space_a_start - 0x1f7f00; inc %ebx; jmp space_a_start - 
 CODE(space_b, 64, ".skip 5, 0x90; inc %edx; jmp space_b_start - 0x1f7e00");
 CODE(space_back, 64, "mov %rsi, %cr3; dec %r9d; jnz space_back_start + 0x1f7e00; hlt");
 
-/* The second space; page 1 is FRAMES in the first, the frame behind it in the second. */
-static void two_spaces(void)
-{
-	for (unsigned n = 0; n < 3; n++)
-		memcpy(m.ram + PML4_B + n * 0x1000, m.ram + M_PML4 + n * 0x1000, 0x1000);
-	memcpy(m.ram + PT_B, m.ram + PT, 0x1000);
-	st_le64(m.ram + PML4_B, (PML4_B + 0x1000) | P | W | U);
-	st_le64(m.ram + PML4_B + 0x1000, (PML4_B + 0x2000) | P | W | U);
-	st_le64(m.ram + PML4_B + 0x2000 + 8, PT_B | P | W | U);
-	page(PT, 1, FRAMES, P | W | U);
-	page(PT_B, 1, FRAMES + 0x1000, P | W | U);
-}
-
 static void stale_return_in_another_space(void **state)
 {
 	begin();
@@ -100,12 +75,6 @@ static void stale_return_in_another_page(void **state)
 	ends();
 	assert_int_equal(s.reg[RBX], 50);
 	assert_int_equal(s.reg[RDX], 50);
-}
-
-static void user_gate(unsigned vector, uint64_t to)
-{
-	st_le64(m.ram + M_IDT + vector * 16, (to & 0xffff) | M_CS << 16 | (uint64_t)0xee00 << 32);
-	st_le64(m.ram + M_IDT + vector * 16 + 8, to >> 32);
 }
 
 /* A user's function asks the kernel for the other space, or for the other frame, and returns. */

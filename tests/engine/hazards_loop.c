@@ -3,24 +3,11 @@
  * moves, pages lose their write tags, code is patched by the loop itself and by others, a page of data becomes code,
  * interrupts come, the code cache is too small. The loops here are such that the translator makes regions of them.
  */
-#include "program.h"
+#include "hazards_slots.h"
 
 #include "conf/conf.h"
 
 #include <pthread.h>
-#include <sys/mman.h>
-#include <time.h>
-
-enum {
-	DATA = 0x10000000,
-	COPY = 0x11000000,
-	PAGES = 12,
-	BYTES = PAGES * 4096,
-	WORDS = BYTES / 8,
-	EXITS = 1000,
-	STOP = 0xd000
-};
-#define END(name, at) ((at) + (uint64_t)(name##_end - name##_start))
 
 /* ------ the machine ------ */
 static bool is_conf(const char *key, const char *value)
@@ -42,57 +29,8 @@ static void regions_were_made(unsigned cpu, unsigned at_least)
 		assert_true(stat_of(cpu, "regions of hot loops made") >= at_least);
 }
 
-static void word_set(uint64_t at, uint32_t v)
-{
-	__atomic_store_n((uint32_t *)(void *)(m.ram + at), v, __ATOMIC_SEQ_CST);
-}
-
-static uint64_t now_us(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
-}
-
-static void pause_us(unsigned us)
-{
-	struct timespec t = { .tv_nsec = us * 1000 };
-
-	nanosleep(&t, NULL);
-}
-
 /* ------ two slots of memory, which can be somewhere else each time ------ */
 static uint8_t *data, *copy;
-
-static uint8_t *memory_new(void)
-{
-	uint8_t *p = mmap(NULL, BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-
-	assert_true(p != MAP_FAILED);
-	return p;
-}
-
-static void slot_put(unsigned id, uint64_t at, uint8_t *host)
-{
-	struct mem_slot slot = { .id = id, .at = at, .size = BYTES, .host = host };
-
-	assert_int_equal(engine_soft.slot(m.vm, &slot, NULL), 0);
-}
-
-/* To other memory. What a vCPU still knows of the old one leads to its death. */
-static void slot_move(unsigned id, uint64_t at, uint8_t **host)
-{
-	uint8_t *to = memory_new();
-	struct mem_slot none = { .id = id };
-
-	memcpy(to, *host, BYTES);
-	assert_int_equal(engine_soft.slot(m.vm, &none, NULL), 0);
-	slot_put(id, at, to);
-	assert_int_equal(mprotect(*host, BYTES, PROT_NONE), 0);
-	assert_int_equal(munmap(*host, BYTES), 0);
-	*host = to;
-}
 
 static int setup_slots(void **state)
 {
@@ -198,27 +136,13 @@ static void loops_while_memory_moves(void **state)
 /* ------ write tags that go while the loops run ------ */
 static uint8_t *shadow;
 
-/* Pages that were written since the last round, as a migration takes them; the guest may be writing on. */
-__attribute__((no_sanitize("thread"))) static void take_round(void)
-{
-	uint64_t bits = 0;
-
-	assert_int_equal(engine_soft.dirty(m.vm, 9, &bits, 1), 0);
-	for (unsigned n = 0; n < PAGES; n++)
-		for (unsigned k = 0; (bits >> n & 1) && k < 4096; k += 8) {
-			volatile uint64_t *from = (uint64_t *)(void *)(copy + n * 4096 + k);
-
-			st_le64(shadow + n * 4096 + k, *from);
-		}
-}
-
 static void *rounds(void *unused)
 {
 	uint64_t end = now_us() + 2000000; /* as above */
 
 	for (unsigned n = 0; n < EXITS && now_us() < end; n++) {
 		pause_us(200 + n * 7919 % 600);
-		take_round();
+		take_round(9, copy, shadow);
 	}
 	word_set(STOP, 1);
 	return NULL;
@@ -233,11 +157,11 @@ static void loops_under_dirty_rounds(void **state)
 	shadow = memory_new();
 	PUT(loops, M_CODE);
 	word_set(STOP, 0);
-	take_round();
+	take_round(9, copy, shadow);
 	assert_int_equal(pthread_create(&t, NULL, rounds, NULL), 0);
 	run_to_halt_at(END(loops, M_CODE));
 	pthread_join(t, NULL);
-	take_round();
+	take_round(9, copy, shadow);
 	assert_memory_equal(shadow, copy, BYTES);
 	loops_are_right(a, b);
 	regions_were_made(0, 5);
