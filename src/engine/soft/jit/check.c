@@ -127,7 +127,7 @@ void jit_check_note(const struct xl *x)
 		const struct xinsn *e = &x->ins[t->n];
 		struct checked *d = &k->insns[t->first + t->n];
 
-		*d = (struct checked){ e->off, e->live, e->in, e->i };
+		*d = (struct checked){ e->off, e->live, e->in, e->by_c, e->i };
 		thunk_note(&d->i);
 		memcpy(k->bytes + (size_t)t->first * INSN_MAX + t->size, e->i.bytes, e->i.len);
 		t->size += e->i.len;
@@ -262,14 +262,19 @@ static void run_translated(struct cpu *c, struct jblock *b)
 	jit_run_at(c, b->body, own->check->lin);
 }
 
-/* One instruction by its exec function; false: it did not go on to the next one. */
+/* One instruction by its exec function; false: it did not go on to the next one. What C does for translated code is not
+ * for a run that nobody sees: it may halt, or write an MSR. Only what another vCPU has written meanwhile leads there.
+ */
 static bool step(struct cpu *c, const struct check *k, const struct jblock *b)
 {
 	const struct note *t = &k->notes->blocks[jblock_n(jit_of(c), b)];
-	const struct insn *i = k->steps <= t->n ? &k->notes->insns[t->first + k->steps - 1].i : NULL; /* straight on */
+	const struct checked *d = k->steps <= t->n ? &k->notes->insns[t->first + k->steps - 1] : NULL; /* straight on */
+	const struct insn *i = d ? &d->i : NULL;
 	struct insn fresh;
 	uint64_t next;
 
+	if (d && d->by_c)
+		return false;
 	if (i) {
 		c->rip_next = code_rip(c->mode, c->rip + i->len);
 	} else {

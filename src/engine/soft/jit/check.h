@@ -25,6 +25,7 @@ struct xl;
 
 struct checked { /* an instruction of a block */
 	uint16_t off, live, in;
+	bool by_c;
 	struct insn i;
 };
 

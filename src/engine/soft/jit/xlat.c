@@ -591,8 +591,10 @@ static struct jblock *translate(struct cpu *c, struct jpage *p, unsigned off, un
 	put_poll(x);
 	x->saved = x->b->saves;
 	x->b->body = x->a.at;
-	for (unsigned k = 0; k < x->n; k++)
+	for (unsigned k = 0; k < x->n; k++) {
 		xl_insn(x, &x->ins[k]);
+		x->ins[k].by_c = x->exec_last;
+	}
 	x->x = NULL;
 	xl_sp(x);
 	fpu_flush(x);

@@ -16,6 +16,7 @@ struct xinsn {
 	bool save;	/* behind it the flags go to c->jit.flags */
 	bool odd;	/* a near branch that its exec function does */
 	bool back;	/* a jump to what lies before it in the page, where no flags live */
+	bool by_c;	/* its exec function does it */
 	uint8_t behind; /* bytes of it in the next page */
 	uint16_t in;	/* flags that it or somebody behind it reads */
 };
