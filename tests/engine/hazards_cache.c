@@ -108,7 +108,7 @@ static void halts_at(unsigned cpu, uint64_t rip)
 /* ------ more code than the cache holds ------ */
 
 /* Functions that compute with eax, call a word of the next one, and jump to another by registers. */
-enum { FUNCTIONS = 2400, EACH = 1024, CODE_AT = 0x100000, TURNS = 3, STEPS = 40, WORD = EACH - 4 };
+enum { FUNCTIONS = 2400, EACH = 1024, CODE_AT = 0x100000, TURNS = 5, STEPS = 40, WORD = EACH - 4 };
 
 static uint32_t mix(uint32_t v)
 {
