@@ -6,8 +6,6 @@
  */
 #include "hazards.h"
 
-#include "conf/conf.h"
-
 enum { USER = 0xc000, KERNEL = 0xb000, KERNEL_B = 0xa000, USER_STACK = 0xe000, TURNS = 1000, LAST = 1 };
 enum { MSR_STAR = 0xc0000081, MSR_LSTAR, MSR_FMASK = 0xc0000084 };
 /* SYSCALL takes 08h and 10h, SYSRET 48h (data) and 50h (code). */
@@ -62,22 +60,15 @@ static void apic_on(void)
 	engine_soft.set(m.cpu[0], X86_REGS | X86_LAPIC, &s);
 }
 
-static bool is_conf(const char *key, const char *value)
-{
-	const char *v = machine_conf() ? conf_get(machine_conf(), key) : NULL;
-
-	return v && !strcmp(v, value);
-}
-
 /* Exec functions did next to nothing since `before`. */
 static uint64_t execs(void)
 {
-	return is_conf("engine.soft", "jit") ? stat_of(0, "exits by untranslated instructions") : 0;
+	return machine_conf_is("engine.soft", "jit") ? stat_of(0, "exits by untranslated instructions") : 0;
 }
 
 static void was_short(uint64_t before)
 {
-	if (is_conf("engine.soft", "jit") && !is_conf("engine.soft.check", "true"))
+	if (machine_conf_is("engine.soft", "jit") && !machine_conf_is("engine.soft.check", "true"))
 		assert_in_range(execs() - before, 0, TURNS / 20);
 }
 

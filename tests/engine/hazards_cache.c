@@ -38,9 +38,7 @@ static void no_io(void *self, unsigned vcpu, uint16_t port, void *data, unsigned
 
 static bool translated(void)
 {
-	const char *how = machine_conf() ? conf_get(machine_conf(), "engine.soft") : NULL;
-
-	return how && !strcmp(how, "jit");
+	return machine_conf_is("engine.soft", "jit");
 }
 
 static int setup_small(void **state)

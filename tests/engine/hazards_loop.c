@@ -10,17 +10,10 @@
 #include <pthread.h>
 
 /* ------ the machine ------ */
-static bool is_conf(const char *key, const char *value)
-{
-	const char *v = machine_conf() ? conf_get(machine_conf(), key) : NULL;
-
-	return v && !strcmp(v, value);
-}
-
 /* Regions are made: not by the interpreter, nor where each block is checked. */
 static bool has_regions(void)
 {
-	return is_conf("engine.soft", "jit") && !is_conf("engine.soft.check", "true");
+	return machine_conf_is("engine.soft", "jit") && !machine_conf_is("engine.soft.check", "true");
 }
 
 static void regions_were_made(unsigned cpu, unsigned at_least)
@@ -355,7 +348,7 @@ static void eviction_under_a_region(void **state)
 	engine_soft.get(m.cpu[0], X86_REGS, &s);
 	assert_int_equal((uint32_t)s.reg[RAX], sum);
 	regions_were_made(1, 1);
-	if (is_conf("engine.soft", "jit"))
+	if (machine_conf_is("engine.soft", "jit"))
 		assert_true(stat_of(0, "translation cache generations evicted") > 0);
 }
 

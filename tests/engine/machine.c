@@ -91,6 +91,13 @@ const struct conf *machine_conf(void)
 	return c;
 }
 
+bool machine_conf_is(const char *key, const char *value)
+{
+	const char *v = machine_conf() ? conf_get(machine_conf(), key) : NULL;
+
+	return v && !strcmp(v, value);
+}
+
 void machine_open_on(struct machine *m, const struct engine_ops *ops, const struct engine_host *h,
 		     const struct engine_vm_opts *o, uint8_t *ram)
 {

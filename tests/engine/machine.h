@@ -28,6 +28,7 @@ void machine_open(struct machine *m, unsigned ncpu); /* on the soft engine */
 /* On another one, with callbacks of the caller's; o tells the number of vCPUs. */
 /* Keys of LHYVE_TEST_CONF ("key=value key=value"), or NULL: which way the soft engine runs code. */
 const struct conf *machine_conf(void);
+bool machine_conf_is(const char *key, const char *value); /* that key is there, and is that */
 void machine_open_on(struct machine *m, const struct engine_ops *ops, const struct engine_host *h,
 		     const struct engine_vm_opts *o, uint8_t *ram); /* NULL: RAM of its own */
 void machine_close(struct machine *m);

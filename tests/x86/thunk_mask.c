@@ -27,6 +27,24 @@ static void indices_random(uint8_t *v, bool far, bool wide_ones)
 	}
 }
 
+/* The row's instruction on the host and in the model, from state and data as they are now, which `before` keeps. False:
+ * they do not end with the same vector. */
+static bool run_both(struct cpu *c, struct chain *row, struct state *before, unsigned *vector)
+{
+	memcpy(model_data, data, DATA_BYTES);
+	memcpy(before, st, sizeof(*before));
+	model_load(c, st);
+	native_run(row->bytes, row->insn[0].len, false);
+	tlb_shake(c);
+	*vector = model_run(c, row);
+	chain_now = row;
+	count_rows(row, c);
+	if (*vector == st->vector)
+		return true;
+	complain(row->last, before, "vector", &st->vector, vector, 1);
+	return false;
+}
+
 /* One of AVX-512, or a scatter: what a fault leaves behind is compared too. */
 static bool one_masked_vsib(void)
 {
@@ -54,18 +72,8 @@ static bool one_masked_vsib(void)
 	state_random(st, false);
 	st->r[RBX] = DATA + (below(4) ? 2 * PAGE : DATA_BYTES - 600) + below(100);
 	indices_random(st->vec[index], far, row.insn[0].opcode & 1);
-	memcpy(model_data, data, DATA_BYTES);
-	memcpy(&before, st, sizeof(before));
-	model_load(c, st);
-	native_run(row.bytes, row.insn[0].len, false);
-	tlb_shake(c);
-	vector = model_run(c, &row);
-	chain_now = &row;
-	count_rows(&row, c);
-	if (vector != st->vector) {
-		complain(row.last, &before, "vector", &st->vector, &vector, 1);
+	if (!run_both(c, &row, &before, &vector))
 		return false;
-	}
 	return same_vectors(row.last, &before, c) && same_memory(row.last, &before);
 }
 
@@ -95,18 +103,8 @@ static bool one_gather(void)
 	st->r[RBX] = DATA + 2 * PAGE + below(100);
 	indices_random(st->vec[index], far, row.insn[0].opcode & 1);
 	some_vec(data + 2 * PAGE, 32);
-	memcpy(model_data, data, DATA_BYTES);
-	memcpy(&before, st, sizeof(before));
-	model_load(c, st);
-	native_run(row.bytes, row.insn[0].len, false);
-	tlb_shake(c);
-	vector = model_run(c, &row);
-	chain_now = &row;
-	count_rows(&row, c);
-	if (vector != st->vector) {
-		complain(row.last, &before, "vector", &st->vector, &vector, 1);
+	if (!run_both(c, &row, &before, &vector))
 		return false;
-	}
 	if (vector != NO_EXCEPTION) /* elements before the fault may be there already; here none is */
 		return true;
 	if (!same_vectors(row.last, &before, c))

@@ -70,9 +70,10 @@ struct tlb_entry {
 };
 enum tlb_kind { TLB_USER, TLB_KERN, TLB_KERN_AC, TLBS };
 /*
- * The page that the stack was found in last, so that translated code need not look it up (jit/mem.c): minus its linear
- * address, and what is added for the host's. An access whose distance in the page is less than room[write][class] may
- * go there, with as many bytes as the class says; 0: none may. What changes an entry of the TLB may change this one.
+ * The page that the stack was found in last, so that translated code need not look it up (jit/stack.c): minus its
+ * linear address, and what is added for the host's. An access whose distance in the page is less than
+ * room[write][class] may go there, with as many bytes as the class says; 0: none may. What changes an entry of the TLB
+ * may change this one.
  */
 enum { STACK_CLASSES = 4 }; /* 16, 64, 256, 1024 bytes */
 struct tlb_stack {
