@@ -214,20 +214,21 @@ static uint32_t tsc_ticks(const struct stand *s, unsigned ms)
 	return (uint32_t)((uint64_t)l->ecx * l->ebx / l->eax * ms / 1000);
 }
 
-/* How long from "ready" to the end; of the order of what was asked. An engine that measures the host's counter at its
- * start may be wrong by much inside a nested machine. */
+/* How long from "ready" to the end; of the order of what was asked. A rate that was measured inside a nested machine is
+ * not exact. */
 static void timer(struct stand *s, const struct wait *w, double least)
 {
-	double from;
+	double from, took;
 
 	wait_set(s, w);
 	from = seconds();
 	stand_run(s);
+	took = seconds() - from;
 	assert_int_equal(s->nreport, w->count + 2);
 	for (unsigned n = 0; n < w->count; n++)
 		assert_int_equal(s->report[1 + n].value, w->lvt & 0xff);
-	if (seconds() - from < least * 0.7 || seconds() - from > least * 20 + 1)
-		fail_msg("%s: the timer took %.4f s, not %.4f", s->ops->name, seconds() - from, least);
+	if (took < least * 0.8 || took > least * 10 + 1)
+		fail_msg("%s: the timer took %.4f s, not %.4f", s->ops->name, took, least);
 }
 
 static void t_timer_one_shot(struct stand *s)

@@ -160,7 +160,8 @@ static void machine_new(struct stand *s)
 	}
 }
 
-void stand_open(struct stand *s, const struct engine_ops *ops, const struct cpuid_table *common, unsigned ncpu)
+void stand_open(struct stand *s, const struct engine_ops *ops, const struct cpuid_table *common,
+		const struct engine_common *rates, unsigned ncpu)
 {
 	static const struct cpu_topology topo[] = { { 1, 1, 1 }, { 1, 1, 1 }, { 1, 2, 1 }, { 1, 3, 1 }, { 1, 4, 1 } };
 	pthread_condattr_t ca;
@@ -170,9 +171,12 @@ void stand_open(struct stand *s, const struct engine_ops *ops, const struct cpui
 	s->ncpu = ncpu;
 	s->table = *common;
 	s->intack = -1;
-	s->opts = (struct engine_vm_opts){
-		.ncpu = ncpu, .phys_bits = 40, .x2apic = true, .topo = &topo[ncpu], .conf = machine_conf()
-	};
+	s->opts = (struct engine_vm_opts){ .ncpu = ncpu,
+					   .phys_bits = 40,
+					   .x2apic = true,
+					   .topo = &topo[ncpu],
+					   .conf = machine_conf(),
+					   .common = rates };
 	pthread_mutex_init(&s->lock, NULL);
 	pthread_condattr_init(&ca);
 	pthread_condattr_setclock(&ca, CLOCK_MONOTONIC);

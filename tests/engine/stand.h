@@ -86,7 +86,9 @@ struct stand {
 /* What a guest program is: guest_*.S. */
 #define GUEST(name) extern const uint8_t guest_##name[], guest_##name##_end[]
 
-void stand_open(struct stand *s, const struct engine_ops *ops, const struct cpuid_table *common, unsigned ncpu);
+/* rates: those that the engine is to have; NULL: its own. */
+void stand_open(struct stand *s, const struct engine_ops *ops, const struct cpuid_table *common,
+		const struct engine_common *rates, unsigned ncpu);
 void stand_close(struct stand *s);
 /* Anew on the same engine, with these options. */
 void stand_reopen(struct stand *s, const struct engine_vm_opts *o);
