@@ -5,71 +5,25 @@
  * error code, all registers, the descriptor tables (accessed, busy), the TSSs and the stacks must agree. Limits are not
  * in it: TCG does not look at them (t_diff, t_modes); nor VME, which it does not have. Where TCG is known to differ
  * from the manual forgiven() says what and why. Without QEMU: skipped.
- *
- *   t_legacy [--seed N] [--rounds N]      a round is LEG_N cases
  */
 #include "legacy.h"
-#include "machine.h"
-#include "tcg.h"
+#include "versus.h"
 
 #include "base/bits.h"
 #include "x86/decode.h"
 #include "x86/state.h"
 
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 
-enum { LEFT_BYTES = LEG_N * LEFT_SIZE };
 static const char *const where_names[] = { "32-bit, ring 0", "32-bit, ring 3", "32-bit, ring 1",
 					   "16-bit, ring 0", "16-bit, ring 3", "virtual-8086" };
 
 static uint8_t *image; /* from LEG_GDT on */
 static enum where where_now[LEG_N];
-static uint64_t rnd_state = 1;
 
 static uint8_t *at(uint32_t addr)
 {
 	return image + (addr - LEG_GDT);
-}
-
-/* ------ runs ------ */
-
-static void run_soft(uint8_t *left)
-{
-	static struct machine m;
-	struct x86_state s;
-
-	machine_open(&m, 1);
-	m.answer = ~0ull;
-	machine_mode(&m, 0, PROT32);
-	st_le32(at(LEG_CASES), LEG_N);
-	st_le32(at(LEG_CASES + 4), 0);
-	machine_put(&m, LEG_GDT, image, LEG_IMAGE);
-	m.ops->get(m.cpu[0], X86_ALL, &s);
-	s.rip = LEG_PROGRAM;
-	s.gdt = (struct x86_table){ LEG_GDT, LEG_GDT_LIMIT };
-	m.ops->set(m.cpu[0], X86_ALL & ~X86_TSC, &s);
-	if (machine_run(&m, 0, &s) != RUN_HALTED || ld_le32(m.ram + LEG_CASES))
-		printf("the engine stopped with %u cases to go, at %llx\n", ld_le32(m.ram + LEG_CASES),
-		       (unsigned long long)s.rip);
-	memcpy(left, m.ram + LEG_RESULTS, LEFT_BYTES);
-	machine_close(&m);
-}
-
-static int run_tcg(uint8_t *left)
-{
-	const struct tcg_job j = { .image = image,
-				   .size = LEG_IMAGE,
-				   .base = LEG_GDT,
-				   .entry = LEG_PROGRAM,
-				   .gdt = LEG_GDT,
-				   .gdt_limit = LEG_GDT_LIMIT,
-				   .cs = LEG_CS32_0 };
-
-	st_le32(at(LEG_CASES), LEG_N);
-	st_le32(at(LEG_CASES + 4), 1);
-	return tcg_run(&j, left, LEFT_BYTES);
 }
 
 /* ------ comparison ------ */
@@ -161,58 +115,46 @@ static bool stumbles(const uint8_t *tcg)
 	       (ld_le64(tcg + LEFT_GDT + (error & ~7u)) >> 40 & 0x1c) == 0x1c;
 }
 
-static unsigned compare(const uint8_t *soft, const uint8_t *tcg)
+static bool differs(unsigned n, const uint8_t *soft, const uint8_t *tcg)
 {
-	unsigned differ = 0;
+	bool shown = false;
 
-	for (unsigned n = 0; n < LEG_N; n++, soft += LEFT_SIZE, tcg += LEFT_SIZE) {
-		bool shown = false;
+	for (unsigned off = 0; off < LEFT_SIZE && !stumbles(tcg); off += 4) {
+		uint32_t a = ld_le32(soft + off), b = ld_le32(tcg + off);
 
-		for (unsigned off = 0; off < LEFT_SIZE && !stumbles(tcg); off += 4) {
-			uint32_t a = ld_le32(soft + off), b = ld_le32(tcg + off);
-
-			if (a == b || forgiven(n, off, soft, tcg))
-				continue;
-			if (!shown)
-				print_case(n);
-			shown = true;
-			printf("    %s: engine %x, TCG %x\n", place(off), a, b);
-		}
-		differ += shown;
+		if (a == b || forgiven(n, off, soft, tcg))
+			continue;
+		if (!shown)
+			print_case(n);
+		shown = true;
+		printf("    %s: engine %x, TCG %x\n", place(off), a, b);
 	}
-	return differ;
+	return shown;
 }
+
+static void make(uint8_t *to, uint64_t *seed)
+{
+	image = to;
+	legacy_make(image, seed, where_now);
+}
+
+static const struct versus suite = {
+	.job = { .size = LEG_IMAGE,
+		 .base = LEG_GDT,
+		 .entry = LEG_PROGRAM,
+		 .gdt = LEG_GDT,
+		 .gdt_limit = LEG_GDT_LIMIT,
+		 .cs = LEG_CS32_0 },
+	.cases = LEG_CASES,
+	.results = LEG_RESULTS,
+	.n = LEG_N,
+	.left_size = LEFT_SIZE,
+	.rounds = 2,
+	.make = make,
+	.differs = differs,
+};
 
 int main(int argc, char **argv)
 {
-	static uint8_t soft[LEFT_BYTES], tcg[LEFT_BYTES];
-	unsigned rounds = 2, differ = 0, vectors[32] = { 0 };
-
-	for (int k = 1; k + 1 < argc; k += 2) {
-		if (!strcmp(argv[k], "--seed"))
-			rnd_state = strtoull(argv[k + 1], NULL, 0);
-		else if (!strcmp(argv[k], "--rounds"))
-			rounds = (unsigned)atoi(argv[k + 1]);
-	}
-	image = malloc(LEG_IMAGE);
-	for (unsigned n = 0; n < rounds; n++) {
-		int rc;
-
-		legacy_make(image, &rnd_state, where_now);
-		rc = run_tcg(tcg);
-		if (rc == TCG_ABSENT)
-			printf("skipped: no qemu-system-x86_64 here; %u cases not compared\n", rounds * LEG_N);
-		if (rc)
-			return rc;
-		run_soft(soft);
-		differ += compare(soft, tcg);
-		for (unsigned k = 0; k < LEG_N; k++)
-			vectors[ld_le32(soft + k * LEFT_SIZE) % 32]++;
-	}
-	free(image);
-	printf("%u cases, %u differ; %u went to their end, #GP %u, #TS %u, #NP %u, #SS %u, others %u\n", rounds * LEG_N,
-	       differ, vectors[EXC_BP], vectors[EXC_GP], vectors[EXC_TS], vectors[EXC_NP], vectors[EXC_SS],
-	       rounds * LEG_N - vectors[EXC_BP] - vectors[EXC_GP] - vectors[EXC_TS] - vectors[EXC_NP] -
-		       vectors[EXC_SS]);
-	return differ ? 1 : 0;
+	return versus_main(&suite, argc, argv);
 }

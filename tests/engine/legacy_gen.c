@@ -352,6 +352,14 @@ static void stack_make(uint8_t *stack, const struct writer *w)
 	v[n++] = to_v86 ? 0xa00 : fits ? pair[1] : any_sel();
 	while (n < ARRAY_LEN(v))
 		v[n++] = to_v86 ? 0x900 : any_sel();
+	/*
+	 * Behind a switch to code of the other size IRET takes two of these for a value of EFLAGS, and VM counts at CPL
+	 * 0 only (SDM vol. 2A, IRET, PROTECTED-MODE-RETURN; vol. 3, 20.2.2); TCG looks at VM before it looks at the
+	 * CPL.
+	 */
+	if (w->size == 2 && w->where != RING0_16)
+		for (unsigned k = 5; k < ARRAY_LEN(v); k += 2)
+			v[k] &= ~2u;
 	if (below(6) == 0)
 		v[0] = any_sel(); /* for a POP */
 	for (n = 0; n < ARRAY_LEN(v) && (n + 1) * w->size <= CASE_STACK_MAX; n++)
