@@ -7,7 +7,7 @@ end=$(( $(date +%s) + ${1:-31536000} ))
 dir=$TOP/build-fuzz
 "$TOP/tools/setup.sh" build
 [ -f "$dir/build.ninja" ] || meson setup -Dbuildtype=debugoptimized "$dir" "$TOP" >&2
-ninja -C "$dir" tests/engine/t_diff tests/engine/t_priv tests/engine/t_legacy tests/engine/t_litmus_random >&2
+ninja -C "$dir" tests/engine/t_diff tests/engine/t_priv tests/engine/t_legacy tests/engine/t_real tests/engine/t_litmus_random >&2
 mkdir -p "$TOP/fuzz/failed"
 rounds=0
 for c in "$TOP"/fuzz/failed/*.case "$TOP"/tests/engine/cases/*.case; do
@@ -20,10 +20,10 @@ while [ "$(date +%s)" -lt "$end" ]; do
     tail -n 20 "$log"; echo "seed $seed differs: see $log"; exit 1
   fi
   for conf in 'engine.soft=interp' 'engine.soft=jit engine.soft.hot=0'; do
-    rc=0; LHYVE_TEST_CONF=$conf "$dir/tests/engine/t_priv" --seed "$seed" --rounds 4 > "$log" 2>&1 || rc=$?
-    [ $rc = 0 ] || [ $rc = 77 ] || { tail -n 20 "$log"; echo "t_priv: seed $seed differs from TCG ($conf): see $log"; exit 1; }
-    rc=0; LHYVE_TEST_CONF=$conf "$dir/tests/engine/t_legacy" --seed "$seed" --rounds 4 > "$log" 2>&1 || rc=$?
-    [ $rc = 0 ] || [ $rc = 77 ] || { tail -n 20 "$log"; echo "t_legacy: seed $seed differs from TCG ($conf): see $log"; exit 1; }
+    for t in t_priv t_legacy t_real; do
+      rc=0; LHYVE_TEST_CONF=$conf "$dir/tests/engine/$t" --seed "$seed" --rounds 4 > "$log" 2>&1 || rc=$?
+      [ $rc = 0 ] || [ $rc = 77 ] || { tail -n 20 "$log"; echo "$t: seed $seed differs from TCG ($conf): see $log"; exit 1; }
+    done
     LHYVE_TEST_CONF=$conf "$dir/tests/engine/t_litmus_random" --seed "$seed" --seconds 10 > "$log" 2>&1 ||
       { tail -n 20 "$log"; echo "t_litmus_random: seed $seed shows what x86-TSO forbids ($conf): see $log"; exit 1; }
   done

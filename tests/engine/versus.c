@@ -75,17 +75,21 @@ int versus_main(const struct versus *v, int argc, char **argv)
 			rounds = (unsigned)atoi(argv[k + 1]);
 	}
 	for (unsigned n = 0; n < rounds && !rc; n++) {
+		unsigned before = differ;
+		uint64_t begin = seed;
+
 		v->make(image, &seed);
 		rc = run_tcg(v, image, tcg);
 		if (rc == TCG_ABSENT)
 			printf("skipped: no qemu-system-x86_64 here; %u cases not compared\n", rounds * v->n);
-		if (rc)
-			break;
-		run_soft(v, image, soft);
-		for (unsigned k = 0; k < v->n; k++) {
+		else if (!rc)
+			run_soft(v, image, soft);
+		for (unsigned k = 0; k < v->n && !rc; k++) {
 			differ += v->differs(k, soft + k * v->left_size, tcg + k * v->left_size);
 			vectors[ld_le32(soft + k * v->left_size) % VECTORS]++;
 		}
+		if (rc != TCG_ABSENT && (rc || differ > before))
+			printf("this round again: --seed %llu --rounds 1\n", (unsigned long long)begin);
 	}
 	if (!rc)
 		report(v, rounds, differ, vectors);

@@ -160,8 +160,8 @@ static uint16_t live_in_block(const struct check *k, const struct jit_end *end, 
 	case END_NEAR:
 	case END_BEHIND:
 		return d->live;
-	default:
-		return d->in;
+	default: /* what looks whether a division fits loses flags if nobody reads those that the division leaves */
+		return (d->i.op == OP_DIV || d->i.op == OP_IDIV) && !d->live ? 0 : d->in;
 	}
 }
 
