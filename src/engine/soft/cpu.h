@@ -188,6 +188,7 @@ struct cpu {
 		uint64_t closed[2]; /* FS, GS: 0, or what leads to no address if their limits are to be looked at */
 		struct jit *jit;    /* of the VM; NULL: interpreter only */
 		struct jit_own *own;
+		uint64_t arrived; /* RIP where a jump from another page, or a computed one, went last */
 		uint32_t mxcsr;
 		bool on_disk;	   /* translations may be on the disk: a block is looked for there at once */
 		int32_t hot;	   /* times that a block is interpreted first */
@@ -195,7 +196,7 @@ struct cpu {
 			uint8_t xmm, ymm, fpu, unused; /* x87 state */
 		} lacked;			       /* when C was called */
 		uint8_t want, want_fpu;		       /* what to load on the way back: enum vec_level */
-		uint8_t fill[28];		       /* none behind the last field: it is aligned */
+		uint8_t fill[20];		       /* none behind the last field: it is aligned */
 		/* --- from here on near --- */
 		uint64_t r_top, r_limit; /* the return stack: its end, and how far it may grow */
 		uint64_t offset_bits;	 /* mask for PEXT, of addresses */

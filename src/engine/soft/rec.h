@@ -208,6 +208,7 @@ struct rec *rec_exit_far(struct cpu *c, struct rec *x);
 	do {                                                                                                          \
 		struct rec *x_ = (x);                                                                                 \
 		struct rec_far *f_ = (struct rec_far *)(x_ + 1);                                                      \
+		c->jit.arrived = c->r[SLOT_PC] + (uint64_t)(int64_t)x_->target;                                       \
 		c->budget -= x_->n;                                                                                   \
 		if (UNLIKELY((f_->pc ^ c->r[SLOT_PC]) > 1 || f_->epoch != c->fetch_epoch[f_->pc & 1] || rec_stop(c))) \
 			return rec_exit_far(c, x_);                                                                   \

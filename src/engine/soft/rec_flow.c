@@ -213,6 +213,7 @@ const rec_fn rec_dec_jcc[16][SIZES] = { FOR_COUNTED(DECJ_ROW) };
 		STORE(bits, sp, RETURN_AT);                                                  \
 		RD64(SLOT(RSP)) = sp;                                                        \
 		c->budget -= r->imm >> 16;                                                   \
+		c->jit.arrived = to;                                                         \
 		GO_RIP(to);                                                                  \
 	}                                                                                    \
 	HANDLER(h_call_m##bits)                                                              \
@@ -223,6 +224,7 @@ const rec_fn rec_dec_jcc[16][SIZES] = { FOR_COUNTED(DECJ_ROW) };
 		STORE(bits, sp, RETURN_AT);                                                  \
 		RD64(SLOT(RSP)) = sp;                                                        \
 		c->budget -= r->imm >> 16;                                                   \
+		c->jit.arrived = to;                                                         \
 		GO_RIP(to);                                                                  \
 	}                                                                                    \
 	HANDLER(h_ret##bits)                                                                 \
@@ -234,6 +236,7 @@ const rec_fn rec_dec_jcc[16][SIZES] = { FOR_COUNTED(DECJ_ROW) };
 		uint##bits##_t to = RD##bits(r->src);                                        \
 		CHECK_TARGET(bits, to);                                                      \
 		c->budget -= r->imm;                                                         \
+		c->jit.arrived = to;                                                         \
 		GO_RIP(to);                                                                  \
 	}                                                                                    \
 	HANDLER(h_jmp_m##bits)                                                               \
@@ -242,6 +245,7 @@ const rec_fn rec_dec_jcc[16][SIZES] = { FOR_COUNTED(DECJ_ROW) };
 		LOAD(bits, to, EA_BIS);                                                      \
 		CHECK_TARGET(bits, to);                                                      \
 		c->budget -= r->imm;                                                         \
+		c->jit.arrived = to;                                                         \
 		GO_RIP(to);                                                                  \
 	}
 STACK_HANDLERS(32)

@@ -249,16 +249,40 @@ void jpage_retire(struct jit *j, struct jpage *p)
 }
 
 /* ------ blocks ------ */
-static uint32_t *block_slot(struct jit *j, uint32_t page, unsigned off, unsigned mode)
+/*
+ * A slot of the hash has the first block of its chain in its low half, in the other what tells that one from others,
+ * and whether more are behind it: most look-ups are for what is not there, and find that out without a look at a block,
+ * which is cold memory. What lies together in a page has slots that lie together.
+ */
+enum { KEY_MORE = 31, KEY_PAGE = 20 /* its low bits from here on */, KEY_MODE = 12, SLOT_BYTES = 16 };
+
+static uint64_t *block_slot(struct jit *j, uint32_t page, unsigned off)
 {
-	return &j->block_hash[hash64((uint64_t)page << 20 ^ (uint64_t)off << 8 ^ mode, JIT_BLOCK_BITS)];
+	return &j->block_hash[(hash64(page, JIT_BLOCK_BITS) + off / SLOT_BYTES) % (1u << JIT_BLOCK_BITS)];
+}
+
+static uint32_t block_key(uint32_t page, unsigned off, unsigned mode)
+{
+	return (page << KEY_PAGE | (mode & 0xff) << KEY_MODE | off) & ~BIT(KEY_MORE);
+}
+
+/* lock. n: the chain's first block, or 0. */
+static void slot_set(struct jit *j, uint64_t *slot, uint32_t n)
+{
+	const struct jblock *b = jblock_at(j, n);
+	uint64_t key = n ? block_key(b->page, b->off, b->mode) | (uint32_t)(b->chain != 0) << KEY_MORE : 0;
+
+	__atomic_store_n(slot, key << 32 | n, __ATOMIC_RELEASE);
 }
 
 struct jblock *jblock_find(struct jit *j, const struct jpage *p, unsigned off, unsigned mode)
 {
-	uint32_t page = (uint32_t)(p - (struct jpage *)j->pages.at);
+	uint32_t page = (uint32_t)(p - (struct jpage *)j->pages.at), key = block_key(page, off, mode);
+	uint64_t first = __atomic_load_n(block_slot(j, page, off), __ATOMIC_ACQUIRE);
 
-	for (uint32_t n = link_get(block_slot(j, page, off, mode)); n; n = link_get(&jblock_at(j, n)->chain)) {
+	if (first >> 32 != key && !(first >> (32 + KEY_MORE))) /* another one, and no more */
+		return NULL;
+	for (uint32_t n = (uint32_t)first; n; n = link_get(&jblock_at(j, n)->chain)) {
 		struct jblock *b = jblock_at(j, n);
 
 		if (b->page == page && b->off == off && b->mode == (uint8_t)mode)
@@ -274,15 +298,16 @@ static void published(struct jit *j)
 
 void jblock_publish(struct jit *j, struct jblock *b)
 {
-	uint32_t *slot = block_slot(j, b->page, b->off, b->mode), n = jblock_n(j, b);
+	uint64_t *slot = block_slot(j, b->page, b->off);
 	struct jpage *p = jpage_at(j, b->page);
+	uint32_t n = jblock_n(j, b);
 
-	b->chain = *slot;
+	b->chain = (uint32_t)*slot;
 	b->on_page = p->blocks;
 	b->dead = false;
 	p->blocks = n;
 	published(j);
-	link_set(slot, n);
+	slot_set(j, slot, n);
 }
 
 /* a_patchable() has seen to it that it is in one aligned word. */
@@ -348,11 +373,16 @@ void jexit_unlink(struct jit *j, struct jexit *e)
 
 void jblock_undo(struct jit *j, struct jblock *b)
 {
-	uint32_t n = jblock_n(j, b), *link = block_slot(j, b->page, b->off, b->mode);
+	uint64_t *slot = block_slot(j, b->page, b->off);
+	uint32_t n = jblock_n(j, b), before = (uint32_t)*slot;
 
-	while (*link != n)
-		link = &jblock_at(j, *link)->chain;
-	link_set(link, b->chain);
+	if (before == n) {
+		slot_set(j, slot, b->chain);
+	} else {
+		while (jblock_at(j, before)->chain != n)
+			before = jblock_at(j, before)->chain;
+		link_set(&jblock_at(j, before)->chain, b->chain);
+	}
 	while (b->in)
 		jexit_unlink(j, jexit_at(j, b->in));
 	if (b->id_at) /* no page has this identity */

@@ -292,6 +292,8 @@ void *do_exit(struct cpu *c, uint32_t n, uint64_t unused, uint32_t site)
 	flags_in(c, e->kind != EXIT_NEAR);
 	c->leave = false;
 	c->rip = jblock_rip(c, jblock_at(jit_of(c), e->block), e->target);
+	if (e->kind == EXIT_FAR)
+		c->jit.arrived = c->rip;
 	own_of(c)->end =
 		(struct jit_end){ e->block, e->off, e->kind == EXIT_FAR || e->kind == EXIT_CALL ? END_FAR : END_NEAR };
 	if (UNLIKELY(beyond_limit(c, c->rip)))
@@ -367,6 +369,8 @@ void *do_lookup(struct cpu *c, uint32_t n, uint64_t lin)
 	flags_in(c, true);
 	c->leave = false;
 	c->rip = target_rip(c, lin);
+	if (!n || site_of(c, n)->undo <= 0) /* no return */
+		c->jit.arrived = c->rip;
 	if (n)
 		own_of(c)->end = (struct jit_end){ site_of(c, n)->block, site_of(c, n)->off, END_FAR };
 	b = block_here(c);

@@ -1,10 +1,13 @@
 /*
- * Entries of blocks that are made late: from other pages, where the block has to make sure that it is what the jump
- * means, and for calls in the page.
+ * Entries of blocks from other pages, where the block has to make sure that it is what the jump means, and for calls in
+ * the page. They are made late, when somebody comes, and jump to the body; but a block that is translated because
+ * somebody came from elsewhere has its entry right before its body: such jumps are many, and what they fetch is cold.
  */
 #include "engine/soft/jit/jit_int.h"
 
 #include "base/bits.h"
+
+#include <string.h>
 
 enum { ENTRY_ROOM = 256 };
 
@@ -20,41 +23,24 @@ static uint32_t put_poll_far(struct asmb *a)
  * of that page in T1, and T2 is 0. Is that b? What is at b's offset is known: the jump cache has it by the low bits of
  * T0.
  */
-static uint32_t put_user_entry(struct jit *j, struct asmb *a, struct jblock *b)
+static void put_is_user(struct asmb *a, struct jblock *b, struct far_misses *m)
 {
-	uint32_t other, poll, far;
-
-	b->ind = a->at;
 	a_lea(a, T1, am_at(T0, -(int32_t)b->off));
-	far = a->at;
+	b->far = a->at;
 	a_patchable(a, 3);
 	a_op_rm(a, 0x3b, T1, am_at(R_CPU, jit_user_at(b->page)));
 	b->id_at = a->at - 4;
-	other = a_jcc(a, 5);
+	m->from[FAR_OTHER] = a_jcc(a, 5);
 	if (mode_segmented(b->mode)) /* RIP of the page, not its address */
 		a_op_rm(a, 0x2b, T1, AT(seg[SEG_CS].base));
 	a_store(a, T1, AT(jit.base));
-	poll = put_poll_far(a);
-	if (b->live)
-		jit_put_flags_in(a);
-	a_jmp_to(a, b->body);
-	a_here(a, other);
-	a_lea(a, T0, am_at(T1, b->off));
-	a_mov_imm32(a, T1, jblock_n(j, b));
-	a_jmp_to(a, j->other);
-	a_here(a, poll);
-	a_lea(a, T0, am_at(T1, b->off));
-	a_jmp_to(a, j->poll_far);
-	return far;
 }
 
-static uint32_t put_kernel_entry(struct jit *j, struct asmb *a, struct jblock *b)
+static void put_is_kernel(struct asmb *a, struct jblock *b, struct far_misses *m)
 {
 	uint64_t lin = b->lin + b->off;
-	uint32_t other, changed, poll, far;
 	struct am word = am_at(R_CPU, (int32_t)((uint32_t)CPU_AT(jit.itlb) + (b->lin >> 12 & ITLB_MASK) * 4));
 
-	b->ind = a->at;
 	if ((int64_t)lin == (int32_t)lin) {
 		a_op_rr(a, 0x81, 7, T0);
 		a_bytes(a, lin, 4);
@@ -62,26 +48,51 @@ static uint32_t put_kernel_entry(struct jit *j, struct asmb *a, struct jblock *b
 		a_mov_imm(a, T1, lin);
 		a_op_rr(a, 0x3b, T0, T1);
 	}
-	other = a_jcc(a, 5);
-	far = a->at;
+	m->from[FAR_OTHER] = a_jcc(a, 5);
+	b->far = a->at;
 	a_patchable(a, 7);
 	a_insn(a, &(struct enc){ .op = 0x81 }, 7, RM_MEM, &word);
 	b->id_at = a->at;
 	a_bytes(a, b->page, 4);
-	changed = a_jcc(a, 5);
-	poll = put_poll_far(a);
+	m->from[FAR_CHANGED] = a_jcc(a, 5);
+}
+
+void far_put(struct asmb *a, struct jblock *b, struct far_misses *m)
+{
+	memset(m, 0, sizeof(*m));
+	b->ind = a->at;
+	if (jblock_anywhere(b))
+		put_is_user(a, b, m);
+	else
+		put_is_kernel(a, b, m);
+	m->from[FAR_POLL] = put_poll_far(a);
 	if (b->live)
 		jit_put_flags_in(a);
-	a_jmp_to(a, b->body);
-	a_here(a, changed);
-	a_mov_imm(a, T0, lin);
-	a_mov_imm32(a, T2, 0); /* no indirect jump */
-	a_here(a, other);
-	a_jmp_to(a, j->lookup);
-	a_here(a, poll);
-	a_mov_imm(a, T0, lin);
-	a_jmp_to(a, j->poll_far);
-	return far;
+}
+
+static void miss_user(struct jit *j, struct asmb *a, const struct jblock *b, enum far_miss miss)
+{
+	a_lea(a, T0, am_at(T1, b->off));
+	if (miss == FAR_OTHER)
+		a_mov_imm32(a, T1, jblock_n(j, b));
+	a_jmp_to(a, miss == FAR_OTHER ? j->other : j->poll_far);
+}
+
+static void miss_kernel(struct jit *j, struct asmb *a, const struct jblock *b, enum far_miss miss)
+{
+	if (miss != FAR_OTHER)
+		a_mov_imm(a, T0, b->lin + b->off);
+	if (miss == FAR_CHANGED)
+		a_mov_imm32(a, T2, 0); /* no indirect jump */
+	a_jmp_to(a, miss == FAR_POLL ? j->poll_far : j->lookup);
+}
+
+void far_put_miss(struct jit *j, struct asmb *a, const struct jblock *b, enum far_miss miss)
+{
+	if (jblock_anywhere(b))
+		miss_user(j, a, b, miss);
+	else
+		miss_kernel(j, a, b, miss);
 }
 
 /* Entries are made late, and lie in the generation of their block. One that has no room for them loses the block, which
@@ -137,13 +148,23 @@ bool jit_call_entry(struct jit *j, struct jblock *b)
 
 uint32_t jit_far_entry(struct jit *j, struct jblock *b)
 {
+	struct far_misses m;
+	struct jblock made;
 	struct asmb a;
-	uint32_t far;
 
 	if (b->far || b->dead || !entry_begin(j, b, &a))
 		return b->far;
-	far = jblock_anywhere(b) ? put_user_entry(j, &a, b) : put_kernel_entry(j, &a, b);
+	made = *b;
+	far_put(&a, &made, &m);
+	a_jmp_to(&a, b->body);
+	for (unsigned n = 0; n < FAR_MISSES; n++)
+		if (m.from[n]) {
+			a_here(&a, m.from[n]);
+			far_put_miss(j, &a, b, n);
+		}
 	entry_end(j, b, &a);
-	__atomic_store_n(&b->far, far, __ATOMIC_RELEASE);
-	return far;
+	b->ind = made.ind;
+	b->id_at = made.id_at;
+	__atomic_store_n(&b->far, made.far, __ATOMIC_RELEASE);
+	return b->far;
 }

@@ -161,7 +161,8 @@ struct jit {
 	uint32_t alias_stores; /* atomic: into code, since its writable mapping was emptied; about */
 	struct table pages, blocks, exits, sites, insns;
 	uint32_t page_retired, page_free;
-	uint32_t page_hash[1 << JIT_PAGE_BITS], block_hash[1 << JIT_BLOCK_BITS]; /* atomic */
+	uint32_t page_hash[1 << JIT_PAGE_BITS];	    /* atomic */
+	uint64_t block_hash[1 << JIT_BLOCK_BITS]; /* atomic; cache.c */
 	uint32_t gpa_hash[1 << JIT_PAGE_BITS];
 	bool loops; /* hot loops are made regions */
 	uint32_t enter, exit_near, exit_far, exit_loop, loop_drop, lookup, slow, span, exec, vec, fpu, other, poll,
@@ -355,6 +356,14 @@ void jit_put_flags_in(struct asmb *a);	/* and back; clobbers T1 */
 /* ------ far.c ------ */
 bool jit_call_entry(struct jit *j, struct jblock *b);	 /* lock: makes b->call; false: no room */
 uint32_t jit_far_entry(struct jit *j, struct jblock *b); /* lock: makes b->far and b->ind; 0: no room */
+/* Jumps of an entry to what is not the block, its page no longer, or a poll; 0: none. */
+enum far_miss { FAR_OTHER, FAR_CHANGED, FAR_POLL, FAR_MISSES };
+struct far_misses {
+	uint32_t from[FAR_MISSES];
+};
+/* The entry of b, which the body is to follow; and what is out of line. */
+void far_put(struct asmb *a, struct jblock *b, struct far_misses *m);
+void far_put_miss(struct jit *j, struct asmb *a, const struct jblock *b, enum far_miss miss);
 
 /* ------ entry.c ------ */
 /* Runs translated code from that offset in the arena on; base: linear address of its page. */

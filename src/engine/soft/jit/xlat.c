@@ -308,6 +308,10 @@ static bool put_cold(struct xl *x)
 
 		a_aim(&hot, k->from, a->at);
 		a_fix_at(a, k->from, FIX_COLD);
+		if (k->far) {
+			far_put_miss(x->j, a, x->b, (enum far_miss)k->arg);
+			continue;
+		}
 		if (k->is_exit)
 			jexit_at(x->j, k->arg)->stub = a->at;
 		if (k->lin)
@@ -424,6 +428,25 @@ static unsigned decode_block(struct xl *x, const struct code_source *s, unsigned
 }
 
 /* ------ emit ------ */
+
+/*
+ * Somebody comes from another page, or by a computed jump: the entry for that is before the body. Not in what is kept
+ * on the disk: whose page it is changes. Nor of a loop, which is more often entered from itself.
+ */
+static void put_far(struct xl *x)
+{
+	struct far_misses m;
+	uint32_t over;
+
+	if (x->c->jit.arrived != x->c->rip || x->self || x->segmented || x->a.fixes || x->b->mode & MODE_SINGLE)
+		return;
+	over = a_short(&x->a, 0xeb);
+	far_put(&x->a, x->b, &m);
+	a_short_here(&x->a, over);
+	for (unsigned n = 0; n < FAR_MISSES; n++)
+		if (m.from[n])
+			x->cold[x->ncold++] = (struct cold){ .from = m.from[n], .far = true, .arg = n };
+}
 
 /* Entered with whatever flags live: those stay. */
 static void put_poll(struct xl *x)
@@ -589,6 +612,7 @@ static struct jblock *translate(struct cpu *c, struct jpage *p, unsigned off, un
 	if (x->b->saves)
 		jit_put_flags_out(&x->a);
 	put_poll(x);
+	put_far(x);
 	x->saved = x->b->saves;
 	x->b->body = x->a.at;
 	for (unsigned k = 0; k < x->n; k++) {

@@ -28,6 +28,7 @@ struct cold {
 	bool span;    /* arg is a site: a group's, whose exit is taken if it crosses a page */
 	bool is_exit; /* arg is an exit, whose stub this is */
 	bool poll;    /* arg is an offset in the page, for r11 */
+	bool far;     /* arg is an enum far_miss */
 	bool loop;    /* arg is an exit of EXIT_LOOP, the next one the way on meanwhile */
 	/* arg is the site of an access to the stack, at disp from it; keep: the flags are in c->jit.kept; where it goes
 	 * on */
