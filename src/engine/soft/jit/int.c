@@ -85,6 +85,24 @@ static bool slot_serves(const struct xl *x, const struct insn *i, unsigned n, un
 	       !guest_in_host(x, insn_reg(i, n));
 }
 
+/* AH to BH to memory, whose address wants a REX prefix: by a copy. */
+static bool put_high(struct xl *x, const struct insn *i, struct form *f)
+{
+	struct enc rorx = { .pp = PP_F2, .map = 3, .op = 0xf0 };
+	struct asmb *a = &x->a;
+	struct am m;
+
+	if (f->reg_access != R || x->loop)
+		return false;
+	m = put_operand(x, i, 1, f->rm_access & W);
+	a_vex(a, &rorx, false, 0, T2, (int)(insn_reg(i, (unsigned)f->reg) & 3), NULL);
+	a8(a, 8);
+	if (i->flags & INSN_LOCK)
+		a8(a, 0xf0);
+	a_insn(a, &f->e, T2, RM_MEM, &m);
+	return true;
+}
+
 static bool put_form(struct xl *x, const struct insn *i, struct form *f)
 {
 	struct reg rm = { 0 }, reg = { .host = f->ext }, v = { 0 };
@@ -93,7 +111,7 @@ static bool put_form(struct xl *x, const struct insn *i, struct form *f)
 
 	high = (!mem && is_high(i, (unsigned)f->rm)) || (f->reg >= 0 && is_high(i, (unsigned)f->reg));
 	if (high && mem)
-		return false;
+		return put_high(x, i, f);
 	if (high) { /* everything must do without REX */
 		for (unsigned n = 0; n < i->nopnd; n++)
 			if (!is_imm(i, n) && !is_high(i, n) &&
@@ -265,11 +283,14 @@ static bool put_muldiv(struct xl *x, const struct insn *i, unsigned n)
 	return put_ext(x, i, 0, 0xf6 | (i->opnd[0].size > 1), n, R, 0);
 }
 
-/* By JRCXZ, which leaves the flags alone: where the upper half is 0 and the divisor is not, as nearly always. */
+/* By JRCXZ, which leaves the flags alone: where the upper half is 0, or for IDIV the sign, and the divisor is above 0,
+ * as nearly always. */
 static bool put_div_short(struct xl *x, const struct insn *i)
 {
-	struct enc w = { .op = 0x8b, .w = i->opsize == 8 };
-	uint32_t site, fits, none, zero;
+	struct enc w = { .op = 0x8b, .w = i->opsize == 8 }, sarx = { .pp = PP_F3, .map = 2, .op = 0xf7, .w = w.w };
+	struct enc not= { .op = 0xf7, .w = w.w };
+	uint32_t site, fits, none;
+	bool sign = i->op == OP_IDIV;
 	struct asmb *a = &x->a;
 
 	if (in_mem(i, 0)) {
@@ -281,18 +302,29 @@ static bool put_div_short(struct xl *x, const struct insn *i)
 	}
 	site = xl_site(x);
 	a_store(a, HCX, AT(jit.park));
-	a_insn(a, &w, HCX, HDX, NULL);
+	if (sign) { /* RDX minus that of RAX: NOT and LEA leave the flags alone, too */
+		a_mov_imm32(a, T0, i->opsize * 8 - 1);
+		a_vex(a, &sarx, false, T0, HCX, HAX, NULL);
+		a_insn(a, &not, 2, HCX, NULL);
+		a_insn(a, &(struct enc){ .op = 0x8d, .w = w.w }, HCX, RM_MEM, &(struct am){ HCX, HDX, 0, 1 });
+	} else {
+		a_insn(a, &w, HCX, HDX, NULL);
+	}
 	fits = a_short(a, 0xe3);
 	none = a->at;
 	a_load(a, HCX, AT(jit.park));
 	xl_cold(x, a_jmp(a), x->j->exec, site);
 	a_short_here(a, fits);
+	if (sign) { /* 0 if the divisor is negative */
+		a_vex(a, &sarx, false, T0, HCX, T2, NULL);
+		a_insn(a, &not, 2, HCX, NULL);
+		a_short_aim(a, a_short(a, 0xe3), none);
+	}
 	a_mov(a, HCX, T2);
-	zero = a_short(a, 0xe3);
-	a_short_aim(a, zero, none);
+	a_short_aim(a, a_short(a, 0xe3), none);
 	a_load(a, HCX, AT(jit.park));
 	w.op = 0xf7;
-	a_insn(a, &w, 6, T2, NULL);
+	a_insn(a, &w, sign ? 7 : 6, T2, NULL);
 	return true;
 }
 
@@ -305,7 +337,7 @@ static bool put_div(struct xl *x, const struct insn *i)
 	if (i->opsize < 4)
 		return false;
 	if (in_mem(i, 0) || x->x->live) /* processors differ in what the division does to the flags */
-		return i->op == OP_DIV && put_div_short(x, i);
+		return put_div_short(x, i);
 	d = use_guest(x, g, T1);
 	site = xl_site(x);
 	w.op = 0x3b;

@@ -37,6 +37,8 @@ static bool describe(const struct xl *x, const struct insn *i, struct host_op *h
 
 	*h = (struct host_op){ .reg = i->reg, .rm = i->rm, .gpr_in = -1, .gpr_out = -1 };
 	h->e = (struct enc){ .pp = i->pp, .map = i->map, .op = i->opcode, .w = i->flags & INSN_VEXW };
+	if (row->flags & VEC_STR_IN) /* of all of RAX and RDX, which are the host's here */
+		h->e.w |= i->opsize == 8;
 	for (unsigned n = 0; n < row->nopnd; n++) {
 		const struct vec_opnd *o = &row->opnd[n];
 
@@ -130,7 +132,8 @@ bool xl_vec(struct xl *x, const struct insn *i)
 	}
 	if (i->op != OP_VEC || !thunk_host_has(i->vec->feat))
 		return false;
-	if (i->vec->flags & (VEC_STR_IN | VEC_RCX_OUT | VEC_FLAGS_IN) || !describe(x, i, &h))
+	if (i->vec->flags & VEC_FLAGS_IN || (x->loop && i->vec->flags & (VEC_STR_IN | VEC_RCX_OUT)) ||
+	    !describe(x, i, &h))
 		return false;
 	if (h.mem && !h.size)
 		return false;
