@@ -34,6 +34,12 @@ static inline uint64_t pow2_at_least(uint64_t v)
 	return v <= 1 ? 1 : 1ull << (64 - __builtin_clzll(v - 1));
 }
 
+/* 1 <= bits <= 32 of a hash of v. */
+static inline uint32_t hash64(uint64_t v, unsigned bits)
+{
+	return (uint32_t)(v * 0x9e3779b97f4a7c15ull >> (64 - bits));
+}
+
 /* [at, at + len) lies in [0, size). */
 static inline bool range_in(uint64_t at, uint64_t len, uint64_t size)
 {

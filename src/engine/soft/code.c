@@ -28,7 +28,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
-enum { HASH_BITS = 16, PAGE_HASH_BITS = 10, NOTED_BITS = 14, MADE_PAGES = 4096, LINE = 64, PAGE = 4096 };
+enum { HASH_BITS = 16, PAGE_HASH_BITS = 10, NOTED_BITS = 14, LARGE_BITS = 10, MADE_PAGES = 4096, LINE = 64, PAGE = 4096 };
 enum { LIMIT_MIN = 7 << 20, SOON = 200000000, LONG = 20 * (uint64_t)SOON /* instructions */ };
 
 struct block { /* its records follow */
@@ -53,9 +53,9 @@ struct made {
 
 struct code_cache {
 	struct jump jump[1 << JUMP_BITS]; /* ORDER: rec_jump_at() */
-	struct noted {			  /* pages that the jump cache may know, by hash, while the epoch lasts */
+	struct noted { /* pages that the jump cache may know, by hash, while the epoch lasts; and of what large page */
 		uint64_t epoch;
-		uint64_t bits[(1 << NOTED_BITS) / 64];
+		uint64_t bits[(1 << NOTED_BITS) / 64], large[(1 << LARGE_BITS) / 64];
 	} noted[2]; /* [1]: global pages */
 	uint32_t hash[1 << HASH_BITS];
 	uint32_t pages[1 << PAGE_HASH_BITS];
@@ -103,12 +103,12 @@ static uint64_t key_of(const uint8_t *page, unsigned off, uint32_t mode)
 
 static uint32_t *hash_slot(struct code_cache *k, uint64_t key)
 {
-	return &k->hash[key * 0x9e3779b97f4a7c15ull >> (64 - HASH_BITS)];
+	return &k->hash[hash64(key, HASH_BITS)];
 }
 
 static uint32_t *page_slot(struct code_cache *k, gpa_t page)
 {
-	return &k->pages[(page >> 12) * 0x9e3779b97f4a7c15ull >> (64 - PAGE_HASH_BITS)];
+	return &k->pages[hash64(page >> 12, PAGE_HASH_BITS)];
 }
 
 static struct block *block_get(struct code_cache *k, uint64_t key)
@@ -452,29 +452,51 @@ static struct block *block_need(struct cpu *c, uint64_t lin, bool *global)
 	return block_make(c, host, at, lin & (PAGE - 1));
 }
 
-static unsigned noted_bit(uint64_t lin)
+static bool hashed_bit(const uint64_t *bits, unsigned log, uint64_t v)
 {
-	return (lin >> 12) * 0x9e3779b97f4a7c15ull >> (64 - NOTED_BITS);
+	unsigned bit = hash64(v, log);
+
+	return bits[bit / 64] >> bit % 64 & 1;
 }
 
-bool code_noted(const struct cpu *c, uint64_t lin, bool global)
+static void hashed_set(uint64_t *bits, unsigned log, uint64_t v)
+{
+	unsigned bit = hash64(v, log);
+
+	bits[bit / 64] |= BIT64(bit % 64);
+}
+
+bool code_noted(const struct cpu *c, uint64_t lin, unsigned shift, bool global)
 {
 	const struct noted *n = &c->code->noted[global];
-	unsigned bit = noted_bit(lin);
 
-	return n->epoch == c->fetch_epoch[global] && (n->bits[bit / 64] >> bit % 64 & 1);
+	if (n->epoch != c->fetch_epoch[global])
+		return false;
+	switch (shift) {
+	case 12:
+		return hashed_bit(n->bits, NOTED_BITS, lin >> 12);
+	case 22:
+		if (hashed_bit(n->large, LARGE_BITS, lin >> 21 ^ 1))
+			return true;
+		__attribute__((fallthrough));
+	case 21:
+		return hashed_bit(n->large, LARGE_BITS, lin >> 21);
+	default:
+		return true;
+	}
 }
 
 void code_note(struct cpu *c, uint64_t lin, bool global)
 {
 	struct noted *n = &c->code->noted[global];
-	unsigned bit = noted_bit(lin);
 
 	if (n->epoch != c->fetch_epoch[global]) {
 		memset(n->bits, 0, sizeof(n->bits));
+		memset(n->large, 0, sizeof(n->large));
 		n->epoch = c->fetch_epoch[global];
 	}
-	n->bits[bit / 64] |= BIT64(bit % 64);
+	hashed_set(n->bits, NOTED_BITS, lin >> 12);
+	hashed_set(n->large, LARGE_BITS, lin >> 21);
 }
 
 static void jump_note(struct cpu *c, struct rec *r, bool global)

@@ -161,9 +161,9 @@ void code_page_written(struct soft_vm *vm, struct cpu *c, gpa_t at, uint64_t len
  * sets c->leave if the running block may be one. */
 void code_drop(struct cpu *c, gpa_t at, uint64_t len);
 void code_drop_all(struct cpu *c);
-/* Does the interpreter remember a translation of that page (of that kind) since fetch_epoch moved last? May say yes
- * wrongly. */
-bool code_noted(const struct cpu *c, uint64_t lin, bool global);
+/* Is a translation of code (of that kind) in the 1 << shift bytes around lin remembered since fetch_epoch moved last?
+ * May say yes wrongly. */
+bool code_noted(const struct cpu *c, uint64_t lin, unsigned shift, bool global);
 struct code_cache *code_cache_new(struct cpu *c, size_t bytes);
 void code_cache_free(struct code_cache *k);
 /* mmu.c: serves requests of others (POLL_MAIL). */

@@ -3,6 +3,7 @@
  * instruction is its mispredicted jump to the next handler, so fewer jumps is what helps. The second record stays as it
  * is: what misses in it goes on there.
  */
+#include "base/bits.h"
 #include "engine/soft/rec_body.h"
 
 /* ------ what may stand first, and second ------ */
@@ -224,7 +225,7 @@ static struct place {
 
 static struct place *place_of(rec_fn fn)
 {
-	size_t at = (uintptr_t)fn * 0x9e3779b97f4a7c15ull >> (64 - PLACE_BITS);
+	size_t at = hash64((uintptr_t)fn, PLACE_BITS);
 
 	while (places[at].fn && places[at].fn != fn)
 		at = (at + 1) & ((1u << PLACE_BITS) - 1);

@@ -5,6 +5,7 @@
  * the instruction just runs, and flags that it raised are added to the guest's; the host's own register may keep them,
  * being a subset of the guest's (mxcsr_set clears both). What else it may be is in thunk_fp.c.
  */
+#include "base/bits.h"
 #include "engine/soft/thunk.h"
 
 #include "engine/soft/exec_table.h"
@@ -147,7 +148,7 @@ static uint64_t thunk_key(const struct insn *i)
 
 static size_t table_slot(uint64_t key)
 {
-	return key * 0x9e3779b97f4a7c15 >> (64 - arena.bits);
+	return hash64(key, arena.bits);
 }
 
 static void table_put(struct thunk *t)

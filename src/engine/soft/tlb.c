@@ -163,16 +163,27 @@ void mmu_flush_nonglobal(struct cpu *c)
 	epoch_moves(c, false);
 }
 
-/* Entries of the region of 1 << shift bytes around lin. */
-static void region_clear(struct tlb *t, uint64_t lin, unsigned shift)
+static void clear_if_in(struct tlb *t, unsigned idx, uint64_t lin, unsigned shift)
 {
-	for (unsigned n = 0; n < t->nfilled[0] + (unsigned)t->nfilled[1]; n++) {
-		unsigned idx = n < t->nfilled[0] ? t->filled[0][n] : t->filled[1][n - t->nfilled[0]];
-		uint64_t page;
+	uint64_t page;
 
-		if (tlb_entry_page(t, idx, &page) && page >> shift == lin >> shift)
-			tlb_clear_entry(t, idx);
+	if (tlb_entry_page(t, idx, &page) && page >> shift == lin >> shift)
+		tlb_clear_entry(t, idx);
+}
+
+/* Entries of the region of 1 << shift bytes around lin: those of its pages lie together. */
+static void region_clear(const struct cpu *c, struct tlb *t, uint64_t lin, unsigned shift)
+{
+	unsigned filled = t->nfilled[0] + (unsigned)t->nfilled[1], pages = 1u << (shift - 12);
+	uint64_t from = lin >> shift << shift;
+
+	if (pages < filled) {
+		for (unsigned n = 0; n < pages; n++)
+			clear_if_in(t, tlb_index(c, from + (uint64_t)n * PAGE), lin, shift);
+		return;
 	}
+	for (unsigned n = 0; n < filled; n++)
+		clear_if_in(t, n < t->nfilled[0] ? t->filled[0][n] : t->filled[1][n - t->nfilled[0]], lin, shift);
 }
 
 /* log2 of the size of what may hold lin in any TLB: a large page that was seen there, or a page. */
@@ -200,7 +211,7 @@ static void set_flush_page(const struct cpu *c, struct tlb_set *s, uint64_t lin,
 		tlb_stack_forget(s->t[k]);
 		victims_forget(s->t[k], lin, reach);
 		if (reach > 12)
-			region_clear(s->t[k], lin, reach);
+			region_clear(c, s->t[k], lin, reach);
 		else if (tlb_entry_page(s->t[k], idx, &page) && page == PAGE_OF(lin))
 			tlb_clear_entry(s->t[k], idx);
 	}
@@ -215,10 +226,8 @@ void mmu_flush_page(struct cpu *c, uint64_t lin)
 	for (unsigned n = 0; n < TLB_SETS; n++)
 		if (v->set[n].t[0])
 			set_flush_page(c, &v->set[n], lin, reach);
-	if (reach > 12)
-		epoch_moves(c, true);
 	for (unsigned g = 0; g < 2; g++)
-		if (code_noted(c, lin, g))
+		if (code_noted(c, lin, reach, g))
 			epoch_moves(c, g);
 }
 

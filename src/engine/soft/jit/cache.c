@@ -167,11 +167,6 @@ uint64_t jit_stat_of(const struct cpu *c, unsigned n)
 }
 
 /* ------ hash chains ------ */
-static uint32_t hash64(uint64_t v, unsigned bits)
-{
-	return (uint32_t)(v * 0x9e3779b97f4a7c15ull >> (64 - bits));
-}
-
 static uint32_t link_get(const uint32_t *link)
 {
 	return __atomic_load_n(link, __ATOMIC_ACQUIRE);
