@@ -400,6 +400,12 @@ static bool known_result(struct look *k, struct val *out)
 		v.off = v.at;
 		*out = v;
 		return true;
+	case ZYDIS_MNEMONIC_SHR: /* as in MOVZX */
+		if (s->type != ZYDIS_OPERAND_TYPE_IMMEDIATE || s->imm.value.u != 16 || !is_reg(d, 32) ||
+		    place_of_reg(d->reg.value) < T0)
+			return false;
+		*out = (struct val){ .kind = LOW16, .name = ++last_name };
+		return true;
 	case ZYDIS_MNEMONIC_MOVZX:
 		if (s->size != 16 || !is_reg(d, 32) || place_of_reg(d->reg.value) < T0)
 			return false; /* the guest's: a base for groups like others, and no index of ours */

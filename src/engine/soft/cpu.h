@@ -132,7 +132,7 @@ enum poll_bit {		      /* any thread sets, the owner clears: c->poll */
 
 enum {
 	XMM_BYTES = 64,
-	JIT_ITLB = 1024,
+	JIT_ITLB = 4096,
 	JIT_PAGES = 1 << 15,
 	JIT_JUMPS = 1 << 16,
 	JIT_LOOPS = 64,
@@ -275,7 +275,7 @@ struct cpu {
 			cr3_loads, ipis, check_blocks, check_again, jit[JS_COUNT];
 	} stat;			     /* owner writes, any thread reads a stale value */
 	uint64_t user_at[JIT_PAGES]; /* jit/jit_int.h: jit_user_at() */
-	void *jump[2][JIT_JUMPS];    /* kernel, user: translated code by the low bits of its address */
+	void *jump[2][JIT_JUMPS];    /* kernel, user: translated code by its address (jit_jump_at) */
 };
 
 /* ------ raising (fault.c) ------ */

@@ -48,7 +48,7 @@ static bool may_go_next(const struct site *s)
 static void *jump(struct cpu *c, bool user, uint64_t lin)
 {
 	c->jit.t0 = lin;
-	return c->jump[user][lin % JIT_JUMPS];
+	return c->jump[user][jit_jump_at(lin)];
 }
 
 /* The pages that are known are those of code of this mode. */

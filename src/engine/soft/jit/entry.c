@@ -377,7 +377,7 @@ void *do_lookup(struct cpu *c, uint32_t n, uint64_t lin)
 	if (!b)
 		return NULL;
 	if (has_far(c, b))
-		c->jump[code_anywhere(c)][lin % JIT_JUMPS] = jit_code(j, b->ind);
+		c->jump[code_anywhere(c)][jit_jump_at(lin)] = jit_code(j, b->ind);
 	return keep_loaded(c, resume_block(c, b));
 }
 

@@ -27,6 +27,14 @@ _Static_assert(CPU_AT(jit.r_top) >= -128 &&
 /* r14 points at c->tlb->rtag; what lies before it is near. */
 #define TLB_AT(field) ((int32_t)offsetof(struct tlb, field) - (int32_t)offsetof(struct tlb, rtag))
 _Static_assert(TLB_AT(stack) >= -128 && offsetof(struct tlb, stack) == 0, "what is near");
+/* Place of an address in the jump cache: its low half times this, the high half of that. Functions of a library lie a
+ * multiple of 64 KiB apart often enough for low bits to be a bad choice. */
+enum { JIT_JUMP_FACTOR = 0x1e3779b1 };
+static inline unsigned jit_jump_at(uint64_t lin)
+{
+	return (uint32_t)lin * JIT_JUMP_FACTOR >> 16 & (JIT_JUMPS - 1);
+}
+
 enum { JIT_PAGE = 4096, JIT_PAGE_BITS = 12, JIT_BLOCK_BITS = 17 /* of hashes */, ITLB_MASK = JIT_ITLB - 1 };
 /* jpage.lin of user code, and of segmented code: it runs wherever its page is mapped. With the latter which bytes of
  * the page the code segment reaches: the first one, and how many not at the end. */

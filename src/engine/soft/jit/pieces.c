@@ -415,7 +415,11 @@ static void put_jump(struct asmb *a, bool user, bool call)
 {
 	struct am m = { R_CPU, T1, 3, (int32_t)((uint32_t)CPU_AT(jump) + user * sizeof(((struct cpu *)0)->jump[0])) };
 
-	a_insn(a, &(struct enc){ .map = 1, .op = 0xb7 }, T1, T0, NULL); /* movzx r12d, r11w */
+	_Static_assert(JIT_JUMPS == 1 << 16, "what is left of 32 bits");
+	a_insn(a, &(struct enc){ .op = 0x69 }, T1, T0, NULL); /* imul r12d, r11d, factor */
+	a_bytes(a, JIT_JUMP_FACTOR, 4);
+	a_insn(a, &(struct enc){ .op = 0xc1 }, 5, T1, NULL); /* shr r12d, 16 */
+	a8(a, 16);
 	a_insn(a, &(struct enc){ .op = 0xff }, call ? 2 : 4, RM_MEM, &m);
 }
 
