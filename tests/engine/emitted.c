@@ -43,6 +43,7 @@ static struct kind {
 	{ "real mode", CODE16, false, false },
 };
 static struct kind *code = kinds;
+static uint64_t arrived; /* blocks with their way in from elsewhere before the body */
 
 /* ------ what the generator wants of the tester ------ */
 void rnd_seed(uint64_t seed)
@@ -109,6 +110,7 @@ static void second_page(void)
 static struct jblock *translate(unsigned off, bool user)
 {
 	struct jit *j = cpu->jit.jit;
+	struct disk *disk = j->disk;
 	struct jblock *b;
 	bool later;
 
@@ -129,9 +131,13 @@ static struct jblock *translate(unsigned off, bool user)
 	cpu_mode_changed(cpu);
 	cpu->rip = LIN - cpu->seg[SEG_CS].base + off;
 	second_page();
+	cpu->jit.arrived = cpu->rip; /* its way in from elsewhere is then in the block, but for what the disk keeps */
+	j->disk = rnd_one_in(2) ? NULL : disk;
 	b = jit_block_for(cpu, LIN - cpu->seg[SEG_CS].base, off, page, CODE_PAGE, true, &later);
+	j->disk = disk;
 	if (!b)
 		return NULL;
+	arrived += b->far && b->far < b->body && b->far > b->entry;
 	jit_far_entry(j, b);
 	if (jit_room(j))
 		jit_translate(cpu, jpage_at(j, b->page), off, cpu->mode | MODE_SINGLE);
@@ -344,6 +350,8 @@ int main(int argc, char **argv)
 	       (unsigned long long)emitted_insns, (unsigned long long)emitted_checked,
 	       (unsigned long long)emitted_crossed, (unsigned long long)emitted_repeated,
 	       found / (unsigned)ARRAY_LEN(kinds));
+	printf("%llu blocks with their way in from elsewhere\n", (unsigned long long)arrived);
+	bad |= !arrived;
 	printf("%llu regions of loops, %llu accesses that their heads have checked, %llu of them in a page for all "
 	       "turns\n",
 	       (unsigned long long)emitted_loops, (unsigned long long)emitted_loop_accesses,

@@ -425,6 +425,8 @@ static bool region(struct look *k, uint32_t from, uint32_t first, uint32_t last)
 	k->from = from;
 	for (k->at = from; k->at < k->end; k->at += k->i.length) {
 		arrive(k);
+		if (k->at == k->b->body && from != k->at) /* from elsewhere, too: nothing is known */
+			state_new(&k->s);
 		if (!come_back(k, first, last))
 			return false;
 		if (!k->s.alive)
@@ -502,6 +504,7 @@ bool emitted_check(struct cpu *c, uint32_t from)
 	for (uint32_t n = from; n < j->blocks.n; n++) {
 		const struct jblock *b = jblock_at(j, n);
 		uint32_t start[3] = { b->entry, b->ind, b->call == b->entry ? 0 : b->call }, first = 1, last;
+		unsigned with_body = b->ind > b->entry && b->ind < b->body; /* behind which of them it comes */
 
 		if (b->dead)
 			continue;
@@ -518,7 +521,8 @@ bool emitted_check(struct cpu *c, uint32_t from)
 			k.b = b;
 			k.end = region_end(j, start[r]);
 			k.from = start[r];
-			if (b->mode & MODE_LOOP ? look_loop(&k) : region(&k, start[r], r ? 0 : first, r ? 0 : last))
+			if (b->mode & MODE_LOOP ? look_loop(&k) : region(&k, start[r], r == with_body ? first : 0,
+								 r == with_body ? last : 0))
 				continue;
 			complain(&k, start[r]);
 			return false;

@@ -132,7 +132,8 @@ enum poll_bit {		      /* any thread sets, the owner clears: c->poll */
 
 enum {
 	XMM_BYTES = 64,
-	JIT_ITLB = 4096,
+	JIT_ITLB_BITS = 12,
+	JIT_ITLB = 1 << JIT_ITLB_BITS,
 	JIT_PAGES = 1 << 15,
 	JIT_JUMPS = 1 << 16,
 	JIT_LOOPS = 64,
@@ -171,7 +172,7 @@ struct cpu {
 	 * and r itself are what short instructions name. */
 	struct jit_hot {
 		uint8_t fx[512] __attribute__((aligned(64))); /* jit/fpu.c: for FXRSTOR and FXSAVE */
-		uint32_t itlb[JIT_ITLB];		      /* kernel: identity of the page at (page number & mask) */
+		uint32_t itlb[JIT_ITLB];		      /* kernel: identity of the page (jit_itlb_at) */
 		/* Loops (jit/loop.h): of the region that runs what its groups add to their addresses; of all, by number
 		 * modulo LOOPS, turns until one is hot, and whether its region pays. */
 		uint64_t delta[JIT_LOOP_GROUPS];

@@ -14,6 +14,7 @@
 #define ENGINE_SOFT_JIT_JIT_INT_H
 
 #include "engine/soft/jit/asm.h"
+#include "base/bits.h"
 #include "engine/soft/jit/jit.h"
 #include "engine/soft/soft_int.h"
 
@@ -35,7 +36,12 @@ static inline unsigned jit_jump_at(uint64_t lin)
 	return (uint32_t)lin * JIT_JUMP_FACTOR >> 16 & (JIT_JUMPS - 1);
 }
 
-enum { JIT_PAGE = 4096, JIT_PAGE_BITS = 12, JIT_BLOCK_BITS = 17 /* of hashes */, ITLB_MASK = JIT_ITLB - 1 };
+static inline unsigned jit_itlb_at(uint64_t lin) /* kernel code and its modules lie far from each other */
+{
+	return hash64(lin >> 12, JIT_ITLB_BITS);
+}
+
+enum { JIT_PAGE = 4096, JIT_PAGE_BITS = 12, JIT_BLOCK_BITS = 17 /* of hashes */ };
 /* jpage.lin of user code, and of segmented code: it runs wherever its page is mapped. With the latter which bytes of
  * the page the code segment reaches: the first one, and how many not at the end. */
 enum { JIT_ANYWHERE = 1, JIT_FIRST_SHIFT = 12, JIT_LEFT_SHIFT = 24 };

@@ -166,7 +166,7 @@ static void itlb_set(struct cpu *c, const struct jpage *p, uint64_t lin, bool gl
 {
 	struct jit_own *own = own_of(c);
 	uint32_t id = (uint32_t)(p - (struct jpage *)jit_of(c)->pages.at);
-	unsigned user = code_anywhere(c), at = user ? id : lin >> 12 & ITLB_MASK;
+	unsigned user = code_anywhere(c), at = user ? id : jit_itlb_at(lin);
 
 	jit_pages_for_mode(c);
 	if (user ? c->user_at[at] == lin : c->jit.itlb[at] == id)
