@@ -521,8 +521,9 @@ bool emitted_check(struct cpu *c, uint32_t from)
 			k.b = b;
 			k.end = region_end(j, start[r]);
 			k.from = start[r];
-			if (b->mode & MODE_LOOP ? look_loop(&k) : region(&k, start[r], r == with_body ? first : 0,
-								 r == with_body ? last : 0))
+			if (b->mode & MODE_LOOP
+				    ? look_loop(&k)
+				    : region(&k, start[r], r == with_body ? first : 0, r == with_body ? last : 0))
 				continue;
 			complain(&k, start[r]);
 			return false;

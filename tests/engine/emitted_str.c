@@ -34,11 +34,14 @@ bool str_last(const struct look *k, const ZydisDecodedOperand *o, struct val *ou
 /* Behind a JNBE that was not taken. */
 void str_compared(struct look *k)
 {
+	struct val *count = &k->s.v[HCX];
 	const struct val *v = &k->cmp;
 
-	if (v->kind == NAMED && k->s.v[HCX].kind == NAMED && v->name == k->s.v[HCX].name && !v->off &&
-	    k->cmp_with > 0 && k->cmp_with <= JIT_PAGE) {
-		k->s.most_of = v->name;
+	if (v->kind == NAMED && count->kind == NAMED && v->name == count->name && v->off == count->off &&
+	    k->cmp_with > 0 && k->cmp_with <= JIT_PAGE && (!v->off || k->cmp_with >= JIT_PAGE / 8)) {
+		if (v->off) /* RCX was counted down before: from here on a number of its own */
+			*count = val_fresh();
+		k->s.most_of = count->name;
 		k->s.most = k->cmp_with;
 	}
 	if (v->kind == LAST && k->cmp_with >= 0 && k->cmp_with < JIT_PAGE && k->s.ncheck < CHECKS)

@@ -28,7 +28,15 @@
 #include <string.h>
 #include <sys/mman.h>
 
-enum { HASH_BITS = 16, PAGE_HASH_BITS = 10, NOTED_BITS = 14, LARGE_BITS = 10, MADE_PAGES = 4096, LINE = 64, PAGE = 4096 };
+enum {
+	HASH_BITS = 16,
+	PAGE_HASH_BITS = 10,
+	NOTED_BITS = 14,
+	LARGE_BITS = 10,
+	MADE_PAGES = 4096,
+	LINE = 64,
+	PAGE = 4096
+};
 enum { LIMIT_MIN = 7 << 20, SOON = 200000000, LONG = 20 * (uint64_t)SOON /* instructions */ };
 
 struct block { /* its records follow */

@@ -288,7 +288,7 @@ static bool put_muldiv(struct xl *x, const struct insn *i, unsigned n)
 static bool put_div_short(struct xl *x, const struct insn *i)
 {
 	struct enc w = { .op = 0x8b, .w = i->opsize == 8 }, sarx = { .pp = PP_F3, .map = 2, .op = 0xf7, .w = w.w };
-	struct enc not= { .op = 0xf7, .w = w.w };
+	struct enc not = { .op = 0xf7, .w = w.w };
 	uint32_t site, fits, none;
 	bool sign = i->op == OP_IDIV;
 	struct asmb *a = &x->a;

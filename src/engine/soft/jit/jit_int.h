@@ -175,7 +175,7 @@ struct jit {
 	uint32_t alias_stores; /* atomic: into code, since its writable mapping was emptied; about */
 	struct table pages, blocks, exits, sites, insns;
 	uint32_t page_retired, page_free;
-	uint32_t page_hash[1 << JIT_PAGE_BITS];	    /* atomic */
+	uint32_t page_hash[1 << JIT_PAGE_BITS];	  /* atomic */
 	uint64_t block_hash[1 << JIT_BLOCK_BITS]; /* atomic; cache.c */
 	uint32_t gpa_hash[1 << JIT_PAGE_BITS];
 	bool loops; /* hot loops are made regions */
