@@ -80,6 +80,32 @@ int vcpu_create(struct vcpu *v, const struct engine_ops *ops, struct engine_vm *
 	return r;
 }
 
+/* Until vcpus_made only this thread calls the engine for a vCPU; the board writes RAM meanwhile, which any thread may.
+ */
+static void *maker_main(void *arg)
+{
+	struct vm *vm = arg;
+
+	for (unsigned i = 0; i < vm->ncpu && vm->maker.result == 0; i++)
+		vm->maker.result = vcpu_create(&vm->cpu[i], vm->ops, vm->evm, &vm->cpu[i].ev, &vm->maker.err);
+	return NULL;
+}
+
+int vcpus_make(struct vm *vm, struct err *e)
+{
+	int r = thread_start(&vm->maker.thread, "vcpu maker", maker_main, vm);
+
+	return r < 0 ? err_sys(e, r, "making vCPUs: starting a thread") : 0;
+}
+
+int vcpus_made(struct vm *vm, struct err *e)
+{
+	pthread_join(vm->maker.thread, NULL);
+	if (vm->maker.result < 0 && e)
+		*e = vm->maker.err;
+	return vm->maker.result;
+}
+
 int vcpu_boot(struct vcpu *v, const struct boot_cpu *c, struct err *e)
 {
 	unsigned groups = X86_MSRS | (v->id == 0 ? X86_LAPIC | X86_REGS | X86_SREGS : 0);

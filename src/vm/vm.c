@@ -363,24 +363,18 @@ static int common_open(struct vm *vm, struct err *e)
 	return engine_common(vm->common, vm->conf, e);
 }
 
-static int cpus_create(struct vm *vm, struct err *e)
-{
-	int r = 0;
-
-	for (unsigned i = 0; i < vm->ncpu && r == 0; i++)
-		r = vcpu_create(&vm->cpu[i], vm->ops, vm->evm, &vm->cpu[i].ev, e);
-	return r;
-}
-
 static int boot(struct vm *vm, struct err *e)
 {
 	struct boot_cpu start;
-	int r;
+	int r, made;
 
 	pc_reset(vm->pc, RESET_COLD);
+	r = vcpus_make(vm, e);
+	if (r < 0)
+		return r;
 	r = pc_load(vm->pc, &start, e);
-	if (r == 0)
-		r = cpus_create(vm, e);
+	made = vcpus_made(vm, r == 0 ? e : NULL);
+	r = r < 0 ? r : made;
 	for (unsigned i = 0; i < vm->ncpu && r == 0; i++)
 		r = vcpu_boot(&vm->cpu[i], &start, e);
 	return r;
@@ -395,8 +389,7 @@ static int cpus_start(struct vm *vm, struct err *e)
 	return r;
 }
 
-/* In the order of bhyve.md 1.5, so that failures show at the same stage; but vCPUs come last, when the host's counter,
- * whose rate they want, has been measured by the time that the rest took. */
+/* In the order of bhyve.md 1.5, so that failures show at the same stage; but vCPUs are made while files are read. */
 static int build(struct vm *vm, struct err *e)
 {
 	int r = topology_parse(vm->conf, &vm->topo, &vm->ncpu, e);

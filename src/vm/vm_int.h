@@ -43,6 +43,11 @@ struct vm {
 	const struct engine_ops *ops;
 	struct engine_vm *evm;
 	struct vcpu *cpu;
+	struct {
+		pthread_t thread;
+		int result;
+		struct err err;
+	} maker; /* of vCPUs, while files are read */
 	struct engine_host ehost;
 	struct engine_common *common; /* engine.move; NULL: the machine stays where it is */
 	/* What the engine was told of lines, for another one. */
@@ -104,6 +109,9 @@ int vcpu_create(struct vcpu *v, const struct engine_ops *ops, struct engine_vm *
 		struct err *e);
 /* What a guest sees that moves; c: vm->common, or what this host has now. */
 int vcpu_cpuid_common(struct vcpu *v, const struct engine_common *c, struct cpuid_table *t, struct err *e);
+/* Begins to make all vCPUs of a new VM, in a thread of its own; waits until they are there. e may be NULL. */
+int vcpus_make(struct vm *vm, struct err *e);
+int vcpus_made(struct vm *vm, struct err *e);
 int vcpu_start(struct vcpu *v, struct err *e); /* its thread, which waits at the gate */
 void vcpu_join(struct vcpu *v);
 void vcpu_hold(struct vcpu *v);

@@ -100,6 +100,11 @@ const struct msr *msr_find(uint32_t index, bool amd)
 	return NULL;
 }
 
+const struct msr *msr_entry(unsigned n)
+{
+	return n < ARRAY_LEN(msrs) ? &msrs[n] : NULL;
+}
+
 unsigned msr_saved(uint32_t *index, unsigned max)
 {
 	unsigned count = 0;

@@ -27,6 +27,8 @@ struct msr {
 
 /* NULL: not in the table. */
 const struct msr *msr_find(uint32_t index, bool amd);
+/* Entry n of the table, of any vendor; NULL: there are not so many. */
+const struct msr *msr_entry(unsigned n);
 /* Every register of group X86_MSRS, in order of index; returns how many. */
 unsigned msr_saved(uint32_t *index, unsigned max);
 

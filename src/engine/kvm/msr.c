@@ -148,10 +148,13 @@ static bool ours(const struct engine_vm *vm, uint32_t index)
 static uint8_t *filter_range(const struct engine_vm *vm, struct kvm_msr_filter_range *r, uint32_t base, uint32_t count)
 {
 	uint8_t *allowed = xcalloc(1, count / 8);
+	const struct msr *m;
 
-	for (uint32_t n = 0; n < count; n++)
-		if (!ours(vm, base + n))
-			allowed[n / 8] |= BIT(n % 8);
+	memset(allowed, 0xff, count / 8);
+	for (unsigned i = 0; (m = msr_entry(i)); i++)
+		for (uint32_t n = m->first; n <= m->last && n - base < count; n++)
+			if (ours(vm, n))
+				allowed[(n - base) / 8] &= (uint8_t)~BIT((n - base) % 8);
 	*r = (struct kvm_msr_filter_range){
 		.flags = KVM_MSR_FILTER_READ | KVM_MSR_FILTER_WRITE, .base = base, .nmsrs = count, .bitmap = allowed
 	};

@@ -155,11 +155,16 @@ static struct page *page_need(struct code_cache *k, gpa_t at)
 	return p;
 }
 
-static void tables_clear(struct code_cache *k)
+static void jumps_clear(struct code_cache *k)
 {
 	memset(k->jump, 0, sizeof(k->jump));
 	for (unsigned n = 0; n < 1 << JUMP_BITS; n++)
 		k->jump[n].mode = ~0u; /* no vCPU has it */
+}
+
+static void tables_clear(struct code_cache *k)
+{
+	jumps_clear(k);
 	memset(k->hash, 0, sizeof(k->hash));
 	memset(k->pages, 0, sizeof(k->pages));
 	k->generation++;
@@ -187,7 +192,8 @@ struct code_cache *code_cache_new(struct cpu *c, size_t bytes)
 	k->limit = k->size < LIMIT_MIN ? k->size : LIMIT_MIN;
 	arena_huge(k);
 	k->used = 64;
-	tables_clear(k);
+	jumps_clear(k); /* the others are new: clearing them would touch a MiB that a guest may never use */
+	k->generation++;
 	return k;
 }
 
