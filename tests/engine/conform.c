@@ -53,36 +53,12 @@ void cpuid_common(struct cpuid_table *t, const struct cpuid_table *other)
 	}
 }
 
-static void table_of(const struct engine_ops *ops, struct cpuid_table *t)
-{
-	static const struct cpu_topology one = { 1, 1, 1 };
-	struct engine_host h = { 0 };
-	struct engine_vm_opts eo = { .ncpu = 1, .phys_bits = 40, .x2apic = true, .topo = &one };
-	struct cpuid_opts o = { .ncpu = 1, .topo = one, .phys_bits = 40, .x2apic = true, .tsc_deadline = true };
-	struct cpuid_table hw;
-	struct engine_vm *vm;
-	struct err e = { 0 };
-
-	if (ops->vm_new(&vm, &h, &eo, &e) < 0)
-		fail_msg("%s: %s", ops->name, e.msg);
-	if (ops->rates)
-		ops->rates(vm, &o.tsc_khz, &o.apic_hz);
-	if (ops->cpu) {
-		if (ops->cpu(vm, &hw, &e) < 0)
-			fail_msg("%s: %s", ops->name, e.msg);
-		o.hw = &hw;
-	}
-	if (cpuid_build(t, &o, &e) < 0)
-		fail_msg("%s: %s", ops->name, e.msg);
-	ops->vm_free(vm);
-}
-
 static int tables(void **unused)
 {
 	struct cpuid_table t;
 
 	for (unsigned n = nengine; n-- > 0;) {
-		table_of(engine[n], n == nengine - 1 ? &common : &t);
+		machine_cpuid(engine[n], n == nengine - 1 ? &common : &t);
 		if (n < nengine - 1)
 			cpuid_common(&common, &t);
 	}

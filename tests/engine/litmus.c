@@ -1,10 +1,12 @@
 /*
  * Memory order between 2 to 4 vCPUs: what x86-TSO forbids never happens (Owens, Sarkar, Sewell: A better x86 memory
- * model: x86-TSO; SDM vol. 3, 9.2). Each round has locations of its own; a barrier in front lets all begin together.
+ * model: x86-TSO; SDM vol. 3, 9.2). Each round has locations of its own; a barrier in front lets all begin together. On
+ * the soft engine, or the one that LHYVE_TEST_ENGINE names.
  */
 #include "machine.h"
 
 #include "base/bits.h"
+#include "base/sync.h"
 
 #include <pthread.h>
 #include <setjmp.h>
@@ -68,8 +70,8 @@ static void assemble(uint8_t *p, unsigned cpu, unsigned ncpu, const char *s, uns
 	st_le32(p + 7, rounds * STRIDE);
 	memcpy(p + 11, "\x0f\x85", 2);
 	st_le32(p + 13, (uint32_t)(loop - (p + 17)));
-	p[17] = 0xf4;
-	assert_true(p + 18 - begin < CODE_EACH);
+	memcpy(p + 17, "\xe6\xe0\xf4", 3); /* out M_END, al; hlt */
+	assert_true(p + 20 - begin < CODE_EACH);
 }
 
 static bool sb(const uint32_t s[4][2], uint32_t x, uint32_t y)
@@ -158,8 +160,9 @@ static void run_one(const struct litmus *l)
 
 	while (ncpu < 4 && l->cpu[ncpu])
 		ncpu++;
-	rounds = ncpu > 2 ? ROUNDS / 10 : ROUNDS; /* barriers of more threads than the host has processors are slow */
-	machine_open(&m, ncpu);
+	/* Barriers of more threads than the host has processors are slow. */
+	rounds = ncpu > cpus_usable() ? ROUNDS / 10 : ROUNDS;
+	machine_open_any(&m, ncpu);
 	for (unsigned n = 0; n < ncpu; n++)
 		prepare(&m, n, ncpu, l, rounds);
 	for (unsigned n = 0; n < ncpu; n++) {
@@ -168,7 +171,7 @@ static void run_one(const struct litmus *l)
 	}
 	for (unsigned n = 0; n < ncpu; n++) {
 		pthread_join(t[n], NULL);
-		assert_int_equal(r[n].result, RUN_HALTED);
+		assert_true(m.ended[n]);
 	}
 	check(&m, l, rounds);
 	machine_close(&m);

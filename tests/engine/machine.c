@@ -31,6 +31,17 @@ static void host_io(void *self, unsigned vcpu, uint16_t port, void *data, unsign
 	note(self, port, data, size, write, true);
 }
 
+/* Of machine_open_any: several vCPUs end at a time, so nothing is noted. */
+static void host_end(void *self, unsigned vcpu, uint16_t port, void *data, unsigned size, bool write)
+{
+	struct machine *m = self;
+
+	if (port == M_END && write) {
+		m->ended[vcpu] = true;
+		m->ops->kick(m->cpu[vcpu]);
+	}
+}
+
 static void host_mmio(void *self, unsigned vcpu, gpa_t at, void *data, unsigned size, bool write)
 {
 	note(self, at, data, size, write, false);
@@ -129,6 +140,72 @@ void machine_open(struct machine *m, unsigned ncpu)
 	};
 
 	machine_open_on(m, &engine_soft, &h, &o, NULL);
+}
+
+void machine_cpuid(const struct engine_ops *ops, struct cpuid_table *t)
+{
+	static const struct cpu_topology one = { 1, 1, 1 };
+	static struct cpuid_table hw;
+	struct engine_host h = { 0 };
+	struct engine_vm_opts eo = { .ncpu = 1, .phys_bits = 40, .x2apic = true, .topo = &one };
+	struct cpuid_opts o = { .ncpu = 1, .topo = one, .phys_bits = 40, .x2apic = true, .tsc_deadline = true };
+	struct engine_vm *vm;
+	struct err e = { 0 };
+
+	if (ops->vm_new(&vm, &h, &eo, &e) < 0)
+		fail_msg("%s: %s", ops->name, e.msg);
+	if (ops->rates)
+		ops->rates(vm, &o.tsc_khz, &o.apic_hz);
+	if (ops->cpu) {
+		if (ops->cpu(vm, &hw, &e) < 0)
+			fail_msg("%s: %s", ops->name, e.msg);
+		o.hw = &hw;
+	}
+	if (cpuid_build(t, &o, &e) < 0)
+		fail_msg("%s: %s", ops->name, e.msg);
+	ops->vm_free(vm);
+}
+
+int machine_cpuid_give(const struct engine_ops *ops, struct engine_vcpu *v, const struct cpuid_table *t, unsigned n,
+		       unsigned ncpu, struct err *e)
+{
+	struct cpuid_table own = *t;
+
+	for (unsigned i = 0; i < own.n; i++) {
+		struct cpuid_leaf *l = &own.leaf[i];
+
+		if (l->leaf == 1)
+			l->ebx = (l->ebx & 0xff00ffff) | n << 24 | ncpu << 16;
+		if (l->leaf == 0xb || l->leaf == 0x1f)
+			l->edx = n;
+		if (l->leaf == 0x8000001e)
+			l->eax = n;
+	}
+	return ops->cpuid(v, &own, e);
+}
+
+void machine_open_any(struct machine *m, unsigned ncpu)
+{
+	static const struct cpu_topology topo[] = { { 1, 1, 1 }, { 1, 1, 1 }, { 1, 2, 1 }, { 1, 3, 1 }, { 1, 4, 1 } };
+	static struct cpuid_table t;
+	static const struct engine_ops *ops;
+	struct engine_host h = { m, host_end, host_mmio, host_msr, host_intack, host_eoi };
+	struct engine_vm_opts o = {
+		.ncpu = ncpu, .phys_bits = 40, .x2apic = true, .topo = &topo[ncpu], .conf = machine_conf()
+	};
+	const char *name = getenv("LHYVE_TEST_ENGINE");
+	struct err e = { 0 };
+
+	if (!ops) {
+		ops = engine_named(name && *name ? name : "soft");
+		if (!ops || (ops->probe && ops->probe(&e) < 0))
+			fail_msg("LHYVE_TEST_ENGINE=%s: %s", name, ops ? e.msg : "no such engine");
+		machine_cpuid(ops, &t);
+	}
+	machine_open_on(m, ops, &h, &o, NULL);
+	for (unsigned n = 0; n < ncpu; n++)
+		if (machine_cpuid_give(ops, m->cpu[n], &t, n, ncpu, &e) < 0)
+			fail_msg("%s: %s", ops->name, e.msg);
 }
 
 void machine_close(struct machine *m)
@@ -263,6 +340,6 @@ void *machine_runner(void *runner)
 
 	do {
 		r->result = r->m->ops->run(r->m->cpu[r->cpu]);
-	} while (r->result == RUN_KICKED);
+	} while (r->result == RUN_KICKED && !r->m->ended[r->cpu]);
 	return NULL;
 }

@@ -22,9 +22,21 @@ struct machine {
 	uint64_t answer; /* what reads get */
 	int intack;	 /* vector of the 8259s, or -1 */
 	unsigned eois, last_eoi;
+	bool ended[MACHINE_CPUS]; /* wrote to port M_END; of the vCPU's thread */
 };
 
 void machine_open(struct machine *m, unsigned ncpu); /* on the soft engine */
+/*
+ * On the engine that LHYVE_TEST_ENGINE names, soft without, whose vCPUs get the CPU that it offers. An engine whose HLT
+ * is the kernel's does not tell of one, so programs end by a write to port M_END (any value), which ends
+ * machine_runner.
+ */
+void machine_open_any(struct machine *m, unsigned ncpu);
+/* The table of a guest with one vCPU, from what this engine offers; for the rates it makes a VM. */
+void machine_cpuid(const struct engine_ops *ops, struct cpuid_table *t);
+/* For vCPU n of these, with the leaves that name it. */
+int machine_cpuid_give(const struct engine_ops *ops, struct engine_vcpu *v, const struct cpuid_table *t, unsigned n,
+		       unsigned ncpu, struct err *e);
 /* On another one, with callbacks of the caller's; o tells the number of vCPUs. */
 /* Keys of LHYVE_TEST_CONF ("key=value key=value"), or NULL: which way the soft engine runs code. */
 const struct conf *machine_conf(void);
@@ -54,10 +66,11 @@ enum {
 	M_UDS = 0x23,
 	M_TR = 0x28,
 	M_CS32 = 0x38,
-	M_RING0_STACK = 0x7000
+	M_RING0_STACK = 0x7000,
+	M_END = 0xe0
 };
 void machine_mode(struct machine *m, unsigned cpu, enum machine_mode mode);
-/* For a thread: runs a vCPU on and on until it stops by itself. */
+/* For a thread: runs a vCPU on and on until it stops by itself, or writes to M_END. */
 struct machine_runner {
 	struct machine *m;
 	unsigned cpu;

@@ -132,20 +132,9 @@ static void cpuid_give(const struct stand *s, const struct machine *m)
 {
 	struct err e = { 0 };
 
-	for (unsigned n = 0; n < s->ncpu; n++) {
-		struct cpuid_table t = s->table;
-
-		for (unsigned i = 0; i < t.n; i++) { /* leaves that name the vCPU */
-			if (t.leaf[i].leaf == 1)
-				t.leaf[i].ebx = (t.leaf[i].ebx & 0xff00ffff) | n << 24 | s->ncpu << 16;
-			if (t.leaf[i].leaf == 0xb || t.leaf[i].leaf == 0x1f)
-				t.leaf[i].edx = n;
-			if (t.leaf[i].leaf == 0x8000001e)
-				t.leaf[i].eax = n;
-		}
-		if (m->ops->cpuid(m->cpu[n], &t, &e) < 0)
+	for (unsigned n = 0; n < s->ncpu; n++)
+		if (machine_cpuid_give(m->ops, m->cpu[n], &s->table, n, s->ncpu, &e) < 0)
 			fail_msg("cpuid: %s", e.msg);
-	}
 }
 
 static void machine_new(struct stand *s)
