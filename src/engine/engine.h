@@ -132,8 +132,9 @@ struct engine_ops {
 	void (*vcpu_free)(struct engine_vcpu *v);
 	enum run_result (*run)(struct engine_vcpu *v); /* on its own thread; an AP that waits for SIPI waits in here */
 	void (*kick)(struct engine_vcpu *v); /* makes run return RUN_KICKED soon; any thread, signal-safe, never lost */
-	void (*event)(struct engine_vcpu *v, enum vcpu_event ev, uint8_t arg);	 /* any thread */
-	int (*get)(struct engine_vcpu *v, unsigned groups, struct x86_state *s); /* not while run is in progress */
+	void (*event)(struct engine_vcpu *v, enum vcpu_event ev, uint8_t arg); /* any thread */
+	/* Not while run is in progress. -EBUSY: X86_EVENTS in system management mode, which x86_state cannot show. */
+	int (*get)(struct engine_vcpu *v, unsigned groups, struct x86_state *s);
 	int (*set)(struct engine_vcpu *v, unsigned groups, const struct x86_state *s);
 	void (*reset)(struct engine_vcpu *v,
 		      bool bsp); /* power-up state, local APIC included; not while run is in progress */

@@ -85,16 +85,22 @@ static int hardware_has(struct vm *vm, const struct engine_ops *to, struct err *
 
 static int may_move(struct vm *vm, const struct engine_ops *to, struct err *e)
 {
-	int r;
+	bool nested = false;
+	int r = conf_bool(vm->conf, "cpu.nested", false, &nested, e);
 
-	if (!vm->common)
+	if (r == 0 && nested)
+		return err_set(e, -EPERM,
+			       "cpu.nested: true, so the machine cannot move: the state of its guests' guests is not "
+			       "carried");
+	if (r == 0 && !vm->common)
 		return err_set(e, -EPERM,
 			       "engine.move: false, so its guest may see a CPU that engine=%s does not have; start the "
 			       "machine with -o engine.move=true to move it",
 			       to->name);
-	r = to->probe ? to->probe(e) : 0;
+	if (r == 0 && to->probe && (r = to->probe(e)) < 0)
+		err_wrap(e, "engine=%s", to->name);
 	if (r < 0)
-		return err_wrap(e, "engine=%s", to->name), r;
+		return r;
 	return hardware_has(vm, to, e);
 }
 
@@ -152,7 +158,8 @@ static int states_carry(struct vm *vm, struct place *p, struct err *e)
 	memset(s, 0, vm->ncpu * sizeof(*s));
 	for (unsigned i = 0; i < vm->ncpu && r == 0; i++)
 		if ((r = vm->ops->get(vm->cpu[i].ev, X86_ALL, &s[i])) < 0)
-			err_sys(e, r, "vcpu %u: engine=%s does not give its state", i, vm->ops->name);
+			err_sys(e, r, "vcpu %u: engine=%s does not give its state%s", i, vm->ops->name,
+				r == -EBUSY ? ": it is in system management mode, which cannot move" : "");
 	for (unsigned i = 0; i < vm->ncpu && r == 0; i++)
 		if ((r = p->ops->set(p->cpu[i], X86_ALL, &s[i])) < 0)
 			err_sys(e, r, "vcpu %u: engine=%s does not take its state", i, p->ops->name);

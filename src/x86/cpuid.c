@@ -669,8 +669,16 @@ static int hypervisor_parse(struct build *b, struct err *e)
 
 static int nested_parse(struct build *b, struct err *e)
 {
+	bool may_move = false;
 	int r = b->o->conf ? conf_bool(b->o->conf, "cpu.nested", false, &b->nested, e) : 0;
 
+	if (r == 0 && b->nested)
+		r = conf_bool(b->o->conf, "engine.move", false, &may_move, e);
+	if (may_move)
+		return err_set(
+			e, -ENOTSUP,
+			"cpu.nested: not for a machine that may move (engine.move): the state of its guests' guests "
+			"is not carried, and the soft engine has neither VMX nor SVM; leave one of the two out");
 	if (r == 0 && b->nested && !b->o->hw)
 		return err_set(e, -ENOTSUP,
 			       "cpu.nested: the soft engine does not emulate VMX or SVM; it needs engine=kvm");

@@ -3,6 +3,7 @@
 
 #include "x86/msr.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -228,6 +229,51 @@ static void t_pending(struct stand *s)
 	fail_msg("%s: the interrupt in IRR did not come", s->ops->name);
 }
 
+/* ------ system management mode ------ */
+
+static bool reported(struct stand *s)
+{
+	bool is;
+
+	pthread_mutex_lock(&s->lock);
+	is = s->nreport > 0;
+	pthread_mutex_unlock(&s->lock);
+	return is;
+}
+
+/*
+ * A guest that sends itself an SMI (APM vol. 2, 10.2; SDM vol. 3, 32.4). The neutral form has no place for the mode
+ * that it leads to, so an engine that enters it must say so instead of giving half a state; one that does not enter it
+ * goes on and gives all. KVM enters it, and there the vCPU stays: it has memory of its own for that mode, and gets
+ * none.
+ */
+static void t_smm(struct stand *s)
+{
+	struct engine_vm_opts o = s->opts;
+	struct x86_state x;
+	int r = 0;
+
+	MACHINE_CODE(&s->m, M_CODE, 0xb8, 0x00, 0x42, 0x04, 0x00, /* mov eax, SMI to self */
+		     0xbb, 0x00, 0x03, 0xe0, 0xfe,		  /* mov ebx, FEE00300h: the ICR */
+		     0x89, 0x03,				  /* mov [rbx], eax */
+		     0xb9, 0x00, 0x00, 0x10, 0x00,		  /* mov ecx, a million */
+		     0xff, 0xc9, 0x75, 0xfc,			  /* dec ecx; jnz */
+		     0xe6, PORT_REPORT, 0xeb, 0xfe);
+	stand_mode(s, 0, LONG64);
+	stand_go(s);
+	for (unsigned n = 0; n < 5000 && r == 0 && !reported(s); n++) {
+		usleep(2000);
+		stand_hold(s);
+		r = s->ops->get(s->m.cpu[0], X86_ALL, &x);
+		stand_release(s);
+	}
+	stand_stop(s);
+	print_message("  %s: %s\n", s->ops->name, r ? "in SMM" : "no SMM");
+	assert_true(r == -EBUSY || (r == 0 && reported(s)));
+	stand_reopen(s, &o);
+	stand_mode(s, 0, LONG64);
+}
+
 /* ------ moves ------ */
 
 enum { MOVES = 100 };
@@ -374,6 +420,7 @@ const struct conform_case cases_state[] = {
 	{ "round_trip", t_round_trip, 1, CMP_ALL },
 	{ "tsc", t_tsc, 1, CMP_SREGS },
 	{ "pending", t_pending, 1, 0 },
+	{ "smm", t_smm, 1, 0 },
 	{ "move_1", t_move, 1, 0 },
 	{ "move_2", t_move, 2, 0 },
 	{ 0 },

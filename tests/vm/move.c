@@ -191,7 +191,8 @@ static void move_job(struct job *j)
 	__atomic_store_n(&go_on, true, __ATOMIC_SEQ_CST);
 }
 
-static void run(const struct engine_ops *to, const char *may_move)
+static void run_from(const struct engine_ops *from, const struct engine_ops *to, const char *may_move,
+		     const char *nested)
 {
 	static struct job job;
 
@@ -203,9 +204,15 @@ static void run(const struct engine_ops *to, const char *may_move)
 	target = to;
 	conf_set(conf, "cpus", "2", NULL);
 	conf_set(conf, "engine.move", may_move, NULL);
-	the_vm = build(guest);
+	the_vm = build_on(from, guest);
+	conf_set(conf, "cpu.nested", nested, NULL); /* now, for the scripted engine cannot have it */
 	loop_post(vm_loop(the_vm), &job);
 	assert_int_equal(vm_run(the_vm, NULL, NULL), END_POWEROFF);
+}
+
+static void run(const struct engine_ops *to, const char *may_move)
+{
+	run_from(&fake_ops, to, may_move, "false");
 }
 
 static void moves(void **state)
@@ -264,12 +271,47 @@ static void refused_without_key(void **state)
 	vm_free(the_vm);
 }
 
+static void refused_with_nested_guests(void **state)
+{
+	struct engine_ops ops = other_ops();
+
+	fails_at = 0;
+	run_from(&fake_ops, &ops, "false", "true");
+	assert_true(result < 0);
+	assert_non_null(strstr(why.msg, "cpu.nested"));
+	assert_string_equal(story, "");
+	vm_free(the_vm);
+}
+
+static int get_in_smm(struct engine_vcpu *v, unsigned groups, struct x86_state *s)
+{
+	return groups == X86_ALL && v->id == 1 ? -EBUSY : fake_ops.get(v, groups, s);
+}
+
+/* The state has no place for it: the machine goes on where it is, and nothing is lost. */
+static void refused_in_system_management_mode(void **state)
+{
+	struct engine_ops ops = other_ops(), from = fake_ops;
+
+	fails_at = 0;
+	from.get = get_in_smm;
+	run_from(&from, &ops, "true", "false");
+	assert_int_equal(result, -EBUSY);
+	assert_non_null(strstr(why.msg, "vcpu 1"));
+	assert_non_null(strstr(why.msg, "system management mode"));
+	assert_string_equal(vm_engine(the_vm), "fake");
+	assert_int_equal(freed_cpus, 2);
+	vm_free(the_vm);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(moves, setup, teardown),
 		cmocka_unit_test_setup_teardown(fails, setup, teardown),
 		cmocka_unit_test_setup_teardown(refused_without_key, setup, teardown),
+		cmocka_unit_test_setup_teardown(refused_with_nested_guests, setup, teardown),
+		cmocka_unit_test_setup_teardown(refused_in_system_management_mode, setup, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -207,8 +207,14 @@ static void xsave_of_hardware(void **state)
 	hw_add(&hw, (struct cpuid_leaf){ 0xd, 5, true, 64, 1088, 0, 0 });
 	hw_add(&hw, (struct cpuid_leaf){ 0xd, 6, true, 512, 1152, 0, 0 });
 	hw_add(&hw, (struct cpuid_leaf){ 0xd, 7, true, 1024, 1664, 0, 0 });
-	hw_add(&hw, (struct cpuid_leaf){ 0xd, 17, true, 64, 2752, 2, 0 }); /* AMX */
+	hw_add(&hw, (struct cpuid_leaf){ 0xd, 17, true, 64, 2752, 2, 0 }); /* AMX: its parts, and its features */
+	hw_add(&hw, (struct cpuid_leaf){ 0xd, 18, true, 8192, 2816, 2, 0 });
+	for (unsigned n = 0; n < hw.n; n++)
+		if (hw.leaf[n].leaf == 7)
+			hw.leaf[n].edx |= BIT(22) | BIT(24) | BIT(25);
 	build(&o);
+	assert_false(leaf(7, 0)->edx & (BIT(22) | BIT(24) | BIT(25)));
+	assert_int_equal(leaf(0x1d, 0)->eax, 0);
 	assert_int_equal(leaf(7, 0)->ebx & (BIT(16) | BIT(17)), BIT(16) | BIT(17));
 	assert_int_equal(leaf(0xd, 0)->eax, 0x2e7);
 	assert_int_equal(leaf(0xd, 0)->ecx, 2696);
@@ -255,6 +261,9 @@ static void guests_that_are_hypervisors(void **state)
 	o.hw = NULL;
 	assert_true(cpuid_build(&t, &o, &e) < 0);
 	assert_non_null(strstr(e.msg, "engine=kvm"));
+	conf_set(conf, "engine.move", "true", NULL);
+	assert_true(cpuid_build(&t, &o, &e) < 0);
+	assert_non_null(strstr(e.msg, "engine.move"));
 	conf_free(conf);
 }
 

@@ -1,7 +1,10 @@
 /*
  * A vCPU's state between KVM's structures and x86_state. Order matters to KVM: the APIC's base before its registers,
- * registers before events (setting registers forgets them), the deadline last. Left out: SMM, nested state (a vCPU in a
- * nested guest), AMX and what else does not fit 4 KiB of XSAVE.
+ * registers before events (setting registers forgets them), the deadline last. Left out: SMM (-EBUSY), and nested state
+ * (a vCPU in a nested guest; VMs with cpu.nested do not move). What of XSAVE lies beyond 4 KiB, which is AMX, no guest
+ * has: a process must ask the kernel for it (ARCH_REQ_XCOMP_GUEST_PERM), KVM_GET_SUPPORTED_CPUID shows it only then,
+ * x86/cpuid.c leaves it out in any case, and KVM refuses an XCR0 with more than the vCPU's CPUID has. So KVM_GET_XSAVE
+ * does what KVM_GET_XSAVE2 is for; parts lie where the host's CPUID leaf D says, on every engine.
  */
 #include "engine/kvm/kvm_int.h"
 
@@ -224,6 +227,8 @@ static int get_events(struct engine_vcpu *v, struct x86_state *s)
 
 	if (r < 0)
 		return r;
+	if (k.flags & KVM_VCPUEVENT_VALID_SMM && (k.smi.smm || k.smi.pending))
+		return -EBUSY; /* a guest can send an SMI: its APIC delivers it */
 	inject_from(&k, s);
 	s->nmi_pending = k.nmi.pending || __atomic_load_n(&v->work, __ATOMIC_SEQ_CST) & WORK_NMI;
 	s->nmi_blocked = k.nmi.masked;
