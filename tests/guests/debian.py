@@ -2,7 +2,7 @@
 """The Debian image as a user lives in it. Proves: disk, network, clock, entropy, systemd, persistence, ends."""
 import os, socket, subprocess, sys, time
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from guest import Failed, PLAIN, Guest, image, overlay, run
+from guest import CONSOLE, Failed, PLAIN, Guest, image, overlay, run
 
 BAD = r'Kernel panic|BUG:|Oops|Call Trace'
 
@@ -16,7 +16,7 @@ def free_port():
 def start(where, disk, cpus=2, mem='1G', more=(), img=None):
     img = img or image()
     g = Guest([*PLAIN, '-c', str(cpus), '-m', mem, '-s', '2,virtio-blk,' + disk, *more, '-s', '4,virtio-rnd',
-               '--kernel', img + '/vmlinuz', '--initrd', img + '/initrd.img', '--append', 'root=/dev/vda rw console=ttyS0'])
+               '--kernel', img + '/vmlinuz', '--initrd', img + '/initrd.img', '--append', 'root=/dev/vda rw ' + CONSOLE])
     return g
 
 

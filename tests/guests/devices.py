@@ -3,7 +3,7 @@
 tap, PCI and LPC serial ports on every back end, -W, -x, -Y, legacy virtio, and interrupts by MSI-X, MSI, I/O APIC and 8259."""
 import contextlib, hashlib, os, random, re, select, socket, subprocess, sys, threading, time, tty
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from guest import CACHE, INSIDE, LHYVE, PLAIN, Guest, files, run
+from guest import CACHE, CONSOLE, INSIDE, LHYVE, PLAIN, Guest, files, run
 import initramfs
 
 BAD = r'Kernel panic|BUG:|Oops|Call Trace|ACPI (?:Error|Warning|BIOS Error)|insmod \S+ failed'
@@ -20,7 +20,7 @@ def shell(where, devices=(), modules=(), params=None, kernel='cloud', cpus=2, ap
                           modules=initramfs.modules_of(k, ['virtio_pci', *modules] if modules else []))
     name = 'test-%d' % os.getpid()
     with Guest(command=[*before, LHYVE, *PLAIN, '-c', str(cpus), '-m', '256M', *devices, '--kernel', k + '/vmlinuz', '--initrd', cpio,
-                        '--append', 'console=ttyS0 panic=-1 ' + append, name]) as g:
+                        '--append', CONSOLE + ' panic=-1 ' + append, name]) as g:
         g.expect('READY', limit, never=BAD)
         g.expect('BEGIN 0', 30, never=BAD)
         g.check('stty -echo; PS1=')

@@ -12,6 +12,10 @@ PLAIN += [w for o in os.environ.get('LHYVE_TEST_OPTIONS', '').split() for w in (
 SLOW = float(os.environ.get('LHYVE_TEST_SLOW') or 1)  # limits are times this
 INSIDE = os.environ.get('LHYVE_TEST_INSIDE')  # in a nested machine (nested_suite.py): nothing is fetched, this is the Debian disk
 
+# For kernels' command lines. A character of the console is two exits, which a nested machine takes long for: there a kernel says
+# warnings and worse only (level 4 and below), which are what tests look for.
+CONSOLE = 'console=ttyS0' + (' loglevel=5 systemd.show_status=false' if INSIDE else '')
+
 
 class Failed(Exception):
     pass

@@ -2,7 +2,7 @@
 """Debian's kernels to userspace and to their end, with a busybox initramfs. Proves: boot protocol, tables, console, ends."""
 import os, re, subprocess, sys
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from guest import CACHE, LHYVE, PLAIN, Guest, Failed, files, run
+from guest import CACHE, CONSOLE, LHYVE, PLAIN, Guest, Failed, files, run
 import initramfs
 
 BAD = r'Kernel panic|BUG:|Oops|Call Trace|ACPI (?:Error|Warning|BIOS Error)|\[Firmware Bug\]'
@@ -14,7 +14,7 @@ def boot(where, kernel, cpus, how='poweroff', status=1, bits=64, mem='512M', ext
     cpio = initramfs.make(where + '/initrd', CACHE + '/%s/busybox' % bb, how=how,
                           commands=['nproc', 'cat /proc/interrupts', 'dmesg | grep -iE "tsc:|clocksource|apic" | tail -20', 'uname -m'])
     with Guest([*PLAIN, '-c', str(cpus), '-m', mem, *more, '--kernel', CACHE + '/kernel-%s/vmlinuz' % kernel, '--initrd', cpio,
-                '--append', 'console=ttyS0 panic=-1 ' + extra]) as g:
+                '--append', CONSOLE + ' panic=-1 ' + extra]) as g:
         g.expect('READY', limit, never=BAD)
         g.expect(r'BEGIN 0\r?\n%d\r?\nEND 0 0' % cpus, 30)
         g.expect(r'BEGIN 3\r?\n%s\r?\nEND 3 0' % ('x86_64' if bits == 64 else 'i686'), 30)

@@ -13,7 +13,8 @@ from guest import CACHE, TOP, files, image
 import initramfs
 
 CPU = 'max,-la57,-avx,-avx2,-fma,-f16c,-vaes,-vpclmulqdq,-pku'
-LIMIT = 900
+BOOT_LIMIT, SPARE = 300, 60  # seconds until a machine serves; beyond a test's own limit, until its machine counts as dead
+SECONDS = '%.0f s, %.0f of the processor'
 MODULES = ['virtio_pci', '9pnet_virtio', '9p', 'virtio_blk', 'ext4', 'crc32c_generic', 'tun', 'kvm', 'kvm_amd']
 # What of the host lies where the tests get a file system of their own stays in sight.
 KEPT = [d for d in (TOP, CACHE) if d.startswith(('/tmp/', '/run/'))]
@@ -23,7 +24,9 @@ PREPARE = ('mkdir -p /root && mount -t 9p -o trans=virtio,version=9p2000.L,msize
            + 'mount -t ext4 /dev/vdb /root/tmp && mount -t tmpfs tmpfs /root/run && '
            + ''.join('mkdir -p /root%s && mount -o bind /kept%d /root%s && ' % (d, n, d) for n, d in enumerate(KEPT))
            + 'ifconfig lo 127.0.0.1 && [ -c /dev/kvm ]')
-print_lock = threading.Lock()
+# Numbers of tests come on the console, one at a time. Its echo is off, so what it prints are the tests' words and ours.
+SERVE = 'stty -echo; while read n && [ "$n" != end ]; do echo "BEGIN t$n"; sh /t/$n < /dev/null; echo "END t$n $?"; done'
+print_lock, list_lock = threading.Lock(), threading.Lock()
 
 
 def one_cpu(n):
@@ -44,6 +47,13 @@ def tests(build):
     return [t for t in json.loads(out) if any(s.split(':')[-1] == 'kvm' for s in t['suite'])]
 
 
+def cpu_seconds(pid):
+    """What the threads of a process have had of the processor: unlike wall time it says the same on a busy host."""
+    with open('/proc/%d/stat' % pid) as f:
+        w = f.read().rsplit(')', 1)[1].split()
+    return (int(w[11]) + int(w[12])) / os.sysconf('SC_CLK_TCK')
+
+
 def quoted(words):
     return ' '.join("'%s'" % w.replace("'", "'\\''") for w in words)
 
@@ -58,17 +68,23 @@ def command(t):
 
 
 class Machine(threading.Thread):
-    """One nested machine with its share of the tests."""
-    def __init__(self, share, where, n):
+    """A nested machine that takes tests from a list until it is empty."""
+    def __init__(self, every, left, where, n):
         super().__init__()
-        self.share, self.where, self.n = share, where, n
+        self.every, self.left, self.where, self.n = every, left, where, n
         self.passed = self.failed = 0
+        self.busy, self.now, self.timer = [0, 0], None, None
 
     def qemu(self):
         kernel, scratch = CACHE + '/kernel-generic', '%s/%d.disk' % (self.where, self.n)
         subprocess.run(['mke2fs', '-q', '-t', 'ext4', scratch, '2G'], check=True, stdout=subprocess.DEVNULL)  # a file system with O_DIRECT, for /tmp
-        initrd = initramfs.make('%s/%d.cpio' % (self.where, self.n), CACHE + '/busybox/busybox', [PREPARE] + [command(t) for t in self.share],
-                                modules=initramfs.modules_of(kernel, MODULES))
+        scripts = {}
+        for i, t in enumerate(self.every):
+            scripts['/t/%d' % i] = path = '%s/%d.%d' % (self.where, self.n, i)
+            with open(path, 'w') as f:
+                f.write(command(t) + '\n')
+        initrd = initramfs.make('%s/%d.cpio' % (self.where, self.n), CACHE + '/busybox/busybox', [PREPARE, SERVE],
+                                modules=initramfs.modules_of(kernel, MODULES), files=scripts)
         return [*one_cpu(self.n), 'qemu-system-x86_64', '-accel', 'tcg', '-machine', 'q35', '-cpu', CPU, '-smp', '1', '-m', '3072',
                 '-display', 'none', '-nodefaults', '-no-user-config', '-no-reboot', '-serial', 'stdio',
                 '-fsdev', 'local,id=host,path=/,security_model=none,readonly=on,multidevs=remap', '-device', 'virtio-9p-pci,fsdev=host,mount_tag=host',
@@ -85,42 +101,65 @@ class Machine(threading.Thread):
         bad = len(cases) - good
         self.passed, self.failed = self.passed + good, self.failed + bad
         if cases and bool(bad) == bool(status):
-            say('      %s: %.0f s' % (t['name'], took))
+            say('      %s (%s)' % (t['name'], took))
         elif status == 0:
             self.passed += 1
-            say('ok    %s (%.0f s)' % (t['name'], took))
+            say('ok    %s (%s)' % (t['name'], took))
         else:
             self.failed += 1
-            say('FAIL  %s (%.0f s): status %s' % (t['name'], took, status))
+            say('FAIL  %s (%s): status %s' % (t['name'], took, status))
         if status:
             say('\n'.join('      | ' + line for line in lines[-60:] if 'RUN  ' not in line and '  OK ' not in line))
 
-    def run(self):
-        p = subprocess.Popen(self.qemu(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        timer = threading.Timer(LIMIT, p.kill)
-        timer.start()
-        at, lines, begun = -1, [], time.monotonic()
+    def watch(self, p, seconds):
+        if self.timer:
+            self.timer.cancel()
+        self.timer = threading.Timer(seconds, p.kill)
+        self.timer.start()
+
+    def take(self, p):
+        """The next test, or the end."""
+        with list_lock:
+            self.now = self.left.pop(0) if self.left else None
+        self.watch(p, self.now['timeout'] + SPARE if self.now else SPARE)
+        p.stdin.write('%s\n' % (self.every.index(self.now) if self.now else 'end'))
+        p.stdin.flush()
+
+    def console(self, p):
+        lines, begun, used = [], 0, 0
         for raw in p.stdout:
-            line = raw.decode('latin-1').rstrip('\r\n')
-            m = re.match(r'(BEGIN|END) (\d+) ?(\d*)$', line)
+            line = raw.rstrip('\r\n')
+            m = re.match(r'(BEGIN|END) (t?)(\d+) ?(\d*)$', line)
             if not m:
                 lines.append(line)
             elif m.group(1) == 'BEGIN':
-                at, lines, begun = int(m.group(2)), [], time.monotonic()
-            elif int(m.group(2)) == 0 and m.group(3) != '0':
+                lines, begun, used = [], time.monotonic(), cpu_seconds(p.pid)
+                if not m.group(2) and m.group(3) == '1':  # SERVE
+                    self.take(p)
+            elif m.group(2):
+                took = time.monotonic() - begun, cpu_seconds(p.pid) - used
+                self.busy = [a + b for a, b in zip(self.busy, took)]
+                self.verdict(self.now, int(m.group(4)), lines, SECONDS % took)
+                self.take(p)
+            elif m.group(3) == '0' and m.group(4) != '0':
                 say('the nested machine has no KVM or no file system:\n' + '\n'.join(lines[-20:]))
                 p.kill()
-            elif int(m.group(2)) > 0:
-                self.verdict(self.share[at - 1], int(m.group(3)), lines, time.monotonic() - begun)
-                self.share[at - 1]['told'] = True
-        timer.cancel()
+        return lines
+
+    def run(self):
+        p = subprocess.Popen(self.qemu(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                             encoding='latin-1')
+        self.watch(p, BOOT_LIMIT)
+        try:
+            lines = self.console(p)
+        except BrokenPipeError:
+            lines = []
         p.wait()
-        for t in self.share:
-            if not t.get('told'):
-                say('FAIL  %s: the nested machine ended before it did' % t['name'])
-                self.failed += 1
-        if any(not t.get('told') for t in self.share):
+        self.timer.cancel()
+        if self.now:
+            say('FAIL  %s: the nested machine ended before it did' % self.now['name'])
             say('\n'.join('      | ' + line for line in lines[-40:]))
+            self.failed += 1
 
 
 def main():
@@ -128,18 +167,19 @@ def main():
     every = [t for t in tests(build) if not parts or any(p in t['name'] for p in parts)]
     files('generic', 'cloud', 'busybox')
     image()
-    shares = [[], []]
-    for t in sorted(every, key=lambda t: -t['timeout']):  # limits are in proportion to what tests need
-        min(shares, key=lambda s: sum(x['timeout'] for x in s)).append(t)
+    every.sort(key=lambda t: -t['timeout'])  # limits are in proportion to what tests need
+    left = list(every)
     start = time.monotonic()
     with tempfile.TemporaryDirectory(prefix='lhyve-nested.') as where:
-        machines = [Machine(s, where, n) for n, s in enumerate(shares) if s]
+        machines = [Machine(every, left, where, n) for n in range(min(2, len(os.sched_getaffinity(0)), len(every)))]
         for m in machines:
             m.start()
         for m in machines:
             m.join()
-    print('nested: %.0f s' % (time.monotonic() - start))
-    failed = sum(m.failed for m in machines)
+    for t in left:
+        say('FAIL  %s: no nested machine was left for it' % t['name'])
+    print('nested: %.0f s; tests: %s' % (time.monotonic() - start, ' and '.join(SECONDS % tuple(m.busy) for m in machines)))
+    failed = sum(m.failed for m in machines) + len(left)
     print('%d passed, %d failed' % (sum(m.passed for m in machines), failed))
     sys.exit(1 if failed or not every else 0)
 
