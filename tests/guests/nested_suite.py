@@ -167,7 +167,7 @@ def main():
     every = [t for t in tests(build) if not parts or any(p in t['name'] for p in parts)]
     files('generic', 'cloud', 'busybox')
     image()
-    every.sort(key=lambda t: -t['timeout'])  # limits are in proportion to what tests need
+    every.sort(key=lambda t: -t['timeout'])  # limits are roughly in proportion to what tests need
     left = list(every)
     start = time.monotonic()
     with tempfile.TemporaryDirectory(prefix='lhyve-nested.') as where:
