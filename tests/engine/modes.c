@@ -69,6 +69,21 @@ static void sixteen_bit_segments(void **state)
 	assert_int_equal(s.seg[SEG_CS].base, 0x30000);
 }
 
+/* Behind FFFFh comes 10000h; a jump with an operand of 16 bits goes on below. As in 16-bit segments of the host. */
+static void sixteen_bit_code_beyond_64k(void **state)
+{
+	start(PROT32);
+	gdt(0x58, 0x00019b030000ffff); /* base 30000h, 128 KiB */
+	/* mov eax, 0; jmp 58h:fffch */
+	MACHINE_CODE(&m, M_CODE, 0x31, 0xc0, 0xea, 0xfc, 0xff, 0, 0, 0x58, 0);
+	memset(m.ram + 0x30000, 0xf4, 0x100);
+	/* inc ax at FFFCh to FFFFh and 10000h; mov bx over more; jmp +10h */
+	MACHINE_CODE(&m, 0x3fffc, 0x40, 0x40, 0x40, 0x40, 0x40, 0xbb, 0x34, 0x12, 0xeb, 0x10);
+	run_to_halt_at(0x17);
+	assert_int_equal(s.reg[RAX], 5);
+	assert_int_equal(s.reg[RBX] & 0xffff, 0x1234);
+}
+
 CODE(looks, 32,
      "mov $0x1b, %cx; lar %cx, %eax; lsl %cx, %ebx; mov $0x18, %dx; verw %dx; setz %ch; verr %dx; setz %cl;"
      "mov $0xffff, %dx; lar %dx, %esi; setz %dl; hlt");
@@ -624,6 +639,7 @@ int main(void)
 		T(ring3_and_privileged_instruction),
 		T(int_checks_the_gates_dpl),
 		T(sixteen_bit_segments),
+		T(sixteen_bit_code_beyond_64k),
 		T(lar_lsl_verr_verw),
 		T(segment_limits),
 		T(io_permission_map),

@@ -533,12 +533,12 @@ static uint64_t code_lin(struct cpu *c)
 	return (uint32_t)(cs->base + c->rip);
 }
 
-/* The whole block lies inside the limit, and IP does not wrap in it. */
+/* The whole block lies inside the limit, and so that IP (rec_pc) stays below 64 KiB in 16-bit code. */
 static bool block_inside(const struct cpu *c, const struct block *b)
 {
 	uint64_t last = c->rip + (b->to - b->from) - 1;
 
-	return last <= c->seg[SEG_CS].limit && last <= (c->mode & MODE_32 ? 0xffffffffu : 0xffffu);
+	return last <= c->seg[SEG_CS].limit && last <= (c->mode & MODE_32 ? 0xffffffffu : IP16_LAST);
 }
 
 struct rec *code_find(struct cpu *c, bool *step)

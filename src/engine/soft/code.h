@@ -4,6 +4,12 @@
 
 #include "engine/soft/mmu.h"
 
+/*
+ * Blocks of 16-bit code end before this offset, so that none has an instruction with FFFFh in it: the next one is at
+ * 10000h, #GP where the limit is 64 KiB.
+ */
+enum { IP16_LAST = 0xffff - INSN_MAX - 1 };
+
 struct code_source { /* the page a block is made from */
 	const uint8_t *host;
 	struct code_page *marks; /* NULL: nothing can write it */

@@ -51,8 +51,8 @@ void insn_fetch(struct cpu *c, struct insn *i)
 		cpu_gp0(c);
 	isa_apply(c, i);
 	c->rip_next = c->rip + i->len;
-	if (legacy)
-		c->rip_next = c->mode & MODE_32 ? (uint32_t)c->rip_next : (uint16_t)c->rip_next;
+	if (legacy) /* in 16-bit code, too: what is behind FFFFh is at 10000h, where only some limits let it be */
+		c->rip_next = (uint32_t)c->rip_next;
 }
 
 void interp_step(struct cpu *c)

@@ -396,7 +396,7 @@ static void iret_done(struct cpu *c)
 static void iret_real(struct cpu *c, unsigned size)
 {
 	uint64_t sp = c->r[RSP], rip = stack_peek(c, sp, size);
-	uint16_t sel = (uint16_t)stack_peek(c, sp + size, size);
+	uint16_t sel = (uint16_t)stack_peek(c, sp + size, 2); /* processors read no more of it */
 	uint32_t fl = (uint32_t)stack_peek(c, sp + 2 * size, size), m = FL_ARITH | FL_TF | FL_IF | FL_DF | FL_NT;
 	bool vme = (c->fl & FL_VM) && (c->fl & FL_IOPL) != FL_IOPL;
 
@@ -472,7 +472,7 @@ void op_iret(struct cpu *c, const struct insn *i)
 		return;
 	}
 	fl = (uint32_t)stack_peek(c, sp + 2 * size, size);
-	sel = (uint16_t)stack_peek(c, sp + size, size);
+	sel = (uint16_t)stack_peek(c, sp + size, c->mode & MODE_64 ? size : 2);
 	rip = stack_peek(c, sp, size);
 	if ((fl & FL_VM) && size == 4 && c->cpl == 0 && !long_mode(c)) {
 		iret_to_v86(c, rip, sel, fl);

@@ -179,8 +179,11 @@ static inline uint64_t opnd_lin(struct cpu *c, const struct insn *i, unsigned si
  * is there. */
 static inline uint16_t opnd_far(struct cpu *c, const struct insn *i, uint64_t *off)
 {
+	uint64_t behind =
+		size_trunc(insn_ea(c, i) + i->opsize, i->addrsize); /* at 0, where the offset ends its 64 KiB */
+
 	*off = ld_size(c, insn_lin(c, i, i->opsize, false), i->opsize);
-	return ld16(c, seg_lin(c, i->seg, insn_ea(c, i) + i->opsize, 2, false));
+	return ld16(c, seg_lin(c, i->seg, behind, 2, false));
 }
 
 static inline bool opnd_is_mem(const struct insn *i, unsigned n)

@@ -185,7 +185,7 @@ static void itlb_set(struct cpu *c, const struct jpage *p, uint64_t lin, bool gl
 static uint64_t segment_part(const struct cpu *c, uint64_t lin)
 {
 	const struct x86_segment *cs = &c->seg[SEG_CS];
-	uint32_t last = c->mode & MODE_32 || cs->limit < 0xffff ? cs->limit : 0xffff;
+	uint32_t last = c->mode & MODE_32 || cs->limit < IP16_LAST ? cs->limit : IP16_LAST;
 	uint32_t rip = (uint32_t)(lin - cs->base), first = 0, left = 0;
 
 	if (rip > -(uint32_t)JIT_PAGE) { /* it starts in this page */
