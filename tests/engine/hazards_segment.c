@@ -125,15 +125,20 @@ static void jump_back_over_ip_0(void **state)
 	assert_int_equal(s.reg[RBX] & 0xffff, 100);
 }
 
-/* Straight on from ffffh. */
-static void ip_wraps(void **state)
+/* Behind ffffh comes 10000h, which the limit forbids; the handler begins again there. The last stop is a HLT. */
+static void ip_does_not_wrap(void **state)
 {
 	start(REAL16);
-	MACHINE_CODE(&m, M_CODE, 0xb9, 100, 0, 0xea, 0xfe, 0xff, 0x08, 0x30);
-	MACHINE_CODE(&m, 0x4007e, 0x43, 0x43, 0xf4);
-	MACHINE_CODE(&m, 0x30080, 0x49, 0x75, 0xfb, 0xf4);
-	ends();
+	st_le32(m.ram + 4 * EXC_GP, 0xa100);
+	MACHINE_CODE(&m, M_CODE, 0xb9, 100, 0, 0xea, 0xfe, 0xff, 0x08, 0x30); /* mov cx,100; jmp 3008h:fffeh */
+	MACHINE_CODE(&m, 0x4007e, 0x43, 0x43, 0xf4);			      /* inc bx twice */
+	MACHINE_CODE(&m, 0x30080, 0xf4);
+	/* dec cx; jz; add sp, 6; jmp 3008h:fffeh */
+	MACHINE_CODE(&m, 0xa100, 0x49, 0x74, 8, 0x83, 0xc4, 6, 0xea, 0xfe, 0xff, 0x08, 0x30, 0xf4);
+	run_to_halt_at(0xa10c);
 	assert_int_equal(s.reg[RBX] & 0xffff, 200);
+	assert_int_equal(ld_le16(m.ram + (uint16_t)s.reg[RSP]), 0);
+	assert_int_equal(ld_le16(m.ram + (uint16_t)s.reg[RSP] + 2), 0x3008);
 }
 
 /* ------ limits ------ */
@@ -258,18 +263,10 @@ static void base_moves_in_real_mode(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		T(page_of_16_and_32_bits),
-		T(page_behind_three_bases),
-		T(segment_changes_in_place),
-		T(limit_shrinks_under_a_jump),
-		T(base_moves_under_a_jump),
-		T(jump_back_over_ip_0),
-		T(ip_wraps),
-		T(branches_beyond_the_limit),
-		T(code_runs_into_the_limit),
-		T(loop_beyond_the_limit),
-		T(word_at_the_end_of_64k),
-		T(stack_of_16_bits),
+		T(page_of_16_and_32_bits),     T(page_behind_three_bases),   T(segment_changes_in_place),
+		T(limit_shrinks_under_a_jump), T(base_moves_under_a_jump),   T(jump_back_over_ip_0),
+		T(ip_does_not_wrap),	       T(branches_beyond_the_limit), T(code_runs_into_the_limit),
+		T(loop_beyond_the_limit),      T(word_at_the_end_of_64k),    T(stack_of_16_bits),
 		T(base_moves_in_real_mode),
 	};
 
