@@ -68,6 +68,21 @@ struct cpu *model_new(uint8_t **mem)
 	return c;
 }
 
+void model_mode(struct cpu *c, enum code_size size)
+{
+	const uint16_t sizes = size == CODE64 ? ATTR_L : size == CODE32 ? ATTR_DB | ATTR_G : 0;
+	const struct x86_segment s = { .limit = size == CODE16 ? 0xffff : 0xffffffff,
+				       .base = size == CODE16 ? MODEL_AT : 0,
+				       .attr = (size == CODE16 ? 0 : ATTR_DB | ATTR_G) | ATTR_S | ATTR_P | 3 |
+					       3 << ATTR_DPL_SHIFT };
+
+	c->seg[SEG_CS].attr = sizes | ATTR_S | ATTR_P | 11 | 3 << ATTR_DPL_SHIFT;
+	c->seg[SEG_CS].limit = s.limit;
+	c->seg[SEG_CS].base = size == CODE16 ? MODEL_CODE : 0;
+	c->seg[SEG_DS] = c->seg[SEG_ES] = s;
+	cpu_mode_changed(c);
+}
+
 unsigned model_step(struct cpu *c, const struct insn *i)
 {
 	c->rip_next = c->rip + i->len;
@@ -91,19 +106,25 @@ static void translator_need(struct cpu *c)
 	}
 }
 
+/* In the page of code. */
+static unsigned code_at(const struct cpu *c)
+{
+	return (unsigned)(c->seg[SEG_CS].base + c->rip - MODEL_CODE);
+}
+
 unsigned model_translated(struct cpu *c, const uint8_t *code, unsigned len)
 {
 	enum { TURNS = 4096 }; /* more than any of our code takes */
-	unsigned end = (unsigned)(c->rip - MODEL_CODE) + len;
+	unsigned end = code_at(c) + len;
 
 	translator_need(c);
 	memset(code_page, 0xcc, PAGE);
-	memcpy(code_page + (c->rip - MODEL_CODE), code, len);
+	memcpy(code_page + code_at(c), code, len);
 	memcpy(code_page + end, "\x0f\x0b", 2); /* UD2 */
 	jit_drop(c->vm, MODEL_CODE, PAGE);
 	code_drop(c, MODEL_CODE, PAGE);
 	if (setjmp(c->unwind))
-		return c->exc_vector == EXC_UD && c->rip == MODEL_CODE + end ? NO_EXCEPTION : c->exc_vector;
+		return c->exc_vector == EXC_UD && code_at(c) == end ? NO_EXCEPTION : c->exc_vector;
 	for (unsigned n = 0; n < TURNS; n++) {
 		c->leave = false;
 		c->budget = 1 << 16;

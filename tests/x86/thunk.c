@@ -9,7 +9,8 @@
  * each kind. THUNK_SEED: where to start.
  *
  * thunk_stub.c runs them natively, thunk_state.c and thunk_insn.c make them; here both sides are compared. What has
- * masks and addresses of its own is in thunk_mask.c, images of the state are in thunk_save.c.
+ * masks and addresses of its own is in thunk_mask.c, images of the state are in thunk_save.c, 16- and 32-bit code is in
+ * thunk_legacy.c.
  */
 #include "thunk.h"
 
@@ -274,6 +275,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(vector_insns), cmocka_unit_test(x87_insns), cmocka_unit_test(translated),
 		cmocka_unit_test(save_insns),	cmocka_unit_test(gathers),   cmocka_unit_test(edges),
+		cmocka_unit_test(legacy_code),
 	};
 
 	int failed = cmocka_run_group_tests(tests, setup, NULL);

@@ -64,6 +64,8 @@ unsigned start(void);
 void stub_catch(void);
 /* From *st to *st. */
 void native_run(const uint8_t *insn, unsigned len, bool x87);
+void native_run_as(const uint8_t *insn, unsigned len, bool x87, enum code_size size);
+bool native_has_16(void); /* this host gives us segments of 16-bit code: its data begin at DATA */
 
 /* ------ thunk_state.c ------ */
 void rnd_start(uint64_t seed);
@@ -83,8 +85,10 @@ void count_rows(const struct chain *chain, const struct cpu *c);
 /* The stub can run it: its operands lie where they may. */
 bool usable(const struct insn *i, bool x87);
 bool uses_mmx(const struct insn *i);
+void row_insn(uint8_t b[16], bool x87); /* one of a row of the opcode table */
 
-/* ------ thunk_mask.c, thunk_save.c ------ */
+/* ------ thunk_mask.c, thunk_save.c, thunk_legacy.c ------ */
+void legacy_code(void **unused);
 void gathers(void **unused);
 void edges(void **unused);
 void save_insns(void **unused);

@@ -83,8 +83,7 @@ static bool is_x87(unsigned op)
 	return false;
 }
 
-/* One of a row of the opcode table. */
-static void row_insn(uint8_t b[16], bool x87)
+void row_insn(uint8_t b[16], bool x87)
 {
 	const struct row *r;
 	unsigned n, rex;

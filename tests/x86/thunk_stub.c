@@ -1,21 +1,38 @@
 /*
  * The stub: code that loads a whole state from STATE, runs instructions under test on this CPU, and stores the state
- * again, also when they raise something.
+ * again, also when they raise something. Those of 16- and 32-bit code it runs in segments of that size: the kernel's
+ * for compatibility mode, and one of the local descriptor table.
  */
 #include "thunk.h"
 
+#include <asm/ldt.h>
 #include <immintrin.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <ucontext.h>
+#include <unistd.h>
+
+enum { SEL_CS64 = 0x33, SEL_CS32 = 0x23, SEL_DS = 0x2b, SEL_CS16 = 0 << 3 | 7, SEL_DS16 = 1 << 3 | 7 };
+
+/* At the end of the stub's page: where the code under test is, if it is not 64-bit code, and its DS. */
+struct __attribute__((packed)) away {
+	uint32_t off;
+	uint16_t cs, ds;
+};
+enum { AWAY = STUB + PAGE - sizeof(struct away) };
 
 static uint8_t *stub_end; /* where the storing half starts */
 
 static void on_signal(int sig, siginfo_t *si, void *frame)
 {
 	ucontext_t *u = frame;
+	uint16_t *cs = (uint16_t *)&u->uc_mcontext.gregs[REG_CSGSFS];
 	uint64_t rip = (uint64_t)u->uc_mcontext.gregs[REG_RIP];
 
+	if (*cs == SEL_CS16)
+		rip += STUB;
+	*cs = SEL_CS64;
 	if (rip < STUB || rip >= STUB + PAGE) {
 		signal(sig, SIG_DFL);
 		return;
@@ -75,12 +92,38 @@ static uint8_t *put_vectors(uint8_t *p, bool load)
 	return p;
 }
 
-static void stub_make(const uint8_t *insn, unsigned len, bool x87, bool avx)
+/* The instruction in a code segment of that size: there by a far jump, and back. */
+static uint8_t *put_away(uint8_t *p, const uint8_t *insn, unsigned len, enum code_size size)
+{
+	struct away *a = (struct away *)AWAY;
+	uint32_t back;
+
+	p = put(p, "\xff\x2c\x25", 3);
+	*p++ = (uint8_t)AWAY;
+	*p++ = (uint8_t)(AWAY >> 8);
+	*p++ = (uint8_t)(AWAY >> 16);
+	*p++ = (uint8_t)(AWAY >> 24);
+	*a = size == CODE32 ? (struct away){ (uint32_t)(uintptr_t)p, SEL_CS32, SEL_DS }
+			    : (struct away){ (uint32_t)(p - (uint8_t *)STUB), SEL_CS16, SEL_DS16 };
+	p = put(p, (const char *)insn, len);
+	if (size == CODE16)
+		*p++ = 0x66;
+	*p++ = 0xea;
+	back = (uint32_t)(uintptr_t)p + 6;
+	memcpy(p, &back, 4);
+	p[4] = SEL_CS64;
+	p[5] = 0;
+	return p + 6;
+}
+
+static void stub_make(const uint8_t *insn, unsigned len, bool x87, enum code_size size)
 {
 	uint8_t *p = (uint8_t *)STUB;
 
 	p = put(p, "\x53\x55\x41\x54\x41\x55\x41\x56\x41\x57", 10); /* push rbx rbp r12-r15 */
 	p = put_abs(p, "\x48\x89", 2, RSP, offsetof(struct state, host_rsp));
+	if (size != CODE64)
+		p = put_abs(p, "\x8e", 1, 3, AWAY + offsetof(struct away, ds) - STATE);
 	if (x87)
 		p = put_abs(p, "\x48\x0f\xae", 3, 1, offsetof(struct state, fx));
 	p = put_abs(p, "\x0f\xae", 2, 2, offsetof(struct state, mxcsr));
@@ -90,8 +133,10 @@ static void stub_make(const uint8_t *insn, unsigned len, bool x87, bool avx)
 	for (unsigned n = 0; n < 16; n++)
 		if (n != RSP)
 			p = put_gpr(p, true, n);
-	p = put(p, (const char *)insn, len);
+	p = size == CODE64 ? put(p, (const char *)insn, len) : put_away(p, insn, len, size);
 	stub_end = p;
+	if (size != CODE64) /* nobody promises its upper half */
+		p = put_abs(p, "\x48\x8b", 2, RSP, offsetof(struct state, host_rsp));
 	for (unsigned n = 0; n < 16; n++)
 		if (n != RSP)
 			p = put_gpr(p, false, n);
@@ -107,7 +152,26 @@ static void stub_make(const uint8_t *insn, unsigned len, bool x87, bool avx)
 
 void native_run(const uint8_t *insn, unsigned len, bool x87)
 {
-	stub_make(insn, len, x87, true);
+	native_run_as(insn, len, x87, CODE64);
+}
+
+static bool local(unsigned n, uint32_t base, unsigned contents)
+{
+	struct user_desc d = {
+		.entry_number = n, .base_addr = base, .limit = 0xffff, .contents = contents, .useable = 1
+	};
+
+	return syscall(SYS_modify_ldt, 1, &d, sizeof(d)) == 0;
+}
+
+bool native_has_16(void)
+{
+	return local(SEL_CS16 >> 3, STUB, 2) && local(SEL_DS16 >> 3, DATA, 0);
+}
+
+void native_run_as(const uint8_t *insn, unsigned len, bool x87, enum code_size size)
+{
+	stub_make(insn, len, x87, size);
 	st->vector = NO_EXCEPTION;
 	((void (*)(void))STUB)();
 	_mm_setcsr(0x1f80);
@@ -116,8 +180,11 @@ void native_run(const uint8_t *insn, unsigned len, bool x87)
 void stub_catch(void)
 {
 	static const int sigs[] = { SIGSEGV, SIGBUS, SIGFPE, SIGILL };
-	struct sigaction sa = { .sa_sigaction = on_signal, .sa_flags = SA_SIGINFO };
+	static char stack[65536];
+	struct sigaction sa = { .sa_sigaction = on_signal, .sa_flags = SA_SIGINFO | SA_ONSTACK };
+	stack_t ss = { .ss_sp = stack, .ss_size = sizeof(stack) };
 
+	sigaltstack(&ss, NULL);
 	for (unsigned k = 0; k < ARRAY_LEN(sigs); k++)
 		sigaction(sigs[k], &sa, NULL);
 }

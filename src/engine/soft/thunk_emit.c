@@ -138,6 +138,8 @@ static struct host_regs host_regs(const struct insn *i)
 			       .rm = i->flags & INSN_MEM ? RSI : i->rm & 7,
 			       .w = i->flags & INSN_VEXW };
 
+	if (i->vec->flags & VEC_STR_IN) /* lengths in RAX and RDX: of 64 bits in 64-bit code only */
+		h.w = i->opsize == 8;
 	for (unsigned n = 0; n < i->vec->nopnd; n++) {
 		const struct vec_opnd *o = &i->vec->opnd[n];
 

@@ -125,7 +125,7 @@ bool xl_vec(struct xl *x, const struct insn *i)
 	struct host_op h;
 	struct am m = { 0 };
 
-	if (i->op == OP_VZEROUPPER) {
+	if (i->op == OP_VZEROUPPER && (x->b->mode & MODE_64)) { /* elsewhere it leaves registers 8 and up alone */
 		put_load(x, VEC_YMM);
 		a_bytes(&x->a, 0x77f8c5, 3);
 		return true;
