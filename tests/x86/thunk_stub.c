@@ -147,7 +147,7 @@ static void stub_make(const uint8_t *insn, unsigned len, bool x87, enum code_siz
 	if (x87)
 		p = put_abs(p, "\x48\x0f\xae", 3, 0, offsetof(struct state, fx));
 	p = put(p, "\xc5\xf8\x77\xdb\xe3", 5); /* vzeroupper, fninit */
-	p = put(p, "\x41\x5f\x41\x5e\x41\x5d\x41\x5c\x5d\x5b\xfc\xc3", 12);
+	put(p, "\x41\x5f\x41\x5e\x41\x5d\x41\x5c\x5d\x5b\xfc\xc3", 12);
 }
 
 void native_run(const uint8_t *insn, unsigned len, bool x87)
