@@ -38,7 +38,7 @@ static bool describe(const struct xl *x, const struct insn *i, struct host_op *h
 	*h = (struct host_op){ .reg = i->reg, .rm = i->rm, .gpr_in = -1, .gpr_out = -1 };
 	h->e = (struct enc){ .pp = i->pp, .map = i->map, .op = i->opcode, .w = i->flags & INSN_VEXW };
 	if (row->flags & VEC_STR_IN) /* of all of RAX and RDX, which are the host's here */
-		h->e.w |= i->opsize == 8;
+		h->e.w = i->opsize == 8;
 	for (unsigned n = 0; n < row->nopnd; n++) {
 		const struct vec_opnd *o = &row->opnd[n];
 
