@@ -146,6 +146,20 @@ static void flags_over_a_span(void **state)
 	}
 }
 
+/* What jumps back looks far ahead and finds the flags dead; the jump that is there looks less far, and thinks that they
+ * live. */
+CODE(knows_less, 64,
+     "jmp 3f; 4: jmp 1f; 3: mov $5, %ecx; 1: mov %rax, %rdx; mov %rax, %rsi; mov %rax, %rdi; mov %rax, %r8;"
+     "mov %rax, %r9; mov %rax, %r10; mov %rax, %r11; mov %rax, %r13; mov 0x20000, %rbp; sub $1, %ecx; jz 2f; jmp 4b;"
+     "2: dec %r12; jnz 3b; hlt");
+static void a_block_that_knows_less(void **state)
+{
+	PUT(knows_less, M_CODE);
+	r12 = TIMES;
+	assert_int_equal(run(), RUN_HALTED);
+	assert_true(m.cpu[0]->cpu.stat.check_blocks >= TIMES);
+}
+
 static void it_wants_the_translator(void **state)
 {
 	struct engine_vm_opts o = { .ncpu = 1, .phys_bits = 40 };
@@ -175,9 +189,10 @@ int main(void)
 		T(a_device_is_asked_once),
 		T(a_page_gets_its_bits),
 		T(flags_over_a_span),
+		T(a_block_that_knows_less),
 		cmocka_unit_test(it_wants_the_translator),
 	};
 
-	setenv("LHYVE_TEST_CONF", "engine.soft=jit engine.soft.check=true", 1);
+	setenv("LHYVE_TEST_CONF", "engine.soft=jit engine.soft.check=true engine.soft.hot=0", 1);
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

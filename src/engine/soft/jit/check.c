@@ -126,8 +126,10 @@ void jit_check_note(const struct xl *x)
 	for (; t->n < x->n; t->n++) {
 		const struct xinsn *e = &x->ins[t->n];
 		struct checked *d = &k->insns[t->first + t->n];
+		uint16_t reads, kills;
 
-		*d = (struct checked){ e->off, e->live, e->in, e->by_c, e->i };
+		jit_flags(&e->i, &reads, &kills);
+		*d = (struct checked){ e->off, e->live, e->in, kills, e->by_c, e->i };
 		thunk_note(&d->i);
 		memcpy(k->bytes + (size_t)t->first * INSN_MAX + t->size, e->i.bytes, e->i.len);
 		t->size += e->i.len;
@@ -287,6 +289,17 @@ static bool step(struct cpu *c, const struct check *k, const struct jblock *b)
 	return c->rip == next && !c->leave;
 }
 
+/* What the instructions that were done have not written of the flags that were inverted. */
+static uint16_t carried(const struct check *k, const struct note *t, bool whole)
+{
+	unsigned n = whole || !k->steps ? k->steps : k->steps - 1;
+	uint16_t left = k->twisted;
+
+	for (unsigned m = 0; m < n && m < t->n; m++)
+		left &= (uint16_t)~k->notes->insns[t->first + m].kills;
+	return left;
+}
+
 /* As far as the translated run went: what raised or stopped it has to do the same here. */
 static void run_stepped(struct cpu *c, struct jblock *b)
 {
@@ -344,7 +357,7 @@ static bool same(const struct check *k)
 	const struct image *t = &k->after[0], *s = &k->after[1];
 
 	if (t->raised != s->raised || t->stopped != s->stopped || t->rip != s->rip || t->fl != s->fl ||
-	    t->mxcsr != s->mxcsr || memcmp(t->r, s->r, 16 * sizeof(t->r[0])) || ((t->flags ^ s->flags) & k->mask) ||
+	    t->mxcsr != s->mxcsr || memcmp(t->r, s->r, 16 * sizeof(t->r[0])) || ((t->flags ^ s->flags) & k->mask & ~k->carried) ||
 	    (k->wide &&
 	     (memcmp(t->vec, s->vec, sizeof(t->vec)) || memcmp(t->k, s->k, sizeof(t->k)) || !same_x87(t->fx, s->fx))))
 		return false;
@@ -364,6 +377,12 @@ static void translated(struct cpu *c, struct check *k, struct jblock *b, bool wa
 	k->lenient = warm || end->kind == END_LOST;
 }
 
+static void stepped(struct cpu *c, struct check *k, struct jblock *b)
+{
+	unseen(c, k, 1, twin_begin, run_stepped, b);
+	k->carried = carried(k, &k->notes->blocks[jblock_n(jit_of(c), b)], !k->after[1].raised && !k->after[1].stopped);
+}
+
 /* Translated code twice: with an empty TLB, then with what that has filled, since checks that hit go other ways. */
 static bool both(struct cpu *c, struct check *k, struct jblock *b)
 {
@@ -374,12 +393,12 @@ static bool both(struct cpu *c, struct check *k, struct jblock *b)
 	translated(c, k, b, false);
 	end = *now;
 	rip = k->after[0].rip;
-	unseen(c, k, 1, twin_begin, run_stepped, b);
+	stepped(c, k, b);
 	if (!same(k))
 		return false;
 	translated(c, k, b, true);
 	if (k->after[0].rip != rip || now->kind != end.kind || now->off != end.off)
-		unseen(c, k, 1, twin_begin, run_stepped, b);
+		stepped(c, k, b);
 	return same(k);
 }
 
@@ -466,7 +485,7 @@ static uint16_t check_block(struct cpu *c, struct check *k, struct jblock *b, ui
 	c->budget -= k->steps;
 	run_real(c, k, b);
 	near = near && end->kind == END_NEAR && c->rip == k->after[0].rip;
-	return near ? FL_ARITH & (uint16_t)~k->mask : 0;
+	return near ? (FL_ARITH & (uint16_t)~k->mask) | k->carried : 0;
 }
 
 static struct jblock *next_block(struct cpu *c)

@@ -13,6 +13,7 @@
  *   again, first at once, then with all other vCPUs stopped; only one that stays counts.
  * - Flags that the translator found dead are not compared. Where it left a block with dead flags by a jump inside the
  *   page, the next block's translated run begins with these inverted: a flag that was not dead then makes a difference.
+ *   They stay so until something writes them, also through a block that knows less than the one before it.
  * - A block whose bytes are not those in memory is reported too, unless mail about it is under way.
  */
 #ifndef ENGINE_SOFT_JIT_CHECK_H
@@ -24,7 +25,7 @@
 struct xl;
 
 struct checked { /* an instruction of a block */
-	uint16_t off, live, in;
+	uint16_t off, live, in, kills;
 	bool by_c;
 	struct insn i;
 };
@@ -63,6 +64,7 @@ struct check { /* of a vCPU */
 	unsigned steps;	  /* instructions that the exec functions did */
 	uint16_t mask;	  /* flags that are compared */
 	uint16_t twisted; /* flags that the translated run began with inverted */
+	uint16_t carried; /* of these, what no instruction wrote: they are still dead */
 	uint64_t lin;	  /* of the page of the block */
 	jmp_buf unwind;
 };

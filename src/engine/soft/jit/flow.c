@@ -1,6 +1,6 @@
 /*
- * The stack, and what leaves a block. Indirect jumps leave an image of the flags and jump through the cache by the low
- * 16 bits of their target; who is there compares (far.c).
+ * The stack, and what leaves a block. Indirect jumps leave an image of the flags and jump through the cache by a hash
+ * of their target; who is there compares (far.c).
  */
 #include "engine/soft/jit/xlat.h"
 
