@@ -357,7 +357,8 @@ static bool same(const struct check *k)
 	const struct image *t = &k->after[0], *s = &k->after[1];
 
 	if (t->raised != s->raised || t->stopped != s->stopped || t->rip != s->rip || t->fl != s->fl ||
-	    t->mxcsr != s->mxcsr || memcmp(t->r, s->r, 16 * sizeof(t->r[0])) || ((t->flags ^ s->flags) & k->mask & ~k->carried) ||
+	    t->mxcsr != s->mxcsr || memcmp(t->r, s->r, 16 * sizeof(t->r[0])) ||
+	    ((t->flags ^ s->flags) & k->mask & ~k->carried) ||
 	    (k->wide &&
 	     (memcmp(t->vec, s->vec, sizeof(t->vec)) || memcmp(t->k, s->k, sizeof(t->k)) || !same_x87(t->fx, s->fx))))
 		return false;

@@ -1,176 +1,6 @@
-/*
- * Integer instructions: the same instruction again, with host registers for guest registers and the checked host
- * address for the memory operand. A register that lives in c->r passes through a temporary.
- */
-#include "engine/soft/jit/xlat.h"
+/* Integer instructions but for multiplications and divisions. */
+#include "engine/soft/jit/form.h"
 
-#include "base/bits.h"
-
-enum { R = 1, W = 2, RW = 3 };
-
-/* ------ operands ------ */
-static bool in_mem(const struct insn *i, unsigned n)
-{
-	unsigned k = i->opnd[n].kind;
-
-	return k == OPND_MEM || k == OPND_MOFFS || (k == OPND_RM && i->flags & INSN_MEM);
-}
-
-static bool is_imm(const struct insn *i, unsigned n)
-{
-	return i->opnd[n].kind == OPND_IMM || i->opnd[n].kind == OPND_ONE;
-}
-
-static bool is_high(const struct insn *i, unsigned n)
-{
-	unsigned g = insn_reg(i, n);
-
-	return i->opnd[n].size == 1 && !(i->flags & (INSN_REX | INSN_VEX)) && g >= 4 && g < 8;
-}
-
-/* A register operand on its way through a temporary. */
-struct reg {
-	unsigned host, guest;
-	bool byte_rex, store;
-};
-
-static struct reg take_reg(struct xl *x, const struct insn *i, unsigned n, unsigned access, unsigned temp)
-{
-	unsigned g = insn_reg(i, n), size = i->opnd[n].size;
-	struct reg r = { .guest = g };
-
-	if (is_high(i, n)) {
-		r.host = g; /* no REX: AH to BH are those of the host */
-	} else if (guest_in_host(x, g)) {
-		r.host = guest_host(x, g);
-	} else {
-		r.host = temp;
-		if ((access & R) || size < 4)
-			a_load(&x->a, temp, guest_slot(g));
-		r.store = access & W;
-	}
-	r.byte_rex = size == 1 && !is_high(i, n) && r.host >= 4;
-	return r;
-}
-
-static void give_guest(struct xl *x, unsigned g, unsigned from)
-{
-	if (guest_in_host(x, g))
-		a_mov(&x->a, guest_host(x, g), (int)from);
-	else
-		a_store(&x->a, from, guest_slot(g));
-}
-
-static void give_reg(struct xl *x, const struct reg *r)
-{
-	if (r->store)
-		a_store(&x->a, r->host, guest_slot(r->guest));
-}
-
-/* ------ one operand in ModRM.rm, and one in ModRM.reg or an extension of the opcode ------ */
-struct form {
-	struct enc e;
-	int rm, reg; /* operand numbers; reg -1: ext */
-	unsigned ext, rm_access, reg_access;
-	unsigned imm_size;
-	bool vex;
-	int vvvv; /* operand number of VEX.vvvv, or -1 */
-	unsigned vvvv_access;
-};
-
-/* A register operand that is only read, and lives in its slot: the slot is the operand. */
-static bool slot_serves(const struct xl *x, const struct insn *i, unsigned n, unsigned access)
-{
-	return i->op != OP_BT /* in memory it reaches beyond */ && !in_mem(i, n) && !(access & W) && !is_high(i, n) &&
-	       !guest_in_host(x, insn_reg(i, n));
-}
-
-/* AH to BH to memory, whose address wants a REX prefix: by a copy. */
-static bool put_high(struct xl *x, const struct insn *i, struct form *f)
-{
-	struct enc rorx = { .pp = PP_F2, .map = 3, .op = 0xf0 };
-	struct asmb *a = &x->a;
-	struct am m;
-
-	if (f->reg_access != R || x->loop)
-		return false;
-	m = put_operand(x, i, 1, f->rm_access & W);
-	a_vex(a, &rorx, false, 0, T2, (int)(insn_reg(i, (unsigned)f->reg) & 3), NULL);
-	a8(a, 8);
-	if (i->flags & INSN_LOCK)
-		a8(a, 0xf0);
-	a_insn(a, &f->e, T2, RM_MEM, &m);
-	return true;
-}
-
-static bool put_form(struct xl *x, const struct insn *i, struct form *f)
-{
-	struct reg rm = { 0 }, reg = { .host = f->ext }, v = { 0 };
-	bool mem = in_mem(i, (unsigned)f->rm), high, slot;
-	struct am m = { 0 };
-
-	high = (!mem && is_high(i, (unsigned)f->rm)) || (f->reg >= 0 && is_high(i, (unsigned)f->reg));
-	if (high && mem)
-		return put_high(x, i, f);
-	if (high) { /* everything must do without REX */
-		for (unsigned n = 0; n < i->nopnd; n++)
-			if (!is_imm(i, n) && !is_high(i, n) &&
-			    (!guest_in_host(x, insn_reg(i, n)) || guest_host(x, insn_reg(i, n)) >= 8))
-				return false; /* the host's has a number over 7 */
-	}
-	if (i->flags & INSN_LOCK && !mem)
-		return false;
-	slot = slot_serves(x, i, (unsigned)f->rm, f->rm_access);
-	if (mem)
-		m = put_operand(x, i, i->opnd[f->rm].size, f->rm_access & W);
-	else if (slot)
-		m = guest_slot(insn_reg(i, (unsigned)f->rm));
-	else
-		rm = take_reg(x, i, (unsigned)f->rm, f->rm_access, T1);
-	if (f->reg >= 0)
-		reg = take_reg(x, i, (unsigned)f->reg, f->reg_access, T2);
-	if (f->vvvv >= 0)
-		v = take_reg(x, i, (unsigned)f->vvvv, f->vvvv_access, mem ? T1 : T0);
-	f->e.rex |= rm.byte_rex || reg.byte_rex;
-	if (i->flags & INSN_LOCK)
-		a8(&x->a, 0xf0);
-	if (f->vex)
-		a_vex(&x->a, &f->e, false, f->vvvv >= 0 ? v.host : 0, reg.host, mem || slot ? RM_MEM : (int)rm.host,
-		      &m);
-	else
-		a_insn(&x->a, &f->e, reg.host, mem || slot ? RM_MEM : (int)rm.host, &m);
-	a_bytes(&x->a, i->imm, f->imm_size);
-	if (f->imm_size == 4)
-		a_fix(&x->a, FIX_IMM);
-	if (f->reg >= 0)
-		give_reg(x, &reg);
-	if (!mem) /* XADD of a register with itself: the sum is last */
-		give_reg(x, &rm);
-	if (f->vvvv >= 0)
-		give_reg(x, &v);
-	return true;
-}
-
-static struct form form_of(const struct insn *i, unsigned map, unsigned op, int rm, unsigned rm_access, int reg,
-			   unsigned reg_access)
-{
-	struct form f = { .rm = rm, .reg = reg, .rm_access = rm_access, .reg_access = reg_access, .vvvv = -1 };
-
-	f.e = (struct enc){ .map = (uint8_t)map, .op = (uint8_t)op, .w = i->opsize == 8, .opsize = i->opsize == 2 };
-	return f;
-}
-
-static bool put_ext(struct xl *x, const struct insn *i, unsigned map, unsigned op, unsigned ext, unsigned access,
-		    unsigned imm_size)
-{
-	struct form f = form_of(i, map, op, 0, access, -1, 0);
-
-	f.ext = ext;
-	f.imm_size = imm_size;
-	return put_form(x, i, &f);
-}
-
-/* ------ families ------ */
 static bool fits32(const struct insn *i)
 {
 	return (int64_t)i->imm == (int32_t)i->imm || (i->opnd[0].size < 8 && i->imm == (uint32_t)i->imm);
@@ -276,112 +106,6 @@ static bool put_shift(struct xl *x, const struct insn *i, unsigned n)
 	return put_ext(x, i, 0, (by_cl ? 0xd2 : 0xc0) | wide, n, RW, by_cl ? 0 : 1);
 }
 
-/* F6, F7: MUL to IDIV by one operand. The divisions only where they cannot fault: mostly RDX is the sign of RAX or 0.
- */
-static bool put_muldiv(struct xl *x, const struct insn *i, unsigned n)
-{
-	return put_ext(x, i, 0, 0xf6 | (i->opnd[0].size > 1), n, R, 0);
-}
-
-/* By JRCXZ, which leaves the flags alone: where the upper half is 0, or for IDIV the sign, and the divisor is above 0,
- * as nearly always. */
-static bool put_div_short(struct xl *x, const struct insn *i)
-{
-	struct enc w = { .op = 0x8b, .w = i->opsize == 8 }, sarx = { .pp = PP_F3, .map = 2, .op = 0xf7, .w = w.w };
-	struct enc not = { .op = 0xf7, .w = w.w };
-	uint32_t site, fits, none;
-	bool sign = i->op == OP_IDIV;
-	struct asmb *a = &x->a;
-
-	if (in_mem(i, 0)) {
-		struct am m = put_operand(x, i, i->opsize, false);
-
-		a_insn(a, &w, T2, RM_MEM, &m);
-	} else {
-		a_insn(a, &w, T2, (int)use_guest(x, insn_reg(i, 0), T2), NULL);
-	}
-	site = xl_site(x);
-	a_store(a, HCX, AT(jit.park));
-	if (sign) { /* RDX minus that of RAX: NOT and LEA leave the flags alone, too */
-		a_mov_imm32(a, T0, i->opsize * 8 - 1);
-		a_vex(a, &sarx, false, T0, HCX, HAX, NULL);
-		a_insn(a, &not, 2, HCX, NULL);
-		a_insn(a, &(struct enc){ .op = 0x8d, .w = w.w }, HCX, RM_MEM, &(struct am){ HCX, HDX, 0, 1 });
-	} else {
-		a_insn(a, &w, HCX, HDX, NULL);
-	}
-	fits = a_short(a, 0xe3);
-	none = a->at;
-	a_load(a, HCX, AT(jit.park));
-	xl_cold(x, a_jmp(a), x->j->exec, site);
-	a_short_here(a, fits);
-	if (sign) { /* 0 if the divisor is negative */
-		a_vex(a, &sarx, false, T0, HCX, T2, NULL);
-		a_insn(a, &not, 2, HCX, NULL);
-		a_short_aim(a, a_short(a, 0xe3), none);
-	}
-	a_mov(a, HCX, T2);
-	a_short_aim(a, a_short(a, 0xe3), none);
-	a_load(a, HCX, AT(jit.park));
-	w.op = 0xf7;
-	a_insn(a, &w, sign ? 7 : 6, T2, NULL);
-	return true;
-}
-
-static bool put_div(struct xl *x, const struct insn *i)
-{
-	unsigned g = insn_reg(i, 0), d, site;
-	struct enc w = { .w = i->opsize == 8 };
-	struct asmb *a = &x->a;
-
-	if (i->opsize < 4)
-		return false;
-	if (in_mem(i, 0) || x->x->live) /* processors differ in what the division does to the flags */
-		return put_div_short(x, i);
-	d = use_guest(x, g, T1);
-	site = xl_site(x);
-	w.op = 0x3b;
-	if (i->op == OP_DIV) { /* the quotient fits if the upper half is below the divisor, which then is not 0 */
-		a_insn(a, &w, HDX, (int)d, NULL);
-		xl_cold(x, a_jcc(a, 3), x->j->exec, site);
-	} else {
-		w.op = 0x8b;
-		a_insn(a, &w, T2, HAX, NULL);
-		w.op = 0xc1; /* sar by the width - 1 */
-		a_insn(a, &w, 7, T2, NULL);
-		a8(a, i->opsize * 8 - 1);
-		w.op = 0x3b;
-		a_insn(a, &w, T2, HDX, NULL);
-		xl_cold(x, a_jcc(a, 5), x->j->exec, site);
-		w.op = 0x8d; /* neither 0 nor -1 */
-		a_insn(a, &w, T2, RM_MEM, &(struct am){ (int)d, -1, 0, 1 });
-		w.op = 0x83;
-		a_insn(a, &w, 7, T2, NULL);
-		a8(a, 1);
-		xl_cold(x, a_jcc(a, 6), x->j->exec, site);
-	}
-	w.op = 0xf7;
-	a_insn(a, &w, i->op == OP_DIV ? 6 : 7, (int)d, NULL);
-	return true;
-}
-
-static bool put_imul(struct xl *x, const struct insn *i)
-{
-	struct form f;
-
-	if (i->nopnd == 1)
-		return put_muldiv(x, i, 5);
-	if (i->nopnd == 2) {
-		f = form_of(i, 1, 0xaf, 1, R, 0, RW);
-	} else {
-		bool small = (int64_t)i->imm == (int8_t)i->imm;
-
-		f = form_of(i, 0, small ? 0x6b : 0x69, 1, R, 0, W);
-		f.imm_size = small ? 1 : i->opsize == 2 ? 2 : 4;
-	}
-	return put_form(x, i, &f);
-}
-
 /* Bit in memory by a register: the address is that of the unit of the operand's size that holds it. Other flags than CF
  * stay. */
 static bool put_bit_mem(struct xl *x, const struct insn *i, unsigned n)
@@ -414,24 +138,6 @@ static bool put_bit(struct xl *x, const struct insn *i, unsigned n)
 	if (is_imm(i, 1))
 		return put_ext(x, i, 1, 0xba, n, n == 4 ? R : RW, 1);
 	return in_mem(i, 0) ? put_bit_mem(x, i, n) : put_form(x, i, &f);
-}
-
-/* RDX times rm: the low half to VEX.vvvv, then the high one to ModRM.reg. */
-static bool put_mulx(struct xl *x, const struct insn *i)
-{
-	struct enc e = { .pp = PP_F2, .map = 2, .op = 0xf6, .w = i->opsize == 8 };
-	struct asmb *a = &x->a;
-
-	if (in_mem(i, 2)) {
-		struct am m = put_operand(x, i, i->opsize, false);
-
-		a_vex(a, &e, false, T2, T1, RM_MEM, &m);
-	} else {
-		a_vex(a, &e, false, T2, T1, (int)use_guest(x, insn_reg(i, 2), T0), NULL);
-	}
-	give_guest(x, i->vvvv, T2);
-	give_guest(x, i->reg, T1);
-	return true;
 }
 
 static bool put_bswap(struct xl *x, const struct insn *i)
@@ -526,7 +232,7 @@ static bool put_bmi(struct xl *x, const struct insn *i)
 	case OP_PDEP:
 		return put_vex(x, i, PP_F2, 2, 0xf5, 2, 0, W, 1, R);
 	case OP_MULX:
-		return put_mulx(x, i);
+		return xl_muldiv(x, i);
 	case OP_RORX:
 		return put_vex(x, i, PP_F2, 3, 0xf0, 1, 0, W, -1, 0);
 	default:
@@ -577,12 +283,10 @@ bool xl_int(struct xl *x, const struct insn *i)
 	case OP_NEG:
 		return put_ext(x, i, 0, 0xf6 | wide, 3, RW, 0);
 	case OP_MUL:
-		return put_muldiv(x, i, 4);
 	case OP_IMUL:
-		return put_imul(x, i);
 	case OP_DIV:
 	case OP_IDIV:
-		return put_div(x, i);
+		return xl_muldiv(x, i);
 	case OP_ROL:
 		return put_shift(x, i, 0);
 	case OP_ROR:
