@@ -430,6 +430,9 @@ bool turn_plain(struct at *s)
 	if (s->keeps_flags && lw.k->at < lw.k->end && i->cpu_flags &&
 	    (i->cpu_flags->modified | i->cpu_flags->undefined | i->cpu_flags->set_0 | i->cpu_flags->set_1))
 		return turn_bad("flags that are lost on a way out");
+	if (i->mnemonic == ZYDIS_MNEMONIC_MOV && is_mem(&lw.k->o[0]) && place_of_reg(lw.k->o[0].mem.base) == R_CPU &&
+	    lw.k->o[0].mem.disp.value == FIELD(jit.flags) && lw.k->o[0].size == 16)
+		s->keeps_flags = false; /* they are in their image */
 	v = result(s);
 	note_flags(s);
 	for (unsigned n = 0; n < i->operand_count; n++) {

@@ -352,7 +352,7 @@ bool xl_flow(struct xl *x, const struct insn *i)
 		xl_save_flags(x);
 		put_push_return(x, next);
 		put_call_room(x);
-		xl_call(x, target);
+		xl_call(x, target, next);
 		put_landing(x, next);
 		return true;
 	case OP_JMP_IND:

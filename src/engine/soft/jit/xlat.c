@@ -144,16 +144,20 @@ static uint32_t branch_site(struct xl *x)
 	return n;
 }
 
-/* What the entry of code that runs anywhere wants to know (far.c). */
-static void put_user_far(struct xl *x, int64_t target)
+/* What the entry of code that runs anywhere wants to know (far.c). The flags are saved. from: T2 is the address at that
+ * place of the page; or -1. */
+static void put_user_far(struct xl *x, int64_t target, int64_t from)
 {
 	uint32_t site = x->segmented && x->x ? branch_site(x) : 0;
 	struct asmb *a = &x->a;
 
-	if (!x->segmented && x->word == 8 && target == (int32_t)target) {
-		a_load(a, T1, AT(jit.base));
-		a_lea(a, T1, am_at(T1, (int32_t)(target & ~(int64_t)(JIT_PAGE - 1))));
-		a_mov_imm32(a, T2, 0);
+	int64_t page = (target & ~(int64_t)(JIT_PAGE - 1)) - (from < 0 ? 0 : from);
+
+	if (!x->segmented && x->word == 8 && page == (int32_t)page) {
+		if (from < 0)
+			a_load(a, T0, AT(jit.base));
+		a_lea(a, T1, am_at(from < 0 ? T0 : T2, (int32_t)page));
+		a_op32_rr(a, 0x33, T2, T2);
 		return;
 	}
 	xl_lin(x, T0, target);
@@ -165,14 +169,13 @@ static void put_user_far(struct xl *x, int64_t target)
 		a_fix(a, FIX_SITE);
 }
 
-/* A call of target; behind it is where the host's ret comes back. */
-void xl_call(struct xl *x, int64_t target)
+void xl_call(struct xl *x, int64_t target, int64_t next)
 {
 	bool far = target < 0 || target >= JIT_PAGE;
 	uint32_t n = jit_take(&x->j->exits);
 
 	if (far && jblock_anywhere(x->b))
-		put_user_far(x, target);
+		put_user_far(x, target, next);
 	a_patchable(&x->a, 1);
 	a8(&x->a, 0xe8);
 	a_bytes(&x->a, 0, 4);
@@ -193,7 +196,7 @@ void xl_exit(struct xl *x, uint32_t from, int64_t target)
 	if (far) {
 		xl_save_flags(x);
 		if (jblock_anywhere(x->b))
-			put_user_far(x, target);
+			put_user_far(x, target, -1);
 	}
 	if (!from || far) {
 		a_patchable(&x->a, 1);

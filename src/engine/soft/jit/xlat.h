@@ -121,8 +121,10 @@ void xl_lin(struct xl *x, unsigned reg, int64_t off);
 void xl_sp(struct xl *x);				      /* RSP is in its register behind this */
 bool xl_sp_waits(const struct xl *x, const struct xinsn *e);  /* that may come later than this instruction */
 uint64_t xl_mov_lin(struct xl *x, unsigned reg, int64_t off); /* of code that has an address: that, into reg */
+/* A call of target; behind it is where the host's ret comes back. Code that runs anywhere: T2 is the address of next,
+ * where the guest's does. */
+void xl_call(struct xl *x, int64_t target, int64_t next);
 /* A direct jump; from: a displacement that leads there already, or 0: falls in here. */
-void xl_call(struct xl *x, int64_t target);
 void xl_exit(struct xl *x, uint32_t from, int64_t target);
 /* Like xl_exit for a conditional jump. */
 void xl_exit_if(struct xl *x, unsigned cond, int64_t target);
