@@ -264,6 +264,24 @@ static void functions_with_one_index(void **state)
 	assert_int_equal(s.reg[RBX], 300 * 10101);
 }
 
+/* A function that changed, or whose page went, is nowhere; what the translator keeps of nowhere is no address either:
+ * 101h and be3c100h have one place in the cache of computed jumps, and 101h less the function's offset is 1. */
+CODE(nowhere, 64,
+     "mov $20, %ecx; 1: mov $3, %edx; mov $0xbe3c100, %eax; 2: call *%rax; dec %edx; jnz 2b; xorb $2, 0x300102;"
+     "mov $0x101, %eax; call *%rax; dec %ecx; jnz 1b; hlt");
+
+static void a_jump_to_where_nothing_is(void **state)
+{
+	begin();
+	st_le64(m.ram + M_PML4 + 0x2000 + 0x5f * 8, PT_HIGH | P | W | U);
+	page(PT_HIGH, 0x3c, FRAMES, P | W | U);
+	PUT(nowhere, M_CODE);
+	MACHINE_CODE(&m, FRAMES + 0x100, 0x83, 0xc3, 1, 0xc3); /* add $1, %ebx; ret: then 3 */
+	MACHINE_CODE(&m, 0x101, 0x83, 0xc3, 100, 0xc3);
+	ends();
+	assert_int_equal(s.reg[RBX], 20 * 100 + 3 * (10 * 1 + 10 * 3));
+}
+
 /* ------ faults ------ */
 
 /* Four stores off one register: good 50 times, then the third is in a page that is not there. */
@@ -386,10 +404,12 @@ int main(void)
 		T(code_in_two_pages_of_one_frame),
 		T(pages_with_one_index),
 		T(functions_with_one_index),
+		T(a_jump_to_where_nothing_is),
 		AS_USER(stale_return_after_patching),
 		AS_USER(code_in_two_pages_of_one_frame),
 		AS_USER(pages_with_one_index),
 		AS_USER(functions_with_one_index),
+		AS_USER(a_jump_to_where_nothing_is),
 		T(fault_inside_a_group),
 		T(device_where_a_group_opens),
 		T(exceptions_where_a_group_opens),

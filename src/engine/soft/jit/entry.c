@@ -98,10 +98,16 @@ static void *go_on(struct cpu *c, uint32_t mode)
 	return go_to(c, NULL);
 }
 
+/* An instruction has changed translations: b's page is looked for anew, which also notes it for the next change. */
+static bool is_here_still(struct cpu *c, const struct jblock *b)
+{
+	return jit_fetch(c, code_lin(c, c->rip)) == jpage_at(jit_of(c), b->page) && !c->leave;
+}
+
 /* The instruction by its exec function, and on. */
 static void *step(struct cpu *c, const struct site *s, const struct jblock *b)
 {
-	uint64_t next = code_rip(c->mode, c->rip + s->len), cs_base = c->seg[SEG_CS].base;
+	uint64_t next = code_rip(c->mode, c->rip + s->len), cs_base = c->seg[SEG_CS].base, epoch = c->fetch_epoch[0];
 	uint32_t mode = c->mode, cs_limit = c->seg[SEG_CS].limit;
 	struct insn i;
 
@@ -117,6 +123,8 @@ static void *step(struct cpu *c, const struct site *s, const struct jblock *b)
 	c->leave = false;
 	if (c->mode != mode || c->rip != next || jblock_dead(b) || !s->next || s->span /* its group is not open */ ||
 	    (mode_segmented(mode) && (c->seg[SEG_CS].base != cs_base || c->seg[SEG_CS].limit != cs_limit)))
+		return go_on(c, mode);
+	if (UNLIKELY(c->fetch_epoch[0] != epoch) && !is_here_still(c, b))
 		return go_on(c, mode);
 	return resume_site(c, s, s->next);
 }
@@ -357,10 +365,19 @@ void *do_loop_drop(struct cpu *c, uint32_t n)
 	return keep_loaded(c, go_to(c, NULL));
 }
 
+/* Jumps to lin find b from now on. An entry of user code takes T0 - b->off for the address of its page; of a page that
+ * is nowhere that is USER_NOWHERE, so the one T0 that would match then must not come to this entry. */
+static void jump_keep(struct cpu *c, uint64_t lin, const struct jblock *b)
+{
+	unsigned at = jit_jump_at(lin);
+
+	if (!jblock_anywhere(b) || at != jit_jump_at(USER_NOWHERE + b->off))
+		c->jump[code_anywhere(c)][at] = jit_code(jit_of(c), b->ind);
+}
+
 /* An indirect jump to lin that the jump cache does not know, or a page that may not be the one that it was. */
 void *do_lookup(struct cpu *c, uint32_t n, uint64_t lin)
 {
-	struct jit *j = jit_of(c);
 	struct jblock *b;
 
 	c->stat.jit[JS_LOOKUPS]++;
@@ -377,7 +394,7 @@ void *do_lookup(struct cpu *c, uint32_t n, uint64_t lin)
 	if (!b)
 		return NULL;
 	if (has_far(c, b))
-		c->jump[code_anywhere(c)][jit_jump_at(lin)] = jit_code(j, b->ind);
+		jump_keep(c, lin, b);
 	return keep_loaded(c, resume_block(c, b));
 }
 

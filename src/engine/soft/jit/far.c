@@ -20,7 +20,8 @@ static uint32_t put_poll_far(struct asmb *a)
 
 /*
  * Of code that runs anywhere. Computed jumps have where the guest goes in T0, and a site in T2; direct ones the address
- * of that page in T1, and T2 is 0. Is that b? T0 less b's offset is the address of b's page only if T0 has that offset.
+ * of that page in T1, and T2 is 0. Is that b? T0 less b's offset is the address of b's page only if T0 has that offset
+ * (or is what jump_keep() in entry.c keeps away).
  */
 static void put_is_user(struct asmb *a, struct jblock *b, struct far_misses *m)
 {
