@@ -128,6 +128,7 @@ struct engine_ops {
 	/* IA32_ARCH_CAPABILITIES that guests can get; NULL: all of ARCH_CAP_SAFE. */
 	uint64_t (*arch_cap)(struct engine_vm *vm);
 
+	/* One thread makes all, which need be neither the main one nor a vCPU's; no slot comes or goes meanwhile. */
 	int (*vcpu_new)(struct engine_vm *vm, unsigned id, struct engine_vcpu **out, struct err *e);
 	void (*vcpu_free)(struct engine_vcpu *v);
 	enum run_result (*run)(struct engine_vcpu *v); /* on its own thread; an AP that waits for SIPI waits in here */
