@@ -161,7 +161,7 @@ static unsigned operand_code(uint8_t *code, const struct operand *o, uint32_t *o
 		*seg = SEG_SS;
 	} else if (way == 4) {
 		code[len++] = 0x67;
-		*off = below(2) ? *off : below(4) ? *off | 0x10000 << below(16) : 0xffffffff - below(16);
+		*off = below(2) ? *off : below(4) ? *off | 0x10000u << below(16) : 0xffffffff - below(16);
 	}
 	memcpy(code + len, o->bytes, o->n);
 	len += o->n;
