@@ -4,6 +4,7 @@
  * checked at once. Windows for interrupts are in hazards_irq.c, two vCPUs in hazards_smp.c. Each program goes round
  * often enough that both tiers have its code.
  */
+#include "engine/soft/jit/jit_int.h"
 #include "hazards.h"
 
 /* From M_CODE on at privilege level 3, where HLT ends in #GP. */
@@ -240,17 +241,21 @@ static void pages_with_one_index(void **state)
 	assert_int_equal(ld_le64(m.ram + FRAMES + 0x110), 1000);
 }
 
-/* Three functions have the low 16 bits of their addresses in common, two of them the number of their page as well. */
-#define CALLS(how)                                                                                \
-	"mov $0x201040, %eax; " how "add %eax, %ebx; mov $0x601040, %eax; " how "add %eax, %ebx;" \
-	"mov $0x211040, %eax; " how "add %eax, %ebx;"
-CODE(functions, 64,
-     "mov $100, %ecx; 1:" CALLS("call *%rax;")
-	     CALLS("lea 2f(%rip), %rdx; push %rdx; jmp *%rax; 2:;") "call functions_start + 0x1f8040; add %eax, %ebx; "
-								    "call functions_start + 0x5f8040; add %eax, %ebx;"
-								    "call functions_start + 0x208040; add %eax, %ebx; "
-								    "dec %ecx; jnz 1b; hlt");
+/* Three functions, called, jumped to, and called at a distance in turns. */
+#define CALLS(how, a, b, c)                                                                   \
+	"mov $" #a ", %eax; " how "add %eax, %ebx; mov $" #b ", %eax; " how "add %eax, %ebx;" \
+	"mov $" #c ", %eax; " how "add %eax, %ebx;"
+#define FUNCTIONS(name, a, b, c)                                                                              \
+	CODE(name, 64,                                                                                        \
+	     "mov $100, %ecx; 1:" CALLS("call *%rax;", a, b, c)                                               \
+		     CALLS("lea 2f(%rip), %rdx; push %rdx; jmp *%rax; 2:;", a, b,                             \
+			   c) "call " #name "_start - 0x9000 + " #a "; add %eax, %ebx; call " #name           \
+			      "_start - 0x9000 + " #b "; add %eax, %ebx; call " #name "_start - 0x9000 + " #c \
+			      "; add %eax, %ebx; dec %ecx; jnz 1b; hlt")
 
+/* The low 16 bits of their addresses are the same, of two of them the number of their page as well. */
+_Static_assert(M_CODE == 0x9000, "as in FUNCTIONS");
+FUNCTIONS(functions, 0x201040, 0x601040, 0x211040);
 static void functions_with_one_index(void **state)
 {
 	begin();
@@ -260,6 +265,26 @@ static void functions_with_one_index(void **state)
 	MACHINE_CODE(&m, 0x201040, 0xb8, 1, 0, 0, 0, 0xc3);
 	MACHINE_CODE(&m, FRAMES + 0x40, 0xb8, 100, 0, 0, 0, 0xc3);
 	MACHINE_CODE(&m, 0x211040, 0xb8, 0x10, 0x27, 0, 0, 0xc3);
+	ends();
+	assert_int_equal(s.reg[RBX], 300 * 10101);
+}
+
+/* They have one place in the cache of computed jumps (jit_jump_at). */
+FUNCTIONS(colliding, 0x201040, 0x18ff4040, 0x1b6ca040);
+static void functions_with_one_place(void **state)
+{
+	assert_int_equal(jit_jump_at(0x18ff4040), jit_jump_at(0x201040));
+	assert_int_equal(jit_jump_at(0x1b6ca040), jit_jump_at(0x201040));
+	assert_int_equal(jit_jump_at(0xbe3c100), jit_jump_at(0x101)); /* of the next test */
+	begin();
+	st_le64(m.ram + M_PML4 + 0x2000 + 0xc7 * 8, PT_FAR | P | W | U);
+	page(PT_FAR, 0x1f4, FRAMES, P | W | U);
+	st_le64(m.ram + M_PML4 + 0x2000 + 0xdb * 8, PT_HIGH | P | W | U);
+	page(PT_HIGH, 0xca, FRAMES + 0x1000, P | W | U);
+	PUT(colliding, M_CODE);
+	MACHINE_CODE(&m, 0x201040, 0xb8, 1, 0, 0, 0, 0xc3);
+	MACHINE_CODE(&m, FRAMES + 0x40, 0xb8, 100, 0, 0, 0, 0xc3);
+	MACHINE_CODE(&m, FRAMES + 0x1040, 0xb8, 0x10, 0x27, 0, 0, 0xc3);
 	ends();
 	assert_int_equal(s.reg[RBX], 300 * 10101);
 }
@@ -404,11 +429,13 @@ int main(void)
 		T(code_in_two_pages_of_one_frame),
 		T(pages_with_one_index),
 		T(functions_with_one_index),
+		T(functions_with_one_place),
 		T(a_jump_to_where_nothing_is),
 		AS_USER(stale_return_after_patching),
 		AS_USER(code_in_two_pages_of_one_frame),
 		AS_USER(pages_with_one_index),
 		AS_USER(functions_with_one_index),
+		AS_USER(functions_with_one_place),
 		AS_USER(a_jump_to_where_nothing_is),
 		T(fault_inside_a_group),
 		T(device_where_a_group_opens),
