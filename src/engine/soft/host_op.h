@@ -20,6 +20,8 @@ static inline uint32_t host_fl(uint16_t ax)
 
 /* Rotates of a register by an immediate other than 1: some processors leave OF as it is; all other forms compute it. */
 extern bool rotate_imm_keeps_of;
+/* MUL and IMUL: some processors leave SF, ZF, AF and PF as they are (AMD's), others compute them. CF and OF all do. */
+extern bool mul_keeps_flags;
 
 /* 0x7f + OF sets the overflow flag again; SAHF then the others. */
 #define HOST_FLAGS_IN "addb $0x7f, %%al; sahf; "

@@ -57,6 +57,17 @@ static void acc_set(struct cpu *c, unsigned size, struct wide w)
 		}                                                                              \
 		return host_fl(ax);                                                            \
 	}
+bool mul_keeps_flags;
+
+static __attribute__((constructor)) void mul_probe(void)
+{
+	uint16_t ax = host_ax(FL_SF);
+	uint32_t v = 1;
+
+	asm(HOST_FLAGS_IN "imull %[v], %[v]" HOST_FLAGS_OUT : "+a"(ax), [v] "+r"(v) : : "cc");
+	mul_keeps_flags = host_fl(ax) & FL_SF; /* of 1 it would be computed as clear */
+}
+
 HOST_WIDE(mul)
 HOST_WIDE(imul)
 HOST_WIDE(div)
@@ -111,17 +122,17 @@ void op_mul(struct cpu *c, const struct insn *i)
 	uint32_t fl;
 
 	w.hi = 0;
-	fl = host_mul(&w, v, size, 0);
+	fl = host_mul(&w, v, size, cc_flags(c));
 	acc_set(c, size, w);
 	cc_set_flags(c, fl);
 }
 
-#define HOST_IMUL2(insn) asm(insn HOST_FLAGS_OUT : "=a"(ax), [a] "+r"(*a) : [b] "r"(b) : "cc")
+#define HOST_IMUL2(insn) asm(HOST_FLAGS_IN insn HOST_FLAGS_OUT : "+a"(ax), [a] "+r"(*a) : [b] "r"(b) : "cc")
 
 /* *a times b, truncated: the two- and three-operand forms. */
-static uint32_t host_imul2(uint64_t *a, uint64_t b, unsigned size)
+static uint32_t host_imul2(uint64_t *a, uint64_t b, unsigned size, uint32_t flags)
 {
-	uint16_t ax;
+	uint16_t ax = host_ax(flags);
 
 	switch (size) {
 	case 2:
@@ -147,12 +158,12 @@ void op_imul(struct cpu *c, const struct insn *i)
 		struct wide w = acc_get(c, size);
 
 		w.hi = 0;
-		fl = host_imul(&w, v, size, 0);
+		fl = host_imul(&w, v, size, cc_flags(c));
 		acc_set(c, size, w);
 	} else {
 		uint64_t a = opnd_get(c, i, i->nopnd - 2);
 
-		fl = host_imul2(&a, opnd_get(c, i, i->nopnd - 1), size);
+		fl = host_imul2(&a, opnd_get(c, i, i->nopnd - 1), size, cc_flags(c));
 		opnd_set(c, i, 0, a);
 	}
 	cc_set_flags(c, fl);

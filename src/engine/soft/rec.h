@@ -344,6 +344,8 @@ extern const rec_fn rec_movzx[2][SIZES][3];	 /* from 8, 16 bits; to; register, m
 extern const rec_fn rec_movsx[3][SIZES][3];	 /* from 8, 16, 32 bits */
 extern const rec_fn rec_shift[SHIFTS][SIZES][2]; /* by immediate, by CL */
 extern const rec_fn rec_incdec[2][SIZES], rec_neg[SIZES], rec_not[SIZES];
+/* The flags of a product where the host keeps the others. */
+void rec_mul_keep(struct cpu *c, bool overflow);
 extern const rec_fn rec_imul[SIZES][3];		/* r,r  r,m  r,r,imm; not 8 bits */
 extern const rec_fn rec_muldiv[MULDIVS][SIZES]; /* one operand; 32 and 64 bits */
 extern const rec_fn rec_bsf[SIZES], rec_bsr[SIZES];

@@ -6,6 +6,7 @@
 #ifndef ENGINE_SOFT_REC_BODY_H
 #define ENGINE_SOFT_REC_BODY_H
 
+#include "engine/soft/host_op.h"
 #include "engine/soft/rec.h"
 
 /* ------ arithmetic ------ */
@@ -81,12 +82,16 @@ REC_INLINE uint64_t alu(struct cpu *c, enum rec_alu op, unsigned lg, uint64_t a,
 		WR##bits(r->dst, v);                                            \
 	} while (0)
 
-#define IMUL_BODY(bits, x, y)                                                    \
-	do {                                                                     \
-		uint##bits##_t a = (uint##bits##_t)(x), b = (uint##bits##_t)(y), \
-			       v = (uint##bits##_t)((uint64_t)a * b);            \
-		cc_set(c, CC(CC_MUL, SZ##bits), a, b, v);                        \
-		WR##bits(r->dst, v);                                             \
+#define IMUL_BODY(bits, x, y)                                                                            \
+	do {                                                                                             \
+		uint##bits##_t a = (uint##bits##_t)(x), b = (uint##bits##_t)(y),                         \
+			       v = (uint##bits##_t)((uint64_t)a * b);                                    \
+		int##bits##_t s;                                                                         \
+		if (UNLIKELY(mul_keeps_flags))                                                           \
+			rec_mul_keep(c, __builtin_mul_overflow((int##bits##_t)a, (int##bits##_t)b, &s)); \
+		else                                                                                     \
+			cc_set(c, CC(CC_MUL, SZ##bits), a, b, v);                                        \
+		WR##bits(r->dst, v);                                                                     \
 	} while (0)
 
 /* ------ comparison and branch ------ */

@@ -191,6 +191,11 @@ const rec_fn rec_shift[SHIFTS][SIZES][2] = {
 	[S_SHR] = SHIFT_ROWS(h_shr), [S_SAR] = SHIFT_ROWS(h_sar),
 };
 
+void rec_mul_keep(struct cpu *c, bool overflow)
+{
+	cc_set_flags(c, (cc_flags(c) & ~(uint32_t)(FL_CF | FL_OF)) | (overflow ? FL_CF | FL_OF : 0));
+}
+
 #define IMUL_HANDLERS(bits)                                          \
 	HANDLER(h_imul_rr##bits)                                     \
 	{                                                            \
@@ -219,9 +224,12 @@ const rec_fn rec_imul[SIZES][3] = {
 };
 
 /* One operand: RAX and RDX are the rest. DIV goes to its exec function for what raises #DE. */
-REC_INLINE void host_flags(struct cpu *c, uint32_t ah_al) /* after LAHF; SETO AL */
+REC_INLINE void mul_flags(struct cpu *c, uint32_t ah_al) /* after LAHF; SETO AL */
 {
-	cc_set_flags(c, (ah_al >> 8 & 0xff) | (ah_al & 1 ? FL_OF : 0));
+	if (UNLIKELY(mul_keeps_flags))
+		rec_mul_keep(c, ah_al & 1);
+	else
+		cc_set_flags(c, (ah_al >> 8 & 0xff) | (ah_al & 1 ? FL_OF : 0));
 }
 
 #define MUL_HANDLER(name, bits, suffix)                                          \
@@ -234,7 +242,7 @@ REC_INLINE void host_flags(struct cpu *c, uint32_t ah_al) /* after LAHF; SETO AL
 			: "=&r"(lo), "=&d"(hi), "=&a"(f)                         \
 			: "2"(RD##bits(SLOT(RAX))), "r"(RD##bits(r->src))        \
 			: "cc");                                                 \
-		host_flags(c, f);                                                \
+		mul_flags(c, f);                                                 \
 		RD64(SLOT(RAX)) = (uint##bits##_t)lo;                            \
 		RD64(SLOT(RDX)) = hi;                                            \
 		NEXT;                                                            \

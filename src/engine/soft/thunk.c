@@ -41,7 +41,8 @@ static struct {
 	size_t count;
 	struct thunk *chunk;
 	unsigned chunk_left;
-	uint32_t feats; /* bit per enum vec_feat */
+	uint32_t feats;	   /* bit per enum vec_feat */
+	bool sha_anywhere; /* operands of SHA need not be aligned */
 } arena = { .mutex = PTHREAD_MUTEX_INITIALIZER };
 
 /* ------ host ------ */
@@ -68,6 +69,17 @@ static uint32_t host_feats(void)
 bool thunk_host_has(enum vec_feat f)
 {
 	return arena.feats >> f & 1;
+}
+
+bool thunk_aligned(const struct insn *i, unsigned size)
+{
+	const struct vec_row *row = i->vec;
+
+	if (size < 16 || row->kind == VK_X87)
+		return false;
+	if (row->kind == VK_AVX || row->kind == VK_AVX512)
+		return row->flags & VEC_ALIGNED;
+	return !(row->flags & VEC_UNALIGNED) && !(row->feat == FEAT_SHA && arena.sha_anywhere);
 }
 
 /* One memory, mapped twice: never writable and executable at one address. */
@@ -100,6 +112,7 @@ int thunk_init(struct err *e)
 	pthread_mutex_lock(&arena.mutex);
 	if (!arena.ready) {
 		arena.feats = host_feats();
+		arena.sha_anywhere = __builtin_cpu_is("amd");
 		r = arena_map(e);
 		if (r == 0) {
 			arena.bits = TABLE_BITS_MIN;
@@ -214,10 +227,7 @@ static void thunk_describe(struct thunk *t, const struct insn *i)
 				t->mask_saved = reg;
 		}
 	}
-	if (t->size >= 16 &&
-	    (row->kind == VK_AVX || row->kind == VK_AVX512 ? row->flags & VEC_ALIGNED
-							   : !(row->flags & VEC_UNALIGNED)) &&
-	    row->kind != VK_X87)
+	if (thunk_aligned(i, t->size))
 		t->align = t->size - 1;
 	/* 16 bytes and more are not checked for #AC, nor are the operands of F16C. */
 	if (t->size == 10)

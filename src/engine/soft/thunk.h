@@ -66,6 +66,10 @@ void thunk_call_mxcsr(struct cpu *c, const struct thunk *t, void *mem);
 /* Is the host able to run instructions of this set (of those that guests are shown)? */
 bool thunk_host_has(enum vec_feat f);
 
+/* Must a memory operand of that size be aligned, else #GP(0)? Legacy ones of 16 bytes, unless the table says otherwise;
+ * of VEX and EVEX ones few; those of SHA as this host wants it (Intel's processors do, AMD's do not). */
+bool thunk_aligned(const struct insn *i, unsigned size);
+
 /* Raises what this CPU state demands (#UD, #NM) before an instruction of that kind. */
 void simd_check_slow(struct cpu *c, unsigned kind);
 static inline void simd_check_sse(struct cpu *c)

@@ -4,6 +4,7 @@
  */
 #include "engine/soft/jit/xlat.h"
 
+#include "engine/soft/host_op.h"
 #include "x86/vec.h"
 
 enum { ALL = FL_ARITH, NOT_CF = FL_ARITH & ~FL_CF };
@@ -135,6 +136,8 @@ void jit_flags(const struct insn *i, uint16_t *r, uint16_t *k)
 		return;
 	case OP_IMUL:
 	case OP_MUL:
+		*k = mul_keeps_flags ? FL_CF | FL_OF : ALL;
+		return;
 	case OP_POPCNT:
 		*k = ALL;
 		return;

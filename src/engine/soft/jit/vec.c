@@ -73,14 +73,6 @@ static bool describe(const struct xl *x, const struct insn *i, struct host_op *h
 	return true;
 }
 
-/* Legacy operands of 16 bytes are aligned unless the table says otherwise; of VEX ones few. */
-static bool is_aligned(const struct insn *i, unsigned size)
-{
-	if (i->flags & (INSN_VEX | INSN_EVEX))
-		return i->vec->flags & VEC_ALIGNED;
-	return size == 16 && !(i->vec->flags & VEC_UNALIGNED);
-}
-
 static void put_alignment(struct xl *x, unsigned size)
 {
 	unsigned low = (unsigned)__builtin_ctz(size);
@@ -142,7 +134,7 @@ bool xl_vec(struct xl *x, const struct insn *i)
 	if (h.mmx) /* they are the x87's */
 		fpu_load(x);
 	if (h.mem) {
-		x->align = is_aligned(i, h.size) ? (uint8_t)(h.size - 1) : 0;
+		x->align = thunk_aligned(i, h.size) ? (uint8_t)(h.size - 1) : 0;
 		x->masked = by_elements(i);
 		m = put_operand(x, i, h.size, h.store);
 		if (x->align) {
