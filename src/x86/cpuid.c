@@ -849,7 +849,7 @@ const struct cpuid_leaf *cpuid_find(const struct cpuid_table *t, uint32_t leaf, 
 	first = leaf_find(t, leaf & 0xc0000000, 0);
 	if ((leaf & 0xc0000000) == 0x40000000 ? first != NULL : first && leaf <= first->eax)
 		return &zero;
-	/* Beyond the end of a class: Intel processors answer with the highest basic leaf. */
-	l = t->n ? leaf_find(t, t->leaf[0].eax, sub) : NULL;
+	/* Beyond the end of a class: Intel processors answer with the highest basic leaf, others with zeroes. */
+	l = t->n && t->leaf[0].ebx == signature_INTEL_ebx ? leaf_find(t, t->leaf[0].eax, sub) : NULL;
 	return l ? l : &zero;
 }

@@ -449,8 +449,11 @@ static void leaves_out_of_range(void **state)
 	struct cpuid_opts o = opts();
 
 	build(&o);
-	/* Intel: the highest basic leaf answers. */
+	t.leaf[0].ebx = 0x756e6547; /* Intel: the highest basic leaf answers */
 	assert_ptr_equal(leaf(0x7fff, 0), leaf(leaf(0, 0)->eax, 0));
+	assert_int_not_equal(leaf(0x7fff, 0)->eax, 0);
+	t.leaf[0].ebx = 0x68747541; /* AMD: nothing */
+	assert_int_equal(leaf(0x7fff, 0)->eax, 0);
 	assert_int_equal(leaf(4, 99)->eax, 0);
 }
 
