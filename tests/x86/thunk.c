@@ -188,6 +188,27 @@ void forgive(const struct insn *i, struct cpu *c, unsigned vector)
 		memcpy(model_data + DATA_BYTES - 16, data + DATA_BYTES - 16, 16);
 }
 
+static bool stores(const struct insn *i)
+{
+	for (unsigned n = 0; n < i->vec->nopnd; n++)
+		if (i->vec->opnd[n].mem && (i->vec->opnd[n].access & VA_WRITE))
+			return true;
+	return false;
+}
+
+/* AMD's processors look for the page before an unmasked exception can keep the store from happening. */
+static bool page_first(const struct chain *row, const struct state *before)
+{
+	uint16_t masks = *(const uint16_t *)before->fx & FSW_EXC;
+
+	if (st->vector != EXC_PF || masks == FSW_EXC || !__builtin_cpu_is("amd"))
+		return false;
+	for (unsigned k = 0; k < row->n; k++)
+		if (row->insn[k].op == OP_X87 && (row->insn[k].flags & INSN_MEM) && stores(&row->insn[k]))
+			return true;
+	return false;
+}
+
 static bool one(enum what what, bool translated)
 {
 	static struct state before;
@@ -210,6 +231,8 @@ static bool one(enum what what, bool translated)
 	count_rows(&row, c);
 	i = row.last;
 	fl = cpu_flags(c) & FL_ARITH;
+	if ((vector != st->vector || row.n > 1) && page_first(&row, &before))
+		return true;
 	if (vector != st->vector) {
 		complain(i, &before, "vector", &st->vector, &vector, 1);
 		return false;

@@ -65,7 +65,10 @@ void stub_catch(void);
 /* From *st to *st. */
 void native_run(const uint8_t *insn, unsigned len, bool x87);
 void native_run_as(const uint8_t *insn, unsigned len, bool x87, enum code_size size);
-bool native_has_16(void); /* this host gives us segments of 16-bit code: its data begin at DATA */
+/* This host gives us segments of code of that size. The data of 16-bit code begin at DATA. */
+bool native_has(enum code_size size);
+/* One of those; 64-bit code is half of all. The model's code is of that size then. */
+enum code_size any_size(void);
 
 /* ------ thunk_state.c ------ */
 void rnd_start(uint64_t seed);
@@ -86,6 +89,13 @@ void count_rows(const struct chain *chain, const struct cpu *c);
 bool usable(const struct insn *i, bool x87);
 bool uses_mmx(const struct insn *i);
 void row_insn(uint8_t b[16], bool x87); /* one of a row of the opcode table */
+
+/* ------ thunk_legacy.c ------ */
+/* A row's bytes as 64-bit code has them: to the same in legacy code. False: there is no such thing. */
+bool to_legacy(uint8_t *b, enum code_size size);
+bool usable_as(const struct insn *i, enum code_size size);
+/* *st as code of that size has it: registers of 32 bits, and what they lead to where its segments are. */
+void state_legacy(enum code_size size);
 
 /* ------ thunk_mask.c, thunk_save.c, thunk_legacy.c ------ */
 void legacy_code(void **unused);

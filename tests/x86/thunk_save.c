@@ -12,6 +12,9 @@
 #include <string.h>
 #include <cmocka.h>
 
+/* AMD's processors say that MXCSR has MM, too: guests here do not have that, and nobody loads it. */
+enum { MXCSR_MM = 1 << 17 };
+
 /* Of the largest image. */
 static unsigned area_bytes(void)
 {
@@ -29,7 +32,7 @@ static void image_random(uint8_t *a)
 	memcpy(a, st->fx, 160);
 	a[FX_FTW + 1] = 0;
 	*(uint16_t *)a = (uint16_t)(rnd() & 0xf3f) | 0x40;
-	*(uint32_t *)(a + FX_MXCSR) = below(12) ? (uint32_t)rnd() & 0xffff : (uint32_t)rnd();
+	*(uint32_t *)(a + FX_MXCSR) = below(12) ? (uint32_t)rnd() & 0xffff : (uint32_t)rnd() & ~(uint32_t)MXCSR_MM;
 	if (below(8) == 0)
 		comp ^= 1ull << (20 + below(43)); /* none that the host may have */
 	if (below(8) == 0)
@@ -39,6 +42,19 @@ static void image_random(uint8_t *a)
 		a[512 + 16 + below(48)] = 1;
 	memcpy(a + 512, &bv, 8);
 	memcpy(a + 520, &comp, 8);
+}
+
+static void forget_mm(const struct state *before)
+{
+	uint64_t at = before->r[RBX] - DATA + FX_MXCSR_MASK;
+	uint32_t host, model;
+
+	if (at > DATA_BYTES - 4)
+		return;
+	memcpy(&host, data + at, 4);
+	memcpy(&model, model_data + at, 4);
+	if (host == (MXCSR_VALID | MXCSR_MM) && model == MXCSR_VALID)
+		memcpy(data + at, &model, 4);
 }
 
 static bool one_save(void)
@@ -94,6 +110,7 @@ static bool one_save(void)
 		return true;
 	if (!same_vectors(row.last, &before, c))
 		return false;
+	forget_mm(&before);
 	return same_x87(row.last, &before, c) && same(row.last, &before, "MXCSR", &st->mxcsr, &c->mxcsr, 4) &&
 	       same_memory(row.last, &before);
 }

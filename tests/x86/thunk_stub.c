@@ -164,9 +164,22 @@ static bool local(unsigned n, uint32_t base, unsigned contents)
 	return syscall(SYS_modify_ldt, 1, &d, sizeof(d)) == 0;
 }
 
-bool native_has_16(void)
+/* The CPU itself has it: the kernel may say that it does and have no say in that. */
+static bool selector(uint16_t sel)
 {
-	return local(SEL_CS16 >> 3, STUB, 2) && local(SEL_DS16 >> 3, DATA, 0);
+	uint32_t rights = 0;
+	bool valid;
+
+	__asm__ volatile("lar %2, %0" : "+r"(rights), "=@ccz"(valid) : "r"((uint32_t)sel));
+	return valid;
+}
+
+bool native_has(enum code_size size)
+{
+	if (size == CODE16)
+		return local(SEL_CS16 >> 3, STUB, 2) && local(SEL_DS16 >> 3, DATA, 0) && selector(SEL_CS16) &&
+		       selector(SEL_DS16);
+	return size == CODE64 || selector(SEL_CS32);
 }
 
 void native_run_as(const uint8_t *insn, unsigned len, bool x87, enum code_size size)
