@@ -78,6 +78,42 @@ static void stale_return_in_another_page(void **state)
 	assert_int_equal(s.reg[RDX], 50);
 }
 
+/* Not only returns: what changes the space, or the page, goes on right behind itself, in the middle of its block. Every
+ * other time another frame is there. */
+CODE(moves_a, 64,
+     "test $1, %r9b; mov %rsi, %rax; cmovz %rdi, %rax; .org moves_a_start + 0x3d, 0x90; mov %rax, %cr3; inc %ebx;"
+     "jmp moves_a_start - 0x1f7e00");
+CODE(remaps_a, 64,
+     "test $1, %r9b; mov %rsi, %rax; cmovz %rdi, %rax; mov %rax, 0x3ff008; .org remaps_a_start + 0x38, 0x90;"
+     "invlpg 0x201000; inc %ebx; jmp remaps_a_start - 0x1f7e00");
+CODE(moves_b, 64, ".org moves_b_start + 0x40, 0x90; inc %edx; jmp moves_b_start - 0x1f7e00");
+
+static void space_changes_in_a_block(void **state)
+{
+	begin();
+	two_spaces();
+	PUT(space_main, M_CODE);
+	PUT(space_back, M_CODE + 0x200);
+	PUT(moves_a, FRAMES);
+	PUT(moves_b, FRAMES + 0x1000);
+	ends();
+	assert_int_equal(s.reg[RBX], 50);
+	assert_int_equal(s.reg[RDX], 50);
+}
+
+static void page_changes_in_a_block(void **state)
+{
+	begin();
+	page(PT, 1, FRAMES, P | W | U);
+	PUT(remap_main, M_CODE);
+	PUT(remap_back, M_CODE + 0x200);
+	PUT(remaps_a, FRAMES);
+	PUT(moves_b, FRAMES + 0x1000);
+	ends();
+	assert_int_equal(s.reg[RBX], 50);
+	assert_int_equal(s.reg[RDX], 50);
+}
+
 /* A user's function asks the kernel for the other space, or for the other frame, and returns. */
 CODE(user_a, 64, "call user_a_start + 0x2000; inc %ebx; jmp user_a_start + 0x3000");
 CODE(user_b, 64, ".skip 5, 0x90; inc %edx; jmp user_b_start + 0x3000");
@@ -420,6 +456,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		T(stale_return_in_another_space),
 		T(stale_return_in_another_page),
+		T(space_changes_in_a_block),
+		T(page_changes_in_a_block),
 		WITH_USER("", stale_return_in_another_process),
 		WITH_USER("", stale_return_in_another_page_of_a_process),
 		T(stale_return_at_kernel_privilege),
