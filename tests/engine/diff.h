@@ -8,6 +8,7 @@
  *   diff_loop.c    makes loops
  *   diff_native.c  runs one on the host: state goes in and out by signal frames, so every register and RIP is the
  * case's diff_model.c   runs one on a struct cpu with page tables for the arena; engines are rows of a table
+ *   diff_own.c     where hosts have ways of their own
  *   diff_file.c    cases as files
  *   diff.c         compares, counts, prints
  */
@@ -91,14 +92,22 @@ bool case_load(struct diff_case *k, uint8_t *arena, const char *path);
 /* ------ diff_native.c ------ */
 uint8_t *native_init(void);	       /* the arena */
 bool native_mode(enum code_size mode); /* false: the host has no such code segment for us */
+bool native_has_ldt(void);	       /* or no selector leads to a local descriptor */
 void native_segments(struct diff_case *k);
 struct x86_segment native_segment(uint16_t sel); /* those that the cases begin with, from their selectors */
 uint64_t native_descriptor(uint16_t sel);	 /* as in the host's tables, those that the cases use */
 uint32_t native_base(uint16_t sel);
 uint16_t any_selector(void);
 enum { GDT_LIMIT = 7 * 8 - 1, LOCALS = 13 };
+void native_fit(struct diff_case *k); /* changes what the host cannot begin with */
+/* An interrupt may have ended the run, and not the case. */
+bool native_lost(const struct diff_case *k, const struct diff_result *host);
 uint32_t native_flags(void); /* RFLAGS.ID and NT, which signal frames do not set */
 void native_run(const struct diff_case *k, struct diff_result *out);
+
+/* ------ diff_own.c ------ */
+/* They differ, by what processors may do as they like. */
+bool host_own(const struct diff_case *k, const struct diff_result *host, const struct diff_result *engine);
 
 /* ------ diff_model.c ------ */
 struct diff_engine {

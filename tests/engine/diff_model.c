@@ -78,6 +78,8 @@ static void state_load(struct cpu *c, const struct diff_case *k)
 	memcpy(c->r, k->r, sizeof(k->r));
 	memcpy(c->seg, k->seg, sizeof(k->seg));
 	c->seg[SEG_LDTR] = (struct x86_segment){ .sel = 0x50, .base = LDT_AT, .limit = LOCALS * 8 - 1, .attr = 0x82 };
+	if (!native_has_ldt())
+		c->seg[SEG_LDTR] = (struct x86_segment){ .unusable = true };
 	c->seg[SEG_TR] = (struct x86_segment){ .sel = 0x40, .attr = 0x8b };
 	c->cpl = 3;
 	c->fl = FL_1 | FL_IF | (k->fl & ~(uint32_t)FL_ARITH);

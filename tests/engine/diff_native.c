@@ -3,7 +3,8 @@
  * flags, code segment and RIP into the frame: the return from the signal starts the code. INT3 lies all around
  * it, so wherever it goes the next signal comes at once, with all registers in its frame; the handler then puts the
  * tester's own back. Faults come the same way, with vector, error code and CR2. 32-bit code runs in the kernel's
- * compatibility segment, 16-bit code in a segment of the local descriptor table.
+ * compatibility segment, 16-bit code in a segment of the local descriptor table: hosts that lack the one or the other
+ * (a kernel without 32-bit programs, or one that is a guest in user mode itself) do less.
  */
 #include "diff.h"
 
@@ -45,7 +46,7 @@ enum { LOCAL_CODE16, LOCAL_CODE32, LOCAL_DATA16 };
 #define SEL_LDT(n) ((uint16_t)((n) << 3 | 7))
 
 static uint8_t *arena;
-static bool has_ldt;
+static bool has_ldt, has_32;
 
 /* Shared with the handler. */
 static const struct diff_case *now;
@@ -145,8 +146,19 @@ static void on_signal(int sig, siginfo_t *si, void *frame)
 	}
 }
 
+/* The CPU itself has it: the kernel may say that it does and have no say in that. */
+static bool has_selector(uint16_t sel)
+{
+	uint32_t rights = 0;
+	bool valid;
+
+	asm volatile("lar %2, %0" : "+r"(rights), "=@ccz"(valid) : "r"((uint32_t)sel));
+	return valid;
+}
+
 static void segments_init(void)
 {
+	has_32 = has_selector(SEL_CS32);
 	has_ldt = true;
 	for (unsigned n = 0; n < ARRAY_LEN(locals); n++) {
 		struct user_desc d = { .entry_number = n, .base_addr = locals[n].base, .limit = locals[n].limit };
@@ -155,8 +167,13 @@ static void segments_init(void)
 		d.seg_32bit = locals[n].big;
 		d.limit_in_pages = locals[n].pages;
 		d.read_exec_only = locals[n].read_only;
-		has_ldt = has_ldt && !syscall(SYS_modify_ldt, 1, &d, sizeof(d));
+		has_ldt = has_ldt && !syscall(SYS_modify_ldt, 1, &d, sizeof(d)) && has_selector(SEL_LDT(n));
 	}
+}
+
+bool native_has_ldt(void)
+{
+	return has_ldt;
 }
 
 /* The arena twice: for cases with their rights, for the tester all writable. */
@@ -198,7 +215,7 @@ uint8_t *native_init(void)
 
 bool native_mode(enum code_size mode)
 {
-	return mode != CODE16 || has_ldt;
+	return mode == CODE64 || (mode == CODE32 ? has_32 : has_ldt);
 }
 
 static struct x86_segment segment(uint16_t sel, uint32_t base, uint32_t limit, uint16_t attr)
@@ -248,11 +265,13 @@ void native_segments(struct diff_case *k)
 		k->seg[SEG_CS] = local(LOCAL_CODE16);
 }
 
-/* What Linux has in its global table, from 8 on. */
+/* What Linux has in its global table, from 8 on; the 32-bit code segment not everywhere. */
 static struct x86_segment global(unsigned index)
 {
 	static const uint16_t attr[] = { 0, 0xc09b, 0xa09b, 0xc093, 0xc0fb, 0xc0f3, 0xa0fb };
 
+	if (index == SEL_CS32 >> 3 && !has_32)
+		return (struct x86_segment){ 0 };
 	return (struct x86_segment){ .limit = ~0u, .attr = attr[index] };
 }
 
@@ -318,6 +337,46 @@ static void code_place(const struct diff_case *k)
 	memcpy(arena + k->off, k->code, k->len);
 	off = k->off;
 	len = k->len;
+}
+
+/* Where the host's kernel is a guest in user mode, there is no way from it to a stack pointer that is not canonical: no
+ * signal frame leads there, and no interrupt comes back. */
+static bool any_sp(void)
+{
+	static const struct diff_case nop = { .mode = CODE64,
+					      .insns = 1,
+					      .len = 1,
+					      .code = { 0x90 },
+					      .off = CODE_AT,
+					      .r[RSP] = 0x4000000000000000,
+					      .seg[SEG_CS] = { .sel = SEL_CS64 },
+					      .seg[SEG_SS] = { .sel = SEL_DS } };
+	static bool known, any;
+	struct diff_result r;
+
+	if (!known) {
+		native_run(&nop, &r);
+		any = r.vector == NO_EXCEPTION;
+		known = true;
+	}
+	return any;
+}
+
+static uint64_t canonical(uint64_t a)
+{
+	return (uint64_t)((int64_t)(a << 16) >> 16);
+}
+
+void native_fit(struct diff_case *k)
+{
+	if (k->mode == CODE64 && !any_sp())
+		k->r[RSP] = canonical(k->r[RSP]);
+}
+
+bool native_lost(const struct diff_case *k, const struct diff_result *host)
+{
+	return k->mode == CODE64 && host->vector == EXC_GP && !host->error && host->r[RSP] != canonical(host->r[RSP]) &&
+	       !any_sp();
 }
 
 void native_run(const struct diff_case *k, struct diff_result *out)

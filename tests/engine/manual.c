@@ -66,6 +66,13 @@ static void clocks(void **unused)
 	assert_int_equal(s.reg[RBX], 78);
 }
 
+/* The saved RIP on the way into the handler. */
+static uint64_t came_from(const struct x86_state *s, unsigned vector)
+{
+	assert_int_equal(s->rip, M_HANDLERS + vector * 16 + 1);
+	return ld_le64(m.ram + s->reg[RSP]);
+}
+
 /* CF tells success, the other arithmetic flags are clear; the 16-bit form leaves the rest of the register. */
 static void random_numbers(void **unused)
 {
@@ -76,17 +83,21 @@ static void random_numbers(void **unused)
 	s = RUN("RDRAND", 0x1122334455667788, 0, 0x66, 0x0f, 0xc7, 0xf0, 0xf4);
 	assert_int_equal(s.reg[RAX] >> 16, 0x112233445566);
 	s = RUN("RDSEED", 0, 0, 0x48, 0x0f, 0xc7, 0xf8, 0xf4);
+	if (s.rip != M_CODE + 5) { /* the host has none, so CPUID shows none */
+		assert_int_equal(came_from(&s, EXC_UD), M_CODE);
+		s = RUN("RDSEED", 0, 0, 0x66, 0x0f, 0xc7, 0xf8, 0xf4);
+		assert_int_equal(came_from(&s, EXC_UD), M_CODE);
+		return;
+	}
 	assert_int_equal(s.rflags & FL_ARITH & ~(uint64_t)FL_CF, 0);
 	assert_true((s.rflags & FL_CF) || !s.reg[RAX]); /* without success 0 */
 	s = RUN("RDSEED", 0x1122334455667788, 0, 0x66, 0x0f, 0xc7, 0xf8, 0xf4);
 	assert_int_equal(s.reg[RAX] >> 16, 0x112233445566);
 }
 
-/* The saved RIP on the way into the handler. */
-static uint64_t came_from(const struct x86_state *s, unsigned vector)
+static bool amd(void)
 {
-	assert_int_equal(s->rip, M_HANDLERS + vector * 16 + 1);
-	return ld_le64(m.ram + s->reg[RSP]);
+	return __builtin_cpu_is("amd");
 }
 
 static void into_handlers(void **unused)
@@ -96,6 +107,12 @@ static void into_handlers(void **unused)
 	assert_int_equal(came_from(&s, EXC_UD), M_CODE);
 	s = RUN("VMMCALL", 0, 0, 0x0f, 0x01, 0xd9, 0xf4);
 	assert_int_equal(came_from(&s, EXC_UD), M_CODE);
+	/* In long mode AMD's processors have neither; without a segment (IA32_SYSENTER_CS is 0) the others raise
+	 * #GP(0), which lies on top of the stack. */
+	s = RUN("SYSENTER", 0, 0, 0x0f, 0x34, 0xf4);
+	assert_int_equal(came_from(&s, amd() ? EXC_UD : EXC_GP), amd() ? M_CODE : 0);
+	s = RUN("SYSEXIT", 0, 0, 0x0f, 0x35, 0xf4);
+	assert_int_equal(came_from(&s, amd() ? EXC_UD : EXC_GP), amd() ? M_CODE : 0);
 	s = RUN("INT1", 0, 0, 0xf1, 0xf4); /* a trap */
 	assert_int_equal(came_from(&s, EXC_DB), M_CODE + 1);
 }
