@@ -245,6 +245,19 @@ static void legacy(const struct memmap *mm, struct aml *a)
 	device_end(a);
 }
 
+static void fwcfg(const struct memmap *mm, struct aml *a)
+{
+	aml_device(a, "FWCF");
+	aml_name(a, "_HID");
+	aml_string(a, "QEMU0002");
+	aml_name(a, "_STA");
+	aml_int(a, 0x0b); /* there, on, works, not to be shown */
+	aml_name(a, "_CRS");
+	aml_crs(a);
+	ports(a, mm->fwcfg, 2);
+	device_end(a);
+}
+
 void acpi_isa(struct pc *pc, struct pci_dev *lpc, struct aml *a)
 {
 	aml_device(a, "ISA");
@@ -258,5 +271,7 @@ void acpi_isa(struct pc *pc, struct pci_dev *lpc, struct aml *a)
 	for (unsigned i = 0; i < 4; i++)
 		serial(pc->mm, a, i);
 	legacy(pc->mm, a);
+	if (pc->fwcfg->visible)
+		fwcfg(pc->mm, a);
 	aml_end(a);
 }

@@ -47,6 +47,7 @@ const struct memmap memmap_bhyve = {
 	.testdev_exit = 0xf4,
 	.testdev_store = 0xe0,
 	.testdev_irq = 0x2000,
+	.fwcfg = 0x510,
 	.com = { 0x3f8, 0x2f8, 0x3e8, 0x2e8 },
 
 	.com_irq = { 4, 3, 4, 3 },

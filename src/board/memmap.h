@@ -30,6 +30,7 @@ struct memmap {
 	uint16_t pci_addr, reset;
 	uint32_t pci_io, pci_io_end;
 	uint16_t testdev_exit, testdev_store, testdev_irq;
+	uint16_t fwcfg;
 	uint16_t com[4];
 	/* lines */
 	uint8_t com_irq[4];

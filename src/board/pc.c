@@ -250,6 +250,27 @@ static void wire_rtc(struct pc *pc, struct device *d)
 	pc->rtc->high_mem = pc->high_size;
 }
 
+/*
+ * bhyve has another interface at these ports, for its firmware only. There is no firmware yet, and who wants the test
+ * device counts processors here.
+ */
+static bool fwcfg_wanted(const struct pc *pc)
+{
+	const char *kind = conf_get(pc->o.conf, "lpc.fwcfg");
+	bool testdev = false;
+
+	conf_bool(pc->o.conf, "lpc.pc-testdev", false, &testdev, NULL);
+	return testdev || (kind && !strcmp(kind, "qemu"));
+}
+
+static void wire_fwcfg(struct pc *pc, struct device *d)
+{
+	pc->fwcfg = (struct isa_fwcfg *)d;
+	pc->fwcfg->visible = fwcfg_wanted(pc);
+	pc->fwcfg->ncpu = pc->o.ncpu;
+	pc->fwcfg->ram = pc->low_size + pc->high_size;
+}
+
 static int chips_build(struct pc *pc, struct err *e)
 {
 	static const struct {
@@ -257,7 +278,7 @@ static int chips_build(struct pc *pc, struct err *e)
 		void (*wire)(struct pc *pc, struct device *d);
 	} rest[] = {
 		{ &isa_pit_class, NULL }, { &isa_hpet_class, NULL },  { &isa_rtc_class, wire_rtc },
-		{ &isa_ps2_class, NULL }, { &isa_ports_class, NULL },
+		{ &isa_ps2_class, NULL }, { &isa_ports_class, NULL }, { &isa_fwcfg_class, wire_fwcfg },
 	};
 
 	pc->pic = (struct isa_pic *)chip(pc, &isa_pic_class, wire_pic, e);
@@ -348,11 +369,26 @@ static int tables_build(struct pc *pc, struct err *e)
 	return r;
 }
 
+/* Entries of 20 bytes: address, size, type. */
+static int fwcfg_e820(struct pc *pc, struct err *e)
+{
+	uint8_t map[E820_MAX * 20];
+
+	for (unsigned i = 0; i < pc->map.n; i++) {
+		st_le64(map + i * 20, pc->map.range[i].at);
+		st_le64(map + i * 20 + 8, pc->map.range[i].size);
+		st_le32(map + i * 20 + 16, pc->map.range[i].type);
+	}
+	return isa_fwcfg_file(pc->fwcfg, "etc/e820", map, pc->map.n * 20, e);
+}
+
 int pc_load(struct pc *pc, struct boot_cpu *cpu, struct err *e)
 {
 	struct boot b = { .conf = pc->o.conf, .mem = pc->mem, .mm = pc->mm, .map = &pc->map };
 	int r = tables_build(pc, e);
 
+	if (r == 0)
+		r = fwcfg_e820(pc, e);
 	if (r < 0)
 		return r;
 	b.rsdp = pc->rsdp;

@@ -49,6 +49,7 @@ struct pc {
 	struct isa_ioapic *ioapic;
 	struct isa_pm *pm;
 	struct isa_rtc *rtc;
+	struct isa_fwcfg *fwcfg;
 	struct pci_host *pci;
 	gpa_t rsdp;
 };

@@ -26,8 +26,6 @@ struct unbuilt {
 static const struct unbuilt unbuilt_keys[] = {
 	{ "bootrom", "firmware (-l bootrom) is not built yet; boot a kernel with --kernel FILE", NULL, false },
 	{ "bootvars", "firmware (-l bootrom) is not built yet", NULL, false },
-	{ "lpc.fwcfg", "the fw_cfg interface is not built yet", "qemu", false },
-	{ "fwcfg", "the fw_cfg interface is not built yet, no guest will see this file (-f)", NULL, true },
 	{ "keyboard.layout", "displays are not built yet, nothing uses a keyboard layout (-K)", NULL, true },
 	{ "tpm.type", "a TPM (-l tpm) is not built yet", NULL, false },
 	{ "tpm.path", "a TPM (-l tpm) is not built yet", NULL, false },

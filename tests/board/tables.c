@@ -291,6 +291,23 @@ static void acpi_plain(void **state)
 	with_tables(plain, 2, 6, check_plain);
 }
 
+static void check_fwcfg(const char *dir)
+{
+	check_same_code(dir);
+	evaluates(dir, "\\_SB.PC00.ISA.FWCF._HID", "QEMU0002");
+	evaluates(dir, "\\_SB.PC00.ISA.FWCF._CRS", "47 01 10 05 10 05 01 02");
+}
+
+static void acpi_fwcfg(void **state)
+{
+	static const char *const keys[] = {
+		"memory.size", "512M", "pci.0.0.0.device", "hostbridge", "pci.0.31.0.device", "lpc", "lpc.fwcfg",
+		"qemu",	       NULL
+	};
+
+	with_tables(keys, 1, 6, check_fwcfg);
+}
+
 /* 2:5 INTA is INTB of 1:4 and with that INTB of 0:3: pin 16 for all of them. */
 static void check_bridged(const char *dir)
 {
@@ -625,7 +642,7 @@ int main(void)
 		cmocka_unit_test(acpi_x2apic), cmocka_unit_test(acpi_bridged),	  cmocka_unit_test(acpi_numa),
 		cmocka_unit_test(numa_bad),    cmocka_unit_test(mptable_bridged), cmocka_unit_test(smbios_structures),
 		cmocka_unit_test(smbios_bad),  cmocka_unit_test(mptable_entries), cmocka_unit_test(mptable_refused),
-		cmocka_unit_test(e820_shape),  cmocka_unit_test(memory_bad),
+		cmocka_unit_test(e820_shape),  cmocka_unit_test(memory_bad),	  cmocka_unit_test(acpi_fwcfg),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

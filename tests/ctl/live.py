@@ -89,6 +89,10 @@ class Live(unittest.TestCase):
             self.end(self.start(code, *args), status)
             self.assertFalse(os.path.exists(f"{self.rundir}/vm"))
 
+    def test_pc_testdev_counts_cpus_by_fw_cfg(self):
+        count = b"\xb8\x05\x00\x00\x00\x66\xba\x10\x05\x66\xef\x66\x42\xec\x66\xba\xf4\x00\xee" + tiny.LOOP  # item 5
+        self.end(self.start(count, "-c", "3", "-l", "pc-testdev"), 7)
+
     def test_strictio_names_the_instruction(self):
         for code, text in ((b"\x90\x66\xba\x34\x12\xed", "inl 0x1234 at 0x100015"),
                            (b"\x66\xba\x34\x12\x66\xef\xf4", "outw 0x1234 at 0x100014"),

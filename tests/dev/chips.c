@@ -495,6 +495,11 @@ static void small_ports(void **state)
 	assert_false(r->level[13]); /* x87 error */
 	rig_out(r, 0xe0, 4, 0x12345678);
 	assert_int_equal(rig_in(r, 0xe1, 1), 0x56);
+	assert_int_equal(rig_in(r, 0xe9, 1), 0x56); /* the same word */
+	rig_out(r, 0xe8, 2, 0xabcd);
+	assert_int_equal(rig_in(r, 0xe0, 4), 0x1234abcd);
+	rig_out(r, 0xe4, 4, 0x1000); /* flushes a page */
+	assert_int_equal(rig_in(r, 0xe0, 4), 0x1234abcd);
 	rig_mmio_write(r, 0xff000010, 8, 0x1122334455667788);
 	rig_swap(r);
 	assert_int_equal(rig_mmio_read(r, 0xff000010, 8), 0x1122334455667788);
@@ -504,6 +509,98 @@ static void small_ports(void **state)
 	assert_int_equal(r->request, VM_EXIT_CODE);
 	assert_int_equal(r->request_arg, 7);
 	assert_int_equal(rig_in(r, 0x2ed, 1), 0x60); /* COM4: LSR */
+}
+
+/* ------ fw_cfg ------ */
+
+static void wire_fwcfg(struct rig *r, struct device *d)
+{
+	struct isa_fwcfg *f = (struct isa_fwcfg *)d;
+
+	f->visible = true;
+	f->ncpu = 0x103;
+	f->ram = 0x123456789;
+}
+
+static uint64_t fwcfg_item(struct rig *r, unsigned key, unsigned bytes)
+{
+	uint64_t v = 0;
+
+	rig_out(r, 0x510, 2, key);
+	for (unsigned i = 0; i < bytes; i++)
+		v |= rig_in(r, 0x511, 1) << 8 * i;
+	return v;
+}
+
+/* The selector and size of a file by the directory, which is sorted and says what each file is called. */
+static unsigned fwcfg_find(struct rig *r, const char *name, uint32_t *size)
+{
+	uint32_t n = __builtin_bswap32((uint32_t)fwcfg_item(r, 0x19, 4));
+	unsigned found = 0;
+	char last[57] = "";
+
+	for (uint32_t i = 0; i < n; i++) {
+		uint8_t e[64];
+
+		for (unsigned b = 0; b < sizeof(e); b++)
+			e[b] = (uint8_t)rig_in(r, 0x511, 1);
+		assert_true(strcmp(last, (char *)e + 8) < 0);
+		snprintf(last, sizeof(last), "%s", (char *)e + 8);
+		if (strcmp(last, name) != 0)
+			continue;
+		*size = ld_be32(e);
+		found = ld_be16(e + 4);
+	}
+	assert_int_equal(rig_in(r, 0x511, 1), 0); /* behind its end */
+	return found;
+}
+
+static void fw_cfg(void **state)
+{
+	char path[] = "/tmp/lhyve-fwcfg.XXXXXX", key[64];
+	const char *const keys[] = { "fwcfg.0.name=opt/z", "fwcfg.0.string=ab", "fwcfg.1.name=opt/a", key, NULL };
+	int fd = mkstemp(path);
+	struct err e = { 0 };
+	uint32_t size = 0;
+	unsigned at;
+	struct rig *r;
+
+	assert_int_equal(write(fd, "12345", 5), 5);
+	close(fd);
+	snprintf(key, sizeof(key), "fwcfg.1.file=%s", path);
+	r = rig_new_keys(keys);
+	rig_chip(r, &isa_fwcfg_class, wire_fwcfg);
+	assert_int_equal(fwcfg_item(r, 0, 5), 0x554d4551); /* QEMU, then 0 */
+	assert_int_equal(rig_in(r, 0x510, 2), 0);
+	assert_int_equal(fwcfg_item(r, 1, 4), 1);
+	assert_int_equal(fwcfg_item(r, 3, 8), 0x123456789);
+	assert_int_equal(fwcfg_item(r, 5, 2), 0x103);
+	assert_int_equal(fwcfg_item(r, 0xf, 3), 0x103);
+	assert_int_equal(fwcfg_item(r, 0x1234, 1), 0);	   /* none */
+	assert_int_equal(fwcfg_item(r, 0x8005, 2), 0);	   /* none of the architecture's own */
+	assert_int_equal(fwcfg_item(r, 0x4005, 2), 0x103); /* the bit for writing is not part of the number */
+	assert_int_equal(rig_in(r, 0x510, 2), 0x4005);
+	at = fwcfg_find(r, "opt/z", &size);
+	assert_int_equal(size, 3); /* with its NUL */
+	assert_int_equal(fwcfg_item(r, at, 4), 'a' | 'b' << 8);
+	at = fwcfg_find(r, "opt/a", &size);
+	assert_int_equal(size, 5);
+	assert_int_equal(fwcfg_item(r, at, 3), '1' | '2' << 8 | '3' << 16);
+	rig_out(r, 0x511, 1, 'x'); /* nothing can be written */
+	rig_out(r, 0x510, 1, 5);
+	rig_swap(r); /* in the middle of an item */
+	assert_int_equal(rig_in(r, 0x511, 1), '4');
+	at = fwcfg_find(r, "opt/bhyve/hw.ncpu", &size);
+	assert_int_equal(size, 4);
+	assert_int_equal(fwcfg_item(r, at, 4), 0x103);
+	assert_int_equal(fwcfg_find(r, "opt/none", &size), 0);
+	assert_true(isa_fwcfg_file((struct isa_fwcfg *)r->chip[0].dev, "opt/a", "", 0, &e) < 0); /* twice */
+	assert_int_equal(isa_fwcfg_file((struct isa_fwcfg *)r->chip[0].dev, "opt/0", "", 0, &e), 0);
+	at = fwcfg_find(r, "opt/0", &size);
+	assert_int_not_equal(at, 0);
+	assert_int_equal(size, 0);
+	rig_free(r);
+	unlink(path);
 }
 
 int main(void)
@@ -524,6 +621,7 @@ int main(void)
 		cmocka_unit_test(ps2_keys),
 		cmocka_unit_test(ps2_mouse_wheel),
 		cmocka_unit_test(small_ports),
+		cmocka_unit_test(fw_cfg),
 		cmocka_unit_test(debug_console),
 	};
 

@@ -53,8 +53,15 @@ static void wire_pic(struct rig *r, struct device *d)
 	((struct isa_pic *)d)->intr = (struct irq_line){ 0 };
 }
 
-static const struct device_class *const chips[] = { &isa_pic_class, &isa_ioapic_class, &isa_pit_class, &isa_hpet_class,
-						    &isa_rtc_class, &isa_pm_class,     &isa_ps2_class };
+static void wire_fwcfg(struct rig *r, struct device *d)
+{
+	((struct isa_fwcfg *)d)->visible = true;
+}
+
+static const struct device_class *const chips[] = {
+	&isa_pic_class, &isa_ioapic_class, &isa_pit_class, &isa_hpet_class,
+	&isa_rtc_class, &isa_pm_class,	   &isa_ps2_class, &isa_fwcfg_class
+};
 
 static struct rig *machine(void)
 {
@@ -74,14 +81,14 @@ static struct rig *machine(void)
 	struct rig *r = rig_new_keys(keys);
 
 	for (unsigned i = 0; i < ARRAY_LEN(chips); i++)
-		rig_chip(r, chips[i], i == 0 ? wire_pic : NULL);
+		rig_chip(r, chips[i], i == 0 ? wire_pic : chips[i] == &isa_fwcfg_class ? wire_fwcfg : NULL);
 	return r;
 }
 
 static void port_step(struct rig *r)
 {
-	static const uint16_t base[] = { 0x20, 0xa0,  0x4d0, 0x40,  0x60,  0x70, 0x400,
-					 0xb2, 0xcf8, 0xcfc, 0x3f8, 0x2e8, 0xe0, 0x2000 };
+	static const uint16_t base[] = { 0x20,	0xa0,  0x4d0, 0x40,  0x60, 0x70,   0x400, 0xb2,
+					 0xcf8, 0xcfc, 0x3f8, 0x2e8, 0xe0, 0x2000, 0x50c };
 	uint16_t port = (uint16_t)(base[below(ARRAY_LEN(base))] + below(8));
 	unsigned size = 1u << below(3);
 

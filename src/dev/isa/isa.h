@@ -96,13 +96,36 @@ struct isa_ports {
 };
 extern const struct device_class isa_ports_class;
 
-/* pc-testdev (bhyve.md 4.23): E0, F4, 2000 to 201F, memory FF000000. Made by the LPC bridge. */
+/* fw_cfg: 510, 511 (bhyve.md 4.22). Reads the keys fwcfg.N. */
+enum { FWCFG_NAME = 56 };
+struct fwcfg_item {
+	unsigned key;
+	char name[FWCFG_NAME]; /* of a file, else "" */
+	uint8_t *data;
+	size_t len;
+};
+struct isa_fwcfg {
+	struct device dev;
+	bool visible; /* wiring: ports are there */
+	unsigned ncpu;
+	uint64_t ram;
+	struct fwcfg_item *item, dir;
+	unsigned n, nfiles;
+	uint16_t select;
+	uint32_t at; /* next byte of the selected item */
+	struct region port;
+};
+extern const struct device_class isa_fwcfg_class;
+/* Adds a file with a copy of data; between realize and the first instruction. */
+int isa_fwcfg_file(struct isa_fwcfg *f, const char *name, const void *data, size_t len, struct err *e);
+
+/* pc-testdev (bhyve.md 4.23): E0 to EB, F4, 2000 to 201F, memory FF000000. Made by the LPC bridge. */
 enum { TESTDEV_MEM = 0x10000 };
 struct isa_testdev {
 	struct device dev;
 	uint32_t word;
 	uint8_t mem[TESTDEV_MEM];
-	struct region io_word, io_exit, io_irq, mmio;
+	struct region io_word, io_flush, io_bytes, io_exit, io_irq, mmio;
 };
 extern const struct device_class isa_testdev_class;
 
