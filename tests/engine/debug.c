@@ -122,10 +122,21 @@ static void general_detect_is_off_in_the_handler(void **state)
 	assert_int_equal(stack64(0), M_CODE + 9);
 }
 
-/* A code breakpoint behind MOV SS does not hit (SDM vol. 3, 18.3.1.1). */
+static void set_vendor(const char *text)
+{
+	struct cpuid_table t;
+	struct err e = { 0 };
+
+	machine_cpuid(&engine_soft, &t);
+	memcpy(&t.leaf[0].ebx, text, 4);
+	assert_int_equal(engine_soft.cpuid(m.cpu[0], &t, &e), 0);
+}
+
+/* A code breakpoint behind MOV SS does not hit on Intel's processors (SDM vol. 3, 18.3.1.1), but on AMD's. */
 static void mov_ss_holds_code_breakpoints_off(void **state)
 {
 	start(PROT32);
+	set_vendor("Genu");
 	/* mov eax,9000h+18; mov dr0,eax; mov eax,1; mov dr7,eax; mov ss,ecx; inc ebx; hlt */
 	MACHINE_CODE(&m, M_CODE, 0xb8, 0x12, 0x90, 0, 0, 0x0f, 0x23, 0xc0, 0xb8, 1, 0, 0, 0, 0x0f, 0x23, 0xf8, 0x8e,
 		     0xd1, 0x43, 0xf4);
@@ -134,6 +145,42 @@ static void mov_ss_holds_code_breakpoints_off(void **state)
 	engine_soft.set(m.cpu[0], X86_REGS, &s);
 	run_to_halt_at(M_CODE + 20);
 	assert_int_equal(s.reg[RBX], 1);
+	start(PROT32);
+	engine_soft.get(m.cpu[0], X86_REGS, &s);
+	s.reg[RCX] = M_DS;
+	engine_soft.set(m.cpu[0], X86_REGS, &s);
+	set_vendor("Auth");
+	assert_int_equal(run_to_handler(), EXC_DB);
+	assert_int_equal(stack32(0), M_CODE + 18);
+}
+
+CODE(step_ss_int1, 64,
+     "mov $0x10, %ecx; pushf; orl $0x100, (%rsp); popf; mov %ecx, %ss; .byte 0xf1; nop; pushf; andl $~0x100, (%rsp); "
+     "popf; hlt");
+CODE(step_ss_gd, 64,
+     "mov $0x2000, %eax; mov $0x10, %ecx; mov %rax, %dr7; pushf; orl $0x100, (%rsp); popf; mov %ecx, %ss; "
+     "mov %dr0, %rax");
+/* Shifts RBX by the bit BS, under a 1. */
+CODE(shifts_bs, 64,
+     "push %rax; mov %dr6, %rax; bt $14, %eax; adc %rbx, %rbx; xor %eax, %eax; mov %rax, %dr6; pop %rax; iretq");
+
+/* The single step that MOV SS leaves out is not made up for: neither in the DR6 of INT1, nor in that of a fault, nor as
+ * a trap before the handler's first instruction. */
+static void mov_ss_leaves_a_step_out(void **state)
+{
+	start(LONG64);
+	PUT(step_ss_int1, M_CODE);
+	PUT(shifts_bs, M_HANDLERS + 16 * EXC_DB);
+	engine_soft.get(m.cpu[0], X86_REGS, &s);
+	s.reg[RBX] = 1;
+	engine_soft.set(m.cpu[0], X86_REGS, &s);
+	run_to_halt_at(M_CODE + (uint64_t)(step_ss_int1_end - step_ss_int1_start));
+	assert_int_equal(s.reg[RBX], 0x2f); /* INT1 without, then NOP, PUSHF, AND, POPF */
+	start(LONG64);
+	PUT(step_ss_gd, M_CODE);
+	assert_int_equal(run_to_handler(), EXC_DB);
+	assert_int_equal(stack64(0), M_CODE + (unsigned)(step_ss_gd_end - step_ss_gd_start) - 3);
+	assert_int_equal(s.dr6 & 0xe000, 0x2000);
 }
 
 /* Even an IRET that faults lets NMIs in again. */
@@ -289,6 +336,7 @@ int main(void)
 		T(code_breakpoint_behind_the_wrap),
 		T(general_detect_is_off_in_the_handler),
 		T(mov_ss_holds_code_breakpoints_off),
+		T(mov_ss_leaves_a_step_out),
 		T(nmi_after_a_faulting_iret),
 		T(nmi_is_blocked_until_iret),
 		T(mov_ss_holds_interrupts_off),

@@ -9,11 +9,6 @@
 
 enum { CODE = 0xb, DATA = 3 };
 
-static bool is_amd(struct cpu *c)
-{
-	return vcpu_of(c)->table.leaf[0].ebx != 0x756e6547;
-}
-
 static void flat_seg(struct x86_segment *s, uint16_t sel, unsigned type, unsigned dpl, uint16_t size_bit)
 {
 	*s = (struct x86_segment){ .limit = 0xffffffff, .sel = sel };
@@ -34,7 +29,7 @@ void op_syscall(struct cpu *c, const struct insn *i)
 	uint16_t cs = (uint16_t)(c->star >> 32 & 0xfffc);
 	bool from64 = c->mode & MODE_64;
 
-	if (!(c->efer & EFER_SCE) || (!from64 && !is_amd(c)))
+	if (!(c->efer & EFER_SCE) || (!from64 && !cpu_is_amd(c)))
 		cpu_ud(c);
 	if (!(c->efer & EFER_LMA)) { /* AMD's legacy form */
 		c->r[RCX] = (uint32_t)c->rip_next;
@@ -55,7 +50,7 @@ void op_sysret(struct cpu *c, const struct insn *i)
 	bool to64 = i->opsize == 8;
 	uint64_t rip = to64 ? c->r[RCX] : (uint32_t)c->r[RCX];
 
-	if (!(c->efer & EFER_SCE) || (!(c->mode & MODE_64) && !is_amd(c)))
+	if (!(c->efer & EFER_SCE) || (!(c->mode & MODE_64) && !cpu_is_amd(c)))
 		cpu_ud(c);
 	if (c->cpl || (to64 && !mmu_canonical(c, rip)))
 		cpu_gp0(c);
@@ -71,7 +66,7 @@ void op_sysenter(struct cpu *c, const struct insn *i)
 	uint16_t cs = (uint16_t)(c->sysenter_cs & 0xfffc);
 	bool lma = c->efer & EFER_LMA;
 
-	if (lma && is_amd(c))
+	if (lma && cpu_is_amd(c))
 		cpu_ud(c);
 	if (!(c->cr0 & CR0_PE) || !cs)
 		cpu_gp0(c);
@@ -86,7 +81,7 @@ void op_sysexit(struct cpu *c, const struct insn *i)
 	bool to64 = i->opsize == 8;
 	uint64_t rip = to64 ? c->r[RDX] : (uint32_t)c->r[RDX], sp = to64 ? c->r[RCX] : (uint32_t)c->r[RCX];
 
-	if ((c->efer & EFER_LMA) && is_amd(c))
+	if ((c->efer & EFER_LMA) && cpu_is_amd(c))
 		cpu_ud(c);
 	if (!(c->mode & MODE_PROT) || c->cpl || !cs || (to64 && (!mmu_canonical(c, rip) || !mmu_canonical(c, sp))))
 		cpu_gp0(c);

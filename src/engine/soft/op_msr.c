@@ -10,11 +10,6 @@
 
 /* ------ MSRs ------ */
 
-static bool is_amd(const struct cpu *c)
-{
-	return vcpu_of((struct cpu *)c)->table.leaf[0].ebx != 0x756e6547; /* "Genu" */
-}
-
 /* The field behind a register that is nothing but a value. */
 static uint64_t *msr_field(struct cpu *c, uint32_t index)
 {
@@ -259,7 +254,7 @@ static bool unknown(struct cpu *c, uint32_t index, uint64_t *v, bool write)
 
 bool cpu_msr_read(struct cpu *c, uint32_t index, uint64_t *v)
 {
-	const struct msr *m = msr_find(index, is_amd(c));
+	const struct msr *m = msr_find(index, cpu_is_amd(c));
 	const uint64_t *field;
 
 	if (!m)
@@ -281,7 +276,7 @@ bool cpu_msr_read(struct cpu *c, uint32_t index, uint64_t *v)
 
 bool cpu_msr_write(struct cpu *c, uint32_t index, uint64_t v)
 {
-	const struct msr *m = msr_find(index, is_amd(c));
+	const struct msr *m = msr_find(index, cpu_is_amd(c));
 	uint64_t *field, old;
 
 	if (!m)

@@ -264,7 +264,11 @@ static void traps_due(struct engine_vcpu *v)
 	db_raise(&v->cpu, bits);
 }
 
-/* One instruction with everything that can be armed around it. True: RUN_DEBUG. */
+/*
+ * One instruction with everything that can be armed around it. True: RUN_DEBUG. Behind MOV SS a single step is not held
+ * back, as a data breakpoint is, but left out: the next instruction may be a fault, or INT1, and its handler sees no
+ * BS. Code breakpoints there are left out by Intel's processors only.
+ */
 static bool step(struct engine_vcpu *v)
 {
 	struct cpu *c = &v->cpu;
@@ -274,12 +278,12 @@ static bool step(struct engine_vcpu *v)
 	v->debug_resume = false;
 	if (!resume && plan_hit(v))
 		return true;
-	if (code_breakpoints(c) && !v->ss_shadow)
+	if (code_breakpoints(c) && (!v->ss_shadow || cpu_is_amd(c)))
 		instruction_breakpoints(c);
 	c->fl &= ~(uint32_t)FL_RF;
 	c->shadow = c->leave = v->ss_shadow = v->no_step_trap = false;
 	interp_step(c);
-	if (tf && !v->no_step_trap)
+	if (tf && !v->no_step_trap && !v->ss_shadow)
 		v->db_pending |= 0x4000;
 	traps_due(v);
 	return v->debug_step && !c->shadow;

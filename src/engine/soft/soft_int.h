@@ -142,6 +142,13 @@ static inline struct engine_vcpu *vcpu_of(struct cpu *c)
 	return container_of(c, struct engine_vcpu, cpu);
 }
 
+/* Or one of its relatives: the guest is told the host's vendor, unless a model says otherwise, and gets what it does.
+ */
+static inline bool cpu_is_amd(const struct cpu *c)
+{
+	return vcpu_of((struct cpu *)c)->table.leaf[0].ebx != 0x756e6547; /* "Genu" */
+}
+
 /* The guest's time minus the VM's clock. */
 static inline uint64_t tsc_shift(const struct engine_vcpu *v)
 {
