@@ -289,12 +289,32 @@ static void exceptions_in_exceptions(void **state)
 	}
 }
 
+CODE(iret_out, 64,
+     "mov $0x10, %eax; mov %eax, %gs; mov $0xc0000101, %ecx; mov $0xd000, %eax; xor %edx, %edx; wrmsr;"
+     "push $0x1b; push $0x6000; push $2; push $0x23; push $0xa000; iretq");
+CODE(reads_gs, 64, "mov %gs:8, %ebx; mov %gs, %esi; hlt");
+
+/* A return outward makes a selector null that is not for the new level (SDM vol. 2, IRET), and leaves the base. */
+static void return_outward_keeps_the_base(void **state)
+{
+	start(LONG64);
+	gdt(0x18, 0x00cff3000000ffff);
+	gdt(0x20, 0x00affb000000ffff);
+	PUT(iret_out, M_CODE);
+	PUT(reads_gs, 0xa000);
+	st_le32(m.ram + 0xd008, 0x12345678);
+	assert_int_equal(run_to_handler(), EXC_GP); /* HLT in ring 3 */
+	assert_int_equal(s.reg[RBX], 0x12345678);
+	assert_int_equal(s.reg[RSI], 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		T(call_gate_with_parameters),	 T(call_to_a_task_and_iret_back), T(new_tasks_with_faults),
-		T(tasks_that_cannot_be_entered), T(call_gates_with_faults),	  T(double_fault_by_a_task_gate),
-		T(task_with_a_debug_trap),	 T(inner_stack_without_room),	  T(exceptions_in_exceptions),
+		T(call_gate_with_parameters),	  T(call_to_a_task_and_iret_back), T(new_tasks_with_faults),
+		T(tasks_that_cannot_be_entered),  T(call_gates_with_faults),	   T(double_fault_by_a_task_gate),
+		T(task_with_a_debug_trap),	  T(inner_stack_without_room),	   T(exceptions_in_exceptions),
+		T(return_outward_keeps_the_base),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

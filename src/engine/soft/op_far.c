@@ -262,8 +262,8 @@ static void drop_inner_segs(struct cpu *c)
 		if (!(s->sel & 0xfffc))
 			s->sel = 0;
 		else if (!s->unusable && !conforming && (s->attr >> ATTR_DPL_SHIFT & 3) < c->cpl) {
-			/* A null selector; the base of FS and GS does not matter to code that has to load them anew. */
-			*s = (struct x86_segment){ .unusable = true };
+			/* A null selector; 64-bit code goes on with the base of FS and GS. */
+			*s = (struct x86_segment){ .base = s->base, .unusable = true };
 		}
 	}
 }
