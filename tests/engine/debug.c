@@ -251,6 +251,41 @@ static void int_clears_tf_without_a_trap(void **state)
 	assert_false(s.dr6 & 0x4000);
 }
 
+CODE(sysret_tf, 64,
+     "mov $0xc0000080, %ecx; rdmsr; or $1, %eax; wrmsr; mov $0xc0000081, %ecx; xor %eax, %eax; mov $0x100008, %edx; "
+     "wrmsr;"
+     "mov $0xa000, %ecx; mov $0x102, %r11d; sysretq");
+CODE(sysret_stepped, 64,
+     "mov $0xc0000080, %ecx; rdmsr; or $1, %eax; wrmsr; mov $0xc0000081, %ecx; xor %eax, %eax; mov $0x100008, %edx; "
+     "wrmsr;"
+     "mov $0xa000, %ecx; mov $2, %r11d; push $0x102; popf; sysretq");
+CODE(after_sysret, 64, "inc %rbx; hlt");
+
+static void put_sysret_segments(void)
+{
+	start(LONG64);
+	gdt(0x18, 0x00cff3000000ffff);
+	gdt(0x20, 0x00affb000000ffff);
+	PUT(after_sysret, 0xa000);
+}
+
+/* The trap of the step over a SYSCALL whose mask has TF comes when SYSRET gives TF back, before anything else; a SYSRET
+ * that clears TF has none. */
+static void sysret_steps_by_the_new_tf(void **state)
+{
+	put_sysret_segments();
+	PUT(sysret_tf, M_CODE);
+	assert_int_equal(run_to_handler(), EXC_DB);
+	assert_int_equal(stack64(0), 0xa000);
+	assert_int_equal(stack64(1), 0x23);
+	assert_int_equal(s.reg[RBX], 0);
+	assert_int_equal(s.dr6 & 0x400f, 0x4000);
+	put_sysret_segments();
+	PUT(sysret_stepped, M_CODE);
+	assert_int_equal(run_to_handler(), EXC_GP); /* HLT in ring 3 */
+	assert_int_equal(s.reg[RBX], 1);
+}
+
 CODE(watch_ss, 32,
      "mov $0xd000, %eax; mov %eax, %dr0; mov $0x000f0001, %eax; mov %eax, %dr7; mov 0xd000, %ss; inc %ebx; inc %ebx");
 
@@ -341,6 +376,7 @@ int main(void)
 		T(nmi_is_blocked_until_iret),
 		T(mov_ss_holds_interrupts_off),
 		T(int_clears_tf_without_a_trap),
+		T(sysret_steps_by_the_new_tf),
 		T(mov_ss_holds_traps_off),
 		T(int1_takes_a_trap_that_mov_ss_held),
 		T(debug_plans),

@@ -163,8 +163,8 @@ static void step_behind_sysret(void **state)
 	PUT(user_turns, USER);
 	assert_int_equal(run_to_handler(), EXC_DB);
 	assert_true(s.dr6 & 0x4000);
-	assert_int_equal(s.reg[RBX], 0);
-	assert_int_equal(stack64(0), BACK + 3);
+	assert_int_equal(s.reg[RBX], 1);
+	assert_int_equal(stack64(0), BACK); /* as if the SYSCALL had just ended */
 }
 
 /* FMASK takes TF: the kernel is not stepped; SYSRET brings it back. */
@@ -176,7 +176,7 @@ static void step_over_syscall(void **state)
 	PUT(kernel_plain, KERNEL);
 	PUT(user_tf, USER);
 	assert_int_equal(run_to_handler(), EXC_DB);
-	assert_int_equal(stack64(0), USER + (uint64_t)(user_tf_end - user_tf_start) - 2);
+	assert_int_equal(stack64(0), USER + (uint64_t)(user_tf_end - user_tf_start) - 3);
 	assert_true(s.reg[R11] & FL_TF);
 }
 

@@ -33,6 +33,9 @@ static const struct {
 	{ MSR_EFER, false, 0xd01 | BIT64(1) },
 	{ MSR_EFER, false, 0xd01 | BIT64(12) },
 	{ MSR_EFER, false, 0xc01 },
+	/* BTS and PEBS unavailable are read only. */
+	{ MSR_MISC_ENABLE, true, 0x400c51809 },
+	{ MSR_MISC_ENABLE, true, 0x1800 },
 	/* PAT: types 0, 1, 4 to 7. */
 	{ MSR_PAT, true, 0x0706050401000706 },
 	{ MSR_PAT, false, 0x0706050402000706 },
@@ -95,6 +98,23 @@ static void values(void **state)
 	}
 }
 
+/* XD disable: CPUID does not show it, and EFER does not take it (SDM vol. 4, IA32_MISC_ENABLE). */
+CODE(xd_off, 64,
+     "mov $0x1a0, %ecx; rdmsr; or $4, %edx; wrmsr; mov $0x80000001, %eax; cpuid; mov %edx, %esi;"
+     "mov $0x1a0, %ecx; rdmsr; and $~4, %edx; wrmsr; mov $0x80000001, %eax; cpuid; mov %edx, %edi;"
+     "mov $0xc0000080, %ecx; rdmsr; and $~0x800, %eax; wrmsr; or $0x800, %eax; wrmsr; and $~0x800, %eax; wrmsr;"
+     "mov $0x1a0, %ecx; rdmsr; or $4, %edx; wrmsr; mov $0xc0000080, %ecx; rdmsr; or $0x800, %eax; wrmsr; hlt");
+
+static void xd_disable(void **state)
+{
+	start(LONG64);
+	PUT(xd_off, M_CODE);
+	assert_int_equal(run_to_handler(), EXC_GP);
+	assert_int_equal(stack64(1), M_CODE + (uint64_t)(xd_off_end - xd_off_start) - 3);
+	assert_int_equal((s.reg[RSI] ^ s.reg[RDI]), BIT(20));
+	assert_true(s.reg[RDI] & BIT(20));
+}
+
 /* What was refused has changed nothing. */
 CODE(refused, 64, "mov $0x277, %ecx; mov $0x05040100, %eax; mov %eax, %edx; wrmsr; mov $0x02020202, %eax; wrmsr; hlt");
 CODE(looks, 64, "mov $0x277, %ecx; rdmsr; cli; hlt");
@@ -111,7 +131,7 @@ static void a_refused_value_changes_nothing(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = { T(values), T(a_refused_value_changes_nothing) };
+	const struct CMUnitTest tests[] = { T(values), T(xd_disable), T(a_refused_value_changes_nothing) };
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -44,6 +44,18 @@ void op_syscall(struct cpu *c, const struct insn *i)
 	vcpu_of(c)->no_step_trap = c->fmask & FL_TF;
 }
 
+/* A step counts by the TF that SYSRET leaves, not by the one it found: the trap is that of the SYSCALL before. */
+static void step_by_new_tf(struct cpu *c)
+{
+	struct engine_vcpu *v = vcpu_of(c);
+
+	v->no_step_trap = true;
+	if (!(c->fl & FL_TF))
+		return;
+	v->db_pending |= 0x4000;
+	c->leave = true;
+}
+
 void op_sysret(struct cpu *c, const struct insn *i)
 {
 	uint16_t base = (uint16_t)(c->star >> 48);
@@ -59,6 +71,7 @@ void op_sysret(struct cpu *c, const struct insn *i)
 		sys_set_flags(c, (uint32_t)c->r[R11], 0x3c7fd7 & ~(uint32_t)(FL_1 | FL_RF));
 	else
 		sys_set_flags(c, FL_IF, FL_IF);
+	step_by_new_tf(c);
 }
 
 void op_sysenter(struct cpu *c, const struct insn *i)

@@ -74,10 +74,17 @@ static bool memory_types_ok(uint64_t v, unsigned n, bool pat)
 	return true;
 }
 
+/* Fast strings, thermal control, SpeedStep, MONITOR, CPUID's limit, xTPR: kept, with nothing behind them. XD disable.
+ */
+#define MISC_WRITABLE (BIT64(0) | BIT64(3) | BIT64(16) | BIT64(18) | BIT64(22) | BIT64(23) | MISC_XD_DISABLE)
+#define MISC_XD_DISABLE BIT64(34)
+
 static bool efer_ok(const struct cpu *c, uint64_t v)
 {
 	const struct engine_vcpu *vc = vcpu_of((struct cpu *)c);
 
+	if (c->misc_enable & MISC_XD_DISABLE && v & ~c->efer & EFER_NXE)
+		return false;
 	return !(v & ~(vc->feat.efer | EFER_LMA)) && (!((v ^ c->efer) & EFER_LME) || !(c->cr0 & CR0_PG));
 }
 
@@ -137,7 +144,7 @@ static void changed(struct cpu *c, uint32_t index, uint64_t old, uint64_t v)
 		c->r[SLOT_GSBASE] = v;
 		break;
 	case MSR_MISC_ENABLE:
-		c->misc_enable = (old & ~1ull) | (v & 1) | (v & (1ull << 18)) | (v & (1ull << 22));
+		c->misc_enable = (old & ~MISC_WRITABLE) | (v & MISC_WRITABLE);
 		break;
 	default:
 		break;
@@ -328,6 +335,8 @@ void op_cpuid(struct cpu *c, const struct insn *i)
 	if (leaf == 1) {
 		l.ecx |= c->cr4 & CR4_OSXSAVE ? BIT(27) : 0;
 		l.edx &= lapic_on(c->lapic) ? ~0u : ~BIT(9);
+	} else if (leaf == 0x80000001 && c->misc_enable & MISC_XD_DISABLE) {
+		l.edx &= ~BIT(20);
 	} else if (leaf == 0xd && sub == 0 && l.eax) {
 		l.ebx = xsave_bytes(c, c->xcr0, false);
 	} else if (leaf == 0xd && sub == 1 && l.eax) {
