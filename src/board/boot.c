@@ -101,7 +101,7 @@ void boot_cpu_apply(const struct boot_cpu *c, struct x86_state *s)
 	s->seg[SEG_TR] = (struct x86_segment){ .limit = 0x67, .sel = c->tr, .attr = 0xb | ATTR_P };
 	s->seg[SEG_LDTR] = (struct x86_segment){ .attr = 2 | ATTR_P, .unusable = true };
 	s->gdt = (struct x86_table){ .base = c->gdt, .limit = c->gdt_limit };
-	s->idt = (struct x86_table){ 0 };
+	s->idt = (struct x86_table){ .limit = c->long_mode ? 0 : 0x3ff }; /* of use to who goes on to real mode */
 	s->cr0 = CR0_PE | CR0_ET;
 	s->cr4 = 0;
 	s->efer = 0;
@@ -151,6 +151,9 @@ void boot_firmware_apply(const struct memmap *mm, bool bsp, struct x86_state *s)
 	st_le32(s->lapic + APIC_LVT_LINT1, APIC_NMI);
 }
 
+/* Vectors of the 8259s. */
+enum { PIC_MASTER = 8, PIC_SLAVE = 0x70 };
+
 /* ------ dispatch ------ */
 
 struct boot_keys {
@@ -190,23 +193,48 @@ static int dispatch(struct boot *b, const struct image *img, enum boot_entry ent
 
 /*
  * What kernels expect of a BIOS though none was asked to start them (Xen): the BIOS data area says how much base memory
- * there is, without an EBDA, and every interrupt of real mode ends in a routine that sets the carry flag: no such
- * service.
+ * there is, without an EBDA; every interrupt of real mode ends in a routine that sets the carry flag: no such service;
+ * those of devices end in one that tells the 8259s, and the timer's also counts.
  */
 static void put_bios_remains(const struct boot *b)
 {
-	enum { STUB = 0x500, BASE_KIB = 0x413 };
+	enum { STUB = 0x500, TIMER = 0x510, MASTER = 0x530, SLAVE = 0x540, BASE_KIB = 0x413 };
 	static const uint8_t stub[] = {
 		0x55, 0x89, 0xe5, 0x80, 0x4e, 0x06, 0x01, 0x5d, 0xcf
 	}; /* orb $1, 6(%bp); iret */
+	static const uint8_t timer[] = {
+		0x50, 0x1e, 0x31, 0xc0, 0x8e, 0xd8, 0x66, 0xff, 0x06, 0x6c, 0x04, /* incl 0:46C */
+		0xb0, 0x20, 0xe6, 0x20, 0x1f, 0x58, 0xcf,			  /* outb $0x20, $0x20; iret */
+	};
+	static const uint8_t master[] = { 0x50, 0xb0, 0x20, 0xe6, 0x20, 0x58, 0xcf };
+	static const uint8_t slave[] = { 0x50, 0xb0, 0x20, 0xe6, 0xa0, 0xe6, 0x20, 0x58, 0xcf };
 	uint8_t vectors[256 * 4], kib[2];
 
 	for (unsigned n = 0; n < 256; n++)
-		st_le32(vectors + n * 4, STUB);
+		st_le32(vectors + n * 4, n == PIC_MASTER	    ? TIMER
+					 : n >> 3 == PIC_MASTER / 8 ? MASTER
+					 : n >> 3 == PIC_SLAVE / 8  ? SLAVE
+								    : STUB);
 	st_le16(kib, 640);
 	aspace_write(b->mem, 0, vectors, sizeof(vectors));
 	aspace_write(b->mem, STUB, stub, sizeof(stub));
+	aspace_write(b->mem, TIMER, timer, sizeof(timer));
+	aspace_write(b->mem, MASTER, master, sizeof(master));
+	aspace_write(b->mem, SLAVE, slave, sizeof(slave));
 	aspace_write(b->mem, BASE_KIB, kib, sizeof(kib));
+}
+
+void boot_bios_timer(struct i8259 *pic)
+{
+	static const uint8_t base[] = { PIC_MASTER, PIC_SLAVE }, cascade[] = { 4, 2 }, mask[] = { 0xfa, 0xff };
+
+	for (unsigned half = 0; half < 2; half++) {
+		i8259_write(pic, half, 0, 0x11);
+		i8259_write(pic, half, 1, base[half]);
+		i8259_write(pic, half, 1, cascade[half]);
+		i8259_write(pic, half, 1, 1);
+		i8259_write(pic, half, 1, mask[half]);
+	}
 }
 
 int boot_load(struct boot *b, struct err *e)

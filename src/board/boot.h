@@ -8,6 +8,7 @@
 
 #include "board/e820.h"
 #include "conf/conf.h"
+#include "dev/chip/i8259.h"
 #include "mem/region.h"
 #include "x86/state.h"
 
@@ -33,6 +34,7 @@ struct boot {
 	/* the result */
 	struct boot_cpu cpu;
 	const char *protocol; /* for the log */
+	bool multiboot;
 	/* private */
 	struct e820_range used[BOOT_USED];
 	unsigned nused;
@@ -44,5 +46,9 @@ int boot_load(struct boot *b, struct err *e);
  * what firmware would have set up, MSRS (MTRRs) and, on the boot processor, LAPIC (virtual wire mode). */
 void boot_cpu_apply(const struct boot_cpu *c, struct x86_state *s);
 void boot_firmware_apply(const struct memmap *mm, bool bsp, struct x86_state *s);
+
+/* The 8259s as a BIOS leaves them: vectors 8 to F and 70 to 77, the timer's input open; handlers in low memory serve
+ * them. For test programs that rely on it: others would have to mask a tick that firmware-less machines do not have. */
+void boot_bios_timer(struct i8259 *pic);
 
 #endif

@@ -565,6 +565,7 @@ static int enter(struct boot *b, struct multiboot *m, const struct image *img, u
 	}
 	b->cpu.rax = version == 1 ? MB1_BOOT : MB2_BOOT;
 	b->protocol = version == 1 ? "Multiboot" : "Multiboot 2";
+	b->multiboot = true;
 	free(sec.headers);
 	boot_modules_free(&mods);
 	return r;

@@ -250,6 +250,14 @@ static void wire_rtc(struct pc *pc, struct device *d)
 	pc->rtc->high_mem = pc->high_size;
 }
 
+static bool testdev_wanted(const struct pc *pc)
+{
+	bool on = false;
+
+	conf_bool(pc->o.conf, "lpc.pc-testdev", false, &on, NULL);
+	return on;
+}
+
 /*
  * bhyve has another interface at these ports, for its firmware only. There is no firmware yet, and who wants the test
  * device counts processors here.
@@ -257,10 +265,8 @@ static void wire_rtc(struct pc *pc, struct device *d)
 static bool fwcfg_wanted(const struct pc *pc)
 {
 	const char *kind = conf_get(pc->o.conf, "lpc.fwcfg");
-	bool testdev = false;
 
-	conf_bool(pc->o.conf, "lpc.pc-testdev", false, &testdev, NULL);
-	return testdev || (kind && !strcmp(kind, "qemu"));
+	return testdev_wanted(pc) || (kind && !strcmp(kind, "qemu"));
 }
 
 static void wire_fwcfg(struct pc *pc, struct device *d)
@@ -393,6 +399,8 @@ int pc_load(struct pc *pc, struct boot_cpu *cpu, struct err *e)
 		return r;
 	b.rsdp = pc->rsdp;
 	r = boot_load(&b, e);
+	if (r == 0 && b.multiboot && testdev_wanted(pc))
+		boot_bios_timer(&pc->pic->chip);
 	*cpu = b.cpu;
 	return r;
 }

@@ -93,6 +93,13 @@ class Live(unittest.TestCase):
         count = b"\xb8\x05\x00\x00\x00\x66\xba\x10\x05\x66\xef\x66\x42\xec\x66\xba\xf4\x00\xee" + tiny.LOOP  # item 5
         self.end(self.start(count, "-c", "3", "-l", "pc-testdev"), 7)
 
+    def test_pc_testdev_has_the_timer_of_a_bios(self):
+        """In real mode: stc; sti; hlt; cli, then the exit status is the count of ticks at 0:46C, 2 and the carry flag."""
+        code = bytes.fromhex("bf00800000be45001000b940000000f3a40f01153f001000ea008000000800" + "00" * 8 +
+                             "ffff0000009b00000f002f0010000f20c024fe0f22c0ea0d80000031c08ed88ed0bc0070f9fbf4faa06c04"
+                             "1402e6f4ebfe")
+        self.end(self.start(code, "-l", "pc-testdev"), (1 + 2 + 1) * 2 + 1)
+
     def test_strictio_names_the_instruction(self):
         for code, text in ((b"\x90\x66\xba\x34\x12\xed", "inl 0x1234 at 0x100015"),
                            (b"\x66\xba\x34\x12\x66\xef\xf4", "outw 0x1234 at 0x100014"),
