@@ -1,7 +1,7 @@
 /*
  * What is the host's own affair. The engine does as Intel's processors do where the manuals of Intel and AMD leave a
- * choice, or disagree on what nobody uses; on a host that does otherwise such a case is no difference. Each is here with
- * what was seen on Zen 5.
+ * choice, or disagree on what nobody uses; on a host that does otherwise such a case is no difference. Each is here
+ * with what was seen on Zen 5.
  */
 #include "diff.h"
 
@@ -60,8 +60,8 @@ static bool upper_halves(const struct diff_result *host, const struct diff_resul
 	       h.vector == e.vector;
 }
 
-/* A comparison that faults reads the source first; repeated, it leaves the flags of the one before. Here the destination
- * is read first, and the old flags are left (SDM vol. 2, REP). */
+/* A comparison that faults reads the source first; repeated, it leaves the flags of the one before. Here the
+ * destination is read first, and the old flags are left (SDM vol. 2, REP). */
 static bool only_fault(const struct diff_result *host, const struct diff_result *engine)
 {
 	return host->vector != NO_EXCEPTION && engine->vector != NO_EXCEPTION && host->rip == engine->rip &&
@@ -92,7 +92,8 @@ static bool stack_first(const struct insn *i, const struct diff_result *host, co
 {
 	if (i->op != OP_RET_FAR && i->op != OP_POP_SREG && i->op != OP_IRET)
 		return false;
-	return (host->vector == EXC_PF || host->vector == EXC_SS || host->vector == EXC_AC) && host->vector != engine->vector;
+	return (host->vector == EXC_PF || host->vector == EXC_SS || host->vector == EXC_AC) &&
+	       host->vector != engine->vector;
 }
 
 /* Of a call whose target is no address nothing is stored; MOVSXD of 16 bits reads 32. */

@@ -214,12 +214,35 @@ static void group_over_the_end_of_4g(void **state)
 	assert_int_equal(m.nlog, 100);
 }
 
+/* The same where a page is behind the 4 GiB, and known: 64-bit code has just been there. */
+CODE(beyond, 64,
+     "mov $100, %ecx; 1: mov $0x100000000, %rbx; mov (%rbx), %rax; push $0x38; push $0x9100; lretq;"
+     ".org beyond_start + 0x80; dec %ecx; jnz 1b; hlt");
+CODE(wraps_back, 32, "mov $0xfffffffc, %ebx; add 4(%ebx), %esi; mov %ecx, 12(%ebx); ljmp $8, $0x9080");
+
+static void sum_over_the_end_of_4g(void **state)
+{
+	begin();
+	st_le64(m.ram + M_PML4 + 0x1000 + 4 * 8, (M_PML4 + 0x3000) | P | W | U);
+	st_le64(m.ram + M_PML4 + 0x3000, (M_PML4 + 0x4000) | P | W | U);
+	st_le64(m.ram + M_PML4 + 0x4000, FRAMES | P | W | U);
+	words(0, 1, 3);
+	words(FRAMES, 1, 1000);
+	PUT(beyond, M_CODE);
+	PUT(wraps_back, M_CODE + 0x100);
+	ends();
+	assert_int_equal(s.reg[RSI], 300);
+	assert_int_equal(ld_le32(m.ram + 8), 1);
+	assert_int_equal(ld_le32(m.ram + FRAMES + 8), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		T(page_of_two_modes),	    T(page_of_two_modes_as_user),    T(stale_return_in_another_mode),
 		T(upper_half_of_a_pointer), T(base_changes_under_flat_code), T(limit_shrinks_under_flat_code),
 		T(base_of_fs_changes),	    T(limit_of_fs_changes),	     T(group_over_the_end_of_4g),
+		T(sum_over_the_end_of_4g),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

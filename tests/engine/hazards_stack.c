@@ -231,7 +231,7 @@ CODE(smap_switch, 64,
      "mov $100, %ecx; 1: stac; mov $0x201800, %esp; push %rcx; pop %rdx; add %rdx, %rsi; clac; mov $0x208800, %esp; "
      "push %rdx;"
      "pop %rdx; add %rdx, %rdi; dec %ecx; jnz 1b; stac; mov $0x201800, %esp; push %rcx; push %rcx; clac; push %rcx; "
-     "hlt");
+     "add %rcx, %rcx; hlt"); /* nobody wants the flags at CLAC, so it is translated */
 CODE(smap_pop, 64, "mov $0x201800, %esp; stac; push %rcx; clac; pop %rdx; hlt");
 
 static void begin_smap(void)
@@ -250,7 +250,7 @@ static void stack_of_the_user_in_the_kernel(void **state)
 	faults_at(P | W, 0x2017f8, END(smap_none, M_CODE) - 2, 0x201800);
 	begin_smap();
 	PUT(smap_switch, M_CODE);
-	faults_at(P | W, 0x2017e8, END(smap_switch, M_CODE) - 2, 0x2017f0);
+	faults_at(P | W, 0x2017e8, END(smap_switch, M_CODE) - 5, 0x2017f0);
 	assert_int_equal(s.reg[RSI], SUM);
 	assert_int_equal(s.reg[RDI], SUM);
 	begin_smap();
@@ -334,7 +334,10 @@ static void frames_at_the_end_of_a_page(void **state)
 	}
 }
 
-/* Nothing is known of any page yet, and page 0 is not there. */
+/* Nothing is known of any page, yet or any more, and page 0 is not there. */
+CODE(zero_again, 64,
+     "mov $0x2800, %esp; push %rax; pop %rax; mov %cr3, %rdx; mov %rdx, %cr3; jmp 1f; 1: mov $0x800, %esp; push %rax; "
+     "hlt");
 CODE(zero_push, 64, "mov $0x800, %esp; push %rax; hlt");
 CODE(zero_pop, 64, "mov $0x800, %esp; pop %rax; hlt");
 CODE(zero_call, 64, "mov $0x800, %esp; 1: call 1b");
@@ -353,6 +356,9 @@ static void stack_in_page_0(void **state)
 	without_page_0();
 	PUT(zero_push, M_CODE);
 	faults_at(W, 0x7f8, M_CODE + 5, 0x800);
+	without_page_0();
+	PUT(zero_again, M_CODE);
+	faults_at(W, 0x7f8, END(zero_again, M_CODE) - 2, 0x800);
 	without_page_0();
 	PUT(zero_pop, M_CODE);
 	faults_at(0, 0x800, M_CODE + 5, 0x800);
