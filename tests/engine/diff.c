@@ -403,6 +403,8 @@ static bool option(struct options *o, int c)
 	}
 }
 
+enum { SKIPPED = 77 };
+
 int main(int argc, char **argv)
 {
 	struct options o = { .seed = 1, .cases = 300000 };
@@ -437,6 +439,10 @@ int main(int argc, char **argv)
 	native = native_init();
 	model = model_init();
 	memory_align();
+	if (o.mode && !native_mode((enum code_size)(o.mode / 8))) {
+		printf("skipped: this host has no segment of %u-bit code for us\n", o.mode);
+		return SKIPPED;
+	}
 	if (optind == argc)
 		return run_all(&o);
 	for (int n = optind; n < argc; n++)

@@ -70,21 +70,13 @@ static bool only_fault(const struct diff_result *host, const struct diff_result 
 
 static bool string_there(const struct insn *i, const struct diff_result *host, const struct diff_result *engine)
 {
-	bool rep = i->flags & (INSN_REP | INSN_REPNE);
+	bool compares = i->op == OP_CMPS || i->op == OP_SCAS;
+	bool moves = i->op == OP_MOVS || i->op == OP_STOS || i->op == OP_LODS;
 
-	switch (i->op) {
-	case OP_CMPS:
-	case OP_SCAS:
-		if (only_fault(host, engine))
-			return true;
-		/* fallthrough */
-	case OP_MOVS:
-	case OP_STOS:
-	case OP_LODS:
-		return rep && i->addrsize == 4 && upper_halves(host, engine);
-	default:
-		return false;
-	}
+	if (compares && only_fault(host, engine))
+		return true;
+	return (compares || moves) && (i->flags & (INSN_REP | INSN_REPNE)) && i->addrsize == 4 &&
+	       upper_halves(host, engine);
 }
 
 /* The stack is read, all of its slots, before anything is said of the selector in it. */
