@@ -160,6 +160,20 @@ void real_move(struct real_writer *w)
 	}
 }
 
+/* BT to BTC of a bit in a register; SHLD, SHRD by CL. By more than 16, of 16 bits, even their result is undefined, and
+ * AMD's processors have another one than TCG: those are by an immediate. */
+static void bits(struct real_writer *w, unsigned size)
+{
+	unsigned right = 8 * real_below(2);
+
+	if (real_below(2))
+		EMIT(w, 0x0f, (uint8_t)(0xa3 + 8 * real_below(4)), real_direct(real_any_reg()));
+	else if (size == 2)
+		EMIT(w, 0x0f, (uint8_t)(0xa4 + right), real_direct(real_any_reg()), (uint8_t)real_below(17));
+	else
+		EMIT(w, 0x0f, (uint8_t)(0xa5 + right), real_direct(real_any_reg()));
+}
+
 /* What leaves flags undefined, with a comparison behind it. */
 static void loose(struct real_writer *w)
 {
@@ -188,10 +202,9 @@ static void loose(struct real_writer *w)
 	case 5:
 		MEMORY(w, real_any_reg(), size, (uint8_t)(0x09 + 8 * real_below(2) * 3)); /* OR, AND */
 		break;
-	default: /* BT to BTC of a bit in a register; SHLD, SHRD by CL */
+	default:
 		real_sized(w, size);
-		EMIT(w, 0x0f, (uint8_t)(real_below(2) ? 0xa3 + 8 * real_below(4) : 0xa4 + 1 + 8 * real_below(2)),
-		     real_direct(real_any_reg()));
+		bits(w, size);
 	}
 	EMIT(w, 0x3c, 0x40); /* CMP AL */
 }
