@@ -205,6 +205,11 @@ static void ioapic_edges(void **state)
 	rig_chip(r, &isa_ioapic_class, NULL);
 	assert_int_equal(ioapic_get(r, 1), 0x001f0011);
 	assert_int_equal(ioapic_get(r, 0x10), 0x10000);
+	rig_mmio_write(r, 0xfec00010, 1, 0); /* no part of a register */
+	assert_int_equal(rig_mmio_read(r, 0xfec00010, 4), 0x10000);
+	assert_int_equal(rig_mmio_read(r, 0xfec00012, 1), 1);
+	rig_mmio_write(r, 0xfec00000, 1, 1); /* but the index */
+	assert_int_equal(rig_mmio_read(r, 0xfec00010, 4), 0x001f0011);
 	ioapic_set_pin(ioapic(r), 4, true); /* masked: lost */
 	ioapic_reg(r, 0x19, 0x03000000);
 	ioapic_reg(r, 0x18, 0x0841); /* logical, vector 41 */

@@ -1,17 +1,18 @@
-/* The I/O APIC at FEC00000. Only 32-bit accesses count, as on the real one. */
+/* The I/O APIC at FEC00000. Its registers take 32 bits at once; the index has eight, and may be written by itself. */
 #include "dev/isa/isa.h"
 
 static uint64_t mmio_read(void *self, gpa_t off, unsigned size)
 {
-	return ioapic_read(&((struct isa_ioapic *)self)->chip, (unsigned)off);
+	return ioapic_read(&((struct isa_ioapic *)self)->chip, (unsigned)off & ~3u) >> off % 4 * 8;
 }
 
 static void mmio_write(void *self, gpa_t off, unsigned size, uint64_t val)
 {
-	ioapic_write(&((struct isa_ioapic *)self)->chip, (unsigned)off, (uint32_t)val);
+	if (size == 4 || off == 0)
+		ioapic_write(&((struct isa_ioapic *)self)->chip, (unsigned)off, (uint32_t)val);
 }
 
-static const struct region_ops mmio_ops = { .read = mmio_read, .write = mmio_write, .min = 4, .max = 4 };
+static const struct region_ops mmio_ops = { .read = mmio_read, .write = mmio_write, .min = 1, .max = 4 };
 
 static int isa_ioapic_realize(struct device *d, struct err *e)
 {
