@@ -71,6 +71,13 @@ static void handle(int sig, void (*fn)(int), int flags)
 	sigaction(sig, &sa, NULL);
 }
 
+static bool is_ignored(int sig)
+{
+	struct sigaction sa;
+
+	return sigaction(sig, NULL, &sa) == 0 && sa.sa_handler == SIG_IGN;
+}
+
 void signals_init(void)
 {
 	static const int ends[] = { SIGTERM, SIGINT, SIGHUP, SIGQUIT };
@@ -81,7 +88,8 @@ void signals_init(void)
 	sigaltstack(&alt, NULL); /* the main thread's; others crash on their own stack */
 	handle(SIGPIPE, SIG_IGN, 0);
 	for (size_t i = 0; i < ARRAY_LEN(ends); i++)
-		handle(ends[i], on_end, SA_RESTART);
+		if (ends[i] != SIGHUP || !is_ignored(SIGHUP)) /* nohup */
+			handle(ends[i], on_end, SA_RESTART);
 	for (size_t i = 0; i < ARRAY_LEN(crashes); i++)
 		handle(crashes[i], on_crash, SA_ONSTACK | SA_RESETHAND);
 }

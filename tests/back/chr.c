@@ -399,12 +399,53 @@ static void stdio_terminal(void **state)
 	close(slave);
 }
 
+static volatile sig_atomic_t hung_up;
+
+static void on_hangup(int sig)
+{
+	hung_up = sig;
+}
+
+/* Its leader does not end, so the kernel sends it alone SIGHUP. */
+static void stdio_hangup(void **state)
+{
+	int master, slave, status;
+	char text[4];
+	pid_t pid;
+
+	assert_int_equal(openpty(&master, &slave, NULL, NULL, NULL), 0);
+	pid = fork();
+	if (!pid) {
+		struct err e = { 0 };
+		struct user u;
+
+		close(master);
+		dup2(slave, 0);
+		dup2(slave, 1);
+		close(slave);
+		signal(SIGHUP, on_hangup);
+		if (user_open(&u, "stdio", &e) < 0)
+			_exit(1);
+		chr_write(u.chr, "R", 1);
+		for (int i = 0; i < 500 && !hung_up; i++)
+			turn(&u, 1);
+		turn(&u, 3);
+		user_close(&u);
+		_exit(hung_up ? 0 : 2);
+	}
+	close(slave);
+	assert_int_equal(read(master, text, 1), 1);
+	close(master);
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_int_equal(status, 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(unix_socket), cmocka_unit_test(tcp_socket),	 cmocka_unit_test(pseudo_terminal),
 		cmocka_unit_test(tty_path),    cmocka_unit_test(texts),		 cmocka_unit_test(file_and_null),
-		cmocka_unit_test(stdio_pipe),  cmocka_unit_test(stdio_terminal),
+		cmocka_unit_test(stdio_pipe),  cmocka_unit_test(stdio_terminal), cmocka_unit_test(stdio_hangup),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -163,6 +163,17 @@ static int stdio_open(struct chr *c, const char *arg, struct err *e)
 	return chr_attach(c, rc, stdout_own(), e);
 }
 
+/* The terminal was hung up. Its session's processes get SIGHUP by the kernel only if they are its foreground group and
+ * the leader ends at once (make, as one, waits for us first), so who runs the VM hears of it from here. */
+static void stdio_gone(struct chr *c)
+{
+	if (!c->escapes)
+		return;
+	chr_term_restore(c->in_fd);
+	chr_detach(c);
+	kill(getpid(), SIGHUP);
+}
+
 static void stdio_close(struct chr *c)
 {
 	if (!c->path)
@@ -174,7 +185,7 @@ static void stdio_close(struct chr *c)
 	__atomic_store_n(&stdio_taken, 0, __ATOMIC_RELEASE);
 }
 
-const struct chr_kind chr_stdio = { .name = "stdio", .open = stdio_open, .close = stdio_close };
+const struct chr_kind chr_stdio = { .name = "stdio", .open = stdio_open, .close = stdio_close, .gone = stdio_gone };
 
 /* ------ a tty path ------ */
 
