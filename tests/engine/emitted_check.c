@@ -46,8 +46,8 @@ static void meet(struct state *s, const struct state *o)
 		return;
 	}
 	for (unsigned p = 0; p < PLACES; p++)
-		if (p == STACK && s->v[p].kind == DELTA && o->v[p].kind == DELTA && s->v[p].of == o->v[p].of &&
-		    s->v[p].off == o->v[p].off) {
+		if ((p == STACK || p == KEPT) && s->v[p].kind == DELTA && o->v[p].kind == DELTA &&
+		    s->v[p].of == o->v[p].of && s->v[p].off == o->v[p].off && s->v[p].at == o->v[p].at) {
 			s->v[p].to = o->v[p].to < s->v[p].to ? o->v[p].to : s->v[p].to;
 			s->v[p].write &= o->v[p].write;
 		} else if (!same(&s->v[p], &o->v[p]))
@@ -116,6 +116,7 @@ static void state_back(struct state *s, const struct site *t, bool retry)
 	s->v[PARK] = val_fresh();
 	s->v[TMP] = val_fresh();
 	s->ncheck = 0;
+	s->v[KEPT] = val_fresh();
 	if (!(t->groups & 1) || s->v[STACK].kind != DELTA)
 		s->v[STACK] = val_fresh();
 	else
@@ -253,12 +254,13 @@ static bool crosses(struct look *k)
 }
 
 /* The subroutine that looks where the stack is, out of line. */
-static bool fills(struct look *k, bool write)
+static bool fills(struct look *k, bool write, unsigned near)
 {
 	struct val v = k->s.v[T0];
 
-	k->s.v[T1] = k->s.v[PARK] = k->s.v[STACK] = val_fresh();
-	k->s.v[T2] = (struct val){ .kind = FILLED, .of = v.name, .off = v.off, .write = write };
+	k->s.v[T1] = val_index(&v);
+	k->s.v[PARK] = k->s.v[near ? KEPT : STACK] = val_fresh();
+	k->s.v[T2] = (struct val){ .kind = FILLED, .of = v.name, .off = v.off, .at = near, .write = write };
 	return (v.kind == NAMED && k->aside) || look_bad(k, "an address of the stack");
 }
 
@@ -266,6 +268,47 @@ static bool fills(struct look *k, bool write)
 static void stack_known(struct state *s, const struct val *v, int64_t bytes, bool write)
 {
 	s->v[STACK] = (struct val){ .kind = DELTA, .of = v->of, .off = v->off, .to = v->off + bytes, .write = write };
+}
+
+/* The same of a kept page. */
+static void kept_known(struct state *s, const struct val *v, int64_t bytes, bool write)
+{
+	s->v[KEPT] = (struct val){
+		.kind = DELTA, .of = v->of, .off = v->off, .to = v->off + bytes, .at = v->at, .write = write
+	};
+}
+
+/* Behind a jump that is not taken. */
+static void kept_compared(struct look *k)
+{
+	const struct val v = k->cmp;
+
+	if (k->i.mnemonic == ZYDIS_MNEMONIC_JNB && v.kind == NEAR && v.at && (k->cmp_with - 1) % TLB_NEARS + 1 == v.at)
+		kept_known(&k->s, &v, NEAR_SIZE, k->cmp_with > TLB_NEARS);
+	if (k->i.mnemonic == ZYDIS_MNEMONIC_JNBE && v.kind == FILLED && v.at && k->cmp_with >= 0 &&
+	    k->cmp_with < JIT_PAGE) {
+		kept_known(&k->s, &v, JIT_PAGE - k->cmp_with, v.write);
+		k->s.v[T2] = (struct val){ .kind = NEAR, .of = v.of, .off = v.off, .at = v.at };
+	}
+}
+
+/* The subroutine of a piece that is called out of line; `done`: it is one. */
+static bool piece_called(struct look *k, uint32_t to, bool *done)
+{
+	*done = true;
+	if (to == k->j->settle) {
+		k->s.v[T1] = k->s.v[T2] = val_fresh();
+		return true;
+	}
+	for (unsigned write = 0; write < 2; write++) {
+		if (to == k->j->stack_fill[write])
+			return fills(k, write, 0);
+		for (unsigned near = 0; near < TLB_NEARS; near++)
+			if (to == k->j->near_fill[write][near])
+				return fills(k, write, 1 + near);
+	}
+	*done = false;
+	return true;
 }
 
 static bool branch(struct look *k)
@@ -289,14 +332,19 @@ static bool branch(struct look *k)
 	to = k->at + k->i.length + (uint32_t)o->imm.value.s;
 	if (call && is_cross(k, to))
 		return crosses(k);
-	for (unsigned write = 0; call && write < 2; write++)
-		if (to == k->j->stack_fill[write])
-			return fills(k, write);
+	if (call) {
+		bool done, good = piece_called(k, to, &done);
+
+		if (done)
+			return good;
+	}
 	if (k->i.mnemonic == ZYDIS_MNEMONIC_JNBE)
 		str_compared(k);
-	if (k->i.mnemonic == ZYDIS_MNEMONIC_JNB && k->cmp.kind == NEAR) /* behind it: fewer than the room */
+	kept_compared(k);
+	if (k->i.mnemonic == ZYDIS_MNEMONIC_JNB && k->cmp.kind == NEAR &&
+	    !k->cmp.at) /* behind it: fewer than the room */
 		stack_known(&k->s, &k->cmp, 16ll << 2 * (k->cmp_with % STACK_CLASSES), k->cmp_with / STACK_CLASSES);
-	if (k->i.mnemonic == ZYDIS_MNEMONIC_JBE && k->cmp.kind == FILLED && k->cmp_with >= 0 &&
+	if (k->i.mnemonic == ZYDIS_MNEMONIC_JBE && k->cmp.kind == FILLED && !k->cmp.at && k->cmp_with >= 0 &&
 	    k->cmp_with < JIT_PAGE && to > k->from && to < k->end) {
 		stack_known(&taken, &k->cmp, JIT_PAGE - k->cmp_with, k->cmp.write);
 		return pend(k, to, &taken);
@@ -317,6 +365,10 @@ static bool branch(struct look *k)
 	if (call && to >= k->j->limit) { /* its own stub, as long as it is not linked */
 		state_new(&taken);
 		taken.pushed = 0;
+	}
+	if (k->aside && !cond && !call && to > k->from && to < k->end) { /* back from a piece */
+		k->s.alive = false;
+		return pend(k, to, &taken);
 	}
 	if (k->aside && !cond && !call && to >= k->j->limit) {
 		k->at = to - k->i.length;

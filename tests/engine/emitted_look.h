@@ -10,6 +10,7 @@ enum {
 	PARK = 32,
 	TMP,
 	STACK /* what the TLB keeps of the stack's page */,
+	KEPT /* and of another one (near.c): which is `at` */,
 	ADD,
 	LIN = ADD + JIT_BASES,
 	PLACES = LIN + JIT_BASES
@@ -22,8 +23,9 @@ enum { PENDING = 512, CHECKS = 16, ASIDE = 16 };
  * `name`, a LOW16. SUM: that plus NAMED (of, off); scale: the index is that of (of, at). HIGH: the bits of such a sum
  * that are not in a page, for its bytes `off` to `to`, if the index is that of the first. DELTA: host minus NAMED (of):
  * good for its bytes from `off` to `to`. HOST: address of byte `at` of NAMED(of) that has DELTA. BIT_OF: a number below
- * `scale`. LAST: emitted_str.c. NEAR: NAMED (of, off) plus the tag of the stack's page.
- * FILLED: such a sum, of a page that is the stack's now if the sum is less than a page. */
+ * `scale`. LAST: emitted_str.c. NEAR: NAMED (of, off) plus the tag of the stack's page; at: of the kept page of that
+ * number, from 1. FILLED: such a sum, of a page that is the stack's, or that one, now if the sum is less than a page.
+ */
 #define LOW 0x80000000u
 enum kind { NAMED, PAGES, TAG, SUM, HIGH, DELTA, HOST, LOW16, BIT_OF, LAST, NEAR, FILLED };
 struct val {
@@ -83,6 +85,7 @@ static inline bool is_mem(const ZydisDecodedOperand *o)
 /* False; the first reason counts. */
 bool look_bad(struct look *k, const char *why);
 struct val val_fresh(void);
+struct val val_index(const struct val *of);			     /* of the TLB, for that address */
 int place_of_reg(ZydisRegister r);				     /* of the whole register; -1: no general one */
 bool look_jumps(const struct look *k, const ZydisDecodedOperand *o); /* the jump cache of its privilege */
 bool look_memory(struct look *k, const ZydisDecodedOperand *o, bool write);

@@ -28,7 +28,7 @@ static bool field_ok(int64_t d, unsigned size, bool write)
 		return true;
 	if (within(d, size, FIELD(jit.score), sizeof(((struct cpu *)0)->jit.score)) ||
 	    within(d, size, FIELD(jit.until_hot), sizeof(((struct cpu *)0)->jit.until_hot)) ||
-	    within(d, size, FIELD(jit.flags), 2))
+	    within(d, size, FIELD(jit.flags), 4))
 		return true;
 	return !write && look_field(d, size, false);
 }
@@ -108,7 +108,7 @@ static bool memory(struct at *s, const ZydisDecodedOperand *o, bool write)
 /* The TLB, which r14 points into. */
 static struct value tlb_start(void)
 {
-	struct sum back = sum_const((uint64_t)(int64_t)TLB_AT(stack));
+	struct sum back = sum_const((uint64_t) - (int64_t)offsetof(struct tlb, rtag));
 
 	return value_sum(sum_add(sum_atom(lw.tlb), &back, 1));
 }

@@ -22,6 +22,11 @@ struct val val_fresh(void)
 	return (struct val){ .kind = NAMED, .name = ++last_name };
 }
 
+struct val val_index(const struct val *of)
+{
+	return (struct val){ .kind = LOW16, .name = ++last_name, .of = of->name, .off = of->off };
+}
+
 /* ------ registers and fields ------ */
 int place_of_reg(ZydisRegister r)
 {
@@ -77,9 +82,10 @@ bool look_field(int64_t d, unsigned size, bool write)
 {
 	if (place_of_field(d) >= 0 && size <= 8)
 		return true;
-	if (field_is(d, size, FIELD(r), 16 * 8) || field_is(d, size, FIELD(jit.flags), 2) ||
-	    field_is(d, size, FIELD(jit.kept), 2) || field_is(d, size, FIELD(jit.base), 8) ||
-	    field_is(d, size, FIELD(fx), 512) || field_is(d, size, FIELD(jit.until_hot), JIT_LOOPS * 4))
+	if (field_is(d, size, FIELD(r), 16 * 8) || field_is(d, size, FIELD(jit.flags), 4) ||
+	    field_is(d, size, FIELD(jit.fl_a), 16) || field_is(d, size, FIELD(jit.kept), 2) ||
+	    field_is(d, size, FIELD(jit.base), 8) || field_is(d, size, FIELD(fx), 512) ||
+	    field_is(d, size, FIELD(jit.until_hot), JIT_LOOPS * 4))
 		return true;
 	if (field_is(d, size, FIELD(fl), 4) || field_is(d, size, FIELD(seg[SEG_GS].base), 8) ||
 	    field_is(d, size, FIELD(kernel_gs_base), 8) || field_is(d, size, FIELD(r[SLOT_GSBASE]), 8) ||
@@ -180,6 +186,50 @@ static int room_number(int64_t disp)
 	return field_number(disp, STACK_ROOM, 2 * STACK_CLASSES);
 }
 
+/* Fields of kept page n, from 1; 0: none of that kind. */
+static int near_number(const ZydisDecodedOperand *o, int64_t field)
+{
+	if (!is_mem(o) || place_of_reg(o->mem.base) != R_TLB || place_of_reg(o->mem.index) >= 0)
+		return 0;
+	return 1 + field_number(o->mem.disp.value, field, TLB_NEARS);
+}
+
+/* Its room: for loads; behind those TLB_NEARS for stores. */
+static int near_room(const ZydisDecodedOperand *o)
+{
+	int n = near_number(o, TLB_AT(near.room[0]));
+
+	return n ? n : near_number(o, TLB_AT(near.room[1])) ? TLB_NEARS + near_number(o, TLB_AT(near.room[1])) : 0;
+}
+
+static bool is_near(const ZydisDecodedOperand *o)
+{
+	return near_number(o, TLB_AT(near.tag)) || near_number(o, TLB_AT(near.host)) || near_room(o);
+}
+
+/* A sum or difference with a field of a kept page. */
+static bool near_result(struct look *k, struct val *out)
+{
+	int tag = near_number(&k->o[1], TLB_AT(near.tag)), host = near_number(&k->o[1], TLB_AT(near.host));
+	struct val v = k->s.v[place_of_reg(k->o[0].reg.value)], kept = k->s.v[KEPT];
+	bool add = k->i.mnemonic == ZYDIS_MNEMONIC_ADD;
+
+	if (v.kind == LOW16)
+		v = (struct val){ .kind = NAMED, .name = v.name };
+	if (add && tag && v.kind == NAMED)
+		*out = (struct val){ .kind = NEAR, .of = v.name, .off = v.off, .at = tag };
+	else if (!add && tag && v.kind == NEAR && v.at == tag)
+		*out = (struct val){ .kind = NAMED, .name = v.of, .off = v.off };
+	else if (add && host && v.kind == NEAR && v.at == host && kept.kind == DELTA && kept.at == host &&
+		 kept.of == v.of && kept.off == v.off)
+		*out = (struct val){
+			.kind = HOST, .of = v.of, .off = kept.off, .to = kept.to, .at = v.off, .write = kept.write
+		};
+	else
+		return false;
+	return true;
+}
+
 /* Another TLB: what is known of entries was of the one before. */
 static bool takes_tlb(const struct look *k)
 {
@@ -192,7 +242,7 @@ static bool points_tlb(const struct look *k)
 {
 	return k->raw_tlb && k->i.mnemonic == ZYDIS_MNEMONIC_LEA && place_of_reg(k->o[0].reg.value) == R_TLB &&
 	       place_of_reg(k->o[1].mem.base) == R_TLB && place_of_reg(k->o[1].mem.index) < 0 &&
-	       k->o[1].mem.disp.value == -TLB_AT(stack);
+	       k->o[1].mem.disp.value == (int64_t)offsetof(struct tlb, rtag);
 }
 
 static void forget_entries(struct look *k)
@@ -246,6 +296,8 @@ bool look_memory(struct look *k, const ZydisDecodedOperand *o, bool write)
 		       look_bad(k, "a field of the struct cpu");
 	if (b == R_TLB && k->raw_tlb)
 		return look_bad(k, "a TLB that r14 does not point into");
+	if (b == R_TLB && x < 0 && is_near(o))
+		return (!write && size == 8) || look_bad(k, "what a TLB keeps of a page");
 	if (b == R_TLB && x < 0)
 		return (!write && size == 8 && (disp == STACK_TAG || disp == STACK_ADD || room_number(disp) >= 0)) ||
 		       look_bad(k, "what a TLB keeps of the stack");
@@ -351,6 +403,8 @@ static bool known_result(struct look *k, struct val *out)
 		}
 		if (d->size == 32)
 			return false;
+		if (is_near(s))
+			return near_result(k, out);
 		if (v.kind == TAG && k->i.mnemonic == ZYDIS_MNEMONIC_ADD && is_reg(s, 64) &&
 		    address_in(k, place_of_reg(s->reg.value)).kind == NAMED) {
 			*out = sum_with_tag(address_in(k, place_of_reg(s->reg.value)), v);
@@ -547,6 +601,9 @@ bool look_plain(struct look *k)
 		   place_of_reg(k->o[1].mem.base) == R_TLB && room_number(k->o[1].mem.disp.value) >= 0) {
 		k->cmp = k->s.v[place_of_reg(k->o[0].reg.value)];
 		k->cmp_with = room_number(k->o[1].mem.disp.value);
+	} else if (k->i.mnemonic == ZYDIS_MNEMONIC_CMP && is_reg(&k->o[0], 64) && near_room(&k->o[1])) {
+		k->cmp = k->s.v[place_of_reg(k->o[0].reg.value)];
+		k->cmp_with = near_room(&k->o[1]);
 	} else if (k->i.cpu_flags && (k->i.cpu_flags->modified | k->i.cpu_flags->undefined)) {
 		k->cmp.kind = NAMED;
 	}

@@ -79,8 +79,17 @@ enum { STACK_CLASSES = 4 }; /* 16, 64, 256, 1024 bytes */
 struct tlb_stack {
 	uint64_t tag, add, room[2][STACK_CLASSES];
 };
+/*
+ * The same for other accesses that mostly stay in a page each (jit/near.c), up to NEAR_SIZE bytes at a time: minus the
+ * page's linear address, the host's address of it, and the room for loads and for stores.
+ */
+enum { TLB_NEARS = 32, NEAR_SIZE = 16 };
+struct tlb_near {
+	uint64_t tag[TLB_NEARS], host[TLB_NEARS], room[2][TLB_NEARS];
+};
 
 struct tlb {
+	struct tlb_near near;
 	struct tlb_stack stack;
 	/* flat: neighbours share lines of the host's cache */
 	uint64_t rtag[TLB_SIZE], wtag[TLB_SIZE]; /* minus the page's linear address if that access is allowed, else */
@@ -189,6 +198,8 @@ struct cpu {
 		uint64_t closed[2]; /* FS, GS: 0, or what leads to no address if their limits are to be looked at */
 		struct jit *jit;    /* of the VM; NULL: interpreter only */
 		struct jit_own *own;
+		uint64_t offset_bits; /* mask for PEXT, of addresses */
+		uint64_t t0;
 		uint64_t arrived; /* RIP where a jump from another page, or a computed one, went last */
 		uint32_t mxcsr;
 		bool on_disk;	   /* translations may be on the disk: a block is looked for there at once */
@@ -197,18 +208,20 @@ struct cpu {
 			uint8_t xmm, ymm, fpu, unused; /* x87 state */
 		} lacked;			       /* when C was called */
 		uint8_t want, want_fpu;		       /* what to load on the way back: enum vec_level */
-		uint8_t fill[20];		       /* none behind the last field: it is aligned */
+		uint8_t fill[4];		       /* none behind the last field: it is aligned */
 		/* --- from here on near --- */
 		uint64_t r_top, r_limit; /* the return stack: its end, and how far it may grow */
-		uint64_t offset_bits;	 /* mask for PEXT, of addresses */
-		uint64_t park, tmp, t0;
+		uint64_t fl_a, fl_b;	 /* what the flags are made of, if there is a recipe */
+		uint64_t park, tmp;
 		uint64_t base;				 /* linear address of the page of the user code that runs */
 		uint64_t add[JIT_BASES], lin[JIT_BASES]; /* groups of checked accesses off other registers than RSP
 							  * (jit/mem.c): host minus linear address; where */
-		uint64_t kept;				 /* flags as below, over a check */
 		struct jit_lacks lacks;			 /* now */
-		uint16_t flags;	    /* image of RFLAGS as host_ax() has it, for jumps that leave the page */
-		uint16_t flags_now; /* the same, when C was called */
+		uint16_t kept;				 /* flags as below, over a check */
+		uint16_t flags_now;			 /* the same, when C was called */
+		uint16_t flags;	 /* image of RFLAGS as host_ax() has it, for jumps that leave the page, */
+		uint16_t recipe; /* or how to make it (jit/recipe.h); 0: the image is right */
+		uint32_t spare;
 	} jit;
 	uint32_t unused;
 	uint32_t poll; /* any thread: atomic or of POLL_*; never zero while one waits to be seen */

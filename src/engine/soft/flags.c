@@ -1,28 +1,9 @@
 /*
  * Lazy arithmetic flags: from the operands and the result of the last operation to the bits, on demand.
- * SDM vol. 1, section 3.4.3.1. Carries and overflows come from the bitwise majority formulas, which hold with any carry
- * in.
  */
 #include "engine/soft/flags.h"
+#include "engine/soft/flags_bits.h"
 #include "engine/soft/host_op.h"
-
-static inline uint32_t parity_flag(uint64_t r)
-{
-	return __builtin_parity((uint8_t)r) ? 0 : FL_PF;
-}
-
-static inline uint32_t szp_flags(uint64_t r, unsigned top)
-{
-	uint64_t trunc = r & (~0ull >> (63 - top));
-
-	return parity_flag(r) | (trunc ? 0 : FL_ZF) | (r >> top & 1 ? FL_SF : 0);
-}
-
-/* Carry and overflow from the vectors whose top bits tell; AF is bit 4 of a ^ b ^ r in every sum and difference. */
-static inline uint32_t sum_flags(uint64_t a, uint64_t b, uint64_t r, uint64_t carry, uint64_t overflow, unsigned top)
-{
-	return szp_flags(r, top) | ((a ^ b ^ r) & FL_AF) | (carry >> top & 1) | (overflow >> top & 1 ? FL_OF : 0);
-}
 
 /* Undefined ones are those of the host: it does the operation once more. */
 #define HOST_OP(insn, suffix, bits, operand)                                                         \
@@ -69,10 +50,10 @@ uint32_t cc_flags(const struct cpu *c)
 	switch (c->cc_op >> 2) {
 	case CC_ADD:
 	case CC_ADC:
-		return sum_flags(a, b, r, (a & b) | ((a | b) & ~r), (a ^ r) & (b ^ r), top);
+		return add_flags(a, b, r, top);
 	case CC_SUB:
 	case CC_SBB:
-		return sum_flags(a, b, r, (~a & b) | ((~a | b) & r), (a ^ b) & (a ^ r), top);
+		return sub_flags(a, b, r, top);
 	case CC_LOGIC:
 		return szp_flags(r, top);
 	case CC_INC: /* the sum of a and 1; the carry is the old one */

@@ -55,9 +55,11 @@ static inline void tlb_clear_entry(struct tlb *t, unsigned idx)
 	t->rtag[idx] = t->wtag[idx] = t->xtag[idx] = tlb_empty(idx);
 }
 
-static inline void tlb_stack_forget(struct tlb *t)
+/* The pages that translated code keeps at hand: something in the TLB changes. */
+static inline void tlb_kept_forget(struct tlb *t)
 {
 	memset(t->stack.room, 0, sizeof(t->stack.room));
+	memset(t->near.room, 0, sizeof(t->near.room));
 }
 
 /* Host address of size bytes, or NULL: take the slow path. */

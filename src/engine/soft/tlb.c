@@ -79,7 +79,7 @@ static void victims_forget(struct tlb *t, uint64_t lin, unsigned shift)
 
 static void flush_list(struct tlb *t, unsigned list)
 {
-	tlb_stack_forget(t);
+	tlb_kept_forget(t);
 	for (unsigned n = 0; n < t->nfilled[list]; n++) {
 		unsigned idx = t->filled[list][n];
 
@@ -208,7 +208,7 @@ static void set_flush_page(const struct cpu *c, struct tlb_set *s, uint64_t lin,
 	for (unsigned k = 0; k < TLBS; k++) {
 		uint64_t page;
 
-		tlb_stack_forget(s->t[k]);
+		tlb_kept_forget(s->t[k]);
 		victims_forget(s->t[k], lin, reach);
 		if (reach > 12)
 			region_clear(c, s->t[k], lin, reach);
@@ -238,7 +238,7 @@ static void set_revoke(struct tlb_set *s, uint64_t host)
 	for (unsigned k = 0; k < TLBS; k++) {
 		struct tlb *t = s->t[k];
 
-		tlb_stack_forget(t);
+		tlb_kept_forget(t);
 		for (unsigned n = 0; n < t->nfilled[0] + (unsigned)t->nfilled[1]; n++) {
 			unsigned idx = n < t->nfilled[0] ? t->filled[0][n] : t->filled[1][n - t->nfilled[0]];
 

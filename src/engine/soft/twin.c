@@ -43,7 +43,7 @@ void twin_free(struct twin *t)
 
 static void tlb_clear(struct tlb *t)
 {
-	tlb_stack_forget(t);
+	tlb_kept_forget(t);
 	for (unsigned list = 0; list < 2; list++) {
 		for (unsigned n = 0; n < t->nfilled[list]; n++) {
 			unsigned idx = t->filled[list][n];
@@ -118,7 +118,7 @@ static struct twin_page *page_find(struct twin *t, const uint8_t *host)
 /* Entries that lead to the page lead to its copy from now on. */
 static void redirect(struct tlb *t, const struct twin_page *p)
 {
-	tlb_stack_forget(t);
+	tlb_kept_forget(t);
 	for (unsigned n = 0; n < t->nfilled[0] + (unsigned)t->nfilled[1]; n++) {
 		unsigned idx = n < t->nfilled[0] ? t->filled[0][n] : t->filled[1][n - t->nfilled[0]];
 		uint64_t lin;
@@ -188,7 +188,7 @@ bool twin_known(struct cpu *c, enum tlb_kind k, uint64_t lin, unsigned access, g
 		e.add = (uint64_t)(uintptr_t)p->copy - page;
 	else
 		e.wtag = tlb_empty(idx);
-	tlb_stack_forget(t->tlbs[k]);
+	tlb_kept_forget(t->tlbs[k]);
 	tlb_put(t->tlbs[k], idx, e);
 	t->tlbs[k]->page[idx] = PAGE_OF(*at);
 	return true;
@@ -202,7 +202,7 @@ void twin_filled(struct cpu *c, enum tlb_kind k, uint64_t lin, const struct ram_
 	const uint8_t *host = s->host + (at - s->at);
 	const struct twin_page *p;
 
-	tlb_stack_forget(t);
+	tlb_kept_forget(t);
 	t->page[idx] = at; /* no short way past the lines with code */
 	p = write && t->wtag[idx] != tlb_empty(idx) ? page_copy(c, host, at) : page_find(c->twin, host);
 	if (!p)

@@ -9,7 +9,7 @@
  */
 #include "engine/soft/jit/entry.h"
 
-#include "engine/soft/host_op.h"
+#include "engine/soft/jit/recipe.h"
 
 enum {
 	USER64 = MODE_64 | MODE_FLAT | MODE_SS32 | MODE_PROT | MODE_USER,
@@ -27,15 +27,15 @@ enum {
 #define DESC_DPL3 (3ull << 45)
 
 /* ------ state ------ */
-static uint16_t arith(const struct cpu *c, const struct site *s)
+static uint32_t arith(const struct cpu *c, const struct site *s)
 {
-	return s->saved ? c->jit.flags : c->jit.flags_now;
+	return s->saved ? recipe_flags(c) : host_fl(c->jit.flags_now);
 }
 
 /* Behind the instruction, in its block. Nothing here changes a translation, so what the code relies on still stands. */
 static void *next(struct cpu *c, const struct site *s)
 {
-	c->jit.flags = arith(c, s);
+	image_set(c, arith(c, s));
 	return jit_code(jit_of(c), s->next);
 }
 
@@ -94,14 +94,14 @@ void *brief_syscall(struct cpu *c, uint32_t n)
 {
 	const struct site *s = site_of(c, n);
 	uint16_t cs = (uint16_t)(c->star >> 32 & 0xfffc);
-	uint32_t fl = c->fl | host_fl(arith(c, s)), mask = (uint32_t)c->fmask | FL_RF;
+	uint32_t fl = c->fl | arith(c, s), mask = (uint32_t)c->fmask | FL_RF;
 
 	if (!(c->efer & EFER_SCE) || c->mode != USER64 || !pages_are_of(c, false))
 		return NULL;
 	c->r[RCX] = c->jit.base + s->off + s->len;
 	c->r[R11] = fl & ~(uint32_t)FL_RF;
 	c->fl = (c->fl & ~mask) | FL_1;
-	c->jit.flags = host_ax(fl & ~mask);
+	image_set(c, fl & ~mask);
 	seg_set(&c->seg[SEG_CS], cs, ATTR_CODE64);
 	seg_set(&c->seg[SEG_SS], cs + 8u, ATTR_DATA);
 	enter(c, false);
@@ -117,7 +117,7 @@ void *brief_sysret(struct cpu *c, uint32_t n)
 	    !canonical(c, c->r[RCX], c->cr4 & CR4_LA57) || fl & (FL_TF | FL_AC) || opens_window(c, fl))
 		return NULL;
 	c->fl = (c->fl & ~(uint32_t)(SYSRET_FLAGS | FL_ARITH)) | (fl & ~(uint32_t)FL_ARITH) | FL_1;
-	c->jit.flags = host_ax(fl);
+	image_set(c, fl);
 	seg_set(&c->seg[SEG_CS], (base + 16u) | 3, ATTR_CODE64 | ATTR_DPL3);
 	seg_set(&c->seg[SEG_SS], (base + 8u) | 3, ATTR_DATA | ATTR_DPL3);
 	enter(c, true);
@@ -199,7 +199,7 @@ void *brief_iret(struct cpu *c, uint32_t n)
 		return NULL;
 	/* RF: nothing looks at it before the next instruction clears it. */
 	c->fl = (c->fl & ~(uint32_t)IRET_FLAGS) | ((uint32_t)f.fl & IRET_FLAGS & ~(uint32_t)(FL_ARITH | FL_RF)) | FL_1;
-	c->jit.flags = host_ax((uint32_t)f.fl);
+	image_set(c, (uint32_t)f.fl);
 	iret_segments(c, &f);
 	c->r[RSP] = f.sp;
 	if (user)

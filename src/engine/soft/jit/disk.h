@@ -90,7 +90,7 @@ struct disk_exit { /* struct jexit; DISK_CODE_COLD: in the cold code */
 	uint8_t kind, reserved;
 };
 
-enum { DISK_SITE_INSN = 1, DISK_SITE_WRITE = 2, DISK_SITE_SAVED = 4, DISK_SITE_FPU = 8 };
+enum { DISK_SITE_INSN = 1, DISK_SITE_WRITE = 2, DISK_SITE_SAVED = 4, DISK_SITE_FPU = 8, DISK_SITE_BOTH = 16 };
 struct disk_site { /* struct site; retry and next in the hot code */
 	uint16_t cross, retry, next, off;
 	uint16_t fip, span, first;

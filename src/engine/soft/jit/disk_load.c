@@ -318,6 +318,7 @@ static bool put_sites(struct cpu *c, const struct match *m, const struct place *
 				    .size = d->size,
 				    .align = d->align,
 				    .write = d->flags & DISK_SITE_WRITE,
+				    .both = d->flags & DISK_SITE_BOTH,
 				    .saved = d->flags & DISK_SITE_SAVED,
 				    .vec = d->vec,
 				    .fpu = d->flags & DISK_SITE_FPU,

@@ -248,7 +248,8 @@ static void put_sites(struct note *k)
 			.size = s->size,
 			.align = s->align,
 			.flags = (uint8_t)((s->insn ? DISK_SITE_INSN : 0) | (s->write ? DISK_SITE_WRITE : 0) |
-					   (s->saved ? DISK_SITE_SAVED : 0) | (s->fpu ? DISK_SITE_FPU : 0)),
+					   (s->both ? DISK_SITE_BOTH : 0) | (s->saved ? DISK_SITE_SAVED : 0) |
+					   (s->fpu ? DISK_SITE_FPU : 0)),
 			.vec = s->vec,
 			.groups = s->groups,
 			.group_writes = s->group_writes,

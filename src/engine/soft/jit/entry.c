@@ -6,13 +6,14 @@
 
 #include "base/bits.h"
 #include "engine/soft/host_op.h"
+#include "engine/soft/jit/recipe.h"
 #include "engine/soft/opnd.h"
 #include "engine/soft/rec.h"
 #include "engine/soft/thunk.h"
 
 static void flags_in(struct cpu *c, bool in_image)
 {
-	cc_set_flags(c, host_fl(in_image ? c->jit.flags : c->jit.flags_now));
+	cc_set_flags(c, in_image ? recipe_flags(c) : host_fl(c->jit.flags_now));
 }
 
 static void *resume(struct cpu *c, uint32_t at, unsigned vec)
@@ -20,7 +21,7 @@ static void *resume(struct cpu *c, uint32_t at, unsigned vec)
 	jit_ticker_set(c);
 	c->jit.want = (uint8_t)vec;
 	c->jit.want_fpu = false;
-	c->jit.flags = host_ax(cc_flags(c));
+	image_set(c, cc_flags(c));
 	return jit_code(jit_of(c), at);
 }
 
@@ -138,6 +139,8 @@ void *do_exec(struct cpu *c, uint32_t n)
 	return UNLIKELY(c->twin != NULL) ? NULL : step(c, s, b); /* unseen, only what is translated runs */
 }
 
+static void *to_single(struct cpu *c, const struct site *s, struct jblock *from);
+
 /* A load or store at lin missed the TLB. */
 static void *do_slow_at(struct cpu *c, const struct site *s, uint64_t lin)
 {
@@ -148,6 +151,8 @@ static void *do_slow_at(struct cpu *c, const struct site *s, uint64_t lin)
 	c->stat.jit[JS_SLOW]++;
 	own->miss_lin = lin;
 	own->miss_rip = c->rip;
+	if (s->both && !(lin & s->align) && !jblock_dead(b) && tlb_read(c, lin, s->size) && !tlb_write(c, lin, s->size))
+		return to_single(c, s, b);
 	if (again || (lin & s->align) || lin % JIT_PAGE + s->size > JIT_PAGE || !canonical48(lin))
 		return step(c, s, b);
 	if (s->write)
@@ -157,6 +162,8 @@ static void *do_slow_at(struct cpu *c, const struct site *s, uint64_t lin)
 	if (c->leave || jblock_dead(b) ||
 	    !(s->write ? tlb_write(c, lin, s->size) : (const void *)tlb_read(c, lin, s->size)))
 		return step(c, s, b);
+	if (s->both && !tlb_write(c, lin, s->size))
+		return to_single(c, s, b);
 	return resume_site(c, s, s->retry);
 }
 
@@ -194,6 +201,15 @@ static void *keep_loaded(struct cpu *c, void *to)
 	return to;
 }
 
+/* A group that not all of its accesses can have. */
+static void *to_single(struct cpu *c, const struct site *s, struct jblock *from)
+{
+	const struct jblock *b = single_block(c, s, from);
+
+	c->stat.jit[JS_SPANS]++;
+	return b ? keep_loaded(c, resume(c, b->body, VEC_IMAGE)) : step(c, s, from);
+}
+
 /* The check of a group failed, whose span is at lin. */
 void *do_span(struct cpu *c, uint32_t n, uint64_t lin)
 {
@@ -202,12 +218,8 @@ void *do_span(struct cpu *c, uint32_t n, uint64_t lin)
 
 	if (lin % JIT_PAGE + s->span <= JIT_PAGE && canonical48(lin))
 		return do_slow_at(c, s, lin + s->first); /* in the page of the span, so it decides for all */
-	c->stat.jit[JS_SPANS]++;
 	b = site_enter(c, s);
-	if (jblock_dead(b))
-		return step(c, s, b);
-	b = single_block(c, s, b);
-	return b ? keep_loaded(c, resume(c, b->body, VEC_IMAGE)) : step(c, s, site_enter(c, s));
+	return jblock_dead(b) ? step(c, s, b) : to_single(c, s, b);
 }
 
 static bool beyond_limit(const struct cpu *c, uint64_t rip)

@@ -66,8 +66,17 @@ void far_put(struct asmb *a, struct jblock *b, struct far_misses *m)
 	else
 		put_is_kernel(a, b, m);
 	m->from[FAR_POLL] = put_poll_far(a);
-	if (b->live)
+	if (b->live) {
+		m->from[FAR_RECIPE] = jit_put_recipe_test(a);
 		jit_put_flags_in(a);
+	}
+}
+
+/* Makes the flags that the body wants, by their recipe. */
+static void put_settle(struct jit *j, struct asmb *a, const struct jblock *b)
+{
+	a_call_to(a, j->settle);
+	a_jmp_to(a, b->body);
 }
 
 static void miss_user(struct jit *j, struct asmb *a, const struct jblock *b, enum far_miss miss)
@@ -89,7 +98,9 @@ static void miss_kernel(struct jit *j, struct asmb *a, const struct jblock *b, e
 
 void far_put_miss(struct jit *j, struct asmb *a, const struct jblock *b, enum far_miss miss)
 {
-	if (jblock_anywhere(b))
+	if (miss == FAR_RECIPE)
+		put_settle(j, a, b);
+	else if (jblock_anywhere(b))
 		miss_user(j, a, b, miss);
 	else
 		miss_kernel(j, a, b, miss);
@@ -119,7 +130,7 @@ static void entry_end(struct jit *j, const struct jblock *b, const struct asmb *
 bool jit_call_entry(struct jit *j, struct jblock *b)
 {
 	struct asmb a;
-	uint32_t poll;
+	uint32_t poll, recipe = 0;
 
 	if (b->call)
 		return true;
@@ -131,9 +142,15 @@ bool jit_call_entry(struct jit *j, struct jblock *b)
 		return false;
 	b->call = a.at;
 	poll = put_poll_far(&a);
-	if (b->live)
+	if (b->live) {
+		recipe = jit_put_recipe_test(&a);
 		jit_put_flags_in(&a);
+	}
 	a_jmp_to(&a, b->body);
+	if (recipe) {
+		a_here(&a, recipe);
+		put_settle(j, &a, b);
+	}
 	a_here(&a, poll);
 	if (jblock_anywhere(b)) {
 		a_load(&a, T0, AT(jit.base));

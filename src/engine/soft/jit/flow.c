@@ -265,8 +265,13 @@ static void put_landing(struct xl *x, int64_t off)
 	x->fpu = false;
 	groups_forget(x);
 	x->saved = true;
-	if (x->x->live)
+	if (x->x->live) {
+		struct cold *k = &x->cold[x->ncold++];
+
+		*k = (struct cold){ .from = jit_put_recipe_test(a), .settle = true };
 		jit_put_flags_in(a);
+		k->back = a->at;
+	}
 }
 
 static bool put_ret(struct xl *x, const struct insn *i)

@@ -1,9 +1,10 @@
 /*
  * Groups: one check for all accesses off one base register in a block (cpu-engine, section 5). The check stands at the
  * first of them and spans them all; it demands nothing that this first access does not, so filling the TLB for it is
- * what the guest asked for. What the check found stays in c->jit.add until the base changes or another group takes its
- * place; who comes back from C looks whether it still holds (entry.c). A span that crosses a page runs in a block of
- * MODE_SINGLE.
+ * what the guest asked for. If others write where the first one reads, it looks whether they may, and asks for nothing:
+ * a page that may only be read is for the block of MODE_SINGLE. What the check found stays in c->jit.add until the base
+ * changes or another group takes its place; who comes back from C looks whether it still holds (entry.c). A span that
+ * crosses a page runs in a block of MODE_SINGLE.
  */
 #include "engine/soft/jit/xlat.h"
 
@@ -225,7 +226,7 @@ bool group_open(struct xl *x, unsigned base, int32_t disp, unsigned size, bool w
 		struct access a;
 		int32_t by;
 
-		if (e != x->x && access_of(&e->i, x->word, &a) && a.base == base && (write || !a.write)) {
+		if (e != x->x && access_of(&e->i, x->word, &a) && a.base == base) {
 			int32_t from = a.disp + sp, to = from + (int32_t)a.size;
 
 			from = from < g->from ? from : g->from;
@@ -233,6 +234,7 @@ bool group_open(struct xl *x, unsigned base, int32_t disp, unsigned size, bool w
 			if (to - from <= SPAN_MAX) {
 				g->from = from;
 				g->to = to;
+				g->write |= a.write;
 				more++;
 			}
 		}

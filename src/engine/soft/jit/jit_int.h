@@ -23,11 +23,11 @@ enum { R_CPU = H15, R_TLB = H14, R_SP = H10, T0 = H11, T1 = H12, T2 = H13 };
 #define CPU_AT(field) ((int32_t)offsetof(struct cpu, field) - (int32_t)offsetof(struct cpu, r))
 #define AT(field) ((struct am){ R_CPU, -1, 0, CPU_AT(field) })
 _Static_assert(CPU_AT(jit.r_top) >= -128 &&
-		       sizeof(struct jit_hot) == CPU_AT(jit.flags_now) + sizeof(uint16_t) - CPU_AT(jit),
+		       sizeof(struct jit_hot) == CPU_AT(jit.spare) + sizeof(uint32_t) - CPU_AT(jit),
 	       "what is near");
 /* r14 points at c->tlb->rtag; what lies before it is near. */
 #define TLB_AT(field) ((int32_t)offsetof(struct tlb, field) - (int32_t)offsetof(struct tlb, rtag))
-_Static_assert(TLB_AT(stack) >= -128 && offsetof(struct tlb, stack) == 0, "what is near");
+_Static_assert(TLB_AT(stack) >= -128, "what is near");
 /* Place of an address in the jump cache: its low half times this, the high half of that. Functions of a library lie a
  * multiple of 64 KiB apart often enough for low bits to be a bad choice. */
 enum { JIT_JUMP_FACTOR = 0x1e3779b1 };
@@ -115,6 +115,7 @@ struct site {			 /* there are many: each byte counts */
 	uint8_t align; /* mask: bits of the access's address that raise #GP, before any #PF */
 	int8_t undo;   /* indirect jumps: what has been added to RSP */
 	bool write : 1;
+	bool both : 1;	 /* check of a group: the access reads, but others behind it write */
 	bool saved : 1;	 /* the flags are in c->jit.flags, not in RFLAGS */
 	bool fpu : 1;	 /* it takes the x87 state as loaded */
 	uint8_t vec : 2; /* vector registers that the code there takes as loaded: enum vec_level */
@@ -122,6 +123,10 @@ struct site {			 /* there are many: each byte counts */
 			 group_writes : GROUPS; /* bits: groups that the code there relies on, and those that write */
 };
 _Static_assert(sizeof(struct site) == 40, "there are many");
+static inline bool site_writes(const struct site *s) /* its check is one for stores */
+{
+	return s->write || s->both;
+}
 enum vec_level { VEC_IMAGE, VEC_XMM, VEC_YMM, VEC_AUTO /* to load: YMM if all upper halves are 0, else XMM */ };
 enum { NO_FIP = 0xffff };
 
@@ -183,7 +188,9 @@ struct jit {
 		poll_far, return_miss[2]; /* pieces.c; kernel, user */
 	uint32_t brief[BRIEFS];		  /* the same; enum brief */
 	uint32_t cross[2][CROSS_MAX];	  /* cross.c; the same, bytes in the second page */
+	uint32_t settle;		  /* recipe.c: flags by their recipe */
 	uint32_t stack_fill[2];		  /* stack.c: read, write */
+	uint32_t near_fill[2][TLB_NEARS]; /* near.c: the same */
 	struct notes *notes;		  /* check.h: check mode, else NULL */
 	struct disk *disk;		  /* disk.h: engine.soft.cache_dir, else NULL */
 };
@@ -360,18 +367,20 @@ bool jit_entries(struct jit *j); /* emits what all code shares; false: does not 
 void jit_put_jump(struct asmb *a, const struct jblock *from, bool call);
 static inline void jit_put_tlb(struct asmb *a) /* r14 is a struct tlb */
 {
-	a_lea(a, R_TLB, am_at(R_TLB, -TLB_AT(stack)));
+	a_lea(a, R_TLB, am_at(R_TLB, (int32_t)offsetof(struct tlb, rtag)));
 }
 void jit_put_flags(struct asmb *a, unsigned temp, struct am to); /* RFLAGS to where host_ax() has them */
 void jit_put_flags_back(struct asmb *a, unsigned temp, struct am from);
 void jit_put_flags_out(struct asmb *a); /* RFLAGS into their image; clobbers T2 */
 void jit_put_flags_in(struct asmb *a);	/* and back; clobbers T1 */
+/* The image is not right, there is a recipe: jumps; the displacement. Clobbers the flags. */
+uint32_t jit_put_recipe_test(struct asmb *a);
 
 /* ------ far.c ------ */
 bool jit_call_entry(struct jit *j, struct jblock *b);	 /* lock: makes b->call; false: no room */
 uint32_t jit_far_entry(struct jit *j, struct jblock *b); /* lock: makes b->far and b->ind; 0: no room */
-/* Jumps of an entry to what is not the block, its page no longer, or a poll; 0: none. */
-enum far_miss { FAR_OTHER, FAR_CHANGED, FAR_POLL, FAR_MISSES };
+/* Jumps of an entry to what is not the block, its page no longer, a poll, or who makes flags by a recipe; 0: none. */
+enum far_miss { FAR_OTHER, FAR_CHANGED, FAR_POLL, FAR_RECIPE, FAR_MISSES };
 struct far_misses {
 	uint32_t from[FAR_MISSES];
 };
@@ -411,8 +420,10 @@ void jit_fpu_note(struct cpu *c, uint64_t rip); /* of the last instruction */
 /* ------ flags_host.c ------ */
 void jit_flags_try(void); /* fills jit_flags_fresh; any thread */
 
-/* ------ stack.c ------ */
+/* ------ stack.c, near.c, recipe.c ------ */
+void recipe_pieces(struct jit *j, struct asmb *a);
 void stack_pieces(struct jit *j, struct asmb *a);
+void near_pieces(struct jit *j, struct asmb *a);
 
 /* ------ cross.c ------ */
 void cross_pieces(struct jit *j, struct asmb *a);

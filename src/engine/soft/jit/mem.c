@@ -204,13 +204,14 @@ static struct am lin_of(unsigned k)
 }
 
 /* The site of the check of group k, whose first access is size bytes at `first` of its span. */
-static uint32_t group_site(struct xl *x, unsigned k, const struct group *g, unsigned first, unsigned size)
+static uint32_t group_site(struct xl *x, unsigned k, const struct group *g, unsigned first, unsigned size, bool write)
 {
 	uint32_t n = xl_site(x);
 	struct site *s = site_at(x->j, n);
 
 	s->size = (uint8_t)size;
-	s->write = g->write;
+	s->write = write;
+	s->both = g->write && !write;
 	s->span = (uint16_t)(g->to - g->from);
 	s->first = (uint16_t)first;
 	s->groups &= (uint8_t) ~(1u << k); /* not before it is open */
@@ -218,9 +219,9 @@ static uint32_t group_site(struct xl *x, unsigned k, const struct group *g, unsi
 }
 
 /* The same for the stack. One access is a group too. */
-static void put_stack_check(struct xl *x, const struct group *g, unsigned first, unsigned size, bool alone)
+static void put_stack_check(struct xl *x, const struct group *g, unsigned first, unsigned size, bool write, bool alone)
 {
-	uint32_t n = group_site(x, 0, g, first, size);
+	uint32_t n = group_site(x, 0, g, first, size, write);
 
 	if (alone) /* what crosses a page is done by C */
 		site_at(x->j, n)->span = 0;
@@ -229,14 +230,14 @@ static void put_stack_check(struct xl *x, const struct group *g, unsigned first,
 
 /* The check of group k, whose first access is size bytes at disp. T0 (32-bit code: T1): the host's address minus the
  * linear one. */
-static void put_group_check(struct xl *x, unsigned k, const struct group *g, int32_t disp, unsigned size)
+static void put_group_check(struct xl *x, unsigned k, const struct group *g, int32_t disp, unsigned size, bool write)
 {
 	struct asmb *a = &x->a;
 	unsigned delta;
 	uint32_t n;
 
 	xl_lea(x, T0, am_at((int)use_guest(x, g->base, T0), g->from));
-	n = group_site(x, k, g, (unsigned)(disp - g->from), size);
+	n = group_site(x, k, g, (unsigned)(disp - g->from), size, write);
 	put_check_at(x, T0, n, x->j->span, (unsigned)(g->to - g->from), g->write);
 	a_store(a, T0, lin_of(k));
 	delta = x->word == 4 ? T1 : T0;
@@ -276,10 +277,10 @@ struct am put_based(struct xl *x, unsigned base, int32_t disp, unsigned size, bo
 		xl_sp(x);
 		x->delta_in = false;
 		if (base == RSP && !x->loop) {
-			put_stack_check(x, &new, (unsigned)(at - new.from), size, !more);
+			put_stack_check(x, &new, (unsigned)(at - new.from), size, write, !more);
 			a_load(a, x->word == 4 ? T1 : T0, stack_delta());
 		} else if (more) {
-			put_group_check(x, k, &new, disp, size);
+			put_group_check(x, k, &new, disp, size, write);
 		} else {
 			return put_alone(x, base, disp, size, write);
 		}
@@ -303,13 +304,17 @@ struct am put_based(struct xl *x, unsigned base, int32_t disp, unsigned size, bo
 struct am put_operand(struct xl *x, const struct insn *i, unsigned size, bool write)
 {
 	struct am m;
+	int near;
 
 	if (x->loop && loop_operand(x, i, size, write, &m))
 		return m;
 	if (!x->masked && i->base != REG_NONE && i->index == REG_NONE && !(i->flags & INSN_RIPREL) &&
 	    i->addrsize == x->word && !x->segmented && !has_base(i) && group_reaches((int32_t)i->disp))
 		return put_based(x, i->base, (int32_t)i->disp, size, write);
+	near = near_for(x, i, size);
 	put_linear(x, i, size, write);
+	if (near >= 0)
+		return near_check(x, (unsigned)near, size, write);
 	put_check(x, size, write);
 	return am_at(T0, 0);
 }

@@ -7,6 +7,7 @@
 
 #include "base/bits.h"
 #include "engine/soft/host_op.h"
+#include "engine/soft/jit/recipe.h"
 #include "engine/soft/thunk.h"
 
 static const uint8_t host_of[10] = { HAX, HCX, HDX, HBX, R_SP, HBP, HSI, HDI, H8, H9 };
@@ -300,6 +301,15 @@ void jit_put_flags_back(struct asmb *a, unsigned temp, struct am from)
 void jit_put_flags_out(struct asmb *a)
 {
 	jit_put_flags(a, T2, AT(jit.flags));
+	a_insn(a, &(struct enc){ .op = 0xc6 }, 0, RM_MEM, &AT(jit.recipe)); /* mov byte: all recipes are below 256 */
+	a8(a, RECIPE_NONE);
+}
+
+uint32_t jit_put_recipe_test(struct asmb *a)
+{
+	a_insn(a, &(struct enc){ .op = 0x80 }, 7, RM_MEM, &AT(jit.recipe)); /* cmp byte */
+	a8(a, RECIPE_NONE);
+	return a_jcc(a, 5);
 }
 
 void jit_put_flags_in(struct asmb *a)
@@ -469,6 +479,8 @@ bool jit_entries(struct jit *j)
 	put_briefs(j, &a, &p);
 	cross_pieces(j, &a);
 	stack_pieces(j, &a);
+	near_pieces(j, &a);
+	recipe_pieces(j, &a);
 	j->used = round_up(a.at, 64);
 	return !asm_full(&a);
 }

@@ -25,7 +25,7 @@ static struct am room_of(bool write, unsigned class)
 
 void stack_check(struct xl *x, uint32_t n, int32_t from, unsigned span)
 {
-	bool keep = x->x->in, write = site_at(x->j, n)->write;
+	bool keep = x->x->in, write = site_writes(site_at(x->j, n));
 	struct asmb *a = &x->a;
 	uint32_t to;
 
@@ -53,7 +53,7 @@ void stack_cold(struct xl *x, const struct cold *k)
 	uint32_t good;
 
 	xl_lea(x, T0, am_at(R_SP, k->disp));
-	a_call_to(a, x->j->stack_fill[s->write]);
+	a_call_to(a, x->j->stack_fill[site_writes(s)]);
 	a_fix(a, FIX_PIECE);
 	a_op_rr(a, 0x81, 7, T2);
 	a_bytes(a, JIT_PAGE - (s->span ? s->span : s->size), 4);

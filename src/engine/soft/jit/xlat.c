@@ -263,12 +263,16 @@ void xl_call_exec(struct xl *x)
 	x->fip = NO_FIP;
 }
 
-/* The entry fits (T2 is the offset in its page), so only the end of the span does not: to the block that checks each
- * access, once there is one. */
+/* The entry fits (T2 is the offset in its page), so only the end of the span does not, or a store: to the block that
+ * checks each access, once there is one. */
 static void put_cross(struct xl *x, struct site *s)
 {
 	struct asmb *a = &x->a;
 
+	if (s->both) { /* T0 is the address, T1 the index: may it be read? */
+		a_load(a, T2, (struct am){ R_TLB, T1, 3, TLB_AT(rtag) });
+		a_op_rr(a, 0x03, T2, T0);
+	}
 	s->cross = jit_take(&x->j->exits);
 	a_op_rr(a, 0x81, 7, T2);
 	a_bytes(a, JIT_PAGE, 4);
@@ -300,6 +304,18 @@ static void put_count(struct xl *x, uint32_t exit)
 	a_aim(a, on->aim, a->at);
 }
 
+static void put_settled(struct xl *x, uint32_t back)
+{
+	struct asmb *a = &x->a;
+	uint32_t jump;
+
+	a_call_to(a, x->j->settle);
+	a_fix(a, FIX_PIECE);
+	jump = a_jmp(a);
+	a_aim(a, jump, back);
+	a_fix_at(a, jump, FIX_HOT);
+}
+
 /* Away from the rest, which then is dense in the host's caches. False: no room. */
 static bool put_cold(struct xl *x)
 {
@@ -315,12 +331,18 @@ static bool put_cold(struct xl *x)
 			far_put_miss(x->j, a, x->b, (enum far_miss)k->arg);
 			continue;
 		}
+		if (k->settle) {
+			put_settled(x, k->back);
+			continue;
+		}
 		if (k->is_exit)
 			jexit_at(x->j, k->arg)->stub = a->at;
 		if (k->lin)
 			a_mov(a, T0, k->lin - 1);
 		if (k->stack)
 			stack_cold(x, k);
+		if (k->near)
+			near_cold(x, k);
 		if (k->span || (k->stack && !k->keep && k->piece == x->j->span))
 			put_cross(x, site_at(x->j, k->arg));
 		if (k->loop)
@@ -536,7 +558,7 @@ void xl_insn(struct xl *x, const struct xinsn *e)
 	if (!jumps) /* behind a jump there is nothing, even if it goes to the next instruction */
 		sites_next(x, e);
 	if (e->save)
-		jit_put_flags_out(&x->a);
+		recipe_put(x);
 	if (jit_sets_flags(&e->i) && !is_call(&e->i))
 		x->saved = e->save;
 }

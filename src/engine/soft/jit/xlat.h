@@ -35,6 +35,8 @@ struct cold {
 	bool stack, keep;
 	int32_t disp;
 	uint32_t back;
+	bool settle;  /* makes flags by their recipe, and goes on at `back` */
+	uint8_t near; /* arg is the site of an access in 1 + that kept page; it goes on at `back` */
 };
 
 struct xl {
@@ -80,6 +82,10 @@ void jit_flags(const struct insn *i, uint16_t *reads, uint16_t *kills);
 uint16_t jit_cond_flags(unsigned cond);
 
 bool jit_sets_flags(const struct insn *i); /* or may set any */
+
+/* ------ recipe.c ------ */
+/* Behind the instruction under way: its flags into c->jit.flags, or a recipe. Clobbers T2; flags untouched. */
+void recipe_put(struct xl *x);
 
 /* ------ flags_host.c ------ */
 /* Instructions of which the old flags never show through on this host, undefined ones included. */
@@ -211,6 +217,13 @@ struct am put_operand(struct xl *x, const struct insn *i, unsigned size, bool wr
 void stack_check(struct xl *x, uint32_t site, int32_t from, unsigned span);
 void stack_cold(struct xl *x, const struct cold *k); /* what is out of line; on a miss it goes on behind this */
 struct am stack_delta(void);
+
+/* ------ near.c ------ */
+/* The kept page in which an operand probably is; -1: nobody knows, or a check is better. */
+int near_for(const struct xl *x, const struct insn *i, unsigned size);
+/* T0 is an address: checks it by kept page `near`; the operand. Clobbers T1, T2 and the flags. */
+struct am near_check(struct xl *x, unsigned near, unsigned size, bool write);
+void near_cold(struct xl *x, const struct cold *k); /* what is out of line; on a miss it goes on behind this */
 
 /* ------ group.c ------ */
 /* Opens a group if more accesses than this one come of that base. */
