@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# guest-suites.sh sqlite|openssl|selftests... : builds upstream's test programs from Debian's sources on this host, once -> suite-NAME.tar
+# guest-suites.sh sqlite|openssl|zlib|selftests... : builds upstream's test programs from Debian's sources on this host, once -> suite-NAME.tar
 # in the cache. Guests run what is in it (tests/guests/verify.py, selftests.py); they need tcl for sqlite, perl for openssl and the
 # kernel's selftests.
 . "$(dirname "$0")/lib.sh"
@@ -34,6 +34,12 @@ build_openssl() {
    rm -rf fuzz/corpora crypto/*/*.c doc)
   pack openssl .
 }
+build_zlib() {
+  unpack zlib zlib
+  (cd "$tmp/zlib" && ./configure && make -j2 all infcover && mv libz.so.1.*.* libz.so.1) > "$CACHE/suite-zlib.log" 2>&1 ||
+    die "building failed, see $CACHE/suite-zlib.log"
+  pack zlib example examplesh example64 minigzip minigzipsh minigzip64 infcover libz.so.1
+}
 # The kernel's own, of those collections that need nothing but a CPU, memory and a kernel; those programs that build.
 SELFTESTS='x86 timers vm futex rseq sigaltstack membarrier mincore ptrace seccomp breakpoints clone3 core exec kcmp memfd mqueue openat2
   pidfd prctl proc rlimits size splice syscall_user_dispatch timens vDSO sched perf_events capabilities ipc'
@@ -51,7 +57,7 @@ mkdir -p "$CACHE"
 exec 8> "$CACHE/.suites.lock"; flock 8
 for what in "$@"; do
   case $what in
-    sqlite|openssl|selftests) [ -e "$CACHE/suite-$what.tar" ] || "build_$what" ;;
+    sqlite|openssl|zlib|selftests) [ -e "$CACHE/suite-$what.tar" ] || "build_$what" ;;
     *) die "see the head of this script" ;;
   esac
   rm -rf "${tmp:-}"
