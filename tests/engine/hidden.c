@@ -110,7 +110,7 @@ static bool is_undefined(const struct insn_bit *i)
 	memcpy(code, i->code, i->len);
 	code[i->len] = 0xf4;
 	s = run(code, i->len + 1u, 1, 0);
-	if (s.rip == M_CODE + i->len + 1)
+	if (s.rip == (uint64_t)M_CODE + i->len + 1)
 		return false;
 	if (s.rip != M_HANDLERS + EXC_UD * 16 + 1)
 		fail_msg("%s: halted at %llx", i->name, (unsigned long long)s.rip);
