@@ -37,6 +37,11 @@ static bool same_check(const struct check *a, const struct check *b)
 	       a->count == b->count && a->scale == b->scale;
 }
 
+static bool is_host(const struct val *v)
+{
+	return v->kind == DELTA || v->kind == HOST;
+}
+
 static void meet(struct state *s, const struct state *o)
 {
 	unsigned n = 0;
@@ -46,8 +51,9 @@ static void meet(struct state *s, const struct state *o)
 		return;
 	}
 	for (unsigned p = 0; p < PLACES; p++)
-		if ((p == STACK || p == KEPT) && s->v[p].kind == DELTA && o->v[p].kind == DELTA &&
-		    s->v[p].of == o->v[p].of && s->v[p].off == o->v[p].off && s->v[p].at == o->v[p].at) {
+		if (is_host(&s->v[p]) && s->v[p].kind == o->v[p].kind && s->v[p].of == o->v[p].of &&
+		    s->v[p].off == o->v[p].off && s->v[p].at == o->v[p].at && s->v[p].name == o->v[p].name &&
+		    s->v[p].scale == o->v[p].scale) { /* for the bytes that both have checked */
 			s->v[p].to = o->v[p].to < s->v[p].to ? o->v[p].to : s->v[p].to;
 			s->v[p].write &= o->v[p].write;
 		} else if (!same(&s->v[p], &o->v[p]))
@@ -260,7 +266,10 @@ static bool fills(struct look *k, bool write, unsigned near)
 
 	k->s.v[T1] = val_index(&v);
 	k->s.v[PARK] = k->s.v[near ? KEPT : STACK] = val_fresh();
-	k->s.v[T2] = (struct val){ .kind = FILLED, .of = v.name, .off = v.off, .at = near, .write = write };
+	if (near) /* of the entry */
+		k->s.v[T2] = (struct val){ SUM, k->s.v[T1].name, v.name, v.off, 0, v.off, write, true };
+	else
+		k->s.v[T2] = (struct val){ .kind = FILLED, .of = v.name, .off = v.off, .write = write };
 	return (v.kind == NAMED && k->aside) || look_bad(k, "an address of the stack");
 }
 
@@ -285,11 +294,6 @@ static void kept_compared(struct look *k)
 
 	if (k->i.mnemonic == ZYDIS_MNEMONIC_JNB && v.kind == NEAR && v.at && (k->cmp_with - 1) % TLB_NEARS + 1 == v.at)
 		kept_known(&k->s, &v, NEAR_SIZE, k->cmp_with > TLB_NEARS);
-	if (k->i.mnemonic == ZYDIS_MNEMONIC_JNBE && v.kind == FILLED && v.at && k->cmp_with >= 0 &&
-	    k->cmp_with < JIT_PAGE) {
-		kept_known(&k->s, &v, JIT_PAGE - k->cmp_with, v.write);
-		k->s.v[T2] = (struct val){ .kind = NEAR, .of = v.of, .off = v.off, .at = v.at };
-	}
 }
 
 /* The subroutine of a piece that is called out of line; `done`: it is one. */
@@ -344,7 +348,7 @@ static bool branch(struct look *k)
 	if (k->i.mnemonic == ZYDIS_MNEMONIC_JNB && k->cmp.kind == NEAR &&
 	    !k->cmp.at) /* behind it: fewer than the room */
 		stack_known(&k->s, &k->cmp, 16ll << 2 * (k->cmp_with % STACK_CLASSES), k->cmp_with / STACK_CLASSES);
-	if (k->i.mnemonic == ZYDIS_MNEMONIC_JBE && k->cmp.kind == FILLED && !k->cmp.at && k->cmp_with >= 0 &&
+	if (k->i.mnemonic == ZYDIS_MNEMONIC_JBE && k->cmp.kind == FILLED && k->cmp_with >= 0 &&
 	    k->cmp_with < JIT_PAGE && to > k->from && to < k->end) {
 		stack_known(&taken, &k->cmp, JIT_PAGE - k->cmp_with, k->cmp.write);
 		return pend(k, to, &taken);

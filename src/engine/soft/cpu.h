@@ -85,7 +85,7 @@ struct tlb_stack {
  */
 enum { TLB_NEARS = 32, NEAR_SIZE = 16 };
 struct tlb_near {
-	uint64_t tag[TLB_NEARS], host[TLB_NEARS], room[2][TLB_NEARS];
+	uint64_t tag[TLB_NEARS], host[TLB_NEARS], room[2][TLB_NEARS], misses[TLB_NEARS];
 };
 
 struct tlb {

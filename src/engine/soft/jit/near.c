@@ -3,11 +3,12 @@
  * the stack. Like the stack's page (stack.c) such a page is kept beside the TLB, in a place that hangs on what the
  * instruction names. The usual check looks an entry up by the address, so the access waits for two loads; here nothing
  * that is loaded hangs on the address, and there are two instructions less. Elsewhere the usual check is made out of
- * line, and the page that it finds is kept. Which place an access has is a guess: a wrong one costs time only.
+ * line; an empty place, and each eighth time another one, keeps the page that it finds. So who goes to and fro pays
+ * hardly more than the usual check. Which place an access has is a guess: a wrong one costs time only.
  */
 #include "engine/soft/jit/xlat.h"
 
-enum { NEAR_STACK = 0, NEAR_OTHERS = 1 };
+enum { NEAR_OTHERS = 4 /* the first ones are of the stack */, FILL_EACH = 8 };
 
 static struct am near_at(int32_t field, unsigned near)
 {
@@ -39,7 +40,9 @@ int near_for(const struct xl *x, const struct insn *i, unsigned size)
 		return (int)place_of(page + x->x->off + i->len + i->disp);
 	if (i->base == REG_NONE)
 		return (int)place_of(i->disp);
-	return i->base == RSP && i->index != REG_NONE ? NEAR_STACK : -1;
+	if (i->base != RSP || i->index == REG_NONE)
+		return -1;
+	return (int)((uint64_t)i->disp >> 5 & (NEAR_OTHERS - 1)); /* arrays side by side may lie in two pages */
 }
 
 struct am near_check(struct xl *x, unsigned near, unsigned size, bool write)
@@ -53,10 +56,10 @@ struct am near_check(struct xl *x, unsigned near, unsigned size, bool write)
 	a_op_rm(a, 0x03, T0, near_at(TLB_AT(near.tag), near));
 	a_op_rm(a, 0x3b, T0, room_of(write, near));
 	from = a_jcc(a, 3); /* jae */
+	a_op_rm(a, 0x03, T0, near_at(TLB_AT(near.host), near));
 	x->cold[x->ncold++] = (struct cold){
 		.from = from, .piece = x->j->slow, .arg = n, .near = (uint8_t)(1 + near), .back = a->at
 	};
-	a_op_rm(a, 0x03, T0, near_at(TLB_AT(near.host), near));
 	return am_at(T0, 0);
 }
 
@@ -73,7 +76,7 @@ void near_cold(struct xl *x, const struct cold *k)
 	a_op_rr(a, 0x81, 7, T2);
 	a_bytes(a, JIT_PAGE - s->size, 4);
 	miss = a_short(a, 0x77); /* ja */
-	a_mov(a, T0, T2);
+	a_op_rm(a, 0x03, T0, (struct am){ R_TLB, T1, 3, TLB_AT(add) });
 	back = a_jmp(a);
 	a_aim(a, back, k->back);
 	a_fix_at(a, back, FIX_HOT);
@@ -88,21 +91,29 @@ static void put_room(struct asmb *a, bool write, unsigned near, unsigned room)
 	a_bytes(a, room, 4);
 }
 
-/* Subroutine: T0 is a linear address; if its page may be accessed it is kept. T2: the address plus its tag. Clobbers T1
- * and the flags. */
+/* Subroutine: T0 is a linear address. T1: its index, T2: the address plus its tag. If its page may be accessed it may
+ * be kept. Clobbers the flags. */
 static uint32_t put_fill(struct asmb *a, bool write, unsigned near)
 {
 	enum { ROOM = JIT_PAGE + 1 - NEAR_SIZE };
 	struct am rtag = { R_TLB, T1, 3, TLB_AT(rtag) }, wtag = { R_TLB, T1, 3, TLB_AT(wtag) };
 	struct am add = { R_TLB, T1, 3, TLB_AT(add) };
-	uint32_t at = a->at, none, same;
+	struct am misses = near_at(TLB_AT(near.misses), near), room = room_of(false, near);
+	uint32_t at = a->at, none, same, empty, later;
 
 	tlb_put_index(a);
 	a_load(a, T2, write ? wtag : rtag);
 	a_op_rr(a, 0x03, T2, T0);
 	a_op_rr(a, 0x81, 7, T2);
 	a_bytes(a, JIT_PAGE, 4);
-	none = a_short(a, 0x73); /* jae */
+	none = a_short(a, 0x73);					     /* jae */
+	a_insn(a, &(struct enc){ .op = 0x83, .w = true }, 7, RM_MEM, &room); /* cmp qword, 0 */
+	a8(a, 0);
+	empty = a_short(a, 0x74);
+	a_insn(a, &(struct enc){ .op = 0x80 }, 0, RM_MEM, &misses); /* add byte */
+	a8(a, 256 / FILL_EACH);
+	later = a_short(a, 0x75); /* jne */
+	a_short_here(a, empty);
 	a_store(a, HAX, AT(jit.park));
 	a_load(a, HAX, add);
 	a_op_rm(a, 0x2b, HAX, rtag); /* who may write may read */
@@ -117,6 +128,7 @@ static uint32_t put_fill(struct asmb *a, bool write, unsigned near)
 	a_short_here(a, same);
 	a_load(a, HAX, AT(jit.park));
 	a_short_here(a, none);
+	a_short_here(a, later);
 	a8(a, 0xc3);
 	return at;
 }
