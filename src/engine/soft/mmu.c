@@ -277,7 +277,7 @@ static void kept_changes(struct tlb *t, uint64_t page)
 	bool kept = t->stack.tag == -page;
 
 	for (unsigned n = 0; n < TLB_NEARS; n++)
-		kept |= t->near.tag[n] == -page;
+		kept |= t->near.tag[n] == -page && t->near.room[0][n];
 	if (kept)
 		tlb_kept_forget(t);
 }

@@ -185,7 +185,8 @@ static struct jblock *single_block(struct cpu *c, const struct site *s, const st
 		b = jblock_find(j, p, s->off, c->mode | MODE_SINGLE);
 	if (!b && !from->dead && jit_room(j))
 		b = jit_translate(c, p, s->off, c->mode | MODE_SINGLE);
-	if (b && s->cross && !b->live && (s->saved || !b->saves)) /* it wants the flags where they are */
+	if (b && s->cross && !b->live && (s->saved || !b->saves) &&
+	    s->fip == NO_FIP) /* nothing is to be done on the way */
 		jit_link(j, jexit_at(j, s->cross), b);
 	lock_drop(&j->lock);
 	return b;

@@ -176,6 +176,30 @@ static bool sp_moves(const struct insn *i, unsigned word, int32_t *by)
 	}
 }
 
+/* Its first operand, in memory, is one that it writes; others are not asked. */
+static bool stores(const struct insn *i)
+{
+	switch (i->op) {
+	case OP_CMP:
+	case OP_TEST:
+	case OP_BT:
+	case OP_MUL:
+	case OP_DIV:
+	case OP_IDIV:
+	case OP_PUSH:
+	case OP_CALL_IND:
+	case OP_JMP_IND:
+	case OP_FLDCW:
+		return false;
+	case OP_IMUL:
+		return i->nopnd > 1;
+	case OP_X87:
+		return false; /* a guess too little costs a check */
+	default:
+		return true;
+	}
+}
+
 struct access {
 	unsigned base, size;
 	int32_t disp;
@@ -209,7 +233,7 @@ static bool access_of(const struct insn *i, unsigned word, struct access *a)
 	for (unsigned n = 0; n < i->nopnd; n++)
 		if (opnd_mem(i, n)) {
 			a->size = i->opnd[n].size;
-			a->write = n == 0 && i->op != OP_CMP && i->op != OP_TEST && i->op != OP_BT;
+			a->write = n == 0 && stores(i);
 		}
 	return a->size && a->size <= 32;
 }
@@ -226,7 +250,7 @@ bool group_open(struct xl *x, unsigned base, int32_t disp, unsigned size, bool w
 		struct access a;
 		int32_t by;
 
-		if (e != x->x && access_of(&e->i, x->word, &a) && a.base == base) {
+		if (e != x->x && access_of(&e->i, x->word, &a) && a.base == base && (write || !a.write || !x->x->in)) {
 			int32_t from = a.disp + sp, to = from + (int32_t)a.size;
 
 			from = from < g->from ? from : g->from;

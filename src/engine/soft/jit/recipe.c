@@ -1,6 +1,6 @@
 /*
  * Which instructions leave a recipe (recipe.h): those whose operands and result say it all, and are in registers behind
- * them. Of XOR and SUB of a register with itself the image is known.
+ * them. Of XOR of a register with itself the image is known.
  */
 #include "engine/soft/jit/recipe.h"
 #include "engine/soft/jit/xlat.h"
@@ -29,15 +29,6 @@ static bool is_simm32(const struct insn *i)
 static bool same(const struct insn *i)
 {
 	return is_reg(i, 1) && insn_reg(i, 0) == insn_reg(i, 1);
-}
-
-/* PUSHF in the block reads the image. */
-static bool image_is_read(const struct xl *x)
-{
-	for (const struct xinsn *e = x->x + 1; e < x->ins + x->n; e++)
-		if (e->i.op == OP_PUSHF)
-			return true;
-	return false;
 }
 
 static enum recipe recipe_of(const struct insn *i)
@@ -88,7 +79,7 @@ static void put_pair(struct xl *x, uint16_t image, unsigned recipe)
 void recipe_put(struct xl *x)
 {
 	const struct insn *i = &x->x->i;
-	enum recipe r = x->loop || x->segmented || image_is_read(x) ? RECIPE_NONE : recipe_of(i);
+	enum recipe r = x->loop || x->segmented ? RECIPE_NONE : recipe_of(i);
 	unsigned size = i->opnd[0].size;
 
 	if (r && i->op == OP_XOR && same(i)) {

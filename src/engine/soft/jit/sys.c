@@ -148,8 +148,6 @@ static bool put_pushf(struct xl *x, const struct insn *i)
 
 	if (i->opsize != x->word || x->segmented)
 		return false;
-	if (x->saved)
-		jit_put_flags_in(a);
 	a_bytes(a, 0x5c419c, 3); /* pushf; pop r12 */
 	put_keep(a, T1, AT(jit.arith));
 	a_op32_rm(a, 0x8b, T2, AT(fl));
