@@ -104,7 +104,7 @@ static void frame_load(greg_t *g)
 
 static bool is_int3(uint64_t rip)
 {
-	return rip >= (uintptr_t)arena && rip - (uintptr_t)arena < ARENA_SIZE && arena[rip - (uintptr_t)arena] == 0xcc;
+	return rip >= ARENA && rip - ARENA < ARENA_SIZE && arena[rip - ARENA] == 0xcc;
 }
 
 static void frame_store(greg_t *g)
