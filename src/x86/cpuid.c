@@ -3,9 +3,10 @@
  * the hypervisor. Left out on purpose where the CPU is emulated: AMX, TSX, CET, protection keys, MPX, PMU,
  * WAITPKG, VMX and SVM. AVX-512 only for who asks (cpu.features, cpu.model), and so 5-level paging (+la57): guests that
  * find it use it, and each walk gets longer; so MONITOR (+monitor), which HLT is better than here. Of the controls of
- * speculation there is only SPEC_CTRL, which IBRS_ALL in IA32_ARCH_CAPABILITIES implies; that register says that
- * nothing else is needed. With cpu.mitigations it says nothing, and the others are there. The family and model are not
- * the host's either where they would promise more: programs of GCC's target_clones choose by them.
+ * speculation there is only SPEC_CTRL, which IBRS_ALL in IA32_ARCH_CAPABILITIES implies; that register, on AMD's
+ * processors leaf 80000021, says that nothing else is needed. With cpu.mitigations it says nothing, and the others are
+ * there. The family and model are not the host's either where they would promise more: programs of GCC's target_clones
+ * choose by them.
  */
 #include "x86/cpuid.h"
 
@@ -32,6 +33,7 @@ enum feat_from {
 	OPT,  /* set by an option, below */
 	ASK,  /* emulated, but off unless cpu.features asks */
 	MITI, /* emulated, with cpu.mitigations: controls of speculation, and nothing is there to control */
+	SAFE, /* without it: says that something needs no defence; no model hides it */
 	WIDE, /* AVX-512: the host's, but where the CPU is emulated only for who asks: guests that find it use it, and
 		 more state is saved and loaded at each turn */
 	HW,   /* only where the CPU itself runs the guest, and has it */
@@ -175,6 +177,9 @@ static const struct feat feats[] = {
 	{ 0x80000008, EBX, 24, HW, "amd_ssbd" },
 	{ 0x80000008, EBX, 25, HW, "virt_ssbd" },
 	{ 0x80000008, EBX, 26, HW, "amd_ssb_no" },
+	{ 0x80000021, EAX, 29, SAFE, "srso_no" },
+	{ 0x80000021, ECX, 1, SAFE, "tsa_sq_no" },
+	{ 0x80000021, ECX, 2, SAFE, "tsa_l1_no" },
 };
 
 /* ------ the host, asked once: the instruction traps on most hosts ------ */
@@ -309,8 +314,8 @@ static bool feat_on(const struct build *b, unsigned n)
 	if (b->o->limit && !feat_in(b->o->limit, f))
 		return false;
 	l = host_feat_leaf(f->leaf);
-	if (f->from == MITI)
-		return b->mitigations;
+	if (f->from == MITI || f->from == SAFE)
+		return b->mitigations == (f->from == MITI);
 	if (f->from == WIDE && !host.avx512)
 		return false;
 	return f->from == HOST || f->from == FACT || f->from == WIDE ? feat_bit(&l, f) : f->from != HW;
@@ -616,7 +621,7 @@ static void put_extended(struct build *b)
 	uint8_t phys = phys_bits(b);
 	unsigned logical = b->o->topo.cores * b->o->topo.threads;
 
-	l.eax = host.amd ? 0x8000001e : 0x80000008;
+	l.eax = host.amd ? 0x80000021 : 0x80000008;
 	put(b, l);
 	l = host_leaf(0x80000001);
 	put(b, (struct cpuid_leaf){ .leaf = 0x80000001,
@@ -645,6 +650,9 @@ static void put_extended(struct build *b)
 				    .eax = b->o->vcpu,
 				    /* NOLINTNEXTLINE(clang-analyzer-core.DivideZero): a core has a thread */
 				    .ebx = b->o->vcpu / b->o->topo.threads | (b->o->topo.threads - 1) << 8 });
+	put(b, (struct cpuid_leaf){ .leaf = 0x80000021,
+				    .eax = feat_bits(b, 0x80000021, EAX),
+				    .ecx = feat_bits(b, 0x80000021, ECX) });
 }
 
 /* true: bhyve's leaves, and KVM's where KVM is; bhyve, kvm: only those; false: none, and no hypervisor bit. */
@@ -700,7 +708,7 @@ static bool model_feature(void *self, const char *feature)
 /* What the options set, and how the host's instructions behave, has nothing to do with a model. */
 static bool of_models(const struct feat *f)
 {
-	return f->from != OPT && f->from != MITI && f->from != FACT;
+	return f->from != OPT && f->from != MITI && f->from != FACT && f->from != SAFE;
 }
 
 /* Features that are not the model's are off. */

@@ -57,6 +57,15 @@ def with_libraries(*programs):
     return files
 
 
+def applets(busybox):
+    """Not each host runs 32-bit programs: then those of the 64-bit one, which is made with the same ones."""
+    try:
+        r = subprocess.run([busybox, '--list'], stdout=subprocess.PIPE, text=True, check=True)
+    except OSError:
+        r = subprocess.run([os.path.join(os.path.dirname(busybox), '../busybox/busybox'), '--list'], stdout=subprocess.PIPE, text=True, check=True)
+    return r.stdout.split()
+
+
 def make(out, busybox, commands=(), how='poweroff', modules=(), programs=(), params=None, files=None):
     """`params`: arguments of modules by name, such as {'virtio_pci': 'force_legacy=1'}. `files`: paths in the guest to paths here;
     a program is put there with `with_libraries`."""
@@ -79,7 +88,7 @@ def make(out, busybox, commands=(), how='poweroff', modules=(), programs=(), par
         put(there.lstrip('/'), stat.S_IFREG | (0o755 if os.access(here, os.X_OK) else 0o644), open(here, 'rb').read())
     put('dev/console', stat.S_IFCHR | 0o600, dev=(5, 1))
     put('bin/busybox', stat.S_IFREG | 0o755, open(busybox, 'rb').read())
-    for a in subprocess.run([busybox, '--list'], stdout=subprocess.PIPE, text=True, check=True).stdout.split():
+    for a in applets(busybox):
         if a != 'busybox':
             put('bin/' + a, stat.S_IFLNK | 0o777, b'busybox')
     for p in programs:

@@ -10,7 +10,7 @@ BAD = r'Kernel panic|BUG:|Oops|Call Trace|ACPI (?:Error|Warning|BIOS Error)|\[Fi
 
 def boot(where, kernel, cpus, how='poweroff', status=1, bits=64, mem='512M', extra='', more=(), limit=240):
     bb = 'busybox' if bits == 64 else 'busybox-i386'
-    files(kernel, bb)
+    files(kernel, bb, 'busybox')
     cpio = initramfs.make(where + '/initrd', CACHE + '/%s/busybox' % bb, how=how,
                           commands=['nproc', 'cat /proc/interrupts', 'dmesg | grep -iE "tsc:|clocksource|apic" | tail -20', 'uname -m'])
     with Guest([*PLAIN, '-c', str(cpus), '-m', mem, *more, '--kernel', CACHE + '/kernel-%s/vmlinuz' % kernel, '--initrd', cpio,

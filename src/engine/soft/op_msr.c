@@ -369,6 +369,7 @@ void op_rdtsc(struct cpu *c, const struct insn *i)
 
 void op_rdtscp(struct cpu *c, const struct insn *i)
 {
+	__builtin_ia32_lfence(); /* it waits for what is before it: clocks of several vCPUs are compared by it */
 	op_rdtsc(c, i);
 	c->r[RCX] = (uint32_t)c->tsc_aux;
 }

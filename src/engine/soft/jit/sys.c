@@ -168,6 +168,8 @@ static bool put_rdtsc(struct xl *x, bool aux)
 
 	if (!kernel(x) && x->j->tsd)
 		return false;
+	if (aux) /* RDTSCP waits for what is before it: clocks of several vCPUs are compared by it */
+		a_bytes(a, 0xe8ae0f, 3); /* lfence */
 	a_bytes(a, 0x310f, 2);
 	a_rorx(a, T0, HDX, 32);
 	a_lea(a, T0, (struct am){ T0, HAX, 0, 0 });
