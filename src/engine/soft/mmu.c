@@ -271,17 +271,6 @@ static bool may_tag_write(struct cpu *c, const struct ram_slot *s, gpa_t page)
 	return true;
 }
 
-/* The page has another entry from now on. */
-static void kept_changes(struct tlb *t, uint64_t page)
-{
-	bool kept = t->stack.tag == -page;
-
-	for (unsigned n = 0; n < TLB_NEARS; n++)
-		kept |= t->near.tag[n] == -page && t->near.room[0][n];
-	if (kept)
-		tlb_kept_forget(t);
-}
-
 /* Gives a page the entry back that it has lost, if that allows the access. */
 static bool victim_back(struct cpu *c, struct tlb *t, uint64_t lin, unsigned access)
 {
@@ -298,7 +287,7 @@ static bool victim_back(struct cpu *c, struct tlb *t, uint64_t lin, unsigned acc
 		if (t->nfilled[o.global ? LIST_GLOBAL : LIST_LOCAL] == TLB_SIZE) /* a flush is due */
 			return false;
 		tlb_victim_keep(t, idx, PAGE_OF(lin));
-		kept_changes(t, PAGE_OF(lin));
+		tlb_kept_changes(t, PAGE_OF(lin));
 		list_add(c, t, idx, o.global);
 		tlb_put(t, idx, o.e);
 		t->page[idx] = o.page;
@@ -321,7 +310,7 @@ static void tlb_fill(struct cpu *c, enum tlb_kind k, uint64_t lin, const struct 
 
 	x = x && (fetch || t->xtag[idx] == tag);
 	tlb_victim_keep(t, idx, page);
-	kept_changes(t, page);
+	tlb_kept_changes(t, page);
 	list_add(c, t, idx, w->global);
 	if (UNLIKELY(watched(c, page)))
 		r = wr = false;

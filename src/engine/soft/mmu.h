@@ -62,6 +62,17 @@ static inline void tlb_kept_forget(struct tlb *t)
 	memset(t->near.room, 0, sizeof(t->near.room));
 }
 
+/* The page has another entry from now on, or none. */
+static inline void tlb_kept_changes(struct tlb *t, uint64_t page)
+{
+	bool kept = t->stack.tag == -page;
+
+	for (unsigned n = 0; n < TLB_NEARS; n++)
+		kept |= t->near.tag[n] == -page && t->near.room[0][n];
+	if (kept)
+		tlb_kept_forget(t);
+}
+
 /* Host address of size bytes, or NULL: take the slow path. */
 static inline void *tlb_read(struct cpu *c, uint64_t lin, unsigned size)
 {

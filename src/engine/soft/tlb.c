@@ -208,11 +208,14 @@ static void set_flush_page(const struct cpu *c, struct tlb_set *s, uint64_t lin,
 	for (unsigned k = 0; k < TLBS; k++) {
 		uint64_t page;
 
-		tlb_kept_forget(s->t[k]);
 		victims_forget(s->t[k], lin, reach);
-		if (reach > 12)
+		if (reach > 12) {
+			tlb_kept_forget(s->t[k]);
 			region_clear(c, s->t[k], lin, reach);
-		else if (tlb_entry_page(s->t[k], idx, &page) && page == PAGE_OF(lin))
+			continue;
+		}
+		tlb_kept_changes(s->t[k], PAGE_OF(lin)); /* whether or not the table has the page still */
+		if (tlb_entry_page(s->t[k], idx, &page) && page == PAGE_OF(lin))
 			tlb_clear_entry(s->t[k], idx);
 	}
 }
