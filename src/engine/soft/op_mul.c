@@ -28,6 +28,17 @@ static void acc_set(struct cpu *c, unsigned size, struct wide w)
 	}
 }
 
+bool mul_keeps_flags;
+
+static __attribute__((constructor)) void mul_probe(void)
+{
+	uint16_t ax = host_ax(FL_SF);
+	uint32_t v = 1;
+
+	asm(HOST_FLAGS_IN "imull %[v], %[v]" HOST_FLAGS_OUT : "+a"(ax), [v] "+r"(v) : : "cc");
+	mul_keeps_flags = host_fl(ax) & FL_SF; /* of 1 it would be computed as clear */
+}
+
 /* mul, imul: lo times v. div, idiv: hi:lo by v; lo is the quotient then, hi the remainder. */
 #define HOST_WIDE_ASM(insn)                                                             \
 	asm(HOST_FLAGS_IN "mov %[lo], %%rax; " insn "; mov %%rax, %[lo]" HOST_FLAGS_OUT \
@@ -57,17 +68,6 @@ static void acc_set(struct cpu *c, unsigned size, struct wide w)
 		}                                                                              \
 		return host_fl(ax);                                                            \
 	}
-bool mul_keeps_flags;
-
-static __attribute__((constructor)) void mul_probe(void)
-{
-	uint16_t ax = host_ax(FL_SF);
-	uint32_t v = 1;
-
-	asm(HOST_FLAGS_IN "imull %[v], %[v]" HOST_FLAGS_OUT : "+a"(ax), [v] "+r"(v) : : "cc");
-	mul_keeps_flags = host_fl(ax) & FL_SF; /* of 1 it would be computed as clear */
-}
-
 HOST_WIDE(mul)
 HOST_WIDE(imul)
 HOST_WIDE(div)

@@ -237,6 +237,13 @@ static inline void a_store(struct asmb *a, unsigned reg, struct am m)
 	a_op_rm(a, 0x89, reg, m);
 }
 
+/* 4 bytes, or 8 with the sign of the 4. */
+static inline void a_store_imm(struct asmb *a, struct am m, uint32_t v, bool wide)
+{
+	a_insn(a, &(struct enc){ .op = 0xc7, .w = wide }, 0, RM_MEM, &m);
+	a_bytes(a, v, 4);
+}
+
 static inline void a_lea(struct asmb *a, unsigned reg, struct am m)
 {
 	a_op_rm(a, 0x8d, reg, m);

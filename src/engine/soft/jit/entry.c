@@ -139,39 +139,6 @@ void *do_exec(struct cpu *c, uint32_t n)
 	return UNLIKELY(c->twin != NULL) ? NULL : step(c, s, b); /* unseen, only what is translated runs */
 }
 
-static void *to_single(struct cpu *c, const struct site *s, struct jblock *from);
-
-/* A load or store at lin missed the TLB. */
-static void *do_slow_at(struct cpu *c, const struct site *s, uint64_t lin)
-{
-	struct jit_own *own = own_of(c);
-	struct jblock *b = site_enter(c, s);
-	bool again = own->miss_lin == lin && own->miss_rip == c->rip;
-
-	c->stat.jit[JS_SLOW]++;
-	own->miss_lin = lin;
-	own->miss_rip = c->rip;
-	if (s->both && !(lin & s->align) && !jblock_dead(b) && tlb_read(c, lin, s->size) && !tlb_write(c, lin, s->size))
-		return to_single(c, s, b);
-	if (again || (lin & s->align) || lin % JIT_PAGE + s->size > JIT_PAGE || !canonical48(lin))
-		return step(c, s, b);
-	if (s->write)
-		mmu_probe_w(c, lin, s->size);
-	else
-		mmu_probe_r(c, lin, s->size);
-	if (c->leave || jblock_dead(b) ||
-	    !(s->write ? tlb_write(c, lin, s->size) : (const void *)tlb_read(c, lin, s->size)))
-		return step(c, s, b);
-	if (s->both && !tlb_write(c, lin, s->size))
-		return to_single(c, s, b);
-	return resume_site(c, s, s->retry);
-}
-
-void *do_slow(struct cpu *c, uint32_t n, uint64_t lin)
-{
-	return do_slow_at(c, site_of(c, n), lin);
-}
-
 /* The block for what is at s of `from`, with a check for each access. */
 static struct jblock *single_block(struct cpu *c, const struct site *s, const struct jblock *from)
 {
@@ -185,8 +152,8 @@ static struct jblock *single_block(struct cpu *c, const struct site *s, const st
 		b = jblock_find(j, p, s->off, c->mode | MODE_SINGLE);
 	if (!b && !from->dead && jit_room(j))
 		b = jit_translate(c, p, s->off, c->mode | MODE_SINGLE);
-	if (b && s->cross && !b->live && (s->saved || !b->saves) &&
-	    s->fip == NO_FIP) /* nothing is to be done on the way */
+	/* Nothing is to be done on the way: the flags are where it wants them, FIP is stored. */
+	if (b && s->cross && !b->live && (s->saved || !b->saves) && s->fip == NO_FIP)
 		jit_link(j, jexit_at(j, s->cross), b);
 	lock_drop(&j->lock);
 	return b;
@@ -209,6 +176,43 @@ static void *to_single(struct cpu *c, const struct site *s, struct jblock *from)
 
 	c->stat.jit[JS_SPANS]++;
 	return b ? keep_loaded(c, resume(c, b->body, VEC_IMAGE)) : step(c, s, from);
+}
+
+/* The access at lin can be done, but not what others of its group write. */
+static bool only_reads(struct cpu *c, const struct site *s, uint64_t lin)
+{
+	return s->both && tlb_read(c, lin, s->size) && !tlb_write(c, lin, s->size);
+}
+
+/* A load or store at lin missed the TLB. */
+static void *do_slow_at(struct cpu *c, const struct site *s, uint64_t lin)
+{
+	struct jit_own *own = own_of(c);
+	struct jblock *b = site_enter(c, s);
+	bool again = own->miss_lin == lin && own->miss_rip == c->rip;
+
+	c->stat.jit[JS_SLOW]++;
+	own->miss_lin = lin;
+	own->miss_rip = c->rip;
+	if (!(lin & s->align) && !jblock_dead(b) && only_reads(c, s, lin))
+		return to_single(c, s, b);
+	if (again || (lin & s->align) || lin % JIT_PAGE + s->size > JIT_PAGE || !canonical48(lin))
+		return step(c, s, b);
+	if (s->write)
+		mmu_probe_w(c, lin, s->size);
+	else
+		mmu_probe_r(c, lin, s->size);
+	if (c->leave || jblock_dead(b) ||
+	    !(s->write ? tlb_write(c, lin, s->size) : (const void *)tlb_read(c, lin, s->size)))
+		return step(c, s, b);
+	if (only_reads(c, s, lin))
+		return to_single(c, s, b);
+	return resume_site(c, s, s->retry);
+}
+
+void *do_slow(struct cpu *c, uint32_t n, uint64_t lin)
+{
+	return do_slow_at(c, site_of(c, n), lin);
 }
 
 /* The check of a group failed, whose span is at lin. */

@@ -90,8 +90,7 @@ static struct am put_top(struct xl *x)
 static void put_store_imm(struct xl *x, struct am m, uint64_t v, bool lin)
 {
 	if (x->word == 4 || (int64_t)v == (int32_t)v) {
-		a_insn(&x->a, &(struct enc){ .op = 0xc7, .w = x->word == 8 }, 0, RM_MEM, &m);
-		a_bytes(&x->a, v, 4);
+		a_store_imm(&x->a, m, (uint32_t)v, x->word == 8);
 		a_fix(&x->a, lin ? FIX_LIN4 : FIX_IMM);
 	} else {
 		a_mov_imm(&x->a, T1, v);

@@ -190,11 +190,10 @@ static bool stores(const struct insn *i)
 	case OP_CALL_IND:
 	case OP_JMP_IND:
 	case OP_FLDCW:
+	case OP_X87: /* some do: a store too few costs a check */
 		return false;
 	case OP_IMUL:
 		return i->nopnd > 1;
-	case OP_X87:
-		return false; /* a guess too little costs a check */
 	default:
 		return true;
 	}

@@ -68,7 +68,7 @@ void near_cold(struct xl *x, const struct cold *k)
 	const struct site *s = site_at(x->j, k->arg);
 	unsigned near = k->near - 1u;
 	struct asmb *a = &x->a;
-	uint32_t miss, back;
+	uint32_t miss;
 
 	a_op_rm(a, 0x2b, T0, near_at(TLB_AT(near.tag), near)); /* the address again */
 	a_call_to(a, x->j->near_fill[s->write][near]);
@@ -77,18 +77,9 @@ void near_cold(struct xl *x, const struct cold *k)
 	a_bytes(a, JIT_PAGE - s->size, 4);
 	miss = a_short(a, 0x77); /* ja */
 	a_op_rm(a, 0x03, T0, (struct am){ R_TLB, T1, 3, TLB_AT(add) });
-	back = a_jmp(a);
-	a_aim(a, back, k->back);
-	a_fix_at(a, back, FIX_HOT);
+	a_jmp_to(a, k->back);
+	a_fix(a, FIX_HOT);
 	a_short_here(a, miss);
-}
-
-static void put_room(struct asmb *a, bool write, unsigned near, unsigned room)
-{
-	struct am m = room_of(write, near);
-
-	a_insn(a, &(struct enc){ .op = 0xc7, .w = true }, 0, RM_MEM, &m);
-	a_bytes(a, room, 4);
 }
 
 /* Subroutine: T0 is a linear address. T1: its index, T2: the address plus its tag. If its page may be accessed it may
@@ -120,11 +111,11 @@ static uint32_t put_fill(struct asmb *a, bool write, unsigned near)
 	a_store(a, HAX, near_at(TLB_AT(near.host), near));
 	a_load(a, HAX, rtag);
 	a_store(a, HAX, near_at(TLB_AT(near.tag), near));
-	put_room(a, false, near, ROOM);
-	put_room(a, true, near, ROOM);
+	a_store_imm(a, room_of(false, near), ROOM, true);
+	a_store_imm(a, room_of(true, near), ROOM, true);
 	a_op_rm(a, 0x3b, HAX, wtag);
 	same = a_short(a, 0x74); /* je */
-	put_room(a, true, near, 0);
+	a_store_imm(a, room_of(true, near), 0, true);
 	a_short_here(a, same);
 	a_load(a, HAX, AT(jit.park));
 	a_short_here(a, none);

@@ -5,11 +5,6 @@
 #include "engine/soft/jit/recipe.h"
 #include "engine/soft/jit/xlat.h"
 
-static unsigned size_log2(unsigned size)
-{
-	return (unsigned)__builtin_ctz(size);
-}
-
 /* A whole register, or the low part of one. */
 static bool is_reg(const struct insn *i, unsigned n)
 {
@@ -53,16 +48,10 @@ static enum recipe recipe_of(const struct insn *i)
 	}
 }
 
-static void put_imm(struct asmb *a, struct am m, uint32_t v, bool wide)
-{
-	a_insn(a, &(struct enc){ .op = 0xc7, .w = wide }, 0, RM_MEM, &m);
-	a_bytes(a, v, 4);
-}
-
 static void put_value(struct xl *x, const struct insn *i, unsigned n, struct am to)
 {
 	if (i->opnd[n].kind == OPND_IMM) {
-		put_imm(&x->a, to, (uint32_t)i->imm, true);
+		a_store_imm(&x->a, to, (uint32_t)i->imm, true);
 		a_fix(&x->a, FIX_IMM);
 	} else {
 		a_store(&x->a, use_guest(x, insn_reg(i, n), T2), to);
@@ -73,7 +62,7 @@ static void put_value(struct xl *x, const struct insn *i, unsigned n, struct am 
 static void put_pair(struct xl *x, uint16_t image, unsigned recipe)
 {
 	_Static_assert(offsetof(struct jit_hot, recipe) == offsetof(struct jit_hot, flags) + 2, "one store for both");
-	put_imm(&x->a, AT(jit.flags), image | recipe << 16, false);
+	a_store_imm(&x->a, AT(jit.flags), image | recipe << 16, false);
 }
 
 void recipe_put(struct xl *x)
@@ -93,7 +82,7 @@ void recipe_put(struct xl *x)
 	put_value(x, i, 0, AT(jit.fl_a));
 	if (r != RECIPE_LOGIC)
 		put_value(x, i, 1, AT(jit.fl_b));
-	put_pair(x, 0, r * 4 + size_log2(size));
+	put_pair(x, 0, r * 4 + (unsigned)__builtin_ctz(size));
 }
 
 /* ------ from a recipe to flags ------ */

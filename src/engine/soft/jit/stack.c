@@ -72,12 +72,8 @@ struct am stack_delta(void)
 /* The rooms that there are for loads, or for stores, of a page; none: none. */
 static void put_rooms(struct asmb *a, bool write, bool none)
 {
-	for (unsigned n = 0; n < STACK_CLASSES; n++) {
-		struct am m = room_of(write, n);
-
-		a_insn(a, &(struct enc){ .op = 0xc7, .w = true }, 0, RM_MEM, &m);
-		a_bytes(a, none ? 0 : JIT_PAGE + 1 - (CLASS_FIRST << CLASS_SHIFT * n), 4);
-	}
+	for (unsigned n = 0; n < STACK_CLASSES; n++)
+		a_store_imm(a, room_of(write, n), none ? 0 : JIT_PAGE + 1 - (CLASS_FIRST << CLASS_SHIFT * n), true);
 }
 
 static void put_copy(struct asmb *a, int32_t to, int32_t from)

@@ -307,13 +307,11 @@ static void put_count(struct xl *x, uint32_t exit)
 static void put_settled(struct xl *x, uint32_t back)
 {
 	struct asmb *a = &x->a;
-	uint32_t jump;
 
 	a_call_to(a, x->j->settle);
 	a_fix(a, FIX_PIECE);
-	jump = a_jmp(a);
-	a_aim(a, jump, back);
-	a_fix_at(a, jump, FIX_HOT);
+	a_jmp_to(a, back);
+	a_fix(a, FIX_HOT);
 }
 
 /* Away from the rest, which then is dense in the host's caches. False: no room. */
