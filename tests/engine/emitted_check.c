@@ -287,13 +287,18 @@ static void kept_known(struct state *s, const struct val *v, int64_t bytes, bool
 	};
 }
 
-/* Behind a jump that is not taken. */
-static void kept_compared(struct look *k)
+/* Behind a jump that is not taken: fewer than the room. */
+static void room_compared(struct look *k)
 {
 	const struct val v = k->cmp;
+	int64_t room = k->cmp_with - NEAR_ROOMS;
 
-	if (k->i.mnemonic == ZYDIS_MNEMONIC_JNB && v.kind == NEAR && v.at && (k->cmp_with - 1) % TLB_NEARS + 1 == v.at)
-		kept_known(&k->s, &v, NEAR_SIZE, k->cmp_with > TLB_NEARS);
+	if (k->i.mnemonic != ZYDIS_MNEMONIC_JNB || v.kind != NEAR)
+		return;
+	if (!v.at && room < 0)
+		stack_known(&k->s, &v, 16ll << 2 * (k->cmp_with % STACK_CLASSES), k->cmp_with / STACK_CLASSES);
+	else if (v.at && room >= 0 && room % TLB_NEARS + 1 == v.at)
+		kept_known(&k->s, &v, NEAR_SIZE, room >= TLB_NEARS);
 }
 
 /* The subroutine of a piece that is called out of line; `done`: it is one. */
@@ -344,10 +349,7 @@ static bool branch(struct look *k)
 	}
 	if (k->i.mnemonic == ZYDIS_MNEMONIC_JNBE)
 		str_compared(k);
-	kept_compared(k);
-	if (k->i.mnemonic == ZYDIS_MNEMONIC_JNB && k->cmp.kind == NEAR &&
-	    !k->cmp.at) /* behind it: fewer than the room */
-		stack_known(&k->s, &k->cmp, 16ll << 2 * (k->cmp_with % STACK_CLASSES), k->cmp_with / STACK_CLASSES);
+	room_compared(k);
 	if (k->i.mnemonic == ZYDIS_MNEMONIC_JBE && k->cmp.kind == FILLED && k->cmp_with >= 0 &&
 	    k->cmp_with < JIT_PAGE && to > k->from && to < k->end) {
 		stack_known(&taken, &k->cmp, JIT_PAGE - k->cmp_with, k->cmp.write);

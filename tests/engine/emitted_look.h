@@ -14,8 +14,9 @@ enum {
 	ADD,
 	LIN = ADD + JIT_BASES,
 	PLACES = LIN + JIT_BASES
-};		    /* behind the host's registers and the guest's */
-enum { SLOT = 16 }; /* place of the guest's register 0 */
+};					 /* behind the host's registers and the guest's */
+enum { SLOT = 16 };			 /* place of the guest's register 0 */
+enum { NEAR_ROOMS = 2 * STACK_CLASSES }; /* what a NEAR is compared with: rooms of the stack, then of kept pages */
 enum { PENDING = 512, CHECKS = 16, ASIDE = 16 };
 
 /* What a place holds. NAMED: name + off; if the name has LOW, that modulo 4 GiB. PAGES: NAMED (of, off) in pages.
@@ -24,7 +25,7 @@ enum { PENDING = 512, CHECKS = 16, ASIDE = 16 };
  * that are not in a page, for its bytes `off` to `to`, if the index is that of the first. DELTA: host minus NAMED (of):
  * good for its bytes from `off` to `to`. HOST: address of byte `at` of NAMED(of) that has DELTA. BIT_OF: a number below
  * `scale`. LAST: emitted_str.c. NEAR: NAMED (of, off) plus the tag of the stack's page; at: of the kept page of that
- * number, from 1. FILLED: such a sum, of a page that is the stack's, or that one, now if the sum is less than a page.
+ * number, from 1. FILLED: such a sum, of a page that is the stack's now if the sum is less than a page.
  */
 #define LOW 0x80000000u
 enum kind { NAMED, PAGES, TAG, SUM, HIGH, DELTA, HOST, LOW16, BIT_OF, LAST, NEAR, FILLED };

@@ -603,7 +603,7 @@ bool look_plain(struct look *k)
 		k->cmp_with = room_number(k->o[1].mem.disp.value);
 	} else if (k->i.mnemonic == ZYDIS_MNEMONIC_CMP && is_reg(&k->o[0], 64) && near_room(&k->o[1])) {
 		k->cmp = k->s.v[place_of_reg(k->o[0].reg.value)];
-		k->cmp_with = near_room(&k->o[1]);
+		k->cmp_with = NEAR_ROOMS + near_room(&k->o[1]) - 1;
 	} else if (k->i.cpu_flags && (k->i.cpu_flags->modified | k->i.cpu_flags->undefined)) {
 		k->cmp.kind = NAMED;
 	}
