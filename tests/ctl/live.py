@@ -149,6 +149,14 @@ class Live(unittest.TestCase):
         p.send_signal(signal.SIGTERM)
         self.end(p, 1)
 
+    def test_nohup(self):
+        p = self.started(tiny.LOOP, preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
+        p.send_signal(signal.SIGHUP)
+        time.sleep(0.2)
+        self.assertIsNone(p.poll())
+        p.send_signal(signal.SIGTERM)
+        self.end(p, -signal.SIGTERM)
+
     def test_sigint_twice(self):
         p = self.started(tiny.ACPI_ON + tiny.LOOP)
         time.sleep(0.2)

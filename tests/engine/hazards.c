@@ -44,6 +44,14 @@ CODE(space_a, 64, "call space_a_start - 0x1f7f00; inc %ebx; jmp space_a_start - 
 CODE(space_b, 64, ".skip 5, 0x90; inc %edx; jmp space_b_start - 0x1f7e00");
 CODE(space_back, 64, "mov %rsi, %cr3; dec %r9d; jnz space_back_start + 0x1f7e00; hlt");
 
+/* Of 100 turns each frame had every other one. */
+static void ends_half_by_half(void)
+{
+	ends();
+	assert_int_equal(s.reg[RBX], 50);
+	assert_int_equal(s.reg[RDX], 50);
+}
+
 static void stale_return_in_another_space(void **state)
 {
 	begin();
@@ -53,9 +61,7 @@ static void stale_return_in_another_space(void **state)
 	PUT(space_back, M_CODE + 0x200);
 	PUT(space_a, FRAMES);
 	PUT(space_b, FRAMES + 0x1000);
-	ends();
-	assert_int_equal(s.reg[RBX], 50);
-	assert_int_equal(s.reg[RDX], 50);
+	ends_half_by_half();
 }
 
 /* As before, in one space: the callee maps another frame where it returns to. */
@@ -73,9 +79,7 @@ static void stale_return_in_another_page(void **state)
 	PUT(remap_back, M_CODE + 0x200);
 	PUT(space_a, FRAMES);
 	PUT(space_b, FRAMES + 0x1000);
-	ends();
-	assert_int_equal(s.reg[RBX], 50);
-	assert_int_equal(s.reg[RDX], 50);
+	ends_half_by_half();
 }
 
 /* Not only returns: what changes the space, or the page, goes on right behind itself, in the middle of its block. Every
@@ -96,9 +100,7 @@ static void space_changes_in_a_block(void **state)
 	PUT(space_back, M_CODE + 0x200);
 	PUT(moves_a, FRAMES);
 	PUT(moves_b, FRAMES + 0x1000);
-	ends();
-	assert_int_equal(s.reg[RBX], 50);
-	assert_int_equal(s.reg[RDX], 50);
+	ends_half_by_half();
 }
 
 static void page_changes_in_a_block(void **state)
@@ -109,9 +111,7 @@ static void page_changes_in_a_block(void **state)
 	PUT(remap_back, M_CODE + 0x200);
 	PUT(remaps_a, FRAMES);
 	PUT(moves_b, FRAMES + 0x1000);
-	ends();
-	assert_int_equal(s.reg[RBX], 50);
-	assert_int_equal(s.reg[RDX], 50);
+	ends_half_by_half();
 }
 
 /* A user's function asks the kernel for the other space, or for the other frame, and returns. */
@@ -133,9 +133,7 @@ static void user_returns(void)
 	PUT(user_b, FRAMES + 0x1000);
 	MACHINE_CODE(&m, 0x203000, 0xcd, 0x30, 0xc3); /* int 30h; ret */
 	PUT(user_back, 0x204000);
-	ends();
-	assert_int_equal(s.reg[RBX], 50);
-	assert_int_equal(s.reg[RDX], 50);
+	ends_half_by_half();
 }
 
 static void stale_return_in_another_process(void **state)

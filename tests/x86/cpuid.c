@@ -427,6 +427,13 @@ static void avx512_asked_for(void)
 	assert_int_equal(leaf(7, 0)->ebx >> 16 & 0xd003, 0x9003);
 }
 
+/* AMD's leaf says so of SRSO and of both parts of TSA. */
+static bool needs_no_defence(void)
+{
+	return leaf(0x80000000, 0)->eax >= 0x80000021 && leaf(0x80000021, 0)->eax >> 29 & 1 &&
+	       (leaf(0x80000021, 0)->ecx & 6) == 6;
+}
+
 static void what_must_be_asked_for(void **state)
 {
 	struct err e = { 0 };
@@ -439,8 +446,10 @@ static void what_must_be_asked_for(void **state)
 	assert_int_equal(leaf(0xd, 1)->eax, 0xd);
 	assert_int_equal(leaf(0xd, 0)->eax, 3); /* AVX goes with SSE4.1 */
 	assert_int_equal(keys("cpu.mitigations", "true", NULL, NULL, &e), 0);
+	assert_false(needs_no_defence());
 	assert_int_equal(leaf(7, 0)->edx & (BIT(10) | BIT(27) | BIT(31)), BIT(10) | BIT(27) | BIT(31));
 	assert_int_equal(keys("cpu.mitigations", "false", NULL, NULL, &e), 0);
+	assert_int_equal(needs_no_defence(), leaf(0, 0)->ebx == 0x68747541);
 	assert_int_equal(leaf(7, 0)->edx & (BIT(10) | BIT(27) | BIT(31)), 0);
 }
 
