@@ -15,6 +15,10 @@ static const struct prop engine_props[] = {
 	  .def = "false",
 	  .help = "the machine may move to another engine while it runs (lhyvectl --engine): guests see only what all "
 		  "engines of this host offer" },
+	{ .name = "engine.kvm.dirty_ring",
+	  .type = PROP_TYPE_BOOL,
+	  .def = "true",
+	  .help = "engine=kvm: the kernel tells written pages in rings where it can, else in bitmaps" },
 	{ .name = "engine.soft",
 	  .type = PROP_TYPE_STR,
 	  .def = "jit",

@@ -5,6 +5,7 @@
 #include "x86/msr.h"
 
 #include <cpuid.h>
+#include <unistd.h>
 
 #define AT(program, label) (M_CODE + (uint64_t)(label - guest_##program))
 
@@ -240,6 +241,60 @@ static void t_msr_unknown_ok(struct stand *s)
 	}
 }
 
+/* ------ what KVM cannot go on with ------ */
+
+/* Runs until the engine gives up; why says what. */
+static void gives_up(struct stand *s, const char *text)
+{
+	const char *why;
+
+	stand_go(s);
+	for (unsigned n = 0; n < 5000 && !stand_over(s); n++)
+		usleep(2000);
+	stand_stop(s);
+	assert_int_equal(s->runner[0].last, RUN_FAILED);
+	why = s->ops->why(s->m.cpu[0]);
+	print_message("  %s: %s\n", s->ops->name, why);
+	if (!strstr(why, text))
+		fail_msg("%s: '%s' does not hold '%s'", s->ops->name, why, text);
+}
+
+/* KVM's emulator, which device memory needs, has no PADDB. The software engine knows every instruction. */
+static void t_emulation(struct stand *s)
+{
+	struct engine_vm_opts o = s->opts;
+
+	MACHINE_CODE(&s->m, M_CODE, 0xbb, 0x00, 0x00, 0x00, 0x10, /* mov ebx, DEVICE_AT */
+		     0x0f, 0xfc, 0x03,				  /* paddb mm0, [rbx] */
+		     0xe6, PORT_END, 0xf4);
+	stand_mode(s, 0, LONG64);
+	if (s->ops == &engine_kvm) {
+		gives_up(s, "Failed to emulate instruction sequence [ 0f fc 03 ");
+	} else {
+		stand_run(s);
+		assert_true(s->runner[0].ended);
+	}
+	stand_reopen(s, &o);
+	stand_mode(s, 0, LONG64);
+}
+
+/* A code segment of 64 and of 32 bits at once: no CPU enters it (APM vol. 2, 15.5.1; SDM vol. 3, 28.3.1.2). */
+static void t_entry_refused(struct stand *s)
+{
+	struct engine_vm_opts o = s->opts;
+	struct x86_state x;
+
+	if (s->ops == &engine_kvm) {
+		stand_mode(s, 0, LONG64);
+		stand_get(s, 0, X86_SREGS, &x);
+		x.seg[SEG_CS].attr |= ATTR_L | ATTR_DB;
+		stand_set(s, 0, X86_SREGS, &x);
+		gives_up(s, "the CPU refuses to enter the guest: invalid guest state");
+		stand_reopen(s, &o);
+	}
+	stand_mode(s, 0, LONG64);
+}
+
 /* ------ code that changes, ends, debugging ------ */
 
 static void t_selfmod(struct stand *s)
@@ -384,6 +439,8 @@ const struct conform_case cases_cpu[] = {
 	{ "msr_table", t_msr_table, 1, CMP_SREGS },
 	{ "msr_unknown", t_msr_unknown, 1, CMP_SREGS | CMP_RAM },
 	{ "msr_unknown_ok", t_msr_unknown_ok, 1, CMP_ALL | CMP_RAM },
+	{ "emulation", t_emulation, 1, CMP_SREGS },
+	{ "entry_refused", t_entry_refused, 1, CMP_SREGS },
 	{ "selfmod", t_selfmod, 1, CMP_ALL | CMP_REPORTS | CMP_RAM },
 	{ "halted", t_halted, 1, CMP_REPORTS },
 	{ "triple", t_triple, 1, CMP_REPORTS },

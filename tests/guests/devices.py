@@ -5,6 +5,8 @@ import contextlib, hashlib, os, random, re, select, socket, subprocess, sys, thr
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from guest import CACHE, CONSOLE, INSIDE, LHYVE, PLAIN, Guest, files, run
 import initramfs
+sys.path.insert(1, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+import tiny
 
 BAD = r'Kernel panic|BUG:|Oops|Call Trace|ACPI (?:Error|Warning|BIOS Error)|insmod \S+ failed'
 MIB = 1 << 20
@@ -12,11 +14,11 @@ MIB = 1 << 20
 
 @contextlib.contextmanager
 def shell(where, devices=(), modules=(), params=None, kernel='cloud', cpus=2, append='', before=(), status=1, limit=240,
-          programs=()):
+          programs=(), inside=None):
     """A guest at a busybox shell; powered off and its status checked at the end. Without ACPI it can only halt: status 2."""
     files(kernel, 'busybox')
     k = CACHE + '/kernel-' + kernel
-    cpio = initramfs.make(where + '/initrd', CACHE + '/busybox/busybox', commands=['sh'], params=params, programs=programs,
+    cpio = initramfs.make(where + '/initrd', CACHE + '/busybox/busybox', commands=['sh'], params=params, programs=programs, files=inside,
                           modules=initramfs.modules_of(k, ['virtio_pci', *modules] if modules else []))
     name = 'test-%d' % os.getpid()
     with Guest(command=[*before, LHYVE, *PLAIN, '-c', str(cpus), '-m', '256M', *devices, '--kernel', k + '/vmlinuz', '--initrd', cpio,
@@ -553,6 +555,21 @@ def numa(where):
             g.fail('a bus without a node')
 
 
+# --- guests of guests ---
+
+def nested(where):
+    """cpu.nested: Debian's KVM runs in the guest, lhyve on that finds that it executes, and runs a machine to its end."""
+    maker = 'kvm_intel' if 'GenuineIntel' in open('/proc/cpuinfo').read() else 'kvm_amd'
+    inside = {'/inner': tiny.write(where + '/inner', tiny.serial('inner\n') + tiny.ACPI_ON + tiny.POWEROFF), **initramfs.with_libraries(LHYVE)}
+    with shell(where, ['-o', 'cpu.nested=true'], modules=[maker], cpus=1, inside=inside) as g:
+        said = g.check('lhyve --probe')
+        if not re.search(r'^ *kvm +yes +the CPU', said, re.M):
+            g.fail('the guest has no KVM that executes: ' + said)
+        said = g.check('lhyve -m 32M -s 0,hostbridge -s 31,lpc -l com1,stdio -o engine=kvm --kernel /inner inner; echo ended $?')
+        if not re.search('inner.*ended 1', said, re.S):
+            g.fail('the machine in the guest: ' + said)
+
+
 # --- a hostile guest ---
 
 def hostile(where):
@@ -573,4 +590,4 @@ def hostile(where):
 if __name__ == '__main__':
     run(blk_options, blk_threads, blk_legacy, blk_grow, move_1, move_2, pause_io, pause_io_200, pause_io_threads, console_ports, console_legacy, net_tap, net_tap_legacy, net_queues, com2_pty, com2_tcp, com2_unix,
         com2_file, uart_pty, uart_tcp, uart_unix, irq_msix, irq_single_msi, irq_single_msi_legacy, irq_ioapic, irq_8259,
-        irq_8259_nolapic, x2apic, mptable, mptable_only, bridge_msix, bridge_intx, bridge_8259, bridge_renumbered, bridge_mptable, numa, hostile)
+        irq_8259_nolapic, x2apic, mptable, mptable_only, bridge_msix, bridge_intx, bridge_8259, bridge_renumbered, bridge_mptable, numa, nested, hostile)

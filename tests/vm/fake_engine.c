@@ -34,6 +34,8 @@ static int f_slot(struct engine_vm *vm, const struct mem_slot *s, struct err *e)
 	vm->slots += s->size ? 1 : -1;
 	if (s->size && !s->rom)
 		vm->ram += s->size;
+	if (s->size && !s->rom && ((uintptr_t)s->host ^ s->at) % MIB(2) == 0)
+		vm->ram_huge += s->size;
 	return 0;
 }
 

@@ -13,7 +13,7 @@ enum { FAKE_CPUS = 4 };
 struct engine_vm {
 	const struct engine_host *host;
 	unsigned slots;
-	uint64_t ram;
+	uint64_t ram, ram_huge; /* bytes of RAM; those whose address differs from the host's by a multiple of 2 MiB */
 	bool extint, paused;
 	unsigned msis;
 	struct msi last;

@@ -395,6 +395,19 @@ static void boot_state(void **state)
 	vm_free(vm); /* without having run */
 }
 
+/* So an engine that maps guest memory by pages of the hardware can use the large ones (nested paging: 2 MiB). */
+static void ram_fits_huge_pages(void **state)
+{
+	static const char *const sizes[] = { "16M", "3G", "5G", "4105M" };
+
+	for (unsigned n = 0; n < ARRAY_LEN(sizes); n++) {
+		conf_set(conf, "memory.size", sizes[n], NULL);
+		vm_free(build(until_kicked));
+		assert_true(fake.ram >= MIB(16));
+		assert_int_equal(fake.ram_huge, fake.ram);
+	}
+}
+
 static void bad_configuration(void **state)
 {
 	conf_set(conf, "bootrom", "/fw.fd", NULL);
@@ -437,6 +450,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(destroyed, setup, teardown),
 		cmocka_unit_test_setup_teardown(timer_reaches_both, setup, teardown),
 		cmocka_unit_test_setup_teardown(boot_state, setup, teardown),
+		cmocka_unit_test_setup_teardown(ram_fits_huge_pages, setup, teardown),
 		cmocka_unit_test_setup_teardown(bad_configuration, setup, teardown),
 	};
 

@@ -8,8 +8,8 @@
 
 static const char *entry_reason(const struct engine_vm *vm, uint64_t code)
 {
-	if (vm->amd)
-		return code == UINT64_MAX ? "invalid guest state in the VMCB" : "VMRUN refused";
+	if (vm->amd) /* -1 in as many bits as the kernel takes EXITCODE to have: it was 32 for long */
+		return (uint32_t)code == UINT32_MAX ? "invalid guest state in the VMCB" : "VMRUN refused";
 	if (!(code & BIT(31)))
 		return code == 7 || code == 8 ? "invalid controls or host state in the VMCS" : "VM entry refused";
 	switch (code & 0xffff) {
@@ -59,7 +59,7 @@ void kvm_why_internal(struct engine_vcpu *v)
 		return;
 	}
 	for (unsigned n = 0; n < run->internal.ndata && n < 4; n++)
-		snprintf(data + 19 * n, sizeof(data) - 19 * n, " %018" PRIx64, (uint64_t)run->internal.data[n]);
+		snprintf(data + 19 * n, sizeof(data) - 19 * n, " 0x%016" PRIx64, (uint64_t)run->internal.data[n]);
 	snprintf(v->why, sizeof(v->why), "KVM internal error: %s%s",
 		 run->internal.suberror == KVM_INTERNAL_ERROR_SIMUL_EX	    ? "exceptions at the same time"
 		 : run->internal.suberror == KVM_INTERNAL_ERROR_DELIVERY_EV ? "an exit while an event was delivered"

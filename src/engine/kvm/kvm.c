@@ -49,7 +49,7 @@ static void options(struct engine_vm *vm)
 		exits |= vm->caps.disable_exits & KVM_X86_DISABLE_EXITS_PAUSE;
 	if (exits)
 		cap_enable(vm, KVM_CAP_X86_DISABLE_EXITS, exits);
-	if (vm->caps.ring < KVM_RING * sizeof(struct kvm_dirty_gfn) ||
+	if (vm->no_ring || vm->caps.ring < KVM_RING * sizeof(struct kvm_dirty_gfn) ||
 	    cap_enable(vm, KVM_CAP_DIRTY_LOG_RING, KVM_RING * sizeof(struct kvm_dirty_gfn)) < 0)
 		vm->caps.ring = 0;
 }
@@ -75,9 +75,11 @@ static int vm_open(struct engine_vm *vm, struct err *e)
 			       vm->caps.max_cpus < CPUS_MAX ? vm->caps.max_cpus : CPUS_MAX);
 	r = kvm_ioctl(vm->sys, KVM_GET_VCPU_MMAP_SIZE, NULL);
 	vm->run_bytes = r > 0 ? (size_t)r : 0;
+	if (r < (int)sizeof(struct kvm_run))
+		return err_sys(e, -ENOTSUP, "engine=kvm: new VM");
 	vm->fd = kvm_ioctl(vm->sys, KVM_CREATE_VM, NULL);
-	if (r < (int)sizeof(struct kvm_run) || vm->fd < 0)
-		return err_sys(e, vm->fd < 0 ? vm->fd : -ENOTSUP, "engine=kvm: new VM");
+	if (vm->fd < 0)
+		return kvm_refused(vm->fd, e);
 	options(vm);
 	if ((r = kvm_real_mode(vm->fd)) < 0 || (r = cap_enable(vm, KVM_CAP_SPLIT_IRQCHIP, KVM_PINS)) < 0)
 		return err_sys(e, r, "engine=kvm: new VM");
@@ -112,6 +114,7 @@ static bool host_is_amd(void)
 static int vm_new(struct engine_vm **out, const struct engine_host *h, const struct engine_vm_opts *o, struct err *e)
 {
 	struct engine_vm *vm = xcalloc(1, sizeof(*vm));
+	bool ring;
 	int r;
 
 	*vm = (struct engine_vm){ .host = *h, .opts = *o, .sys = -1, .fd = -1, .amd = host_is_amd() };
@@ -119,6 +122,8 @@ static int vm_new(struct engine_vm **out, const struct engine_host *h, const str
 	vm->ncpu = o->ncpu;
 	vm->vcpu = xcalloc(o->ncpu, sizeof(*vm->vcpu));
 	r = o->conf ? conf_bool(o->conf, "cpu.nested", false, &vm->nested, e) : 0;
+	if (r == 0 && o->conf && (r = conf_bool(o->conf, "engine.kvm.dirty_ring", true, &ring, e)) == 0)
+		vm->no_ring = !ring;
 	if (r == 0)
 		r = kvm_kick_init(e);
 	if (r == 0)

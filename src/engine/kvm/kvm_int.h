@@ -23,7 +23,7 @@ enum {
 
 /* What the kernel can do beyond what is required (probe.c). */
 struct kvm_caps {
-	bool tsc_attr, exit_on_emulation, bus_lock, stats_fd, pv_enforce, any_len_bell;
+	bool tsc_attr, exit_on_emulation, stats_fd, pv_enforce, any_len_bell;
 	bool clock;		/* KVM_GET_CLOCK */
 	bool xcrs;		/* the CPU has XSAVE */
 	unsigned disable_exits; /* KVM_X86_DISABLE_EXITS_* */
@@ -47,7 +47,7 @@ struct engine_vm {
 	size_t run_bytes;
 	unsigned ncpu; /* slots of vcpu */
 	struct engine_vcpu **vcpu;
-	bool amd, nested;
+	bool amd, nested, no_ring;
 	bool extint; /* INTR of the 8259 pair; atomic */
 
 	struct lock lock; /* slots, routes */
@@ -63,7 +63,13 @@ struct engine_vm {
 	struct timer halt_timer;
 };
 
-enum { WORK_KICK = 1, WORK_NMI = 2, WORK_HALT = 4, WORK_EXTINT = 8 /* look at vm->extint */ };
+enum {
+	WORK_KICK = 1,
+	WORK_NMI = 2,
+	WORK_HALT = 4,
+	WORK_EXTINT = 8, /* look at vm->extint */
+	WORK_LEAVE = 16, /* nothing but to leave the guest once */
+};
 
 struct engine_vcpu {
 	struct engine_vm *vm;
@@ -76,6 +82,7 @@ struct engine_vcpu {
 	pid_t tid;
 	bool in_run;   /* tid and thread are good; atomic */
 	uint32_t work; /* WORK_*; atomic */
+	uint32_t pass; /* odd while in KVM_RUN; atomic */
 	bool half_io;  /* the next KVM_RUN ends an instruction that is half done */
 	bool ready;    /* an ExtINT may be injected; as the last exit said */
 	bool bsp, halt_told;
@@ -110,10 +117,13 @@ int kvm_ioctl(int fd, unsigned long request, void *arg);
 /* ------ probe.c ------ */
 /* Opens /dev/kvm and looks for what is required; the descriptor, or -errno with one line of cause and remedy. */
 int kvm_open(struct kvm_caps *caps, struct err *e);
+/* One line for an errno of open, or of KVM_CREATE_VM: there the kernel says that the CPU's virtualisation is taken. */
+int kvm_refused(int err, struct err *e);
 
 /* ------ run.c ------ */
 enum run_result kvm_vcpu_run(struct engine_vcpu *v);
 void kvm_vcpu_work(struct engine_vcpu *v, uint32_t work); /* any thread, signal-safe */
+void kvm_vcpus_leave(struct engine_vm *vm); /* each that is in the guest leaves it once. Any thread, no lock held */
 void kvm_halt_watch(struct timer *t);
 int kvm_kick_init(struct err *e);
 int kvm_kick_signal(void);

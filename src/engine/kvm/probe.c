@@ -45,7 +45,7 @@ static const struct {
 	{ KVM_CAP_X86_MSR_FILTER, "MSR filter" },
 };
 
-static int kvm_open_failed(int err, struct err *e)
+int kvm_refused(int err, struct err *e)
 {
 	switch (-err) {
 	case ENOENT:
@@ -99,7 +99,7 @@ int kvm_open(struct kvm_caps *caps, struct err *e)
 	int sys = open("/dev/kvm", O_RDWR | O_CLOEXEC), version;
 
 	if (sys < 0)
-		return kvm_open_failed(-errno, e);
+		return kvm_refused(-errno, e);
 	version = ioctl(sys, KVM_GET_API_VERSION, 0);
 	if (version != KVM_API_VERSION) {
 		close(sys);

@@ -53,6 +53,23 @@ void kvm_vcpu_work(struct engine_vcpu *v, uint32_t work)
 		tgkill(getpid(), v->tid, kvm_kick_signal());
 }
 
+/* Waits, but only for those that are in KVM_RUN, where nothing of ours can hold them. */
+void kvm_vcpus_leave(struct engine_vm *vm)
+{
+	const struct timespec nap = { .tv_nsec = 20000 };
+
+	for (unsigned n = 0; n < vm->ncpu; n++) {
+		struct engine_vcpu *v = vm->vcpu[n];
+		uint32_t pass = v ? __atomic_load_n(&v->pass, __ATOMIC_SEQ_CST) : 0;
+
+		if (!(pass & 1))
+			continue;
+		kvm_vcpu_work(v, WORK_LEAVE);
+		while (__atomic_load_n(&v->pass, __ATOMIC_SEQ_CST) == pass)
+			nanosleep(&nap, NULL);
+	}
+}
+
 /* ------ exits ------ */
 
 static void on_io(struct engine_vcpu *v)
@@ -143,8 +160,12 @@ static int on_exit_reason(struct engine_vcpu *v)
 /* One KVM_RUN. GO_ON also when it was interrupted. */
 static int enter(struct engine_vcpu *v)
 {
-	int r = ioctl(v->fd, KVM_RUN, 0), err = errno;
+	int r, err;
 
+	__atomic_fetch_add(&v->pass, 1, __ATOMIC_SEQ_CST);
+	r = ioctl(v->fd, KVM_RUN, 0);
+	err = errno;
+	__atomic_fetch_add(&v->pass, 1, __ATOMIC_SEQ_CST);
 	v->half_io = false;
 	v->ready = v->run->ready_for_interrupt_injection;
 	if (r == 0)

@@ -111,7 +111,7 @@ static int rig_open(struct rig *g, struct err *e)
 	m.userspace_addr = (uintptr_t)g->ram;
 	g->fd = kvm_ioctl(g->sys, KVM_CREATE_VM, NULL);
 	if (g->fd < 0)
-		return g->fd;
+		return kvm_refused(g->fd, e);
 	r = kvm_real_mode(g->fd);
 	if (r == 0)
 		r = kvm_ioctl(g->fd, KVM_SET_USER_MEMORY_REGION, &m);
