@@ -124,8 +124,9 @@ static bool mtrr_fixed(uint32_t index)
 	return index == 0x250 || index == 0x258 || index == MTRR_FIX_A0000 || (index >= 0x268 && index <= 0x26f);
 }
 
-/* RAM write-back; what lies between low RAM's limit and 4 GiB uncached. */
-static uint64_t mtrr_value(const struct memmap *mm, uint32_t index, uint64_t old)
+/* RAM write-back; what lies between low RAM's limit and 4 GiB uncached: a mask with fewer bits than the CPU has
+ * addresses would take in its like every so many GiB. */
+static uint64_t mtrr_value(const struct memmap *mm, unsigned phys_bits, uint32_t index, uint64_t old)
 {
 	if (mtrr_fixed(index))
 		return index == MTRR_FIX_A0000 ? 0 : ALL_WRITE_BACK;
@@ -133,17 +134,17 @@ static uint64_t mtrr_value(const struct memmap *mm, uint32_t index, uint64_t old
 	case MTRR_PHYS_BASE0:
 		return mm->low_max;
 	case MTRR_PHYS_MASK0:
-		return (mask64(36) & ~(mm->high_base - mm->low_max - 1)) | 0x800;
+		return (mask64(phys_bits) & ~(mm->high_base - mm->low_max - 1)) | 0x800;
 	case MTRR_DEF_TYPE:
 		return 0xc06; /* on, fixed ranges on, default write-back */
 	}
 	return old;
 }
 
-void boot_firmware_apply(const struct memmap *mm, bool bsp, struct x86_state *s)
+void boot_firmware_apply(const struct memmap *mm, unsigned phys_bits, bool bsp, struct x86_state *s)
 {
 	for (unsigned i = 0; i < s->nmsr; i++)
-		s->msr[i].val = mtrr_value(mm, s->msr[i].index, s->msr[i].val);
+		s->msr[i].val = mtrr_value(mm, phys_bits, s->msr[i].index, s->msr[i].val);
 	if (!bsp)
 		return; /* INIT puts the local APIC of the others back anyway */
 	st_le32(s->lapic + APIC_SVR, ld_le32(s->lapic + APIC_SVR) | 0x100);

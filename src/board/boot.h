@@ -45,7 +45,7 @@ int boot_load(struct boot *b, struct err *e);
 /* Over a state after reset: REGS and SREGS of the boot processor as the protocol wants them; and on every processor
  * what firmware would have set up, MSRS (MTRRs) and, on the boot processor, LAPIC (virtual wire mode). */
 void boot_cpu_apply(const struct boot_cpu *c, struct x86_state *s);
-void boot_firmware_apply(const struct memmap *mm, bool bsp, struct x86_state *s);
+void boot_firmware_apply(const struct memmap *mm, unsigned phys_bits, bool bsp, struct x86_state *s);
 
 /* The 8259s as a BIOS leaves them: vectors 8 to F and 70 to 77, the timer's input open; handlers in low memory serve
  * them. For test programs that rely on it: others would have to mask a tick that firmware-less machines do not have. */

@@ -74,6 +74,8 @@ int vcpu_create(struct vcpu *v, const struct engine_ops *ops, struct engine_vm *
 	if (r == 0)
 		r = v->vm->common ? vcpu_cpuid_common(v, v->vm->common, &t, e) : cpuid_own(v, ops, evm, &t, e);
 	if (r == 0)
+		v->vm->phys_bits = cpuid_find(&t, 0x80000008, 0)->eax & 0xff;
+	if (r == 0)
 		r = ops->cpuid(*out, &t, e);
 	if (r == 0)
 		ops->reset(*out, v->id == 0);
@@ -113,7 +115,7 @@ int vcpu_boot(struct vcpu *v, const struct boot_cpu *c, struct err *e)
 	int r = v->vm->ops->get(v->ev, groups, &s);
 
 	if (r == 0) {
-		boot_firmware_apply(v->vm->pc->mm, v->id == 0, &s);
+		boot_firmware_apply(v->vm->pc->mm, v->vm->phys_bits, v->id == 0, &s);
 		if (v->id == 0)
 			boot_cpu_apply(c, &s);
 		r = v->vm->ops->set(v->ev, groups, &s);

@@ -47,7 +47,8 @@ struct vm {
 		pthread_t thread;
 		int result;
 		struct err err;
-	} maker; /* of vCPUs, while files are read */
+	} maker;	   /* of vCPUs, while files are read */
+	uint8_t phys_bits; /* that CPUID shows */
 	struct engine_host ehost;
 	struct engine_common *common; /* engine.move; NULL: the machine stays where it is */
 	/* What the engine was told of lines, for another one. */
@@ -91,7 +92,7 @@ void vm_event(struct vm *vm, const char *name, const char *text);
 /* All vCPUs out of the engine, until vm_release. Nests. Not on a vCPU's thread. */
 void vm_hold(struct vm *vm);
 void vm_release(struct vm *vm);
-uint8_t vm_phys_bits(void); /* of the host, as the guest sees them */
+uint8_t vm_phys_bits(void); /* of the host */
 
 int vm_engine_open(struct vm *vm, const struct engine_ops *ops, struct engine_vm **out, struct err *e);
 

@@ -94,8 +94,9 @@ static void f_event(struct engine_vcpu *v, enum vcpu_event ev, uint8_t arg)
 static int f_get(struct engine_vcpu *v, unsigned groups, struct x86_state *s)
 {
 	*s = v->s;
-	s->nmsr = 1;
+	s->nmsr = 2;
 	s->msr[0].index = 0x2ff;
+	s->msr[1].index = 0x201;
 	return 0;
 }
 

@@ -389,6 +389,9 @@ static void boot_state(void **state)
 	assert_int_equal(ld_le32(fake_cpu[0].s.lapic + 0x350), 0x700);
 	assert_int_equal(fake_cpu[1].s.rip, 0);
 	assert_int_equal(fake_cpu[1].s.msr[0].val, 0xc06);
+	assert_int_equal(fake_cpu[1].s.msr[1].val,
+			 (mask64(vm->phys_bits) & ~(GIB(1) - 1)) | 0x800); /* 3 to 4 GiB, only there */
+	assert_int_equal(fake_cpu[0].s.msr[1].val, fake_cpu[1].s.msr[1].val);
 	assert_int_equal(fake.ram, MIB(16));
 	assert_string_equal(vm_engine(vm), "fake");
 	assert_int_equal(vm_ncpu(vm), 2);
