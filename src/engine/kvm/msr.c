@@ -91,7 +91,9 @@ void kvm_msr_list(struct engine_vcpu *v)
 		index[n++] = i;
 	for (unsigned i = 0; i < n; i++)
 		m.entry[i] = (struct kvm_msr_entry){ .index = index[i] };
-	v->nmsr = msrs_do(v, KVM_GET_MSRS, &m, n, false);
+	n = msrs_do(v, KVM_GET_MSRS, &m, n, false);
+	/* Where the CPU has no SPEC_CTRL the kernel reads 0 and takes nothing, not even that. */
+	v->nmsr = msrs_do(v, KVM_SET_MSRS, &m, n, false);
 	for (unsigned i = 0; i < v->nmsr; i++)
 		v->msr[i] = m.entry[i].index;
 }
