@@ -278,7 +278,7 @@ static void t_emulation(struct stand *s)
 	stand_mode(s, 0, LONG64);
 }
 
-/* A code segment of 64 and of 32 bits at once: no CPU enters it (APM vol. 2, 15.5.1; SDM vol. 3, 28.3.1.2). */
+/* A code segment of 64 and of 32 bits at once: no CPU enters it (APM vol. 2, 15.5.1; SDM vol. 3, 27.3.1.2). */
 static void t_entry_refused(struct stand *s)
 {
 	struct engine_vm_opts o = s->opts;

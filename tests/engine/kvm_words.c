@@ -1,6 +1,6 @@
 /*
  * What the KVM engine says of a kernel that refuses or fails: no host that can be had shows all of it. Codes are those
- * of SDM vol. 3, table 32-1 (VM-instruction errors) and appendix C (exit reasons), APM vol. 2, appendix C
+ * of SDM vol. 3, table 31-1 (VM-instruction errors) and appendix C (exit reasons), APM vol. 2, appendix C
  * (VMEXIT_INVALID).
  */
 #include "engine/kvm/kvm_int.h"

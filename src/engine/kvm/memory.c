@@ -135,7 +135,7 @@ int kvm_dirty(struct engine_vm *vm, unsigned id, uint64_t *bitmap, size_t nwords
 	int r;
 
 	memset(bitmap, 0, nwords * 8);
-	/* Into a ring the kernel puts what the CPU itself logs (SDM vol. 3, 30.3.6) only when the guest is left; for
+	/* Into a ring the kernel puts what the CPU itself logs (SDM vol. 3, 29.3.6) only when the guest is left; for
 	 * the bitmap it sees to that itself. */
 	if (vm->caps.ring)
 		kvm_vcpus_leave(vm);
