@@ -99,7 +99,8 @@ bool look_field(int64_t d, unsigned size, bool write)
 			  field_is(d, size, FIELD(jit.closed_bit), 8) || field_is(d, size, FIELD(jit.closed), 16) ||
 			  (size == 8 && d >= FIELD(seg) && d < FIELD(seg[SEG_GS + 1]) &&
 			   (d - FIELD(seg[0].base)) % (int64_t)sizeof(struct x86_segment) == 0) ||
-			  field_is(d, size, FIELD(jit.lacks), 3) || field_is(d, size, FIELD(jit.itlb), JIT_ITLB * 4) ||
+			  field_is(d, size, FIELD(jit.lacks), 3) ||
+			  field_is(d, size, FIELD(jit.itlb), sizeof(((struct cpu *)0)->jit.itlb)) ||
 			  field_is(d, size, FIELD(tsc_offset), 8) || is_read_only_register(d, size) ||
 			  field_is(d, size, FIELD(tsc_aux), 4) ||
 			  field_is(d, size, FIELD(tlbs), sizeof(void *) * TLBS) || field_is(d, size, IRQ_HELD, 1));

@@ -102,8 +102,8 @@ CODE(depths, 64,
      "1: imul $1664525, %r14d, %r14d; add $1013904223, %r14d; mov %r14d, %edi; shr $25, %edi; mov %edi, %r12d; call "
      "frame_0;"
      "lea (%r12,%r12,2), %rcx; lea 1(%r12), %rdx; imul %rdx, %rcx; shr %rcx; cmp %rcx, %rax; jne frame_bad; inc %r8;"
-     "cmp $20, %r8; jbe 1b; cmpl $0, 0xd000; je 1b; hlt; frame_bad: ud2;" FRAME(0, 8, 1) FRAME(1, 72, 2) FRAME(2, 256, 3)
-	     FRAME(3, 1000, 0) "nop");
+     "cmp $20, %r8; jbe 1b; cmpl $0, 0xd000; je 1b; hlt; frame_bad: ud2;" FRAME(0, 8, 1) FRAME(1, 72, 2)
+	     FRAME(2, 256, 3) FRAME(3, 1000, 0) "nop");
 extern const uint8_t frame_bad[];
 
 static uint32_t inside; /* exits from the functions so far */

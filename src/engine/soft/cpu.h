@@ -144,6 +144,12 @@ enum {
 	JIT_ITLB_BITS = 12,
 	JIT_ITLB = 1 << JIT_ITLB_BITS,
 	JIT_PAGES = 1 << 15,
+	/* Of each so many bytes of a table whose words code names by their displacements those are used (jit/jit_int.h:
+	 * jit_word_at). */
+	JIT_WORDS_EACH = 1024,
+	JIT_WORDS_FROM = 192,
+	JIT_WORDS_TO = JIT_WORDS_EACH - 128,
+#define JIT_WORDS(n, size) (((n) / ((JIT_WORDS_TO - JIT_WORDS_FROM) / (size)) + 2) * JIT_WORDS_EACH / (size))
 	JIT_JUMPS = 1 << 16,
 	JIT_LOOPS = 64,
 	JIT_LOOP_GROUPS = 8,
@@ -181,7 +187,7 @@ struct cpu {
 	 * and r itself are what short instructions name. */
 	struct jit_hot {
 		uint8_t fx[512] __attribute__((aligned(64))); /* jit/fpu.c: for FXRSTOR and FXSAVE */
-		uint32_t itlb[JIT_ITLB];		      /* kernel: identity of the page (jit_itlb_at) */
+		uint32_t itlb[JIT_WORDS(JIT_ITLB, 4)];	      /* kernel: identity of the page (jit_itlb_at) */
 		/* Loops (jit/loop.h): of the region that runs what its groups add to their addresses; of all, by number
 		 * modulo LOOPS, turns until one is hot, and whether its region pays. */
 		uint64_t delta[JIT_LOOP_GROUPS];
@@ -287,9 +293,9 @@ struct cpu {
 		uint64_t insns, exits_io, exits_mmio, irqs, nmis, exceptions, page_faults, tlb_misses, hlts, pauses,
 			cr_access, rdmsr, wrmsr, cpuid, blocks_made, blocks_dropped, code_flushes, kicks, invlpg,
 			cr3_loads, ipis, check_blocks, check_again, jit[JS_COUNT];
-	} stat;			     /* owner writes, any thread reads a stale value */
-	uint64_t user_at[JIT_PAGES]; /* jit/jit_int.h: jit_user_at() */
-	void *jump[2][JIT_JUMPS];    /* kernel, user: translated code by its address (jit_jump_at) */
+	} stat;					   /* owner writes, any thread reads a stale value */
+	uint64_t user_at[JIT_WORDS(JIT_PAGES, 8)]; /* jit/jit_int.h: jit_user_at() */
+	void *jump[2][JIT_JUMPS];		   /* kernel, user: translated code by its address (jit_jump_at) */
 };
 
 /* ------ raising (fault.c) ------ */

@@ -39,7 +39,7 @@ static void put_is_user(struct asmb *a, struct jblock *b, struct far_misses *m)
 static void put_is_kernel(struct asmb *a, struct jblock *b, struct far_misses *m)
 {
 	uint64_t lin = b->lin + b->off;
-	struct am word = am_at(R_CPU, (int32_t)((uint32_t)CPU_AT(jit.itlb) + jit_itlb_at(b->lin) * 4));
+	struct am word = am_at(R_CPU, jit_itlb_at(b->lin));
 
 	if ((int64_t)lin == (int32_t)lin) {
 		a_op_rr(a, 0x81, 7, T0);

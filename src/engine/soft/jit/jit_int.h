@@ -36,9 +36,32 @@ static inline unsigned jit_jump_at(uint64_t lin)
 	return (uint32_t)lin * JIT_JUMP_FACTOR >> 16 & (JIT_JUMPS - 1);
 }
 
-static inline unsigned jit_itlb_at(uint64_t lin) /* kernel code and its modules lie far from each other */
+/*
+ * Displacement off r15 of word n of a table in struct cpu. Its low ten bits are never those of what translated code
+ * stores near r15: Zen 5 compares no more of the displacements when it guesses that a load wants what was just stored
+ * off the same register, and when the guess is wrong it starts over, 22 ns, again and again. So a computed jump was
+ * slow wherever the number of its target's page was unlucky.
+ */
+static inline int32_t jit_word_at(int32_t table, unsigned size, unsigned n)
 {
-	return hash64(lin >> 12, JIT_ITLB_BITS);
+	unsigned row = (JIT_WORDS_TO - JIT_WORDS_FROM) / size;
+
+	return table + ((JIT_WORDS_FROM - table) & (JIT_WORDS_EACH - 1)) +
+	       (int32_t)(n / row * JIT_WORDS_EACH + n % row * size);
+}
+
+/* Where the identity of the kernel's page at lin is known; the kernel and its modules lie far from each other. */
+static inline int32_t jit_itlb_at(uint64_t lin)
+{
+	return jit_word_at(CPU_AT(jit.itlb), sizeof(uint32_t), (unsigned)hash64(lin >> 12, JIT_ITLB_BITS));
+}
+
+_Static_assert(CPU_AT(cc_a) <= JIT_WORDS_FROM && JIT_WORDS_TO - JIT_WORDS_EACH <= CPU_AT(jit.r_top),
+	       "what is written near r15");
+
+static inline void *jit_word(struct cpu *c, int32_t at)
+{
+	return (uint8_t *)c->r + at;
 }
 
 enum { JIT_PAGE = 4096, JIT_PAGE_BITS = 12, JIT_BLOCK_BITS = 17 /* of hashes */ };
@@ -199,7 +222,7 @@ struct jit_own {	 /* of a vCPU */
 	uint64_t active; /* atomic: the epoch in which it entered last; 0: it is outside */
 	uint64_t seen;	 /* the last one that it entered in */
 	uint64_t *returns;
-	uint16_t itlb_used[2][2][JIT_ITLB]; /* kernel, user; not global, global */
+	int32_t itlb_used[2][2][JIT_ITLB]; /* kernel, user; not global, global: displacements off r15 */
 	uint16_t nitlb[2][2];
 	struct {
 		uint64_t cs_base; /* of segmented code */
@@ -307,7 +330,7 @@ static inline uint64_t jblock_rip(const struct cpu *c, const struct jblock *b, i
 enum { USER_NOWHERE = 1 };
 static inline int32_t jit_user_at(uint32_t n)
 {
-	return CPU_AT(user_at) + (int32_t)(n * 8);
+	return jit_word_at(CPU_AT(user_at), sizeof(uint64_t), n);
 }
 
 /* Code at any of the host addresses on the return stack may be wrong now. */

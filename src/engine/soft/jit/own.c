@@ -90,12 +90,17 @@ static void serialize(void)
 	__cpuid(0, a, b, c, d);
 }
 
+static void user_set(struct cpu *c, int32_t at, uint64_t lin)
+{
+	*(uint64_t *)jit_word(c, at) = lin;
+}
+
 static void jumps_fill(struct cpu *c)
 {
 	struct jit *j = jit_of(c);
 
 	for (unsigned n = 0; n < JIT_PAGES; n++)
-		c->user_at[n] = USER_NOWHERE;
+		user_set(c, jit_user_at(n), USER_NOWHERE);
 	for (unsigned u = 0; u < 2; u++)
 		for (unsigned n = 0; n < JIT_JUMPS; n++)
 			c->jump[u][n] = jit_code(j, j->lookup);
@@ -166,18 +171,20 @@ static void itlb_set(struct cpu *c, const struct jpage *p, uint64_t lin, bool gl
 {
 	struct jit_own *own = own_of(c);
 	uint32_t id = (uint32_t)(p - (struct jpage *)jit_of(c)->pages.at);
-	unsigned user = code_anywhere(c), at = user ? id : jit_itlb_at(lin);
+	unsigned user = code_anywhere(c);
+	int32_t at = user ? jit_user_at(id) : jit_itlb_at(lin);
+	void *word = jit_word(c, at);
 
 	jit_pages_for_mode(c);
-	if (user ? c->user_at[at] == lin : c->jit.itlb[at] == id)
+	if (user ? *(uint64_t *)word == lin : *(uint32_t *)word == id)
 		return;
 	if (own->nitlb[user][global] == JIT_ITLB)
 		jit_fetch_changed(c, true);
 	if (user)
-		c->user_at[at] = lin;
+		user_set(c, at, lin);
 	else
-		c->jit.itlb[at] = id;
-	own->itlb_used[user][global][own->nitlb[user][global]++] = (uint16_t)at;
+		*(uint32_t *)word = id;
+	own->itlb_used[user][global][own->nitlb[user][global]++] = at;
 }
 
 /* For the bytes of the page at lin that the code segment reaches: JIT_ANYWHERE and what comes with it. 0: none. IP does
@@ -250,12 +257,12 @@ static void itlb_empty(struct cpu *c, unsigned user, bool global)
 
 	for (unsigned g = 0; g <= global; g++) {
 		for (unsigned n = 0; n < own->nitlb[user][g]; n++) {
-			unsigned at = own->itlb_used[user][g][n];
+			int32_t at = own->itlb_used[user][g][n];
 
 			if (user)
-				c->user_at[at] = USER_NOWHERE;
+				user_set(c, at, USER_NOWHERE);
 			else
-				c->jit.itlb[at] = 0;
+				*(uint32_t *)jit_word(c, at) = 0;
 		}
 		own->nitlb[user][g] = 0;
 	}
