@@ -222,8 +222,10 @@ static void db_raise(struct cpu *c, uint32_t bits)
 	cpu_raise(c, EXC_DB);
 }
 
-static void instruction_breakpoints(struct cpu *c)
+/* With a trap that MOV SS held off until now. */
+static void instruction_breakpoints(struct engine_vcpu *v)
 {
+	struct cpu *c = &v->cpu;
 	uint64_t sum = c->seg[SEG_CS].base + c->rip, lin = c->efer & EFER_LMA ? sum : (uint32_t)sum;
 	uint32_t hit = 0;
 
@@ -232,8 +234,12 @@ static void instruction_breakpoints(struct cpu *c)
 	for (unsigned n = 0; n < 4; n++)
 		if ((c->dr7 >> n * 2 & 3) && !(c->dr7 >> (16 + n * 4) & 3) && c->dr[n] == lin)
 			hit |= BIT(n);
-	if (hit)
-		db_raise(c, hit);
+	if (!hit)
+		return;
+	hit |= v->db_pending;
+	v->db_pending = 0;
+	c->shadow = v->ss_shadow = false;
+	db_raise(c, hit);
 }
 
 bool run_quiet(struct cpu *c)
@@ -279,7 +285,7 @@ static bool step(struct engine_vcpu *v)
 	if (!resume && plan_hit(v))
 		return true;
 	if (code_breakpoints(c) && (!v->ss_shadow || cpu_is_amd(c)))
-		instruction_breakpoints(c);
+		instruction_breakpoints(v);
 	c->fl &= ~(uint32_t)FL_RF;
 	c->shadow = c->leave = v->ss_shadow = v->no_step_trap = false;
 	interp_step(c);
