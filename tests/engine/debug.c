@@ -122,16 +122,6 @@ static void general_detect_is_off_in_the_handler(void **state)
 	assert_int_equal(stack64(0), M_CODE + 9);
 }
 
-static void set_vendor(const char *text)
-{
-	struct cpuid_table t;
-	struct err e = { 0 };
-
-	machine_cpuid(&engine_soft, &t);
-	memcpy(&t.leaf[0].ebx, text, 4);
-	assert_int_equal(engine_soft.cpuid(m.cpu[0], &t, &e), 0);
-}
-
 /* A code breakpoint behind MOV SS does not hit on Intel's processors (SDM vol. 3, 18.3.1.1), but on AMD's. */
 static void mov_ss_holds_code_breakpoints_off(void **state)
 {

@@ -291,6 +291,33 @@ static void compatibility_mode(void **state)
 	assert_int_equal(s.reg[RSP], 0xe000);
 }
 
+/* From a stack above 4 GiB to a 16-bit one, as Linux's espfix does: what the next event saves. */
+CODE(to_16, 64,
+     "movabs $0x4000038000, %rax; mov %rax, %rsp; pushq $0x60; pushq $0x56789f00; pushq $0x2; pushq $0x38; pushq "
+     "$0xa000;"
+     "iretq");
+CODE(from_16, 32, "int $0x30");
+
+static void upper_half_at_a_16_bit_stack(void **state)
+{
+	static const struct {
+		const char *vendor;
+		uint64_t rsp;
+	} row[] = { { "Genu", 0x39f00 }, { "Auth", 0x4000039f00 } };
+
+	for (unsigned n = 0; n < ARRAY_LEN(row); n++) {
+		start(LONG64);
+		set_vendor(row[n].vendor);
+		gdt(0x60, 0x000093000000ffff);
+		st_le64(m.ram + M_PML4 + 0x1000 + 8 * 256, (M_PML4 + 0x2000) | 7);
+		PUT(to_16, M_CODE);
+		PUT(from_16, 0xa000);
+		assert_int_equal(run_to_handler(), 0x30);
+		assert_int_equal(s.reg[RSP], row[n].rsp - 40);
+		assert_int_equal(ld_le64(m.ram + 0x39f00 - 16), row[n].rsp);
+	}
+}
+
 CODE(over_the_end, 32,
      "mov 0xfffffffe, %eax; movl $0x44332211, 0xfffffffd; lock addw $0x0101, 0xffffffff; movq 0xfffffffc, %mm0;"
      "movd %mm0, %ebx; psrlq $32, %mm0; movd %mm0, %esi; mov %esp, %ebp; mov $2, %esp; push $0x55667788; mov %ebp, "
@@ -650,6 +677,7 @@ int main(void)
 		T(protected_mode_virtual_interrupts),
 		T(sysenter_and_sysexit),
 		T(compatibility_mode),
+		T(upper_half_at_a_16_bit_stack),
 		T(compatibility_mode_wraps),
 		T(compatibility_mode_wraps_its_code),
 		T(ist_switches_the_stack),

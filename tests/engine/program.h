@@ -37,6 +37,17 @@ static inline int teardown(void **state)
 	return 0;
 }
 
+/* Of the CPU that the guest is told of: the first letters. */
+static inline void set_vendor(const char *text)
+{
+	struct cpuid_table t;
+	struct err e = { 0 };
+
+	machine_cpuid(&engine_soft, &t);
+	memcpy(&t.leaf[0].ebx, text, 4);
+	assert_int_equal(engine_soft.cpuid(m.cpu[0], &t, &e), 0);
+}
+
 static inline unsigned run_to_handler(void)
 {
 	enum run_result r = machine_run(&m, 0, &s);

@@ -3,9 +3,9 @@
  * memory operands, the stack, strings and the code itself, at random; and what they leave. The answers are the
  * manual's: #GP, or #SS by SS (SDM vol. 3, 5.3 and 21.1.4; vol. 2, "Real-Address Mode Exceptions" of each instruction),
  * by the table of interrupts and without an error code; with no room for those six bytes a shutdown. What the manual
- * does not say, as that pointers in memory are read in two parts of which the second may be at 0, is as 16-bit segments
- * of a Xeon did it. LOCK where it is wrong is here as well, and the limit that a turn through protected mode leaves
- * behind.
+ * does not say, as that pointers in memory are read in two parts of which the second may be at 0, values of 80 bits as
+ * well, and environments in as many as they have words, is as 16-bit segments of a Xeon did it. LOCK where it is wrong
+ * is here as well, and the limit that a turn through protected mode leaves behind.
  *
  *   t_real_limits [--seed N] [--rounds N]
  */
@@ -106,7 +106,7 @@ static void expect(int vector, unsigned len, const char *what, uint32_t off)
 static const struct operand {
 	const char *name;
 	uint8_t bytes[4], n, reg, size;
-	uint8_t first; /* of two parts, each with an offset of its own: the second may be at 0 */
+	uint8_t first; /* of two parts, each with an offset of its own: the second may be at 0; so may each of more */
 } operands[] = {
 	{ "mov r8", { 0x8a }, 1, 0, 1 },
 	{ "mov r16", { 0x8b }, 1, 0, 2 },
@@ -128,7 +128,14 @@ static const struct operand {
 	{ "bound", { 0x62 }, 1, 0, 4, 2 },
 	{ "bts 16, i", { 0x0f, 0xab }, 2, 2, 2 },
 	{ "fld 64", { 0xdd }, 1, 0, 8 },
-	{ "fld 80", { 0xdb }, 1, 5, 10 },
+	{ "fld 80", { 0xdb }, 1, 5, 10, 8 },
+	{ "fstp 80", { 0xdb }, 1, 7, 10, 8 },
+	{ "fbld", { 0xdf }, 1, 4, 10, 8 },
+	{ "fbstp", { 0xdf }, 1, 6, 10, 8 },
+	{ "fnstenv", { 0xd9 }, 1, 6, 14, 2 },
+	{ "fnstenv 32", { 0x66, 0xd9 }, 2, 6, 28, 4 },
+	{ "fldenv", { 0xd9 }, 1, 4, 14, 2 },
+	{ "fldenv 32", { 0x66, 0xd9 }, 2, 4, 28, 4 },
 	{ "fild 16", { 0xdf }, 1, 0, 2 },
 	{ "movups", { 0x0f, 0x10 }, 2, 1, 16 },
 	{ "movups to", { 0x0f, 0x11 }, 2, 1, 16 },
@@ -177,6 +184,13 @@ static unsigned operand_code(uint8_t *code, const struct operand *o, uint32_t *o
 
 static const uint32_t bases[] = { [SEG_DS] = DS_AT, [SEG_ES] = ES_AT, [SEG_SS] = SS_AT };
 
+static bool parts_at(const struct operand *o, uint32_t at)
+{
+	bool environment = o->bytes[o->n - 1] == 0xd9;
+
+	return o->first && (environment ? at % o->first == 0 : at == o->first);
+}
+
 static void memory_operands(void **unused)
 {
 	uint8_t code[16], before[256], *p;
@@ -188,10 +202,8 @@ static void memory_operands(void **unused)
 		bool fault;
 
 		len = operand_code(code, o, &off, &seg);
-		fault = over(off, o->size) && !(o->first && off + o->first == 0x10000 && code[0] != 0x67);
-		/* Not those whose parts the engine does not part (exactness.md), nor those that user mode does not
-		 * show. */
-		if (o->size % 4 == 2 && o->size > 2 && (off + 2 == 0x10000 || off + 8 == 0x10000))
+		fault = over(off, o->size) && !(parts_at(o, 0x10000 - off) && code[0] != 0x67);
+		if (o->size == 6 && !o->first && off + 2 == 0x10000) /* SGDT and the like: user mode does not show it */
 			continue;
 		begin(code, len);
 		s.reg[RBX] = (s.reg[RBX] & ~0xffffull) | (off & 0xffff);
@@ -207,6 +219,38 @@ static void memory_operands(void **unused)
 		p = m.ram + bases[seg] + 0xff80;
 		if (fault && memcmp(p, before, 256))
 			fail_msg("%s at %x wrote a part of its operand", o->name, off);
+	}
+}
+
+/* FNSAVE, F(N)STENV, FSTP of 80 bits: what comes behind FFFFh is at 0, and comes back from there. */
+CODE(over_and_back, 16,
+     "fninit; fldpi; fld1; fstpt (%bx); fldt (%bx); fnsave (%si); frstor (%si); fstpt 0x100; fstpt 0x110; hlt");
+static void x87_over_the_end(void **unused)
+{
+	static const uint8_t one[10] = { [7] = 0x80, 0xff, 0x3f };
+	static const uint8_t pi[10] = { 0x35, 0xc2, 0x68, 0x21, 0xa2, 0xda, 0x0f, 0xc9, 0x00, 0x40 };
+	static const unsigned parts[] = { 2, 12, 14, 22, 24, 32, 92 };
+
+	for (unsigned n = 0; n < ARRAY_LEN(parts); n++) {
+		uint8_t image[94], *ram = m.ram + DS_AT;
+
+		begin((const uint8_t[]){ 0x90 }, 1);
+		PUT(over_and_back, M_CODE);
+		s.reg[RBX] = 0xfff8;
+		s.reg[RSI] = 0x10000 - parts[n];
+		memset(ram + 0xff00, 0xee, 0x200);
+		memset(ram, 0xee, 0x200);
+		assert_int_equal(m.ops->set(m.cpu[0], X86_ALL & ~X86_TSC, &s), 0);
+		assert_int_equal(machine_run(&m, 0, &s), RUN_HALTED);
+		assert_int_equal(s.rip, M_CODE + (unsigned)(over_and_back_end - over_and_back_start));
+		memcpy(image, ram + 0x10000 - parts[n], parts[n]);
+		memcpy(image + parts[n], ram, sizeof(image) - parts[n]);
+		assert_int_equal(ld_le16(image), 0x37f);
+		assert_memory_equal(image + 14, one, 10);
+		assert_memory_equal(image + 24, pi, 10);
+		assert_memory_equal(ram + 0x100, one, 10);
+		assert_memory_equal(ram + 0x110, pi, 10);
+		assert_int_equal(ram[0x10000], 0xee); /* the byte behind the segment */
 	}
 }
 
@@ -465,10 +509,11 @@ static void limits_stay(void **unused)
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(memory_operands),	cmocka_unit_test(stacks_wrap),
-		cmocka_unit_test(interrupts_need_room), cmocka_unit_test(strings_wrap),
-		cmocka_unit_test(jumps_beyond),		cmocka_unit_test(code_over_the_end),
-		cmocka_unit_test(wrong_locks),		cmocka_unit_test(limits_stay),
+		cmocka_unit_test(memory_operands),   cmocka_unit_test(x87_over_the_end),
+		cmocka_unit_test(stacks_wrap),	     cmocka_unit_test(interrupts_need_room),
+		cmocka_unit_test(strings_wrap),	     cmocka_unit_test(jumps_beyond),
+		cmocka_unit_test(code_over_the_end), cmocka_unit_test(wrong_locks),
+		cmocka_unit_test(limits_stay),
 	};
 	int failed;
 

@@ -301,7 +301,11 @@ static void return_ss(struct cpu *c, uint16_t sel, unsigned rpl, bool to64, stru
 	seg_unpack(ss, sel, lo, hi);
 }
 
-/* RSP in the stack size of the segment returned to: a 16-bit one leaves the rest as it is, which real CPUs do too. */
+/*
+ * RSP in the stack size of the segment returned to: a 16-bit one leaves the rest of ESP as it is, which real CPUs do
+ * too. What is above ESP is undefined outside 64-bit mode (SDM vol. 1, 3.4.1.1): Intel's processors clear it, on AMD's
+ * the next event shows what was there. Linux knows both, at its espfix and in its test sigreturn.
+ */
 static void return_sp(struct cpu *c, uint64_t sp)
 {
 	if (c->mode & MODE_64)
@@ -309,7 +313,7 @@ static void return_sp(struct cpu *c, uint64_t sp)
 	else if (c->mode & MODE_SS32)
 		c->r[RSP] = (uint32_t)sp;
 	else
-		c->r[RSP] = (c->r[RSP] & ~0xffffull) | (sp & 0xffff);
+		c->r[RSP] = (c->r[RSP] & (cpu_is_amd(c) ? ~0xffffull : 0xffff0000)) | (sp & 0xffff);
 }
 
 /* RET: pops behind the parameters; IRET: sp_at is where SS:RSP is. */

@@ -134,6 +134,59 @@ void op_emms(struct cpu *c, const struct insn *i)
 	fx16_set(c, FX_FTW, 0);
 }
 
+/* ------ operands of several parts ------ */
+enum { ENV_WORDS = 7, ST_BYTES = 80 };
+
+/* n bytes of memory; with 16-bit addresses those go on at offset 0 where one of their parts ends at FFFFh. */
+struct span {
+	uint64_t lin[2];
+	unsigned n[2];
+};
+
+/* The parts are a number of words of an environment, then 8 and 2 bytes of each register. */
+static bool part_ends(unsigned at, unsigned words, unsigned size)
+{
+	return at < words * size ? at % size == 0 : (at - words * size) % 10 % 8 == 0;
+}
+
+static struct span span_of(struct cpu *c, const struct insn *i, unsigned words, unsigned size, unsigned n, bool write)
+{
+	uint64_t ea = insn_ea(c, i);
+	unsigned room = 0x10000 - (uint16_t)ea;
+
+	if (i->addrsize != 2 || n <= room || !part_ends(room, words, size))
+		return (struct span){ { seg_lin(c, i->seg, ea, n, write) }, { n } };
+	return (struct span){ { seg_lin(c, i->seg, ea, room, write), seg_lin(c, i->seg, 0, n - room, write) },
+			      { room, n - room } };
+}
+
+bool x87_parted(const struct cpu *c, const struct insn *i)
+{
+	return i->addrsize == 2 && insn_ea(c, i) == 0xfff8;
+}
+
+static void span_probe_w(struct cpu *c, const struct span *s)
+{
+	for (unsigned p = 0; p < 2; p++)
+		for (unsigned k = 0; k < s->n[p]; k += 32)
+			mmu_probe_block(c, s->lin[p] + k, s->n[p] - k < 32 ? s->n[p] - k : 32);
+}
+
+static void span_st(struct cpu *c, const struct span *s, const uint8_t *buf)
+{
+	span_probe_w(c, s);
+	for (unsigned p = 0; p < 2; buf += s->n[p++])
+		for (unsigned k = 0; k < s->n[p]; k += 32)
+			mmu_st_block(c, s->lin[p] + k, buf + k, s->n[p] - k < 32 ? s->n[p] - k : 32);
+}
+
+static void span_ld(struct cpu *c, const struct span *s, uint8_t *buf)
+{
+	for (unsigned p = 0; p < 2; buf += s->n[p++])
+		for (unsigned k = 0; k < s->n[p]; k += 32)
+			mmu_ld_block(c, s->lin[p] + k, buf + k, s->n[p] - k < 32 ? s->n[p] - k : 32);
+}
+
 /* ------ instructions on the host ------ */
 /* fxrstor and fxsave want stack order. */
 static void exact(struct cpu *c, const struct thunk *t, void *mem)
@@ -154,11 +207,11 @@ static void exact(struct cpu *c, const struct thunk *t, void *mem)
 	}
 }
 
-static void x87_load_slow(struct cpu *c, const struct thunk *t, uint64_t lin)
+static void x87_load_slow(struct cpu *c, const struct thunk *t, const struct span *s)
 {
 	uint8_t buf[16] __attribute__((aligned(16)));
 
-	mmu_ld_block(c, lin, buf, t->size);
+	span_ld(c, s, buf);
 	exact(c, t, buf);
 }
 
@@ -179,7 +232,7 @@ static bool x87_stores(struct cpu *c, const struct thunk *t, uint8_t buf[16])
 	return !memcmp(buf, other, t->size);
 }
 
-static void x87_store_slow(struct cpu *c, const struct thunk *t, uint64_t lin)
+static void x87_store_slow(struct cpu *c, const struct thunk *t, const struct span *s)
 {
 	uint8_t buf[16] __attribute__((aligned(16))), before[FX_ST + 128], after[FX_ST + 128];
 
@@ -188,9 +241,9 @@ static void x87_store_slow(struct cpu *c, const struct thunk *t, uint64_t lin)
 		return;
 	memcpy(after, c->fx, sizeof(after));
 	memcpy(c->fx, before, sizeof(before));
-	mmu_probe_block(c, lin, t->size);
+	span_probe_w(c, s);
 	memcpy(c->fx, after, sizeof(after));
-	mmu_st_block(c, lin, buf, t->size);
+	span_st(c, s, buf);
 }
 
 void x87_note_ip(struct cpu *c)
@@ -200,8 +253,9 @@ void x87_note_ip(struct cpu *c)
 
 void x87_run(struct cpu *c, const struct thunk *t, const struct insn *i)
 {
-	uint64_t fdp = fx64(c, FX_FDP), lin = 0;
+	uint64_t fdp = fx64(c, FX_FDP);
 	uint16_t fop = fx16(c, FX_FOP);
+	struct span s = { 0 };
 	void *p = NULL;
 
 	x87_available(c);
@@ -209,21 +263,22 @@ void x87_run(struct cpu *c, const struct thunk *t, const struct insn *i)
 	if (t->row->flags & VEC_FLAGS_IN)
 		cc_set_flags(c, cc_flags(c));
 	if (t->size) {
-		lin = insn_lin(c, i, t->size, t->store);
-		mmu_align(c, lin, t->ac);
-		p = t->store ? tlb_write(c, lin, t->size) : tlb_read(c, lin, t->size);
+		s = span_of(c, i, 0, 1, t->size, t->store);
+		mmu_align(c, s.lin[0], t->ac);
+		if (!s.n[1])
+			p = t->store ? tlb_write(c, s.lin[0], t->size) : tlb_read(c, s.lin[0], t->size);
 	}
 	if (p || !t->size)
 		exact(c, t, p);
 	else if (t->store)
-		x87_store_slow(c, t, lin);
+		x87_store_slow(c, t, &s);
 	else
-		x87_load_slow(c, t, lin);
+		x87_load_slow(c, t, &s);
 	x87_note_ip(c);
 	if (UNLIKELY(fx16(c, FX_FSW) & FSW_ES)) {
 		fop = (i->opcode & 7) << 8 | i->modrm;
 		if (t->size)
-			fdp = c->mode & MODE_PROT ? insn_ea(c, i) : lin;
+			fdp = c->mode & MODE_PROT ? insn_ea(c, i) : s.lin[0];
 	}
 	fx16_set(c, FX_FOP, fop);
 	fx64_set(c, FX_FDP, fdp);
@@ -291,8 +346,6 @@ void op_fldcw(struct cpu *c, const struct insn *i)
 }
 
 /* ------ the environment ------ */
-enum { ENV_WORDS = 7, ST_BYTES = 80 };
-
 /* Seven words of 2 or 4 bytes: control, status, tags, and the pointers as protected or real mode packs them. */
 static void env_pack(const struct cpu *c, uint32_t w[ENV_WORDS], unsigned size)
 {
@@ -341,31 +394,13 @@ static unsigned env_size(const struct cpu *c, const struct insn *i)
 }
 
 /* The operand of n bytes: its alignment is that of its words. */
-static uint64_t env_lin(struct cpu *c, const struct insn *i, unsigned n, bool write)
+static struct span env_span(struct cpu *c, const struct insn *i, unsigned n, bool write)
 {
-	uint64_t lin = insn_lin(c, i, n, write);
+	unsigned size = env_size(c, i);
+	struct span s = span_of(c, i, ENV_WORDS, size, n, write);
 
-	mmu_align(c, lin, env_size(c, i) - 1);
-	return lin;
-}
-
-static void block_probe_w(struct cpu *c, uint64_t lin, unsigned n)
-{
-	for (unsigned k = 0; k < n; k += 32)
-		mmu_probe_block(c, lin + k, n - k < 32 ? n - k : 32);
-}
-
-static void block_st(struct cpu *c, uint64_t lin, const uint8_t *buf, unsigned n)
-{
-	block_probe_w(c, lin, n);
-	for (unsigned k = 0; k < n; k += 32)
-		mmu_st_block(c, lin + k, buf + k, n - k < 32 ? n - k : 32);
-}
-
-static void block_ld(struct cpu *c, uint64_t lin, uint8_t *buf, unsigned n)
-{
-	for (unsigned k = 0; k < n; k += 32)
-		mmu_ld_block(c, lin + k, buf + k, n - k < 32 ? n - k : 32);
+	mmu_align(c, s.lin[0], size - 1);
+	return s;
 }
 
 static unsigned env_bytes(const struct cpu *c, uint8_t *buf, unsigned size)
@@ -390,11 +425,11 @@ static void env_from_bytes(struct cpu *c, const uint8_t *buf, unsigned size)
 void op_fnstenv(struct cpu *c, const struct insn *i)
 {
 	uint8_t buf[ENV_WORDS * 4];
-	unsigned n;
+	struct span s;
 
 	x87_available(c);
-	n = env_bytes(c, buf, env_size(c, i));
-	block_st(c, env_lin(c, i, n, true), buf, n);
+	s = env_span(c, i, env_bytes(c, buf, env_size(c, i)), true);
+	span_st(c, &s, buf);
 	fcw_set(c, fx16(c, FX_FCW) | FSW_EXC);
 }
 
@@ -402,23 +437,27 @@ void op_fldenv(struct cpu *c, const struct insn *i)
 {
 	uint8_t buf[ENV_WORDS * 4];
 	unsigned size = env_size(c, i);
+	struct span s;
 
 	x87_available(c);
 	x87_check_pending(c);
-	block_ld(c, env_lin(c, i, ENV_WORDS * size, false), buf, ENV_WORDS * size);
+	s = env_span(c, i, ENV_WORDS * size, false);
+	span_ld(c, &s, buf);
 	env_from_bytes(c, buf, size);
 }
 
 void op_fnsave(struct cpu *c, const struct insn *i)
 {
 	uint8_t buf[ENV_WORDS * 4 + ST_BYTES];
+	struct span s;
 	unsigned n;
 
 	x87_available(c);
 	n = env_bytes(c, buf, env_size(c, i));
 	for (unsigned r = 0; r < 8; r++, n += 10)
 		memcpy(buf + n, x87_st(c, r), 10);
-	block_st(c, env_lin(c, i, n, true), buf, n);
+	s = env_span(c, i, n, true);
+	span_st(c, &s, buf);
 	x87_reset(c);
 }
 
@@ -426,10 +465,12 @@ void op_frstor(struct cpu *c, const struct insn *i)
 {
 	uint8_t buf[ENV_WORDS * 4 + ST_BYTES];
 	unsigned size = env_size(c, i), n = ENV_WORDS * size;
+	struct span s;
 
 	x87_available(c);
 	x87_check_pending(c);
-	block_ld(c, env_lin(c, i, n + ST_BYTES, false), buf, n + ST_BYTES);
+	s = env_span(c, i, n + ST_BYTES, false);
+	span_ld(c, &s, buf);
 	env_from_bytes(c, buf, size);
 	for (unsigned r = 0; r < 8; r++, n += 10) {
 		memcpy(x87_st(c, r), buf + n, 10);

@@ -10,6 +10,8 @@ struct code_buf;
 void x87_run(struct cpu *c, const struct thunk *t, const struct insn *i);
 /* What a guest's debugger sees as the address of the last instruction. */
 void x87_note_ip(struct cpu *c);
+/* Its operand of 80 bits is 8 bytes at FFF8h and 2 at 0. */
+bool x87_parted(const struct cpu *c, const struct insn *i);
 /* After an MMX instruction: stack top 0, all tags valid. */
 void x87_mmx_done(struct cpu *c, uint8_t written);
 

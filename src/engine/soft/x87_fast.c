@@ -410,7 +410,7 @@ static void run_load80(struct cpu *c, const struct thunk *t, const struct insn *
 {
 	void *p = NULL;
 
-	FAST_IF(!full(c, 7) && (p = mem_read(c, t, i)) != NULL);
+	FAST_IF(!full(c, 7) && !x87_parted(c, i) && (p = mem_read(c, t, i)) != NULL);
 	memcpy(x87_st(c, 7), p, 10);
 	push_tag(c);
 	clear_c1(c);
@@ -421,7 +421,7 @@ static void run_store80(struct cpu *c, const struct thunk *t, const struct insn 
 {
 	void *p = NULL;
 
-	FAST_IF(full(c, 0) && (p = mem_write(c, t, i)) != NULL);
+	FAST_IF(full(c, 0) && !x87_parted(c, i) && (p = mem_write(c, t, i)) != NULL);
 	memcpy(p, x87_st(c, 0), 10);
 	pop_tags(c, 1);
 	clear_c1(c);
