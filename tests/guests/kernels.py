@@ -46,7 +46,7 @@ def kept(where):
     seen = []
     for turn in range(2):
         with Guest([*PLAIN, '-m', '512M', '-o', 'rundir=%s/run' % where, '-o', 'engine.soft=jit', '-o', 'engine.soft.cache_dir=%s/kept' % where,
-                    '--kernel', CACHE + '/kernel-cloud/vmlinuz', '--initrd', cpio, '--append', 'console=ttyS0 panic=-1']) as g:
+                    '--kernel', CACHE + '/kernel-cloud/vmlinuz', '--initrd', cpio, '--append', 'console=ttyS0 quiet panic=-1']) as g:
             g.expect('READY', 240, never=BAD)
             at = g.expect(r'BEGIN 0\r?\n([0-9a-f]{16}) ', 60).group(1)
             md5 = g.expect(r'BEGIN 1\r?\n([0-9a-f]{32}) ', 60).group(1)
