@@ -97,9 +97,30 @@ static void the_map_names_addresses(void **state)
 	assert_int_equal(n, 2 * stat_of(0, "blocks translated"));
 }
 
+/* ------ words at displacements off r15 ------ */
+
+/* In the table, and modulo 1024 not where the slots near r15 are. */
+static void word_is_apart(int32_t at, unsigned size, int32_t table, size_t bytes)
+{
+	assert_true(at >= table && at + (int64_t)size <= table + (int64_t)bytes);
+	assert_in_range(at & 1023, CPU_AT(cc_a), (CPU_AT(jit.r_top) & 1023) - size);
+}
+
+static void words_are_not_near(void **state)
+{
+	for (unsigned n = 0; n < JIT_PAGES; n++) {
+		word_is_apart(jit_user_at(n), 8, CPU_AT(user_at), sizeof(((struct cpu *)0)->user_at));
+		assert_true(!n || jit_user_at(n) >= jit_user_at(n - 1) + 8);
+	}
+	for (uint64_t page = 0; page < 1 << 16; page++)
+		word_is_apart(jit_itlb_at(0xffffffff80000000 + page * JIT_PAGE), 4, CPU_AT(jit.itlb),
+			      sizeof(((struct cpu *)0)->jit.itlb));
+}
+
 int main(void)
 {
-	const struct CMUnitTest tests[] = { T(statistics), T(the_dump_shows_both_codes), T(the_map_names_addresses) };
+	const struct CMUnitTest tests[] = { T(statistics), T(the_dump_shows_both_codes), T(the_map_names_addresses),
+					    T(words_are_not_near) };
 	char conf[200];
 	int rc;
 

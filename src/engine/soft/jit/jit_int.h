@@ -50,14 +50,14 @@ static inline int32_t jit_word_at(int32_t table, unsigned size, unsigned n)
 	       (int32_t)(n / row * JIT_WORDS_EACH + n % row * size);
 }
 
+_Static_assert(CPU_AT(cc_a) <= JIT_WORDS_FROM && JIT_WORDS_TO - JIT_WORDS_EACH <= CPU_AT(jit.r_top),
+	       "what is written near r15");
+
 /* Where the identity of the kernel's page at lin is known; the kernel and its modules lie far from each other. */
 static inline int32_t jit_itlb_at(uint64_t lin)
 {
 	return jit_word_at(CPU_AT(jit.itlb), sizeof(uint32_t), (unsigned)hash64(lin >> 12, JIT_ITLB_BITS));
 }
-
-_Static_assert(CPU_AT(cc_a) <= JIT_WORDS_FROM && JIT_WORDS_TO - JIT_WORDS_EACH <= CPU_AT(jit.r_top),
-	       "what is written near r15");
 
 static inline void *jit_word(struct cpu *c, int32_t at)
 {
