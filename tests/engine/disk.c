@@ -31,6 +31,13 @@ CODE(edge, 64,
      "movabs $0x1122334455667788, %rax; movq %rax, %xmm0; paddq %xmm0, %xmm0; movq %xmm0, %rbx; fld1; fadd %st(0), "
      "%st(0);"
      "fistpl 0x20010; mov 0x20010, %ecx; hlt");
+/* Two handlers with one dispatch, of which each block has a copy; the same with another dispatch. */
+#define DISPATCH(add)                                                                                       \
+	"mov $40, %ecx; xor %eax, %eax; 1: mov %ecx, %edx; and $1, %edx; shl $4, %edx; lea 2f(%rip), %rsi;" \
+	"add %rdx, %rsi; sub $1, %ecx; js 3f; add $" #add ", %rax; jmp *%rsi; 2: add $1, %rax; jmp 1b;"     \
+	".skip 16 - (. - 2b), 0x90; add $10, %rax; jmp 1b; 3: hlt"
+CODE(handlers, 64, DISPATCH(100));
+CODE(handlers_other, 64, DISPATCH(101));
 
 static void work_right(void)
 {
@@ -89,6 +96,21 @@ static void other_code_is_not_it(void **state)
 	LIFE(other, M_CODE);
 	assert_int_equal(s.reg[RAX], TIMES * (4 + 5 + 1000));
 	assert_int_equal(made, 0);
+}
+
+static void dispatches(void **state)
+{
+	uint64_t made, had;
+
+	LIFE(handlers, M_CODE);
+	assert_int_equal(s.reg[RAX], 40 * 100 + 20 * 11);
+	LIFE(handlers_other, M_CODE); /* whose handlers are the same bytes */
+	assert_int_equal(s.reg[RAX], 40 * 101 + 20 * 11);
+	assert_true(made >= 3 && had <= 1);
+	LIFE(handlers, M_CODE);
+	LIFE(handlers, MOVED);
+	assert_int_equal(s.reg[RAX], 40 * 100 + 20 * 11);
+	assert_true(had >= 3 && !made);
 }
 
 /* A kernel's code and what it calls, each moved by another distance; `by`: what is added to each address in it. */
@@ -320,16 +342,11 @@ static void not_trusted(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = { D(found_again),
-					    D(found_at_its_first_run),
-					    D(other_code_is_not_it),
-					    D(kernels_move),
-					    D(over_the_page_end),
-					    D(dropped_when_written),
-					    D(damaged),
-					    D(cut_short),
-					    D(of_another_build_or_host),
-					    D(not_trusted) };
+	const struct CMUnitTest tests[] = {
+		D(found_again),	 D(found_at_its_first_run),   D(other_code_is_not_it), D(dispatches),
+		D(kernels_move), D(over_the_page_end),	      D(dropped_when_written), D(damaged),
+		D(cut_short),	 D(of_another_build_or_host), D(not_trusted)
+	};
 
 	log_level = LOG_ERR; /* damage is said */
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -32,8 +32,7 @@ static int notes_new(struct jit *j, struct err *e)
 	t = j->notes = xcalloc(1, sizeof(*t));
 	t->blocks = reserve(sizeof(*t->blocks) * NOTES_MAX);
 	t->insns = reserve(sizeof(*t->insns) * CHECKED_MAX);
-	t->bytes = reserve((size_t)INSN_MAX * CHECKED_MAX);
-	if (!t->blocks || !t->insns || !t->bytes)
+	if (!t->blocks || !t->insns)
 		return err_sys(e, -errno, "engine.soft.check: no address space for its tables");
 	return 0;
 }
@@ -48,8 +47,6 @@ void jit_notes_free(struct jit *j)
 		munmap(t->blocks, sizeof(*t->blocks) * NOTES_MAX);
 	if (t->insns)
 		munmap(t->insns, sizeof(*t->insns) * CHECKED_MAX);
-	if (t->bytes)
-		munmap(t->bytes, (size_t)INSN_MAX * CHECKED_MAX);
 	free(t);
 	j->notes = NULL;
 }
@@ -129,10 +126,8 @@ void jit_check_note(const struct xl *x)
 		uint16_t reads, kills;
 
 		jit_flags(&e->i, &reads, &kills);
-		*d = (struct checked){ e->off, e->live, e->in, kills, e->by_c, e->i };
+		*d = (struct checked){ e->off, e->live, e->in, kills, e->by_c, e->on && t->n + 1 < x->n, e->i };
 		thunk_note(&d->i);
-		memcpy(k->bytes + (size_t)t->first * INSN_MAX + t->size, e->i.bytes, e->i.len);
-		t->size += e->i.len;
 		t->wide |= is_wide(&e->i);
 	}
 }
@@ -283,7 +278,7 @@ static bool step(struct cpu *c, const struct check *k, const struct jblock *b)
 		insn_fetch(c, &fresh);
 		i = &fresh;
 	}
-	next = c->rip_next;
+	next = d && d->on ? code_rip(c->mode, k->lin + d[1].off) : c->rip_next;
 	exec_table[i->op](c, i);
 	c->rip = c->rip_next;
 	return c->rip == next && !c->leave;
@@ -441,9 +436,16 @@ static bool differs_no_more(struct cpu *c, struct check *k, struct jblock *b)
 static bool bytes_stand(const struct check *k, struct jit *j, const struct jblock *b)
 {
 	const struct note *t = &k->notes->blocks[jblock_n(j, b)];
+	const uint8_t *page = jpage_at(j, b->page)->host;
 
-	return !memcmp(jpage_at(j, b->page)->host + b->off, k->notes->bytes + (size_t)t->first * INSN_MAX,
-		       b->off + t->size < JIT_PAGE ? t->size : JIT_PAGE - b->off);
+	for (unsigned n = 0; n < t->n; n++) {
+		const struct checked *d = &k->notes->insns[t->first + n];
+		unsigned left = JIT_PAGE - d->off; /* the last one may go on in the next page */
+
+		if (memcmp(page + d->off, d->i.bytes, d->i.len < left ? d->i.len : left))
+			return false;
+	}
+	return true;
 }
 
 /* Who writes code stores first, drops the block then, and sends mail. */

@@ -27,13 +27,13 @@ struct xl;
 struct checked { /* an instruction of a block */
 	uint16_t off, live, in, kills;
 	bool by_c;
+	bool on; /* a jump to the next one of the block */
 	struct insn i;
 };
 
 struct note { /* on a block, by its index */
 	uint32_t first, n;
 	uint32_t code_end; /* in the arena */
-	uint16_t size;	   /* bytes of guest code */
 	bool wide;	   /* it has vector or x87 instructions */
 };
 
@@ -50,7 +50,6 @@ struct image { /* what a run leaves */
 struct notes { /* on all blocks; written where blocks are made (jit.lock) */
 	struct note *blocks;
 	struct checked *insns;
-	uint8_t *bytes;	 /* guest code of a block, INSN_MAX for each of its insns */
 	uint32_t ninsns; /* of the generation that is open */
 	unsigned gen;
 };

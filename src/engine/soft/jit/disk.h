@@ -203,7 +203,7 @@ struct jblock *disk_load_kept(struct cpu *c, const struct jpage *like, unsigned 
 struct fixes *disk_begin(struct jit *j); /* NULL: nobody notes */
 void disk_source_add(struct jit *j, unsigned off, const struct insn *i);
 void disk_source_add_of(struct jit *j, const struct jblock *b);
-void disk_note_block(const struct xl *x, unsigned end, uint32_t cold);
+void disk_note_block(const struct xl *x, uint32_t cold);
 /* Its runs are known, for blocks that look at it. sum: disk_sum() of their bytes, one after the other. */
 void disk_runs_set(struct jit *j, const struct jblock *b, const struct disk_run *run, unsigned n, uint64_t sum);
 
@@ -220,10 +220,10 @@ static inline void disk_source_of(struct jit *j, const struct jblock *b)
 		disk_source_add_of(j, b);
 }
 
-static inline void disk_note(const struct xl *x, struct jit *j, unsigned end, uint32_t cold)
+static inline void disk_note(const struct xl *x, struct jit *j, uint32_t cold)
 {
 	if (UNLIKELY(j->disk != NULL))
-		disk_note_block(x, end, cold);
+		disk_note_block(x, cold);
 }
 
 /* ------ disk_field.c ------ */

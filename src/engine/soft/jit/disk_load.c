@@ -91,8 +91,8 @@ static bool places_right(const struct disk_record *r, const struct disk_parts *p
 
 		insns += (s->flags & DISK_SITE_INSN) != 0;
 		if ((s->cross != DISK_NONE && s->cross >= r->exits) || s->retry >= r->hot ||
-		    (s->next != DISK_NONE && s->next > r->hot) || s->off < r->off || s->off >= JIT_PAGE ||
-		    s->len > INSN_MAX || s->vec > VEC_YMM || s->groups >> GROUPS || s->group_writes >> GROUPS)
+		    (s->next != DISK_NONE && s->next > r->hot) || s->off >= JIT_PAGE || s->len > INSN_MAX ||
+		    s->vec > VEC_YMM || s->groups >> GROUPS || s->group_writes >> GROUPS)
 			return false;
 	}
 	return insns <= BLOCK_INSNS;

@@ -282,9 +282,10 @@ static uint16_t count_bytes(const struct disk_note_state *t, unsigned cross)
 	return (uint16_t)bytes;
 }
 
-static void put_head(struct note *k, const struct disk_field_list *l, unsigned end)
+static void put_head(struct note *k, const struct disk_field_list *l)
 {
 	const struct xl *x = k->x;
+	const struct xinsn *last = &x->ins[x->n - 1];
 	struct jit *j = x->j;
 
 	*k->r = (struct disk_record){ .variant = disk_variant(x->c),
@@ -295,7 +296,7 @@ static void put_head(struct note *k, const struct disk_field_list *l, unsigned e
 				      .off = x->b->off,
 				      .live = x->b->live,
 				      .insns = (uint16_t)x->n,
-				      .end = (uint16_t)end,
+				      .end = (uint16_t)(last->off + last->i.len),
 				      .runs = (uint16_t)k->t->nrun,
 				      .fields = (uint16_t)l->n,
 				      .fixes = (uint16_t)count_fixes(k->t, l),
@@ -303,7 +304,7 @@ static void put_head(struct note *k, const struct disk_field_list *l, unsigned e
 				      .sites = (uint16_t)(j->sites.n - k->t->site),
 				      .mode = x->b->mode,
 				      .saves = x->b->saves,
-				      .cross_bytes = x->ins[x->n - 1].behind,
+				      .cross_bytes = last->behind,
 				      .cold_align = k->cold & 7 };
 	k->r->bytes = count_bytes(k->t, k->r->cross_bytes);
 }
@@ -317,7 +318,7 @@ static uint64_t runs_sum(const struct disk_note_state *t)
 	return h;
 }
 
-void disk_note_block(const struct xl *x, unsigned end, uint32_t cold)
+void disk_note_block(const struct xl *x, uint32_t cold)
 {
 	static _Thread_local struct disk_field_list l;
 	struct jit *j = x->j;
@@ -335,7 +336,7 @@ void disk_note_block(const struct xl *x, unsigned end, uint32_t cold)
 		return;
 	disk_find_fields(&l, x, &d->note, x->ins[x->n - 1].behind);
 	k.r = (struct disk_record *)(void *)(d->spool + d->spooled);
-	put_head(&k, &l, end);
+	put_head(&k, &l);
 	if (k.r->bytes > DISK_BYTES)
 		return;
 	disk_parts(k.r, &k.p);

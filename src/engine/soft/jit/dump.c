@@ -133,8 +133,19 @@ void jit_dump_loaded(struct cpu *c, const struct jblock *b, unsigned end)
 	funlockfile(d->code);
 }
 
+static bool is_wanted(const struct jit_dump *d, const struct xl *x, uint64_t page)
+{
+	for (unsigned n = 0; n < x->n; n++) {
+		uint64_t lin = page + x->ins[n].off;
+
+		if (lin + x->ins[n].i.len > d->from && lin <= d->to)
+			return true;
+	}
+	return false;
+}
+
 /* The start of the block is where c->rip is, in its page. */
-void jit_dump(const struct xl *x, unsigned end, uint32_t cold)
+void jit_dump(const struct xl *x, uint32_t cold)
 {
 	const struct jit_dump *d = x->c->vm->dump;
 	uint64_t page = x->c->rip - x->b->off, lin = page + x->b->off;
@@ -145,12 +156,12 @@ void jit_dump(const struct xl *x, unsigned end, uint32_t cold)
 		fprintf(d->map, "%" PRIxPTR " %x %s:%" PRIx64 "\n%" PRIxPTR " %x %s:%" PRIx64 ":cold\n",
 			(uintptr_t)(x->j->rx + x->b->entry), size, who, lin, (uintptr_t)(x->j->rx + cold), cold_size,
 			who, lin);
-	if (!d->code || page + end <= d->from || lin > d->to)
+	if (!d->code || !is_wanted(d, x, page))
 		return;
 	flockfile(d->code);
 	fprintf(d->code,
 		"%s block %" PRIx64 ", physical %" PRIx64 ", vCPU %u: %u bytes, %u instructions; host %u bytes\n", who,
-		lin, jpage_at(x->j, x->b->page)->at + x->b->off, x->c->id, end - x->b->off, x->n, size + cold_size);
+		lin, jpage_at(x->j, x->b->page)->at + x->b->off, x->c->id, x->size, x->n, size + cold_size);
 	for (unsigned n = 0; n < x->n; n++)
 		jit_text(&x->ins[n].i, page + x->ins[n].off, x->ins[n].i.bytes, put_line, d->code);
 	fprintf(d->code, " host\n");

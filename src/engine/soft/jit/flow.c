@@ -344,7 +344,8 @@ bool xl_flow(struct xl *x, const struct insn *i)
 		return xl_seg_flow(x, i);
 	switch (i->op) {
 	case OP_JMP:
-		xl_exit(x, 0, target);
+		if (!x->x->on)
+			xl_exit(x, 0, target);
 		return true;
 	case OP_JCC:
 		xl_exit_if(x, i->cond, target);

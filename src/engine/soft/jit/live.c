@@ -83,7 +83,7 @@ static uint16_t live_at(struct xl *x, const struct code_source *s, int64_t off, 
 /* Segmented calls end their blocks as jumps do. */
 static unsigned as_jump(const struct xl *x, const struct xinsn *e)
 {
-	if (e->odd)
+	if (e->odd || e->on)
 		return OP_NOP;
 	if (x->segmented && e->i.op == OP_CALL)
 		return OP_JMP;

@@ -505,7 +505,7 @@ static bool make(struct xl *x, const struct code_source *s, unsigned last)
 	put_leaves(x);
 	put_refused(x, &h);
 	x->loop = NULL;
-	return !l->cannot && xl_finish(x, end);
+	return !l->cannot && xl_finish(x);
 }
 
 struct jblock *jit_loop(struct cpu *c, struct jblock *head, unsigned last)

@@ -11,7 +11,7 @@
 #include "engine/soft/jit/disk.h"
 #include "engine/soft/thunk.h"
 
-enum { BRANCHY_INSNS = 16 /* a block of so many ends at its next branch */ };
+enum { BRANCHY_INSNS = 16 /* a block of so many ends at its next branch */, DISPATCH_INSNS = 16 };
 
 /* ------ sites, cold code, exits ------ */
 uint32_t xl_site(struct xl *x)
@@ -423,6 +423,7 @@ bool xl_decode(struct xl *x, const struct code_source *s, unsigned off)
 	struct xinsn *e = &x->ins[x->n];
 	unsigned end;
 
+	e->on = false;
 	if (!decode_one(x, s, e, off))
 		return false;
 	end = off + e->i.len;
@@ -430,21 +431,67 @@ bool xl_decode(struct xl *x, const struct code_source *s, unsigned off)
 	x->b->lines |= BIT64(off / 64) | BIT64((end < JIT_PAGE ? end - 1 : JIT_PAGE - 1) / 64);
 	disk_source(x->j, off, &e->i);
 	x->n++;
+	x->size += e->i.len;
 	e->odd = xl_odd(x, &e->i, off);
 	x->ended = e->odd || ends_block(&e->i) || (x->segmented && is_call(&e->i));
 	return true;
 }
 
-/* To an instruction that is the start of another block, too: what is there already is not made twice. STI's
- * shadow belongs to its block. Returns the offset behind the last instruction. */
+static bool has_insn(const struct xl *x, int64_t off)
+{
+	for (unsigned n = 0; n < x->n; n++)
+		if (x->ins[n].off == off)
+			return true;
+	return false;
+}
+
+/* Code of an interpreter's dispatch: it comes to a computed jump soon, over nothing that the block has. */
+static bool dispatches(const struct xl *x, const struct code_source *s, int64_t off)
+{
+	struct insn i;
+
+	for (unsigned n = 0; n < DISPATCH_INSNS; n++) {
+		if (!in_page(x, off) || has_insn(x, off) || code_decode(s, &i, (unsigned)off) != DECODE_OK)
+			return false;
+		off += i.len;
+		if (i.op == OP_JMP_IND)
+			return true;
+		if (i.op == OP_JMP)
+			off += insn_rel(&i);
+		else if (i.op != OP_JCC && (branches(&i) || ends_block(&i)))
+			return false;
+	}
+	return false;
+}
+
+/* The block goes on at the target of the jump that it has just come to, if a dispatch is there: so each handler has a
+ * computed jump of its own, which the host's CPU can predict by where it stands. */
+static bool follow(struct xl *x, const struct code_source *s, unsigned *off)
+{
+	struct xinsn *e = &x->ins[x->n - 1];
+	int64_t target = *off + insn_rel(&e->i);
+
+	if (e->i.op != OP_JMP || e->odd || e->behind || x->segmented || !dispatches(x, s, target))
+		return false;
+	e->on = true;
+	x->ended = false;
+	*off = (unsigned)target;
+	return true;
+}
+
+/* To an instruction that is the start of another block, too: what is there already is not made twice, but for a
+ * dispatch. STI's shadow belongs to its block. Returns the offset behind the last instruction. */
 static unsigned decode_block(struct xl *x, const struct code_source *s, unsigned off)
 {
+	bool on = false;
+
 	while (x->n < BLOCK_INSNS && in_page(x, off) && !x->ended && xl_decode(x, s, off)) {
 		const struct xinsn *e = &x->ins[x->n - 1];
 
 		off += e->i.len;
-		if ((x->n >= BRANCHY_INSNS && branches(&e->i)) ||
-		    (in_page(x, off) && xl_block_at(x, off) && e->i.op != OP_STI))
+		on |= follow(x, s, &off);
+		if (!on && ((x->n >= BRANCHY_INSNS && branches(&e->i)) ||
+			    (in_page(x, off) && xl_block_at(x, off) && e->i.op != OP_STI)))
 			break;
 	}
 	return off;
@@ -575,7 +622,7 @@ void xl_begin(struct xl *x, struct cpu *c, struct jpage *p, unsigned off, unsign
 	x->a = (struct asmb){ j->rw, j->used, (uint32_t)j->limit, mode & MODE_LOOP ? NULL : disk_begin(j) };
 	x->b = jblock_at(j, jit_take(&j->blocks));
 	x->ended = false;
-	x->n = x->ncold = x->nsite = 0;
+	x->n = x->size = x->ncold = x->nsite = 0;
 	x->vec = VEC_IMAGE;
 	x->fpu = false;
 	x->align = 0;
@@ -594,7 +641,7 @@ void xl_begin(struct xl *x, struct cpu *c, struct jpage *p, unsigned off, unsign
 				 .dead = true /* until it is published */ };
 }
 
-bool xl_finish(struct xl *x, unsigned end)
+bool xl_finish(struct xl *x)
 {
 	uint32_t cold = x->j->cold_used;
 	struct cpu *c = x->c;
@@ -606,14 +653,14 @@ bool xl_finish(struct xl *x, unsigned end)
 	__atomic_fetch_add(&j->alias_stores, 4, __ATOMIC_RELAXED); /* pages that a block may have brought in, about */
 	c->stat.jit[JS_MADE]++;
 	c->stat.jit[JS_INSNS] += x->n;
-	c->stat.jit[JS_GUEST] += end - x->b->off;
+	c->stat.jit[JS_GUEST] += x->size;
 	c->stat.jit[JS_HOST] += j->used - x->b->entry + j->cold_used - cold;
 	if (UNLIKELY(c->vm->dump != NULL))
-		jit_dump(x, end, cold);
+		jit_dump(x, cold);
 	if (j->notes)
 		jit_check_note(x);
 	if (x->a.fixes)
-		disk_note(x, j, end, cold);
+		disk_note(x, j, cold);
 	jblock_publish(j, x->b);
 	return true;
 }
@@ -647,7 +694,7 @@ static struct jblock *translate(struct cpu *c, struct jpage *p, unsigned off, un
 	fpu_flush(x);
 	if (!x->ended || x->exec_last)
 		xl_exit(x, 0, end);
-	return xl_finish(x, end) ? x->b : NULL;
+	return xl_finish(x) ? x->b : NULL;
 }
 
 struct jblock *jit_translate(struct cpu *c, struct jpage *p, unsigned off, unsigned mode)

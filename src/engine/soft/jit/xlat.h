@@ -16,6 +16,7 @@ struct xinsn {
 	bool save;	/* behind it the flags go to c->jit.flags */
 	bool odd;	/* a near branch that its exec function does */
 	bool back;	/* a jump to what lies before it in the page, where no flags live */
+	bool on;	/* a jump that the block goes on behind, at its target */
 	bool by_c;	/* its exec function does it */
 	uint8_t behind; /* bytes of it in the next page */
 	uint16_t in;	/* flags that it or somebody behind it reads */
@@ -72,7 +73,7 @@ struct xl {
 		uint8_t base;
 		int32_t from, to; /* of the base as it was at the block's start (RSP), or as it is */
 	} group[GROUPS];	  /* of RSP, of other bases */
-	unsigned n;
+	unsigned n, size;	  /* size: bytes of them in the guest */
 	struct xinsn ins[LOOP_INSNS];
 };
 
@@ -114,7 +115,7 @@ void xl_begin(struct xl *x, struct cpu *c, struct jpage *p, unsigned off, unsign
 bool xl_decode(struct xl *x, const struct code_source *s, unsigned off);
 void xl_insn(struct xl *x, const struct xinsn *e); /* emits it */
 /* What is out of line, and all that makes it a block. False: no room. */
-bool xl_finish(struct xl *x, unsigned end);
+bool xl_finish(struct xl *x);
 uint32_t xl_site(struct xl *x); /* a site at this instruction; retry is here */
 /* Goes to that piece, out of line, unless the byte at `lacks` is 0. The site: it comes back behind this. */
 struct site *xl_need(struct xl *x, struct am lacks, uint32_t piece);
@@ -184,7 +185,7 @@ void loop_cannot(struct xl *x); /* something in it goes to C */
 
 /* ------ dump.c ------ */
 /* A block has been made, up to `end` in its page; what is out of line starts at cold. */
-void jit_dump(const struct xl *x, unsigned end, uint32_t cold);
+void jit_dump(const struct xl *x, uint32_t cold);
 
 /* ------ mem.c ------ */
 struct am guest_slot(unsigned g);
