@@ -6,14 +6,14 @@
 log=$(mktemp -d); trap 'rm -rf "$log"' EXIT
 export MESON_TESTTHREADS=${MESON_TESTTHREADS:-2}
 export TSAN_OPTIONS="suppressions=$TOP/tests/tsan.supp history_size=4" # or the other side of a race is lost, and with it its name
-passed=0 failed=0
+passed=0 failed=0 names=() # of what failed: said again at the end, where one looks
 count() { # PASSED FAILED
   passed=$((passed + $1)); failed=$((failed + $2))
 }
 check() { # NAME COMMAND... : one test
   local name=$1; shift
   if "$@" > "$log/out" 2>&1; then echo "ok    $name"; count 1 0; else
-    echo "FAIL  $name"; tail -n 40 "$log/out"; count 0 1
+    echo "FAIL  $name"; tail -n 40 "$log/out"; count 0 1; names+=("$name")
   fi
 }
 # suite NAME DIR SUITE [MESON OPTION]... : builds DIR with warnings as errors and runs the suite there.
@@ -22,25 +22,26 @@ suite() {
   say "$name"
   if ! { [ -f "$TOP/$dir/build.ninja" ] || meson setup --werror "$@" "$TOP/$dir" "$TOP"; } > "$log/out" 2>&1 ||
      ! ninja -C "$TOP/$dir" > "$log/out" 2>&1; then
-    echo "FAIL  $name: build"; grep -E 'error|warning|FAILED' -A 5 "$log/out" | head -n 60; count 0 1; return 0
+    echo "FAIL  $name: build"; grep -E 'error|warning|FAILED' -A 5 "$log/out" | head -n 60; count 0 1; names+=("$name: build"); return 0
   fi
   rm -f "$TOP/$dir/meson-logs/testlog.json"
   meson test -t 4 -C "$TOP/$dir" --suite "$which" --no-rebuild --print-errorlogs > "$log/out" 2>&1 || :
   grep -vE '^(ninja|[0-9]+/[0-9]+ .* OK |$)' "$log/out" | grep -v '^ninja' | tail -n 80 || :
-  # shellcheck disable=SC2046
-  count $(python3 - "$TOP/$dir/meson-logs/testlog.json" <<'PY'
+  python3 - "$TOP/$dir/meson-logs/testlog.json" > "$log/result" <<'PY'
 import json, sys
-good = bad = 0
+good, bad = 0, []
 try:
     for line in open(sys.argv[1]):
-        r = json.loads(line)['result']
-        if r in ('OK', 'EXPECTEDFAIL'): good += 1
-        elif r != 'SKIP': bad += 1
-except OSError:
-    bad = 1
-print(good, bad if good or bad else 1)
+        r = json.loads(line)
+        if r['result'] in ('OK', 'EXPECTEDFAIL'): good += 1
+        elif r['result'] != 'SKIP': bad.append(f"{r['name']} ({r['result']}, {r['duration']:.0f} s)")
+except OSError as e:
+    bad = [str(e)]
+if not good and not bad: bad = ['no test ran']
+print(good, len(bad), *bad, sep='\n')
 PY
-)
+  local result; mapfile -t result < "$log/result"
+  count "${result[0]}" "${result[1]}"; local bad; for bad in "${result[@]:2}"; do names+=("$name: $bad"); done
 }
 "$TOP/tools/setup.sh" build test guest
 cd "$TOP"
@@ -63,10 +64,12 @@ for step in "$@"; do
       LHYVE_TEST_BUILD=build-test-gcc "$TOP/tools/test-kvm.sh" > "$log/out" 2>&1 || :
       grep -vE '^(ok|\[)' "$log/out" | tail -n 120 || :
       # shellcheck disable=SC2046
-      count $(awk '/^[0-9]+ passed, [0-9]+ failed$/ { p = $1; f = $3 } END { print p + 0, p + f ? f + 0 : 1 }' "$log/out") ;;
+      count $(awk '/^[0-9]+ passed, [0-9]+ failed$/ { p = $1; f = $3 } END { print p + 0, p + f ? f + 0 : 1 }' "$log/out")
+      while read -r bad; do names+=("kvm: $bad"); done < <(sed -n 's/^FAIL *//p' "$log/out") ;;
     guests-long) suite 'guests, long runs' build-test-gcc guest-long ;;
     *) die "no step named $step" ;;
   esac
 done
+[ ${#names[@]} = 0 ] || printf 'failed: %s\n' "${names[@]}"
 echo "$passed passed, $failed failed"
 [ "$failed" = 0 ]
