@@ -19,6 +19,7 @@ import tiny  # noqa: E402  pylint: disable=wrong-import-position
 
 LHYVE, LHYVECTL, LHYVELOAD = sys.argv[1:4]
 MACHINE = ["-s", "0,hostbridge", "-s", "31,lpc"]
+signal.signal(signal.SIGHUP, signal.SIG_DFL)    # or what lhyve inherits of a test run under nohup makes it deaf to SIGHUP
 
 
 def wait_for(what, condition, seconds=10):
