@@ -370,9 +370,10 @@ int main(int argc, char **argv)
 	printf("%llu blocks with their way in from elsewhere\n", (unsigned long long)arrived);
 	bad |= !arrived;
 	printf("%llu regions of loops, %llu accesses that their heads have checked, %llu of them in a page for all "
-	       "turns\n",
+	       "turns, %llu of tables\n",
 	       (unsigned long long)emitted_loops, (unsigned long long)emitted_loop_accesses,
-	       (unsigned long long)emitted_loop_moves);
+	       (unsigned long long)emitted_loop_moves, (unsigned long long)emitted_loop_tables);
+	bad |= !emitted_loop_tables;
 	bad |= emitted_loops != cpu->stat.jit[JS_LOOPS] || !emitted_loop_accesses || !emitted_loop_moves;
 	return !bad && emitted_checked && emitted_crossed && emitted_repeated && found ? 0 : 1;
 }

@@ -19,6 +19,6 @@ extern uint64_t emitted_insns, emitted_checked;
 extern uint64_t emitted_crossed;  /* looks at second pages among them */
 extern uint64_t emitted_repeated; /* string instructions among them */
 /* Regions of loops; accesses in them that their heads have checked, and those of these that move from turn to turn. */
-extern uint64_t emitted_loops, emitted_loop_accesses, emitted_loop_moves;
+extern uint64_t emitted_loops, emitted_loop_accesses, emitted_loop_moves, emitted_loop_tables;
 
 #endif

@@ -11,6 +11,10 @@
  * counter was given, for all offsets in the page that the check let through. The counter is a place that a turn takes 1
  * from, as its last instruction does, and which begins as the least of some numbers, none of which is 0.
  *
+ * A table's entry of the TLB is taken at the head; in the body the address plus its tag is the offset in its page if it
+ * is small, and has a name of its own behind the comparison. The other way is followed to where it comes back, and what
+ * a place holds is one or the other from there on.
+ *
  * Besides: the head looks at c->poll; each way out has all guest registers and the TLB where they belong: those
  * that the body had elsewhere, and those that made room; flags stay as they were where the body was left.
  */
@@ -21,7 +25,7 @@
 struct walk lw;
 static struct at path[PATHS], out[PATHS]; /* ways that are still to be gone; those that lead out */
 static uint32_t last_atom;
-uint64_t emitted_loops, emitted_loop_accesses, emitted_loop_moves;
+uint64_t emitted_loops, emitted_loop_accesses, emitted_loop_moves, emitted_loop_tables;
 
 /* ------ sums and values ------ */
 struct sum sum_atom(uint32_t atom)
@@ -228,6 +232,68 @@ static bool look_done(struct at *s, const struct value *v, unsigned span)
 	return true;
 }
 
+/* The table whose tag is in what was compared; -1: none. */
+static int table_compared(const struct at *s)
+{
+	for (int n = 0; n < JIT_LOOP_TABLES; n++)
+		if (s->phase == BODY && s->flags == CMP_IMM && s->compared.what == NUMBER && s->with < JIT_PAGE &&
+		    times(&s->compared.sum, lw.turn[TABLES + 2 * n]) == 1)
+			return n;
+	return -1;
+}
+
+/* Both ways are one from here on. */
+static bool joined(struct at *s, const struct at *other)
+{
+	for (unsigned p = 0; p < WHERE; p++) {
+		const struct value *a = &s->v[p], *b = &other->v[p];
+
+		if (a->what == b->what && (a->what == NUMBER ? sum_same(&a->sum, &b->sum) : a->atom == b->atom))
+			continue;
+		if (lw.neither == EITHERS)
+			return turn_bad("too many ways aside");
+		lw.either[lw.neither] = (struct either){ ++last_atom, { as_sum(a), as_sum(b) } };
+		s->v[p] = value_sum(sum_atom(lw.either[lw.neither++].atom));
+	}
+	for (unsigned n = 0; n < ARRAY_LEN(s->known); n++)
+		s->known[n] &= other->known[n];
+	s->flags = OTHER;
+	return true;
+}
+
+static bool walk_on(struct at *s);
+
+/* Behind the comparison *s goes on, and where the other way comes back it is both. */
+static bool in_table(struct at *s, uint32_t to, unsigned table)
+{
+	struct at aside = *s;
+	uint32_t here = s->at;
+
+	if (s->aside || lw.ninside == LOOKS)
+		return turn_bad("ways aside in ways aside, or too many");
+	lw.inside[lw.ninside] = (struct inside){ ++last_atom, table, JIT_PAGE - (unsigned)s->with };
+	for (unsigned p = 0; p < WHERE; p++)
+		if (s->v[p].what == NUMBER && sum_same(&s->v[p].sum, &s->compared.sum))
+			s->v[p] = value_sum(sum_atom(lw.inside[lw.ninside].atom));
+	lw.ninside++;
+	aside.at = to;
+	aside.aside = true;
+	if (!walk_on(&aside))
+		return false;
+	lw.k->at = here;
+	if (aside.at <= here || aside.at - here > 16)
+		return turn_bad("a way aside that comes back elsewhere");
+	while (s->at < aside.at) {
+		lw.k->at = s->at;
+		if (ZYAN_FAILED(look_decode(lw.k)))
+			return turn_bad("no instruction");
+		s->at += lw.k->i.length;
+		if (!turn_plain(s))
+			return false;
+	}
+	return s->at == aside.at ? joined(s, &aside) : turn_bad("a way aside that comes back into an instruction");
+}
+
 static bool turns(struct at *s)
 {
 	if (lw.has_back)
@@ -253,6 +319,10 @@ static bool conditional(struct at *s, uint32_t to)
 {
 	struct at taken = *s;
 	ZydisMnemonic m = lw.k->i.mnemonic;
+	int table = m == ZYDIS_MNEMONIC_JNBE && to >= lw.tail ? table_compared(s) : -1;
+
+	if (table >= 0)
+		return in_table(s, to, (unsigned)table);
 
 	if (m == ZYDIS_MNEMONIC_JNZ && to == lw.body && s->phase == BODY) {
 		if (!turns(s))
@@ -289,7 +359,7 @@ static bool walk_on(struct at *s)
 		k->at = s->at;
 		if (++lw.steps == STEPS || ZYAN_FAILED(look_decode(k)))
 			return turn_bad("no instruction, or no end");
-		if (s->phase != OUT && s->at >= lw.tail)
+		if (s->phase != OUT && s->at >= lw.tail && !s->aside)
 			return turn_bad("the body goes on behind its end");
 		emitted_insns++;
 		s->at += k->i.length;
@@ -309,6 +379,8 @@ static bool walk_on(struct at *s)
 			if (s->phase == OUT ? to < lw.tail : to >= lw.tail)
 				return s->phase == OUT ? turn_bad("a way back in") : later(s, to);
 			s->at = to;
+			if (s->aside)
+				return true;
 			break;
 		case ZYDIS_CATEGORY_CALL:
 		case ZYDIS_CATEGORY_RET:
@@ -381,11 +453,45 @@ static bool by_look(const struct access *a, const struct sum *s, unsigned n, uin
 	return !d.n && d.c < JIT_PAGE && d.c + a->size <= l->span && (l->write || !a->write) && stays(n, step);
 }
 
+/* The entry is one of the TLB's, and the turns leave it alone. */
+static bool is_entry(unsigned table, bool write)
+{
+	const struct value *tag = &lw.head.v[TABLES + 2 * table], *less = tag + 1;
+	const bool *moves = &lw.moves[TABLES + 2 * table];
+	const uint64_t *step = &lw.step[TABLES + 2 * table];
+
+	return tag->what == TAG_OF && less->what == LESS_TAG && sum_same(&tag->sum, &less->sum) &&
+	       tag->write == less->write && (tag->write || !write) && moves[0] && moves[1] && !step[0] && !step[1];
+}
+
+static bool by_table(const struct access *a, const struct inside *t)
+{
+	struct sum own = sum_atom(t->atom), less = sum_atom(lw.turn[TABLES + 2 * t->table + 1]);
+	struct sum d = sum_add(a->sum, &own, ~0ull);
+
+	emitted_loop_tables++;
+	d = sum_add(d, &less, ~0ull);
+	return !d.n && d.c < JIT_PAGE && d.c + a->size <= t->span && is_entry(t->table, a->write);
+}
+
 static bool proven(const struct access *a)
 {
 	struct sum s;
 	uint64_t step;
 
+	for (unsigned n = 0; n < lw.neither; n++) {
+		struct sum one = sum_atom(lw.either[n].atom), rest = sum_add(a->sum, &one, ~0ull);
+		struct access b = *a, c = *a;
+
+		if (times(&a->sum, lw.either[n].atom) != 1)
+			continue;
+		b.sum = sum_add(rest, &lw.either[n].way[0], 1);
+		c.sum = sum_add(rest, &lw.either[n].way[1], 1);
+		return proven(&b) && proven(&c);
+	}
+	for (unsigned n = 0; n < lw.ninside; n++)
+		if (times(&a->sum, lw.inside[n].atom) == 1)
+			return by_table(a, &lw.inside[n]);
 	for (unsigned n = 0; n < lw.nlook; n++)
 		if (lw.look[n].body && times(&a->sum, lw.look[n].distance) == 1)
 			return by_look(a, &a->sum, n, 0);

@@ -5,8 +5,17 @@
 
 #include "emitted_look.h"
 
-enum { DELTAS = 34, TURNS = DELTAS + JIT_LOOP_GROUPS, WHERE /* places */ };
-enum { TERMS = 8, LOOKS = 256, ROOMS = 16, PATHS = 256, ACCESSES = 512, STEPS = 20000, MOST_TURNS = 4096 };
+enum { DELTAS = 34, TURNS = DELTAS + JIT_LOOP_GROUPS, TABLES, WHERE = TABLES + 2 * JIT_LOOP_TABLES /* places */ };
+enum {
+	TERMS = 8,
+	LOOKS = 256,
+	ROOMS = 16,
+	PATHS = 256,
+	ACCESSES = 512,
+	STEPS = 20000,
+	MOST_TURNS = 4096,
+	EITHERS = 256
+};
 
 /* c + sum of k times what atoms stand for, modulo 2^64. */
 struct sum {
@@ -21,8 +30,9 @@ struct sum {
 /* What is not a sum has an atom that stands for it where it is used as one. PAGE_NO: page of an address. INDEX: of its
  * TLB entry. TAG: from there. OFFSET: tag + address + more, which is the offset in its page if look >= 0. HIGH: its
  * bits above those. ROOM: turns, ((from - offset or offset) * mul >> shift) + plus. LEAST: of `limit` and some ROOMs,
- * none of which is 0. BELOW: a number below `limit`. */
-enum what { NUMBER, PAGE_NO, INDEX, TAG_OF, OFFSET, HIGH_OF, ROOM, LEAST, BELOW };
+ * none of which is 0. BELOW: a number below `limit`. ADD_OF: what that entry adds to addresses; LESS_TAG: that minus
+ * the entry's tag. */
+enum what { NUMBER, PAGE_NO, INDEX, TAG_OF, OFFSET, HIGH_OF, ROOM, LEAST, BELOW, ADD_OF, LESS_TAG };
 struct value {
 	enum what what;
 	uint32_t atom;
@@ -48,12 +58,23 @@ struct at {
 	enum phase phase;
 	struct value v[WHERE];
 	uint64_t known[LOOKS / 64]; /* looks that were made on this way */
-	bool polled, keeps_flags;
+	bool polled, keeps_flags, aside;
 	enum flags flags; /* of what they are */
 	struct value compared;
 	uint64_t with;
 	int place[2];
 	struct value keep[16]; /* OUT: guest registers as they were where it was left */
+};
+
+/* An offset in the page of a table's entry: what it is then, the offset included, is at most that. */
+struct inside {
+	uint32_t atom;
+	unsigned table, span;
+};
+
+struct either { /* one or the other, by the way that was gone */
+	uint32_t atom;
+	struct sum way[2];
 };
 
 struct access {
@@ -75,6 +96,9 @@ extern struct walk {
 	int home[16]; /* of guest registers in the body; -1: it is lent */
 	struct look_made look[LOOKS];
 	struct value room[ROOMS];
+	struct inside inside[LOOKS];
+	struct either either[EITHERS];
+	unsigned ninside, neither;
 	unsigned nlook, nroom, npath, nout, naccess, steps;
 	struct access access[ACCESSES]; /* last: it need not be cleared */
 } lw;

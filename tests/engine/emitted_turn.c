@@ -12,6 +12,8 @@ static int place_of_field(int64_t d)
 		return SLOT + (int)(d - FIELD(r)) / 8;
 	if (d >= FIELD(jit.delta) && d < FIELD(jit.delta[JIT_LOOP_GROUPS]) && !((d - FIELD(jit.delta)) & 7))
 		return DELTAS + (int)(d - FIELD(jit.delta)) / 8;
+	if (d >= FIELD(jit.table) && d < FIELD(jit.table[JIT_LOOP_TABLES]) && !((d - FIELD(jit.table)) & 7))
+		return TABLES + (int)(d - FIELD(jit.table)) / 8;
 	return d == FIELD(jit.park) ? PARK : d == FIELD(jit.tmp) ? TMP : d == FIELD(jit.turns) ? TURNS : -1;
 }
 
@@ -138,7 +140,9 @@ static struct value loaded(struct at *s, const ZydisDecodedOperand *o)
 	for (unsigned n = lw.nlook; n-- > 0;)
 		if ((s->known[n / 64] >> n % 64 & 1) && sum_same(&lw.look[n].sum, &x->sum))
 			return value_sum(sum_atom(lw.look[n].distance));
-	return value_any();
+	v = value_new(ADD_OF);
+	v.sum = x->sum;
+	return v;
 }
 
 /* ------ results ------ */
@@ -169,6 +173,15 @@ static struct value room_of(const struct value *offset)
 	return v;
 }
 
+/* What the entry of that address adds. */
+static bool is_add(const struct value *v, const struct sum *of)
+{
+	for (unsigned n = 0; n < lw.nlook; n++)
+		if (sum_same(&lw.look[n].sum, of) && is_atom(v, lw.look[n].distance))
+			return true;
+	return v->what == ADD_OF && sum_same(&v->sum, of);
+}
+
 static struct value difference(const struct value *a, const struct value *b, unsigned size)
 {
 	struct sum s = as_sum(a), t = as_sum(b);
@@ -178,6 +191,12 @@ static struct value difference(const struct value *a, const struct value *b, uns
 		v = room_of(b);
 		v.up = true;
 		v.from = a->sum.c;
+		return v;
+	}
+	if (b->what == TAG_OF && size == 64 && is_add(a, &b->sum)) {
+		v = value_new(LESS_TAG);
+		v.sum = b->sum;
+		v.write = b->write;
 		return v;
 	}
 	return size == 64 ? value_sum(sum_add(s, &t, ~0ull)) : value_any();

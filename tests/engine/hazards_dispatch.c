@@ -1,7 +1,7 @@
 /*
- * A byte-code interpreter whose handlers jump to one dispatch: the translator gives each its own copy of it (xlat.c). The copies must change with
- * the code, name the dispatch's own addresses where it faults, and be in what the disk and check mode know of a block. Each program goes round often
- * enough that both tiers have its code.
+ * A byte-code interpreter whose handlers jump to one dispatch: the translator gives each its own copy of it (xlat.c).
+ * The copies must change with the code, name the dispatch's own addresses where it faults, and be in what the disk and
+ * check mode know of a block. Each program goes round often enough that both tiers have its code.
  */
 #include "hazards.h"
 
@@ -9,7 +9,8 @@ enum { BYTES = 0x30000, TABLE = 0x31000, INNER = 0x201000, TURNS = 100 };
 
 /* The dispatch adds 7 to rdi; byte 3 makes that one more, 2 ends a turn. The table is BYTES + 1000h. */
 CODE(inner, 64,
-     "inner_dispatch: movzbl (%rsi), %eax; inc %rsi; inner_seven: add $7, %rdi; cmp $3, %al; ja 9f; mov 0x31000(,%rax,8), %rdx; jmp *%rdx;"
+     "inner_dispatch: movzbl (%rsi), %eax; inc %rsi; inner_seven: add $7, %rdi; cmp $3, %al; ja 9f; mov "
+     "0x31000(,%rax,8), %rdx; jmp *%rdx;"
      ".balign 32; inner_0: add $1, %rbx; jmp inner_dispatch;"
      ".balign 32; inner_1: add $100, %rbx; adc $0, %rbp; jmp inner_dispatch;"
      ".balign 32; inner_2: dec %ecx; jz 9f; mov %r8, %rsi; jmp inner_dispatch;"
@@ -89,7 +90,8 @@ static void a_dispatch_faults(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = { T(each_handler_dispatches), T(the_dispatch_is_patched), T(a_dispatch_faults) };
+	const struct CMUnitTest tests[] = { T(each_handler_dispatches), T(the_dispatch_is_patched),
+					    T(a_dispatch_faults) };
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

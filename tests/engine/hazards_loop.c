@@ -298,6 +298,39 @@ static void region_that_does_not_pay(void **state)
 		assert_true(stat_of(0, "translated blocks dropped") > 0);
 }
 
+/* What a byte says is added, and counted: in tables over the end of a page, whose loop is made again without them; then
+ * within one. */
+enum { STREAM = 0x210000, STREAM_BYTES = 0x8000, ADDED = 0x200f00, COUNTED = 0x203f80, APART = 0x400 };
+CODE(tables, 64,
+     "mov $0x200f00, %esi; mov $0x203f80, %ebp; mov $2, %r8d; 1: mov $20, %r9d; 2: mov $0x210000, %edi; mov $0x8000, "
+     "%ecx;"
+     "3: movzbl (%rdi), %eax; add (%rsi,%rax,8), %rbx; incl (%rbp,%rax,4); inc %rdi; dec %ecx; jnz 3b; dec %r9d; jnz "
+     "2b;"
+     "sub $0x400, %esi; sub $0x400, %ebp; dec %r8d; jnz 1b; hlt");
+
+static void tables_over_two_pages(void **state)
+{
+	uint32_t count[256] = { 0 };
+	uint64_t sum = 0;
+
+	machine_mode(&m, 0, LONG64);
+	for (unsigned n = 0; n < STREAM_BYTES; n++) {
+		m.ram[STREAM + n] = (uint8_t)((n * n >> 3) & 63);
+		count[m.ram[STREAM + n]] += 20;
+	}
+	for (unsigned at = ADDED - APART; at < ADDED + 64 * 8; at += 8)
+		st_le64(m.ram + at, at * 0x9e3779b97f4a7c15);
+	PUT(tables, M_CODE);
+	run_to_halt_at(END(tables, M_CODE));
+	for (unsigned n = 0; n < 64; n++) {
+		sum += count[n] * (ld_le64(m.ram + ADDED + n * 8) + ld_le64(m.ram + ADDED - APART + n * 8));
+		assert_int_equal(ld_le32(m.ram + COUNTED + n * 4), count[n]);
+		assert_int_equal(ld_le32(m.ram + COUNTED - APART + n * 4), count[n]);
+	}
+	assert_int_equal(s.reg[RBX], sum);
+	regions_were_made(0, 2);
+}
+
 enum { LONG_AT = 0x100000, LONG_ADDS = 450000 };
 
 static int setup_small(void **state)
@@ -364,6 +397,7 @@ int main(void)
 		WITH(loop_that_another_vcpu_patches, setup_2, teardown),
 		WITH(data_that_becomes_code, setup_2, teardown),
 		WITH(region_that_does_not_pay, setup, teardown),
+		WITH(tables_over_two_pages, setup, teardown),
 		WITH(eviction_under_a_region, setup_small, teardown),
 	};
 

@@ -153,6 +153,7 @@ enum {
 	JIT_JUMPS = 1 << 16,
 	JIT_LOOPS = 64,
 	JIT_LOOP_GROUPS = 8,
+	JIT_LOOP_TABLES = 4,
 	JIT_BASES = 3
 };
 struct jit;
@@ -191,6 +192,9 @@ struct cpu {
 		/* Loops (jit/loop.h): of the region that runs what its groups add to their addresses; of all, by number
 		 * modulo LOOPS, turns until one is hot, and whether its region pays. */
 		uint64_t delta[JIT_LOOP_GROUPS];
+		struct jit_table { /* of its tables (jit/table.c): tag and host - tag of a TLB entry */
+			uint64_t tag, host;
+		} table[JIT_LOOP_TABLES];
 		uint32_t until_hot[JIT_LOOPS];
 		int64_t score[JIT_LOOPS];
 		uint64_t turns; /* that the region of a loop may do */

@@ -373,8 +373,10 @@ void *do_loop_drop(struct cpu *c, uint32_t n)
 	c->jit.score[n % JIT_LOOPS] = JIT_LOOP_SCORE;
 	if (lock_try(&j->lock)) {
 		head = jblock_find(j, jpage_at(j, r->page), r->off, r->mode & ~(unsigned)MODE_LOOP);
-		if (head)
+		if (head && r->no_table)
 			head->plain = true;
+		else if (head)
+			head->no_table = true;
 		if (!r->dead)
 			jblock_drop(j, r);
 		lock_drop(&j->lock);

@@ -108,6 +108,7 @@ struct jblock {
 	uint16_t live; /* flags that somebody reads of those that it is entered with */
 	bool dead;     /* atomic */
 	bool plain;    /* lock: no loop begins here, or none that pays */
+	bool no_table; /* lock: a loop that has no tables (table.c), or shall have none */
 };
 
 enum exit_kind {

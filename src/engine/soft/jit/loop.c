@@ -190,7 +190,7 @@ static void follow(struct xl *x, struct loop *l)
 }
 
 /* ------ groups ------ */
-static bool stays(const struct loop *l, unsigned reg)
+bool loop_stays(const struct loop *l, unsigned reg)
 {
 	return reg >= 16 || (l->step[reg].reg != SYM_NONE && !l->step[reg].off);
 }
@@ -271,8 +271,8 @@ static void place(struct loop *l, const struct insn *i, struct loop_access *a)
 		a->alone = true;
 		return;
 	}
-	own.absolute = stays(l, own.base) && stays(l, own.index);
-	own.based = !own.absolute && own.index < 16 && stays(l, own.base);
+	own.absolute = loop_stays(l, own.base) && loop_stays(l, own.index);
+	own.based = !own.absolute && own.index < 16 && loop_stays(l, own.base);
 	a->group = (uint8_t)l->ngroup;
 	l->group[l->ngroup++] = own;
 }
@@ -285,6 +285,8 @@ bool loop_groups(struct xl *x, struct loop *l)
 
 		if (a->any)
 			place(l, &x->ins[n].i, a);
+		if (a->any && a->alone)
+			table_place(l, &x->ins[n].i, a);
 		l->checks |= a->any && a->alone;
 	}
 	return l->ngroup > 0;

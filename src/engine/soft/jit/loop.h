@@ -14,7 +14,13 @@
 
 #include "engine/soft/jit/xlat.h"
 
-enum { LOOP_TURNS = 2048 /* between two polls */, LOOP_LEAVES = 64, LOOP_SPAN = 2048, LOOP_STEP = 1024 };
+enum {
+	LOOP_TURNS = 2048 /* between two polls */,
+	LOOP_LEAVES = 64,
+	LOOP_ASIDES = 16,
+	LOOP_SPAN = 2048,
+	LOOP_STEP = 1024
+};
 enum { SYM_RIP = 16 /* the page's start */, SYM_ZERO, SYM_NONE };
 
 /* A value: what register reg was at the head of the turn, plus off. */
@@ -27,7 +33,7 @@ struct loop_access {	     /* of the instruction with that number, the only one i
 	bool any, alone;     /* there is one; it is checked in the body */
 	uint8_t size, align; /* align: mask of the bits that must be 0 */
 	bool write;
-	uint8_t group;
+	uint8_t group, table; /* table: 1 + its number, or 0 */
 	struct sym base, index;
 	int32_t at; /* from its group's base and index at the head */
 };
@@ -44,6 +50,19 @@ struct loop_group {
 	int reg;      /* host register of its delta, or -1: c->jit.delta */
 };
 
+/* Where accesses begin whose index is not known, off a base that no turn changes: at `from` from it. */
+struct loop_table {
+	uint8_t base; /* as sym.reg */
+	bool write;
+	int32_t from;
+};
+
+struct loop_aside { /* of an access of a table in another page: out of line, and back */
+	const struct xinsn *x;
+	uint32_t from, back;
+	unsigned table, size;
+};
+
 struct loop {
 	bool cannot; /* something in it is not for a region */
 	bool dry;    /* nothing is emitted: its accesses are collected */
@@ -54,6 +73,11 @@ struct loop {
 	struct loop_access access[LOOP_INSNS];
 	struct loop_group group[JIT_LOOP_GROUPS];
 	unsigned ngroup;
+	struct loop_table table[JIT_LOOP_TABLES];
+	unsigned ntable;
+	bool no_table; /* they did not pay */
+	struct loop_aside aside[LOOP_ASIDES];
+	unsigned naside;
 	int counter;	  /* host register of turns left, or -1: c->jit.turns */
 	int8_t home[16];  /* of a guest register that lives in a slot elsewhere: its host register here, or -1 */
 	uint8_t lent[16]; /* host registers that are lent to the above: whose they are; LENT_NONE, LENT_TLB */
@@ -71,5 +95,18 @@ enum { LENT_NONE = 0xff, LENT_TLB = 0xfe };
 bool loop_takes(const struct insn *i, uint16_t *used, bool *vector, bool *wide);
 /* After the dry run: which accesses are of which groups. False: none, it does not pay. */
 bool loop_groups(struct xl *x, struct loop *l);
+
+bool loop_stays(const struct loop *l, unsigned reg); /* no turn changes that sym.reg */
+
+/* ------ region.c ------ */
+/* Where a group begins: its linear address into T0; clobbers T1. */
+void loop_put_from(struct xl *x, const struct loop_group *g);
+struct am loop_score(const struct xl *x); /* whether the region pays; below 0: no */
+
+/* ------ table.c ------ */
+/* An access of no group may be one of a table's. */
+void table_place(struct loop *l, const struct insn *i, struct loop_access *a);
+void table_head(struct xl *x);	 /* at the head: the entries of the TLB, of what page ever they are */
+void table_asides(struct xl *x); /* behind the body */
 
 #endif

@@ -315,6 +315,7 @@ struct am put_operand(struct xl *x, const struct insn *i, unsigned size, bool wr
 	put_linear(x, i, size, write);
 	if (near >= 0)
 		return near_check(x, (unsigned)near, size, write);
-	put_check(x, size, write);
+	if (!x->loop || !table_check(x, size))
+		put_check(x, size, write);
 	return am_at(T0, 0);
 }

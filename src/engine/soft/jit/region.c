@@ -175,7 +175,7 @@ static void assign(struct xl *x, struct loop *l)
 
 /* ------ head ------ */
 struct head {
-	uint32_t fail[4 + 2 * JIT_LOOP_GROUPS];
+	uint32_t fail[5 + 2 * JIT_LOOP_GROUPS];
 	unsigned nfail;
 };
 
@@ -190,8 +190,7 @@ static void put_cmp_imm(struct asmb *a, unsigned reg, uint32_t v)
 	a_bytes(a, v, 4);
 }
 
-/* Where a group begins: its linear address into T0. */
-static void put_from(struct xl *x, const struct loop_group *g)
+void loop_put_from(struct xl *x, const struct loop_group *g)
 {
 	struct asmb *a = &x->a;
 	struct am m = am_at(-1, g->from);
@@ -248,7 +247,7 @@ static void put_group(struct xl *x, struct head *h, const struct loop_group *g)
 	struct am delta = AT(jit.delta[g - x->loop->group]);
 	struct asmb *a = &x->a;
 
-	put_from(x, g);
+	loop_put_from(x, g);
 	tlb_put_index(a);
 	a_load(a, T2, (struct am){ R_TLB, T1, 3, g->write ? wtag : rtag });
 	a_op_rr(a, 0x03, T2, T0);
@@ -319,7 +318,7 @@ static void put_taken(struct xl *x)
 			a_load(a, (unsigned)l->home[g], guest_slot(g));
 }
 
-static struct am score_of(const struct xl *x)
+struct am loop_score(const struct xl *x)
 {
 	return am_at(R_CPU, (int32_t)((uint32_t)CPU_AT(jit.score) + jblock_n(x->j, x->b) % JIT_LOOPS * 8));
 }
@@ -327,6 +326,7 @@ static struct am score_of(const struct xl *x)
 static void put_head(struct xl *x, struct head *h)
 {
 	struct loop *l = x->loop;
+	struct am score = loop_score(x);
 	struct asmb *a = &x->a;
 
 	a_insn(a, &(struct enc){ .op = 0x83 }, 7, RM_MEM, &AT(poll));
@@ -337,11 +337,18 @@ static void put_head(struct xl *x, struct head *h)
 		a8(a, 0);
 		fail_if(x, h, 5);
 	}
+	if (l->ntable) { /* ways aside cost score, too */
+		a_insn(a, &(struct enc){ .op = 0x83, .w = true }, 7, RM_MEM, &score);
+		a8(a, 0);
+		fail_if(x, h, 12);
+	}
 	a_mov_imm32(a, T0, LOOP_TURNS);
 	a_store(a, T0, AT(jit.turns));
 	for (unsigned n = 0; n < l->ngroup; n++)
 		put_group(x, h, &l->group[n]);
-	put_score(x, score_of(x));
+	if (l->ntable)
+		table_head(x);
+	put_score(x, loop_score(x));
 	put_lent(x, false);
 	put_taken(x);
 }
@@ -359,9 +366,9 @@ static void put_back(struct xl *x)
 	else
 		a_load(a, T0, AT(jit.turns));
 	a_op_rr(a, 0xf7, 2, T0); /* not */
-	a_load(a, T1, score_of(x));
+	a_load(a, T1, loop_score(x));
 	a_lea(a, T0, (struct am){ T0, T1, 0, 1 });
-	a_store(a, T0, score_of(x));
+	a_store(a, T0, loop_score(x));
 	put_lent(x, true);
 }
 
@@ -379,7 +386,7 @@ static void put_exit(struct xl *x, const struct xinsn *at, int64_t target)
 /* The head does not let it in: a turn in the ordinary block, or never again. */
 static void put_refused(struct xl *x, const struct head *h)
 {
-	struct am score = score_of(x);
+	struct am score = loop_score(x);
 	struct asmb *a = &x->a;
 	uint32_t drop;
 
@@ -502,8 +509,10 @@ static bool make(struct xl *x, const struct code_source *s, unsigned last)
 	body = x->b->body = x->a.at;
 	put_body(x);
 	put_turn(x, body, end);
+	table_asides(x);
 	put_leaves(x);
 	put_refused(x, &h);
+	x->b->no_table = !l->ntable;
 	x->loop = NULL;
 	return !l->cannot && xl_finish(x);
 }
@@ -526,6 +535,7 @@ struct jblock *jit_loop(struct cpu *c, struct jblock *head, unsigned last)
 	xl_begin(&xl, c, p, head->off, head->mode | MODE_LOOP);
 	xl.loop = &loop;
 	code_source(c, &s, p->host, p->at);
+	loop.no_table = head->no_table;
 	if (!make(&xl, &s, last)) {
 		head->plain = true;
 		return NULL;

@@ -180,6 +180,8 @@ void cross_put(struct xl *x, const struct xinsn *e); /* behind this its bytes th
 void loop_leave(struct xl *x, uint32_t from);
 void loop_exit(struct xl *x, uint32_t from, int64_t target); /* or for the target */
 bool loop_operand(struct xl *x, const struct insn *i, unsigned size, bool write, struct am *m);
+/* T0 is the address of an operand of no group: T0 becomes the host's, if it is one of a table (table.c). */
+bool table_check(struct xl *x, unsigned size);
 void loop_check(struct xl *x);	/* one access is checked there */
 void loop_cannot(struct xl *x); /* something in it goes to C */
 
