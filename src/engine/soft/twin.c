@@ -43,6 +43,8 @@ void twin_free(struct twin *t)
 
 static void tlb_clear(struct tlb *t)
 {
+	if (!t->nfilled[0] && !t->nfilled[1]) /* so nothing is kept, either */
+		return;
 	tlb_kept_forget(t);
 	for (unsigned list = 0; list < 2; list++) {
 		for (unsigned n = 0; n < t->nfilled[list]; n++) {
@@ -118,7 +120,8 @@ static struct twin_page *page_find(struct twin *t, const uint8_t *host)
 /* Entries that lead to the page lead to its copy from now on. */
 static void redirect(struct tlb *t, const struct twin_page *p)
 {
-	tlb_kept_forget(t);
+	if (t->nfilled[0] || t->nfilled[1])
+		tlb_kept_forget(t);
 	for (unsigned n = 0; n < t->nfilled[0] + (unsigned)t->nfilled[1]; n++) {
 		unsigned idx = n < t->nfilled[0] ? t->filled[0][n] : t->filled[1][n - t->nfilled[0]];
 		uint64_t lin;

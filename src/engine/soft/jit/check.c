@@ -433,6 +433,16 @@ static bool differs_no_more(struct cpu *c, struct check *k, struct jblock *b)
 
 /* ------ blocks ------ */
 
+/* len: at most INSN_MAX; both have eight bytes, or len if that is more. */
+static bool same_insn(const uint8_t *a, const uint8_t *b, unsigned len)
+{
+	uint64_t first = ld_le64(a) ^ ld_le64(b);
+
+	if (len < 8)
+		return !(first & mask64(8 * len));
+	return !first && ld_le64(a + len - 8) == ld_le64(b + len - 8);
+}
+
 static bool bytes_stand(const struct check *k, struct jit *j, const struct jblock *b)
 {
 	const struct note *t = &k->notes->blocks[jblock_n(j, b)];
@@ -442,7 +452,8 @@ static bool bytes_stand(const struct check *k, struct jit *j, const struct jbloc
 		const struct checked *d = &k->notes->insns[t->first + n];
 		unsigned left = JIT_PAGE - d->off; /* the last one may go on in the next page */
 
-		if (memcmp(page + d->off, d->i.bytes, d->i.len < left ? d->i.len : left))
+		if (left >= INSN_MAX ? !same_insn(page + d->off, d->i.bytes, d->i.len)
+				     : memcmp(page + d->off, d->i.bytes, d->i.len < left ? d->i.len : left))
 			return false;
 	}
 	return true;

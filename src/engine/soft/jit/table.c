@@ -1,9 +1,10 @@
 /*
- * Tables of loops: accesses at base + something, where no turn changes the base but what is added is anything: look-ups of CRCs, of characters, of
- * counters. The usual check looks an entry of the TLB up by the address, so the access waits for two loads, and often the next turn for the access. A
- * region takes the entry of the page where the table begins when it is entered; an access in that page waits for two sums. In another page the usual
- * check is made out of line. The entry may be another page's, or empty: it is the access that is compared with it. Where that is often, as in a table
- * over two pages, the region is made again without.
+ * Tables of loops: accesses at base + something, where no turn changes the base but what is added is anything: look-ups
+ * of CRCs, of characters, of counters. The usual check looks an entry of the TLB up by the address, so the access waits
+ * for two loads, and often the next turn for the access. A region takes the entry of the page where the table begins
+ * when it is entered; an access in that page waits for two sums. In another page the usual check is made out of line.
+ * The entry may be another page's, or empty: it is the access that is compared with it. Where that is often, as in a
+ * table over two pages, the region is made again without.
  */
 #include "engine/soft/jit/loop.h"
 
