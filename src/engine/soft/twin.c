@@ -101,6 +101,14 @@ void twin_end(struct cpu *c)
 	c->twin = NULL;
 }
 
+bool twin_untouched(const struct twin *t)
+{
+	for (unsigned k = 0; k < TLBS; k++)
+		if (t->tlbs[k]->nfilled[0] || t->tlbs[k]->nfilled[1])
+			return false;
+	return true;
+}
+
 void twin_stop(struct cpu *c)
 {
 	c->twin->stopped = true;

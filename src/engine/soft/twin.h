@@ -33,6 +33,7 @@ void twin_begin(struct cpu *c, struct twin *t);
 /* The same with the translations of t's last run, so that nothing misses that it touched; its copies are made anew. */
 void twin_again(struct cpu *c, struct twin *t);
 void twin_end(struct cpu *c);
+bool twin_untouched(const struct twin *t); /* t's last run had no translation of an address */
 /* To c->unwind: not by an exception. The instruction at c->rip has not been executed. */
 NORETURN void twin_stop(struct cpu *c);
 

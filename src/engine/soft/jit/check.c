@@ -382,7 +382,8 @@ static void stepped(struct cpu *c, struct check *k, struct jblock *b)
 							      !k->after[1].raised && !k->after[1].stopped);
 }
 
-/* Translated code twice: with an empty TLB, then with what that has filled, since checks that hit go other ways. */
+/* Translated code twice: with an empty TLB, then with what that has filled, if anything, since checks that hit go other
+ * ways. */
 static bool both(struct cpu *c, struct check *k, struct jblock *b)
 {
 	const struct jit_end *now = &own_of(c)->end;
@@ -395,6 +396,8 @@ static bool both(struct cpu *c, struct check *k, struct jblock *b)
 	stepped(c, k, b);
 	if (!same(k))
 		return false;
+	if (twin_untouched(k->side[0]))
+		return true;
 	translated(c, k, b, true);
 	if (k->after[0].rip != rip || now->kind != end.kind || now->off != end.off)
 		stepped(c, k, b);
