@@ -31,13 +31,17 @@ CODE(edge, 64,
      "movabs $0x1122334455667788, %rax; movq %rax, %xmm0; paddq %xmm0, %xmm0; movq %xmm0, %rbx; fld1; fadd %st(0), "
      "%st(0);"
      "fistpl 0x20010; mov 0x20010, %ecx; hlt");
-/* Two handlers with one dispatch, of which each block has a copy; the same with another dispatch. */
-#define DISPATCH(add)                                                                                       \
+/* Two handlers with one dispatch, of which each block has a copy; the same with another dispatch; with a wide
+ * immediate, which is no address; with an instruction that C does. */
+#define DISPATCH(does)                                                                                      \
 	"mov $40, %ecx; xor %eax, %eax; 1: mov %ecx, %edx; and $1, %edx; shl $4, %edx; lea 2f(%rip), %rsi;" \
-	"add %rdx, %rsi; sub $1, %ecx; js 3f; add $" #add ", %rax; jmp *%rsi; 2: add $1, %rax; jmp 1b;"     \
+	"add %rdx, %rsi; sub $1, %ecx; js 3f; " does "; jmp *%rsi; 2: add $1, %rax; jmp 1b;"                \
 	".skip 16 - (. - 2b), 0x90; add $10, %rax; jmp 1b; 3: hlt"
-CODE(handlers, 64, DISPATCH(100));
-CODE(handlers_other, 64, DISPATCH(101));
+CODE(handlers, 64, DISPATCH("add $100, %rax"));
+CODE(handlers_other, 64, DISPATCH("add $101, %rax"));
+CODE(wide, 64, DISPATCH("add $0x12345, %rax"));
+CODE(wide_other, 64, DISPATCH("add $0x54321, %rax"));
+CODE(wide_by_c, 64, DISPATCH("sgdt 0x20100"));
 
 static void work_right(void)
 {
@@ -110,6 +114,30 @@ static void dispatches(void **state)
 	LIFE(handlers, M_CODE);
 	LIFE(handlers, MOVED);
 	assert_int_equal(s.reg[RAX], 40 * 100 + 20 * 11);
+	assert_true(had >= 3 && !made);
+}
+
+static void dispatches_of_wide_numbers(void **state)
+{
+	uint64_t made, had;
+
+	LIFE(wide, M_CODE);
+	assert_int_equal(s.reg[RAX], 40 * 0x12345 + 20 * 11);
+	LIFE(wide_other, M_CODE);
+	assert_int_equal(s.reg[RAX], 40 * 0x54321 + 20 * 11);
+	LIFE(wide, MOVED);
+	assert_int_equal(s.reg[RAX], 40 * 0x12345 + 20 * 11);
+	assert_int_equal(made, 0);
+}
+
+static void dispatches_by_c(void **state)
+{
+	uint64_t made, had;
+
+	LIFE(wide_by_c, M_CODE);
+	assert_int_equal(s.reg[RAX], 20 * 11);
+	LIFE(wide_by_c, M_CODE);
+	assert_int_equal(s.reg[RAX], 20 * 11);
 	assert_true(had >= 3 && !made);
 }
 
@@ -342,11 +370,19 @@ static void not_trusted(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {
-		D(found_again),	 D(found_at_its_first_run),   D(other_code_is_not_it), D(dispatches),
-		D(kernels_move), D(over_the_page_end),	      D(dropped_when_written), D(damaged),
-		D(cut_short),	 D(of_another_build_or_host), D(not_trusted)
-	};
+	const struct CMUnitTest tests[] = { D(found_again),
+					    D(found_at_its_first_run),
+					    D(other_code_is_not_it),
+					    D(dispatches),
+					    D(dispatches_of_wide_numbers),
+					    D(dispatches_by_c),
+					    D(kernels_move),
+					    D(over_the_page_end),
+					    D(dropped_when_written),
+					    D(damaged),
+					    D(cut_short),
+					    D(of_another_build_or_host),
+					    D(not_trusted) };
 
 	log_level = LOG_ERR; /* damage is said */
 	return cmocka_run_group_tests(tests, NULL, NULL);

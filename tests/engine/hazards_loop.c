@@ -331,6 +331,48 @@ static void tables_over_two_pages(void **state)
 	regions_were_made(0, 2);
 }
 
+/* Accesses in page 0 off a base whose page has no entry of the TLB: it never had one, or lost it by a load of CR3,
+ * which leaves what the entry added. An empty entry would let them through, to host memory that the guest chooses. */
+enum { OFFS = 0x210000, OFF_COUNT = 400, BASE = 0x234000, AT_ZERO = 0x10, SMALL_PAGES = 0x25000 };
+CODE(off_base, 64,
+     "mov %cr3, %rax; mov %rax, %cr3; mov $0x210000, %edi; mov $400, %ecx; xor %ebx, %ebx;"
+     "1: mov (%rdi), %rax; add (%rsi,%rax), %rbx; addq $1, 8(%rsi,%rax); add $8, %rdi; dec %ecx; jnz 1b; dec %r8d; jnz "
+     "2f; hlt;"
+     "2: mov $0x210000, %edi; mov $400, %ecx; jmp 1b");
+
+static void off_a_base_without_entry(bool had)
+{
+	machine_mode(&m, 0, LONG64);
+	for (unsigned n = 0; n < OFF_COUNT; n++)
+		st_le64(m.ram + OFFS + n * 8, AT_ZERO - (uint64_t)BASE);
+	st_le64(m.ram + AT_ZERO, 1);
+	st_le64(m.ram + AT_ZERO + 8, 0);
+	for (unsigned n = 0; n < 512; n++) /* small pages from 200000h on; the base's is another frame */
+		st_le64(m.ram + SMALL_PAGES + n * 8, (n == 0x34 ? 0x300000 : 0x200000 + n * 0x1000) | 7);
+	st_le64(m.ram + M_PML4 + 0x2000 + 8, SMALL_PAGES | 7);
+	MACHINE_CODE(&m, M_CODE, 0x48, 0x8b, 0x06); /* mov (%rsi), %rax */
+	PUT(off_base, M_CODE + 3);
+	engine_soft.get(m.cpu[0], X86_REGS, &s);
+	s.reg[RSI] = BASE;
+	s.reg[R8] = 3;
+	s.rip = M_CODE + (had ? 0 : 3);
+	engine_soft.set(m.cpu[0], X86_REGS, &s);
+	run_to_halt_at(M_CODE + 3 + (uint64_t)(off_base_end - off_base_start) - 12);
+	assert_int_equal(s.reg[RBX], 3 * OFF_COUNT);
+	assert_int_equal(ld_le64(m.ram + AT_ZERO + 8), 3 * OFF_COUNT);
+	regions_were_made(0, 1);
+}
+
+static void table_page_never_seen(void **state)
+{
+	off_a_base_without_entry(false);
+}
+
+static void table_page_flushed(void **state)
+{
+	off_a_base_without_entry(true);
+}
+
 enum { LONG_AT = 0x100000, LONG_ADDS = 450000 };
 
 static int setup_small(void **state)
@@ -398,6 +440,8 @@ int main(void)
 		WITH(data_that_becomes_code, setup_2, teardown),
 		WITH(region_that_does_not_pay, setup, teardown),
 		WITH(tables_over_two_pages, setup, teardown),
+		WITH(table_page_never_seen, setup, teardown),
+		WITH(table_page_flushed, setup, teardown),
 		WITH(eviction_under_a_region, setup_small, teardown),
 	};
 

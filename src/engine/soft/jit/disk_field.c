@@ -123,7 +123,7 @@ static int own_at(const struct xl *x, unsigned off)
 }
 
 /* Fields of a run, whose bytes start at `at` in the record. */
-static void run_fields(struct disk_field_list *l, const struct disk_run *run, unsigned at, bool own)
+static void run_fields(struct disk_field_list *l, const struct disk_run *run, unsigned at)
 {
 	for (unsigned off = run->at, end = run->at + run->len; off < end;) {
 		unsigned avail = end - off < INSN_MAX ? end - off : INSN_MAX;
@@ -132,7 +132,7 @@ static void run_fields(struct disk_field_list *l, const struct disk_run *run, un
 		if (decode(&i, l->t->page + off, avail, CODE64) != DECODE_OK) /* it goes on in the next page */
 			return;
 		isa_apply(l->x->c, &i);
-		insn_fields(l, &i, off, at + (off - run->at), own ? own_at(l->x, off) : -1);
+		insn_fields(l, &i, off, at + (off - run->at), own_at(l->x, off));
 		off += i.len;
 	}
 }
@@ -161,7 +161,7 @@ void disk_find_fields(struct disk_field_list *l, const struct xl *x, const struc
 		for (unsigned k = 0; k < t->nrun; k++)
 			alone &= k == n || !runs_overlap(&t->run[n], &t->run[k]);
 		if (alone)
-			run_fields(l, &t->run[n], at, n == 0);
+			run_fields(l, &t->run[n], at);
 		at += t->run[n].len + (n ? 0 : cross);
 	}
 	if (l->bad) {

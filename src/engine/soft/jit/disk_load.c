@@ -285,15 +285,30 @@ static void put_exits(struct jit *j, const struct match *m, const struct place *
 			jexit_at(j, at->exit + m->p.field[n].exit)->target += (int32_t)m->field_by[n];
 }
 
-/* The instruction at a site that C does; its bytes are in the first run. */
+/* Where the byte at off of the page is in the record's; -1: in no run. */
+static int byte_at(const struct match *m, unsigned off)
+{
+	unsigned at = 0;
+
+	for (unsigned n = 0; n < m->r->runs; n++) {
+		const struct disk_run *run = &m->p.run[n];
+
+		if (off >= run->at && off < run->at + run->len)
+			return (int)(at + off - run->at);
+		at += run->len + (n ? 0 : m->r->cross_bytes);
+	}
+	return -1;
+}
+
+/* The instruction at a site that C does. */
 static const struct insn *site_insn(struct cpu *c, const struct match *m, const struct disk_site *s)
 {
 	struct jit *j = jit_of(c);
-	unsigned at = (unsigned)(s->off - m->r->off);
+	int at = byte_at(m, s->off);
 	enum code_size size = m->r->mode & MODE_64 ? CODE64 : m->r->mode & MODE_32 ? CODE32 : CODE16;
 	struct insn *i = (struct insn *)j->insns.at + j->insns.n;
 
-	if (at >= m->p.run[0].len || decode(i, m->bytes + at, INSN_MAX, size) != DECODE_OK || i->len != s->len)
+	if (at < 0 || decode(i, m->bytes + at, INSN_MAX, size) != DECODE_OK || i->len != s->len)
 		return NULL;
 	isa_apply(c, i);
 	thunk_note(i);

@@ -124,7 +124,8 @@ void jit_dump_loaded(struct cpu *c, const struct jblock *b, unsigned end)
 	if (d->map)
 		fprintf(d->map, "%" PRIxPTR " %x %s:%" PRIx64 "\n", (uintptr_t)(j->rx + b->entry), j->used - b->entry,
 			who, lin);
-	if (!d->code || page + end <= d->from || lin > d->to)
+	/* a block that goes on elsewhere may end before it begins: what lies between is shown with it */
+	if (!d->code || page + (end > b->off ? end : b->off) <= d->from || page + (end < b->off ? end : b->off) > d->to)
 		return;
 	flockfile(d->code);
 	fprintf(d->code, "%s block %" PRIx64 ", physical %" PRIx64 ", vCPU %u: from the disk\n host\n", who, lin,

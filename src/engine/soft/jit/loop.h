@@ -106,7 +106,8 @@ struct am loop_score(const struct xl *x); /* whether the region pays; below 0: n
 /* ------ table.c ------ */
 /* An access of no group may be one of a table's. */
 void table_place(struct loop *l, const struct insn *i, struct loop_access *a);
-void table_head(struct xl *x);	 /* at the head: the entries of the TLB, of what page ever they are */
+/* At the head: the entries of the TLB; to `fail` the jumps for those that are not there. Returns how many. */
+unsigned table_head(struct xl *x, uint32_t *fail);
 void table_asides(struct xl *x); /* behind the body */
 
 #endif

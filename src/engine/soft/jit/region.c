@@ -175,7 +175,7 @@ static void assign(struct xl *x, struct loop *l)
 
 /* ------ head ------ */
 struct head {
-	uint32_t fail[5 + 2 * JIT_LOOP_GROUPS];
+	uint32_t fail[5 + 2 * JIT_LOOP_GROUPS + JIT_LOOP_TABLES];
 	unsigned nfail;
 };
 
@@ -347,7 +347,7 @@ static void put_head(struct xl *x, struct head *h)
 	for (unsigned n = 0; n < l->ngroup; n++)
 		put_group(x, h, &l->group[n]);
 	if (l->ntable)
-		table_head(x);
+		h->nfail += table_head(x, h->fail + h->nfail);
 	put_score(x, loop_score(x));
 	put_lent(x, false);
 	put_taken(x);

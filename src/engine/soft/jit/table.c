@@ -3,8 +3,9 @@
  * of CRCs, of characters, of counters. The usual check looks an entry of the TLB up by the address, so the access waits
  * for two loads, and often the next turn for the access. A region takes the entry of the page where the table begins
  * when it is entered; an access in that page waits for two sums. In another page the usual check is made out of line.
- * The entry may be another page's, or empty: it is the access that is compared with it. Where that is often, as in a
- * table over two pages, the region is made again without.
+ * Where that is often, as in a table over two pages, the region is made again without. The head lets nobody in if the
+ * entry is not that page's: an empty tag is empty only for addresses that have its index (tlb_empty), and here
+ * addresses of all pages are compared with it.
  */
 #include "engine/soft/jit/loop.h"
 
@@ -62,7 +63,7 @@ bool table_check(struct xl *x, unsigned size)
 	return true;
 }
 
-void table_head(struct xl *x)
+unsigned table_head(struct xl *x, uint32_t *fail)
 {
 	const struct loop *l = x->loop;
 	struct asmb *a = &x->a;
@@ -73,11 +74,16 @@ void table_head(struct xl *x)
 		loop_put_from(x, &(struct loop_group){ .base = t->base, .index = SYM_ZERO, .from = t->from });
 		tlb_put_index(a);
 		a_load(a, T2, (struct am){ R_TLB, T1, 3, t->write ? TLB_AT(wtag) : TLB_AT(rtag) });
+		a_op_rr(a, 0x03, T0, T2);
+		a_op_rr(a, 0x81, 7, T0);
+		a_bytes(a, JIT_PAGE - 1, 4);
+		fail[n] = a_jcc(a, 7);
 		a_load(a, T0, (struct am){ R_TLB, T1, 3, TLB_AT(add) });
 		a_op_rr(a, 0x2b, T0, T2);
 		a_store(a, T2, tag_of(n));
 		a_store(a, T0, host_of(n));
 	}
+	return l->ntable;
 }
 
 void table_asides(struct xl *x)
