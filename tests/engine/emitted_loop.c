@@ -459,11 +459,11 @@ static bool is_entry(unsigned table, bool write)
 	const struct value *tag = &lw.head.v[TABLES + 2 * table], *less = tag + 1;
 	const bool *moves = &lw.moves[TABLES + 2 * table];
 	const uint64_t *step = &lw.step[TABLES + 2 * table];
-	bool looked = false;
+	bool looked = false; /* an empty tag is so for its own addresses only */
 
 	for (unsigned n = 0; n < lw.nlook; n++)
-		looked |= (lw.head.known[n / 64] >> n % 64 & 1) && tag->what == TAG_OF &&
-			  sum_same(&lw.look[n].sum, &tag->sum) && (lw.look[n].write || !tag->write);
+		looked |= (lw.head.known[n / 64] >> n % 64 & 1) && sum_same(&lw.look[n].sum, &tag->sum) &&
+			  (lw.look[n].write || !tag->write);
 	return looked && tag->what == TAG_OF && less->what == LESS_TAG && sum_same(&tag->sum, &less->sum) &&
 	       tag->write == less->write && (tag->write || !write) && moves[0] && moves[1] && !step[0] && !step[1];
 }

@@ -66,7 +66,7 @@ struct at {
 	struct value keep[16]; /* OUT: guest registers as they were where it was left */
 };
 
-/* An offset in the page of a table's entry: what it is then, the offset included, is at most that. */
+/* An offset in the page of a table's entry, from which on `span` bytes are in the page. */
 struct inside {
 	uint32_t atom;
 	unsigned table, span;

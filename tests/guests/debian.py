@@ -96,7 +96,7 @@ def generic_4(where): login_and_out(where, 4, 'linux-image-amd64')
 def check_mode(where, cpus):
     """Every block of code by both tiers (engine.soft.check), to a login and out again. The guest's own limits of time are lifted
     first: in the usual 90 s udev does not come to know the console, and so nobody asks for a login there. Nor does systemd show what it
-    waits for: several times a second that costs more than all else."""
+    waits for, again and again, byte by byte."""
     disk = overlay(image() + '/disk.img', where)
     with start(where, disk, 1) as g:
         login(g)

@@ -41,9 +41,15 @@ void twin_free(struct twin *t)
 	free(t);
 }
 
+/* So nothing is kept, either. */
+static bool tlb_is_empty(const struct tlb *t)
+{
+	return !t->nfilled[0] && !t->nfilled[1];
+}
+
 static void tlb_clear(struct tlb *t)
 {
-	if (!t->nfilled[0] && !t->nfilled[1]) /* so nothing is kept, either */
+	if (tlb_is_empty(t))
 		return;
 	tlb_kept_forget(t);
 	for (unsigned list = 0; list < 2; list++) {
@@ -104,7 +110,7 @@ void twin_end(struct cpu *c)
 bool twin_untouched(const struct twin *t)
 {
 	for (unsigned k = 0; k < TLBS; k++)
-		if (t->tlbs[k]->nfilled[0] || t->tlbs[k]->nfilled[1])
+		if (!tlb_is_empty(t->tlbs[k]))
 			return false;
 	return true;
 }
@@ -128,8 +134,9 @@ static struct twin_page *page_find(struct twin *t, const uint8_t *host)
 /* Entries that lead to the page lead to its copy from now on. */
 static void redirect(struct tlb *t, const struct twin_page *p)
 {
-	if (t->nfilled[0] || t->nfilled[1])
-		tlb_kept_forget(t);
+	if (tlb_is_empty(t))
+		return;
+	tlb_kept_forget(t);
 	for (unsigned n = 0; n < t->nfilled[0] + (unsigned)t->nfilled[1]; n++) {
 		unsigned idx = n < t->nfilled[0] ? t->filled[0][n] : t->filled[1][n - t->nfilled[0]];
 		uint64_t lin;

@@ -2,9 +2,9 @@
  * Check mode (engine.soft.check=1): each translated block is run by both tiers before it is run for real.
  *
  * A block runs for real only when it has run unseen (twin.h): translated, instruction by instruction by the exec
- * functions, and translated again with a warm TLB, from the same state; what they leave must be equal (registers, RIP,
- * flags, vector and x87 state, an exception, every page written). Then for real: translated, whatever other vCPUs and
- * devices do meanwhile. No block is linked to another one, so each of them comes here.
+ * functions, and, if it touches memory, translated again with a warm TLB, from the same state; what they leave must be
+ * equal (registers, RIP, flags, vector and x87 state, an exception, every page written). Then for real: translated,
+ * whatever other vCPUs and devices do meanwhile. No block is linked to another one, so each of them comes here.
  *
  * - What goes to exec functions in translated code too (rdtsc, ports, MSRs, all system instructions) ends the block
  *   before it: there is one meaning only, and it is executed once. So does an access to a device, the APIC, or to lines

@@ -99,15 +99,13 @@ bool loop_groups(struct xl *x, struct loop *l);
 bool loop_stays(const struct loop *l, unsigned reg); /* no turn changes that sym.reg */
 
 /* ------ region.c ------ */
-/* Where a group begins: its linear address into T0; clobbers T1. */
-void loop_put_from(struct xl *x, const struct loop_group *g);
 struct am loop_score(const struct xl *x); /* whether the region pays; below 0: no */
 
 /* ------ table.c ------ */
 /* An access of no group may be one of a table's. */
 void table_place(struct loop *l, const struct insn *i, struct loop_access *a);
-/* At the head: the entries of the TLB; to `fail` the jumps for those that are not there. Returns how many. */
-unsigned table_head(struct xl *x, uint32_t *fail);
-void table_asides(struct xl *x); /* behind the body */
+struct loop_group table_first(const struct loop_table *t); /* its first byte */
+void table_take(struct xl *x, unsigned n); /* at the head: the entry of table n, which is there; T1: its index */
+void table_asides(struct xl *x);	   /* behind the body */
 
 #endif

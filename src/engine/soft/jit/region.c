@@ -190,7 +190,8 @@ static void put_cmp_imm(struct asmb *a, unsigned reg, uint32_t v)
 	a_bytes(a, v, 4);
 }
 
-void loop_put_from(struct xl *x, const struct loop_group *g)
+/* Where a group begins: its linear address into T0. */
+static void put_from(struct xl *x, const struct loop_group *g)
 {
 	struct asmb *a = &x->a;
 	struct am m = am_at(-1, g->from);
@@ -241,19 +242,27 @@ static void put_turns(struct xl *x, const struct loop_group *g)
 	a_store(a, T0, AT(jit.turns));
 }
 
-static void put_group(struct xl *x, struct head *h, const struct loop_group *g)
+/* The entry of where a group begins, in whose page all of it has to be. T0: that address, T1: the index, T2: the offset
+ * in the page. */
+static void put_look(struct xl *x, struct head *h, const struct loop_group *g)
 {
-	static const int32_t rtag = TLB_AT(rtag), wtag = TLB_AT(wtag), add = TLB_AT(add);
-	struct am delta = AT(jit.delta[g - x->loop->group]);
 	struct asmb *a = &x->a;
 
-	loop_put_from(x, g);
+	put_from(x, g);
 	tlb_put_index(a);
-	a_load(a, T2, (struct am){ R_TLB, T1, 3, g->write ? wtag : rtag });
+	a_load(a, T2, (struct am){ R_TLB, T1, 3, g->write ? TLB_AT(wtag) : TLB_AT(rtag) });
 	a_op_rr(a, 0x03, T2, T0);
 	put_cmp_imm(a, T2, (uint32_t)(JIT_PAGE - (g->to - g->from)));
 	fail_if(x, h, 7);
-	a_load(a, T1, (struct am){ R_TLB, T1, 3, add });
+}
+
+static void put_group(struct xl *x, struct head *h, const struct loop_group *g)
+{
+	struct am delta = AT(jit.delta[g - x->loop->group]);
+	struct asmb *a = &x->a;
+
+	put_look(x, h, g);
+	a_load(a, T1, (struct am){ R_TLB, T1, 3, TLB_AT(add) });
 	if (g->absolute)
 		a_op_rr(a, 0x03, T1, T0);
 	else if (g->based && g->base == SYM_RIP) {
@@ -346,9 +355,13 @@ static void put_head(struct xl *x, struct head *h)
 	a_store(a, T0, AT(jit.turns));
 	for (unsigned n = 0; n < l->ngroup; n++)
 		put_group(x, h, &l->group[n]);
-	if (l->ntable)
-		h->nfail += table_head(x, h->fail + h->nfail);
-	put_score(x, loop_score(x));
+	for (unsigned n = 0; n < l->ntable; n++) {
+		struct loop_group first = table_first(&l->table[n]);
+
+		put_look(x, h, &first);
+		table_take(x, n);
+	}
+	put_score(x, score);
 	put_lent(x, false);
 	put_taken(x);
 }

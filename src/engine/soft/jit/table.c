@@ -63,27 +63,23 @@ bool table_check(struct xl *x, unsigned size)
 	return true;
 }
 
-unsigned table_head(struct xl *x, uint32_t *fail)
+struct loop_group table_first(const struct loop_table *t)
 {
-	const struct loop *l = x->loop;
+	return (struct loop_group){
+		.base = t->base, .index = SYM_ZERO, .from = t->from, .to = t->from + 1, .write = t->write
+	};
+}
+
+void table_take(struct xl *x, unsigned n)
+{
+	int32_t tag = x->loop->table[n].write ? TLB_AT(wtag) : TLB_AT(rtag);
 	struct asmb *a = &x->a;
 
-	for (unsigned n = 0; n < l->ntable; n++) {
-		const struct loop_table *t = &l->table[n];
-
-		loop_put_from(x, &(struct loop_group){ .base = t->base, .index = SYM_ZERO, .from = t->from });
-		tlb_put_index(a);
-		a_load(a, T2, (struct am){ R_TLB, T1, 3, t->write ? TLB_AT(wtag) : TLB_AT(rtag) });
-		a_op_rr(a, 0x03, T0, T2);
-		a_op_rr(a, 0x81, 7, T0);
-		a_bytes(a, JIT_PAGE - 1, 4);
-		fail[n] = a_jcc(a, 7);
-		a_load(a, T0, (struct am){ R_TLB, T1, 3, TLB_AT(add) });
-		a_op_rr(a, 0x2b, T0, T2);
-		a_store(a, T2, tag_of(n));
-		a_store(a, T0, host_of(n));
-	}
-	return l->ntable;
+	a_load(a, T2, (struct am){ R_TLB, T1, 3, tag });
+	a_load(a, T0, (struct am){ R_TLB, T1, 3, TLB_AT(add) });
+	a_op_rr(a, 0x2b, T0, T2);
+	a_store(a, T2, tag_of(n));
+	a_store(a, T0, host_of(n));
 }
 
 void table_asides(struct xl *x)

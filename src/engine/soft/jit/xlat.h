@@ -186,7 +186,7 @@ void loop_check(struct xl *x);	/* one access is checked there */
 void loop_cannot(struct xl *x); /* something in it goes to C */
 
 /* ------ dump.c ------ */
-/* A block has been made, up to `end` in its page; what is out of line starts at cold. */
+/* A block has been made; what is out of line starts at cold. */
 void jit_dump(const struct xl *x, uint32_t cold);
 
 /* ------ mem.c ------ */
