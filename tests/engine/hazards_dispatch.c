@@ -9,20 +9,22 @@ enum { BYTES = 0x30000, TABLE = 0x31000, INNER = 0x201000, TURNS = 100 };
 
 /* The dispatch adds 7 to rdi; byte 3 makes that one more, 2 ends a turn. The table is BYTES + 1000h. */
 CODE(inner, 64,
-     "inner_dispatch: movzbl (%rsi), %eax; inc %rsi; inner_seven: add $7, %rdi; cmp $3, %al; ja 9f; mov "
+     "inner_dispatch: movzbl (%rsi), %eax; inc %rsi; inner_seven: add $7, %rdi; cmp $5, %al; ja 9f; mov "
      "0x31000(,%rax,8), %rdx; jmp *%rdx;"
      ".balign 32; inner_0: add $1, %rbx; jmp inner_dispatch;"
      ".balign 32; inner_1: add $100, %rbx; adc $0, %rbp; jmp inner_dispatch;"
      ".balign 32; inner_2: dec %ecx; jz 9f; mov %r8, %rsi; jmp inner_dispatch;"
      ".balign 32; inner_3: incb inner_seven + 3(%rip); jmp inner_dispatch;"
+     ".balign 32; inner_4: mov (%r9), %rax; mov %rax, 8(%r9); cmp %rax, %rbx; jb inner_5; inner_5: add $1, %rbx; jmp "
+     "inner_dispatch;"
      "9: hlt");
-extern const uint8_t inner_dispatch[], inner_seven[], inner_0[], inner_1[], inner_2[], inner_3[];
+extern const uint8_t inner_dispatch[], inner_seven[], inner_0[], inner_1[], inner_2[], inner_3[], inner_4[], inner_5[];
 CODE(into, 64, "jmp into_start + 0x1f8000");
 _Static_assert(M_CODE + 0x1f8000 == INNER, "as in into");
 
 static void program(const uint8_t *bytes, unsigned n, gpa_t at)
 {
-	const uint8_t *const handlers[] = { inner_0, inner_1, inner_2, inner_3 };
+	const uint8_t *const handlers[] = { inner_0, inner_1, inner_2, inner_3, inner_4, inner_5 };
 
 	begin();
 	PUT(into, M_CODE);
@@ -55,6 +57,21 @@ static void each_handler_dispatches(void **state)
 	assert_int_equal(s.reg[RBP], 0);
 	if (conf && strstr(conf, "hot=0")) /* all of it: 17 instructions, and 7 once more for each of three handlers */
 		assert_true(stat_of(0, "guest instructions translated") >= 30);
+}
+
+/* A block ends where another one begins; its form with single checks, for a group that crosses a page, goes on to there
+ * and has a copy of the dispatch. */
+static void a_handler_crosses_a_page(void **state)
+{
+	static const uint8_t bytes[] = { 5, 5, 4, 5, 4, 2 };
+
+	program(bytes, sizeof(bytes), BYTES);
+	engine_soft.get(m.cpu[0], X86_REGS, &s);
+	s.reg[R9] = BYTES + 0x5ff8;
+	engine_soft.set(m.cpu[0], X86_REGS, &s);
+	ends_in_hlt();
+	assert_int_equal(s.reg[RBX], TURNS * 5);
+	assert_int_equal(s.reg[RDI], TURNS * 6 * 7);
 }
 
 /* In each turn all copies become others. */
@@ -90,8 +107,8 @@ static void a_dispatch_faults(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = { T(each_handler_dispatches), T(the_dispatch_is_patched),
-					    T(a_dispatch_faults) };
+	const struct CMUnitTest tests[] = { T(each_handler_dispatches), T(a_handler_crosses_a_page),
+					    T(the_dispatch_is_patched), T(a_dispatch_faults) };
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

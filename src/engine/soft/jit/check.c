@@ -265,7 +265,9 @@ static void run_translated(struct cpu *c, struct jblock *b)
 static bool step(struct cpu *c, const struct check *k, const struct jblock *b)
 {
 	const struct note *t = &k->notes->blocks[jblock_n(jit_of(c), b)];
-	const struct checked *d = k->steps <= t->n ? &k->notes->insns[t->first + k->steps - 1] : NULL; /* straight on */
+	const struct checked *d = k->steps <= t->n /* straight on, or in the block where the translated run ended */
+					  ? &k->notes->insns[t->first + k->steps - 1]
+					  : insn_at(k, own_of(c)->end.block, c->rip - k->lin);
 	const struct insn *i = d ? &d->i : NULL;
 	struct insn fresh;
 	uint64_t next;

@@ -346,11 +346,9 @@ static void put_head(struct xl *x, struct head *h)
 		a8(a, 0);
 		fail_if(x, h, 5);
 	}
-	if (l->ntable) { /* ways aside cost score, too */
-		a_insn(a, &(struct enc){ .op = 0x83, .w = true }, 7, RM_MEM, &score);
-		a8(a, 0);
-		fail_if(x, h, 12);
-	}
+	a_insn(a, &(struct enc){ .op = 0x83, .w = true }, 7, RM_MEM, &score);
+	a8(a, 0);
+	fail_if(x, h, 12);
 	a_mov_imm32(a, T0, LOOP_TURNS);
 	a_store(a, T0, AT(jit.turns));
 	for (unsigned n = 0; n < l->ngroup; n++)
