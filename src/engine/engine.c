@@ -25,6 +25,14 @@ static const struct prop engine_props[] = {
 	  .help = "how the soft engine runs code: jit (a translator, where the host lets it make executable memory; "
 		  "else "
 		  "interp), or interp (an interpreter; less memory)" },
+	{ .name = "engine.slow",
+	  .type = PROP_TYPE_INT,
+	  .def = "1",
+	  .min = 1,
+	  .max = 1024,
+	  .help = "engine=soft: the guest's time goes so many times slower than the host's (a power of two), so that a "
+		  "guest that "
+		  "is watched closely, as by engine.soft.check, misses none of its deadlines" },
 	{ .name = "engine.soft.hot",
 	  .type = PROP_TYPE_INT,
 	  .def = "12",

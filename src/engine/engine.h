@@ -59,6 +59,7 @@ struct engine_vm_opts {
 	bool exit_on_pause;  /* -P */
 	bool unknown_msr_ok; /* -w: unknown MSRs read 0 and ignore writes; asked through host->msr all the same */
 	bool verbose_msr;    /* x86.verbosemsr: a line for each access to an unknown MSR (else only with -v) */
+	unsigned slow_shift; /* engine.slow: the guest's time goes 2^this times slower than the host's */
 	const struct cpu_topology *topo;
 };
 

@@ -31,7 +31,8 @@ struct loop {
 	/* clocks */
 	bool manual;
 	uint64_t manual_ns;
-	uint64_t vm_offset;  /* CLK_VM = CLK_HOST - vm_offset while it runs; atomic */
+	unsigned vm_slow;    /* CLK_VM = (CLK_HOST - vm_offset) >> vm_slow while it runs */
+	uint64_t vm_offset;  /* atomic */
 	uint64_t vm_stopped; /* its value while paused; atomic */
 	bool vm_paused;	     /* atomic */
 	struct pool *pool;

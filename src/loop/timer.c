@@ -28,7 +28,13 @@ uint64_t clk_now(struct loop *l, enum clk c)
 		return host;
 	if (__atomic_load_n(&l->vm_paused, __ATOMIC_ACQUIRE))
 		return __atomic_load_n(&l->vm_stopped, __ATOMIC_RELAXED);
-	return host - __atomic_load_n(&l->vm_offset, __ATOMIC_RELAXED);
+	return (host - __atomic_load_n(&l->vm_offset, __ATOMIC_RELAXED)) >> l->vm_slow;
+}
+
+void clk_slow(struct loop *l, unsigned shift)
+{
+	assert(l->vm_paused);
+	l->vm_slow = shift;
 }
 
 void clk_pause(struct loop *l, bool paused)
@@ -37,10 +43,10 @@ void clk_pause(struct loop *l, bool paused)
 
 	lock_take(&l->lock);
 	if (paused && !l->vm_paused) {
-		__atomic_store_n(&l->vm_stopped, host - l->vm_offset, __ATOMIC_RELAXED);
+		__atomic_store_n(&l->vm_stopped, (host - l->vm_offset) >> l->vm_slow, __ATOMIC_RELAXED);
 		__atomic_store_n(&l->vm_paused, true, __ATOMIC_RELEASE);
 	} else if (!paused && l->vm_paused) {
-		__atomic_store_n(&l->vm_offset, host - l->vm_stopped, __ATOMIC_RELAXED);
+		__atomic_store_n(&l->vm_offset, host - (l->vm_stopped << l->vm_slow), __ATOMIC_RELAXED);
 		__atomic_store_n(&l->vm_paused, false, __ATOMIC_RELEASE);
 	}
 	lock_drop(&l->lock);
@@ -122,7 +128,9 @@ static uint64_t host_deadline(struct loop *l, enum clk c, uint64_t deadline)
 	if (c == CLK_HOST || deadline == UINT64_MAX)
 		return deadline;
 	if (c == CLK_VM)
-		return l->vm_paused || deadline > UINT64_MAX - l->vm_offset ? UINT64_MAX : deadline + l->vm_offset;
+		return l->vm_paused || deadline > (UINT64_MAX - l->vm_offset) >> l->vm_slow
+			       ? UINT64_MAX
+			       : (deadline << l->vm_slow) + l->vm_offset;
 	now = clk_now(l, CLK_WALL);
 	host = clk_now(l, CLK_HOST);
 	return deadline <= now ? host : deadline - now > UINT64_MAX - host ? UINT64_MAX : host + (deadline - now);

@@ -298,6 +298,21 @@ static int check_firmware(const struct conf *conf, struct err *e)
 	return 0;
 }
 
+/* The machine's clock, for devices and engine alike. */
+static int slow_open(struct vm *vm, struct err *e)
+{
+	uint64_t slow;
+	int r = conf_u64(vm->conf, "engine.slow", 1, 1, 1024, &slow, e);
+
+	if (r < 0)
+		return r;
+	if (slow & (slow - 1))
+		return err_set(e, -EINVAL, "engine.slow: %llu: expected a power of two", (unsigned long long)slow);
+	vm->slow_shift = (unsigned)__builtin_ctzll(slow);
+	clk_slow(vm->loop, vm->slow_shift);
+	return 0;
+}
+
 int vm_engine_open(struct vm *vm, const struct engine_ops *ops, struct engine_vm **out, struct err *e)
 {
 	struct engine_vm_opts o = {
@@ -307,6 +322,7 @@ int vm_engine_open(struct vm *vm, const struct engine_ops *ops, struct engine_vm
 		.ncpu = vm->ncpu,
 		.phys_bits = vm_phys_bits(),
 		.topo = &vm->topo,
+		.slow_shift = vm->slow_shift,
 	};
 	bool strict_msr;
 
@@ -402,6 +418,8 @@ static int build(struct vm *vm, struct err *e)
 	if (!vm->loop)
 		return -EINVAL;
 	clk_pause(vm->loop, true);
+	if ((r = slow_open(vm, e)) < 0)
+		return r;
 	vm->cpu = xcalloc(vm->ncpu, sizeof(*vm->cpu));
 	for (unsigned i = 0; i < vm->ncpu; i++) {
 		vm->cpu[i] = (struct vcpu){ .vm = vm, .id = i, .out = true };

@@ -38,6 +38,7 @@ struct vm {
 	char *name;
 	struct cpu_topology topo;
 	unsigned ncpu;
+	unsigned slow_shift; /* engine.slow */
 	struct loop *loop;
 	struct pc *pc;
 	const struct engine_ops *ops;

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Debian's kernels to userspace and to their end, with a busybox initramfs. Proves: boot protocol, tables, console, ends."""
-import os, re, subprocess, sys
+import os, re, subprocess, sys, time
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from guest import CACHE, CONSOLE, LHYVE, PLAIN, Guest, Failed, files, run
 import initramfs
@@ -63,6 +63,22 @@ def kept(where):
         raise Failed('%s, %s' % tuple(seen))
 
 
+def slow(where):
+    """engine.slow: all of the guest's clocks go slower together, so they agree, and a fifth of a second takes it four times as long."""
+    files('cloud', 'busybox')
+    cpio = initramfs.make(where + '/initrd', CACHE + '/busybox/busybox', commands=['head -n 1', 'sleep 0.2', 'dmesg | grep -i "clocksource.*unstable"'])
+    with Guest([*PLAIN, '-m', '512M', '-o', 'engine.slow=4', '--kernel', CACHE + '/kernel-cloud/vmlinuz', '--initrd', cpio,
+                '--append', 'console=ttyS0 quiet panic=-1']) as g:
+        g.expect('BEGIN 0', 240, never=BAD)
+        start = time.monotonic()
+        g.send('\n')
+        g.expect('END 1 0', 60)
+        if time.monotonic() - start < 0.8:
+            raise Failed('sleep 0.2 came back within %.2f s' % (time.monotonic() - start))
+        g.expect('END 2 1', 60, never=BAD)
+        g.ends(1, 60)
+
+
 def ia32_1(where): ia32(where, 1)
 def ia32_2(where): ia32(where, 2)
 def cloud_1(where): boot(where, 'cloud', 1)
@@ -79,4 +95,4 @@ def nonpae_1(where): boot(where, '686', 1, bits=32)
 
 
 if __name__ == '__main__':
-    run(cloud_1, cloud_2_reboot, cloud_4, cloud_32bit_entry, cloud_large, generic_1, generic_2, generic_4, pae_1, pae_2, nonpae_1, ia32_1, ia32_2, kept)
+    run(cloud_1, cloud_2_reboot, cloud_4, cloud_32bit_entry, cloud_large, generic_1, generic_2, generic_4, pae_1, pae_2, nonpae_1, ia32_1, ia32_2, kept, slow)

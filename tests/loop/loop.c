@@ -68,6 +68,31 @@ static void vm_timers_stand_while_the_clock_is_paused(void **state)
 	loop_free(l);
 }
 
+static void the_vm_clock_may_be_slower(void **state)
+{
+	struct loop *l = loop_new(NULL);
+	struct beat a = { 0 };
+
+	clk_manual(l);
+	clk_pause(l, true);
+	clk_slow(l, 2);
+	clk_pause(l, false);
+	timer_init(&a.t, l, CLK_VM, beat_fire, NULL);
+	timer_arm(&a.t, 50);
+	clk_step(l, 80);
+	clk_pause(l, true);
+	clk_step(l, 1000);
+	assert_int_equal(clk_now(l, CLK_VM), 20);
+	clk_pause(l, false);
+	assert_int_equal(clk_now(l, CLK_VM), 20);
+	clk_step(l, 119);
+	assert_int_equal(a.n, 0);
+	clk_step(l, 1);
+	assert_int_equal(a.n, 1);
+	assert_int_equal(clk_now(l, CLK_VM), 50);
+	loop_free(l);
+}
+
 struct note {
 	struct job j, again;
 	struct loop *l;
@@ -171,6 +196,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(timers_fire_at_their_time_and_in_order),
 		cmocka_unit_test(vm_timers_stand_while_the_clock_is_paused),
+		cmocka_unit_test(the_vm_clock_may_be_slower),
 		cmocka_unit_test(a_job_of_another_thread_runs_once_on_the_loop),
 		cmocka_unit_test(an_unwatched_descriptor_is_silent),
 		cmocka_unit_test(a_blocking_call_runs_elsewhere_and_comes_back),

@@ -67,6 +67,10 @@ static int vm_open(struct engine_vm *vm, struct err *e)
 {
 	int r;
 
+	if (vm->opts.slow_shift)
+		return err_set(e, -EINVAL,
+			       "engine.slow: %u: a guest of KVM lives in the host's time; expected engine=soft",
+			       1u << vm->opts.slow_shift);
 	vm->sys = kvm_open(&vm->caps, e);
 	if (vm->sys < 0)
 		return vm->sys;

@@ -258,9 +258,9 @@ struct cpu {
 	bool pdptes_known;
 	uint64_t dr[4], dr6, dr7;
 	uint64_t kernel_gs_base, star, lstar, cstar, fmask, sysenter_cs, sysenter_esp, sysenter_eip, tsc_aux, pat;
-	uint64_t
-		tsc_offset; /* guest TSC = host TSC + this (scaling is not needed: the guest is told the host's rate) */
+	uint64_t tsc_offset; /* guest TSC = host TSC + this: the guest is told the host's rate */
 	uint64_t misc_enable, mtrr_def, mtrr_fix[11], mtrr_var[16], spec_ctrl, mcg_status;
+	bool tsc_slow; /* engine.slow: tsc_offset does not tell, cpu_tsc_slow() does */
 	bool nmi_blocked, nmi_pending;
 	bool rep_stopped; /* the last instruction was a repeated one that goes on: what is pushed now has RF */
 	bool ignne;	  /* IGNNE#: x87 errors are ignored until there is none any more */

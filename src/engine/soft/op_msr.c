@@ -163,6 +163,11 @@ void cpu_deadline_set(struct cpu *c, uint64_t guest)
 		cpu_post(c, POLL_TIMER);
 }
 
+uint64_t cpu_tsc_slow(const struct cpu *c)
+{
+	return soft_clock(c->vm) + tsc_shift(vcpu_of((struct cpu *)c));
+}
+
 void cpu_tsc_adjust_set(struct cpu *c, uint64_t adjust)
 {
 	vcpu_of(c)->tsc_adjust = adjust;

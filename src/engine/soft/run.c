@@ -16,7 +16,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { BUDGET = 20000, SPIN_MAX_US = 20, SLEEP_MAX_S = 3600 };
+enum { BUDGET = 20000, SPIN_MAX_US = 20 };
 
 /* ------ events ------ */
 
@@ -143,12 +143,7 @@ static void futex_sleep(struct engine_vcpu *v, uint64_t due)
 	struct timespec t, *limit = NULL;
 
 	if (due) {
-		uint64_t now = soft_clock(c->vm), left = due > now ? due - now : 0, ns;
-
-		if (left > c->vm->tsc_khz * 1000 * SLEEP_MAX_S)
-			left = c->vm->tsc_khz * 1000 * SLEEP_MAX_S;
-		ns = (uint64_t)((unsigned __int128)left * 1000000 / c->vm->tsc_khz);
-		t = (struct timespec){ .tv_sec = (time_t)(ns / 1000000000), .tv_nsec = (long)(ns % 1000000000) };
+		t = soft_until(c->vm, due);
 		limit = &t;
 	}
 	__atomic_store_n(&v->tick_due, 0, __ATOMIC_SEQ_CST);
@@ -159,7 +154,7 @@ static void futex_sleep(struct engine_vcpu *v, uint64_t due)
 
 void cpu_doze(struct cpu *c, unsigned us)
 {
-	uint64_t end = soft_clock(c->vm) + us_to_tsc(c->vm, us), due = c->lapic->due;
+	uint64_t end = soft_clock(c->vm) + (us_to_tsc(c->vm, us) >> c->vm->opts.slow_shift), due = c->lapic->due;
 
 	host_enter(c);
 	if (!__atomic_load_n(&c->poll, __ATOMIC_SEQ_CST))

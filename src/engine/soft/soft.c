@@ -426,6 +426,7 @@ static int soft_vcpu_new(struct engine_vm *evm, unsigned id, struct engine_vcpu 
 	}
 	v->cpu.vm = vm;
 	v->cpu.id = id;
+	v->cpu.tsc_slow = vm->opts.slow_shift;
 	v->cpu.cpuid = &v->table;
 	v->bsp = id == 0;
 	for (unsigned k = 0; k < TLBS; k++)

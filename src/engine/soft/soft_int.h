@@ -16,6 +16,8 @@
 #include "base/sync.h"
 #include "x86/lapic.h"
 
+#include <time.h>
+
 enum { TLB_SETS = 4, TLB_REVOKED = 16 };
 enum { SOFT_CPUS_MAX = 32 /* bits in code_page.holders */, RAM_SLOTS_MAX = 64, MAIL_MAX = 128 };
 
@@ -171,7 +173,19 @@ static inline void cpu_hear(struct cpu *c)
 /* The VM's clock in TSC ticks; stands still while paused. */
 static inline uint64_t soft_clock(const struct soft_vm *vm)
 {
-	return (vm->paused_at ? vm->paused_at : __builtin_ia32_rdtsc()) + vm->clock_base;
+	return ((vm->paused_at ? vm->paused_at : __builtin_ia32_rdtsc()) + vm->clock_base) >> vm->opts.slow_shift;
+}
+
+enum { SLEEP_MAX_S = 3600 }; /* times engine.slow */
+
+/* How long a host thread has to sleep until the VM's clock is there. A timer that is further away is looked at again
+ * meanwhile. */
+static inline struct timespec soft_until(const struct soft_vm *vm, uint64_t due)
+{
+	uint64_t now = soft_clock(vm), left = due > now ? due - now : 0, max = vm->tsc_khz * 1000 * SLEEP_MAX_S, ns;
+
+	ns = (uint64_t)((unsigned __int128)(left > max ? max : left) * 1000000 / vm->tsc_khz) << vm->opts.slow_shift;
+	return (struct timespec){ .tv_sec = (time_t)(ns / 1000000000), .tv_nsec = (long)(ns % 1000000000) };
 }
 
 /* #GP(0) above CPL 0; #UD outside protected mode. */

@@ -24,10 +24,11 @@ void sys_set_flags(struct cpu *c, uint32_t v, uint32_t mask);
 void sys_vme_flags_check(struct cpu *c, uint32_t v);
 void sys_set_vme_flags(struct cpu *c, uint32_t v);
 
-/* Guest time stamp counter. */
+/* Guest time stamp counter; cpu_tsc_slow() with engine.slow. */
+uint64_t cpu_tsc_slow(const struct cpu *c);
 static inline uint64_t sys_tsc(const struct cpu *c)
 {
-	return __builtin_ia32_rdtsc() + c->tsc_offset;
+	return UNLIKELY(c->tsc_slow) ? cpu_tsc_slow(c) : __builtin_ia32_rdtsc() + c->tsc_offset;
 }
 
 #endif

@@ -25,7 +25,8 @@ uint64_t disk_variant(const struct cpu *c)
 	uint64_t h = disk_sum(1, c->isa_ops, sizeof(c->isa_ops));
 
 	h = disk_mix(h, c->isa_feats);
-	return disk_mix(h, (uint64_t)c->isa_cx16 << 2 | (uint64_t)c->jit.jit->tsd << 1 | c->vm->yield_on_pause);
+	return disk_mix(h, (uint64_t)c->tsc_slow << 3 | (uint64_t)c->isa_cx16 << 2 | (uint64_t)c->jit.jit->tsd << 1 |
+				   c->vm->yield_on_pause);
 }
 
 bool disk_disp_field(const struct insn *i, unsigned *at)

@@ -166,7 +166,7 @@ static bool put_rdtsc(struct xl *x, bool aux)
 {
 	struct asmb *a = &x->a;
 
-	if (!kernel(x) && x->j->tsd)
+	if ((!kernel(x) && x->j->tsd) || x->c->tsc_slow)
 		return false;
 	if (aux) /* RDTSCP waits for what is before it: clocks of several vCPUs are compared by it */
 		a_bytes(a, 0xe8ae0f, 3); /* lfence */

@@ -16,8 +16,6 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { SLEEP_MAX_S = 3600 };
-
 struct jit_ticker {
 	struct soft_vm *vm;
 	pthread_t thread;
@@ -59,14 +57,8 @@ static uint64_t look(struct soft_vm *vm)
 
 static void wait_until(struct jit_ticker *t, uint64_t due, uint32_t seen)
 {
-	uint64_t now = soft_clock(t->vm), left = due > now ? due - now : 0, max = t->vm->tsc_khz * 1000 * SLEEP_MAX_S,
-		 ns;
-	struct timespec ts;
+	struct timespec ts = soft_until(t->vm, due);
 
-	if (left > max)
-		left = max;
-	ns = (uint64_t)((unsigned __int128)left * 1000000 / t->vm->tsc_khz);
-	ts = (struct timespec){ .tv_sec = (time_t)(ns / 1000000000), .tv_nsec = (long)(ns % 1000000000) };
 	futex(&t->word, FUTEX_WAIT_PRIVATE, seen, &ts);
 }
 
