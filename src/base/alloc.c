@@ -8,12 +8,16 @@
 
 enum { PAGE = 4096, SPARSE = 1 << 20 };
 
+void out_of_memory(void)
+{
+	fputs("out of memory\n", stderr);
+	abort();
+}
+
 static void *check(void *p)
 {
-	if (!p) {
-		fputs("out of memory\n", stderr);
-		abort();
-	}
+	if (!p)
+		out_of_memory();
 	return p;
 }
 

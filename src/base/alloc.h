@@ -6,6 +6,7 @@
 
 void *xcalloc(size_t n, size_t size); /* zeroed */
 void *xrealloc(void *p, size_t n, size_t size);
+NORETURN void out_of_memory(void);
 char *xstrdup(const char *s);
 char *xasprintf(const char *fmt, ...) PRINTF(1, 2);
 

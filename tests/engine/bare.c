@@ -37,7 +37,7 @@ struct cpu *bare_cpu(gpa_t tables)
 	c->vm = &vm;
 	c->lapic = &lapic;
 	for (unsigned k = 0; k < TLBS; k++)
-		c->tlbs[k] = calloc(1, sizeof(struct tlb));
+		c->tlbs[k] = tlb_alloc();
 	mmu_tlb_init(c);
 	c->cr0 = CR0_PE | CR0_PG | CR0_WP | CR0_NE;
 	c->cr3 = tables;

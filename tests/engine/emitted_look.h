@@ -19,16 +19,17 @@ enum { SLOT = 16 };			 /* place of the guest's register 0 */
 enum { NEAR_ROOMS = 2 * STACK_CLASSES }; /* what a NEAR is compared with: rooms of the stack, then of kept pages */
 enum { PENDING = 512, CHECKS = 16, ASIDE = 16 };
 
-/* What a place holds. NAMED: name + off; if the name has LOW, that modulo 4 GiB. PAGES: NAMED (of, off) in pages.
- * LOW16: a number below 64 Ki, `name`; of: the low bits of such PAGES. TAG: the read or write tag (`write`) of index
- * `name`, a LOW16. SUM: that plus NAMED (of, off); scale: the index is that of (of, at). HIGH: the bits of such a sum
- * that are not in a page, for its bytes `off` to `to`, if the index is that of the first. DELTA: host minus NAMED (of):
- * good for its bytes from `off` to `to`. HOST: address of byte `at` of NAMED(of) that has DELTA. BIT_OF: a number below
- * `scale`. LAST: emitted_str.c. NEAR: NAMED (of, off) plus the tag of the stack's page; at: of the kept page of that
- * number, from 1. FILLED: such a sum, of a page that is the stack's now if the sum is less than a page.
+/* What a place holds. NAMED: name + off; if the name has LOW, that modulo 4 GiB. PAGES: NAMED (of, off) in pages, or
+ * in parts of `scale` a page. LOW16: a number below 64 Ki, `name`; of: the low bits of such PAGES. ENTRY: where the TLB
+ * has the entry of that index. TAG: the read or write tag (`write`) of index `name`, an ENTRY. SUM: that plus NAMED
+ * (of, off); scale: the index is that of (of, at). HIGH: the bits of such a sum that are not in a page, for its bytes
+ * `off` to `to`, if the index is that of the first. DELTA: host minus NAMED (of): good for its bytes from `off` to
+ * `to`. HOST: address of byte `at` of NAMED(of) that has DELTA. BIT_OF: a number below `scale`. LAST: emitted_str.c.
+ * NEAR: NAMED (of, off) plus the tag of the stack's page; at: of the kept page of that number, from 1. FILLED: such a
+ * sum, of a page that is the stack's now if the sum is less than a page.
  */
 #define LOW 0x80000000u
-enum kind { NAMED, PAGES, TAG, SUM, HIGH, DELTA, HOST, LOW16, BIT_OF, LAST, NEAR, FILLED };
+enum kind { NAMED, PAGES, TAG, SUM, HIGH, DELTA, HOST, LOW16, ENTRY, BIT_OF, LAST, NEAR, FILLED };
 struct val {
 	enum kind kind;
 	uint32_t name, of;

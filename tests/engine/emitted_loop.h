@@ -27,12 +27,12 @@ struct sum {
 	} t[TERMS];
 };
 
-/* What is not a sum has an atom that stands for it where it is used as one. PAGE_NO: page of an address. INDEX: of its
- * TLB entry. TAG: from there. OFFSET: tag + address + more, which is the offset in its page if look >= 0. HIGH: its
- * bits above those. ROOM: turns, ((from - offset or offset) * mul >> shift) + plus. LEAST: of `limit` and some ROOMs,
- * none of which is 0. BELOW: a number below `limit`. ADD_OF: what that entry adds to addresses; LESS_TAG: that minus
- * the entry's tag. */
-enum what { NUMBER, PAGE_NO, INDEX, TAG_OF, OFFSET, HIGH_OF, ROOM, LEAST, BELOW, ADD_OF, LESS_TAG };
+/* What is not a sum has an atom that stands for it where it is used as one. PAGE_NO: page of an address, in parts of
+ * `limit` a page. PAGE_LOW: that modulo 64 Ki. INDEX: of its TLB entry, which a scale of 8 counts in parts. TAG: from
+ * there. OFFSET: tag + address + more, which is the offset in its page if look >= 0. HIGH: its bits above those.
+ * ROOM: turns, ((from - offset or offset) * mul >> shift) + plus. LEAST: of `limit` and some ROOMs, none of which is
+ * 0. BELOW: a number below `limit`. ADD_OF: what that entry adds to addresses; LESS_TAG: that minus the entry's tag. */
+enum what { NUMBER, PAGE_NO, PAGE_LOW, INDEX, TAG_OF, OFFSET, HIGH_OF, ROOM, LEAST, BELOW, ADD_OF, LESS_TAG };
 struct value {
 	enum what what;
 	uint32_t atom;

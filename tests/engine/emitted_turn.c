@@ -3,7 +3,8 @@
  */
 #include "emitted_loop.h"
 
-enum { RTAG = TLB_AT(rtag), WTAG = TLB_AT(wtag), ADDS = TLB_AT(add) };
+enum { PART_SHIFT = 2, PARTS = sizeof(struct tlb_entry) / 8 };
+enum { RTAG = TLB_AT(e[0].rtag), WTAG = TLB_AT(e[0].wtag), ADDS = TLB_AT(e[0].add) };
 
 /* ------ places ------ */
 static int place_of_field(int64_t d)
@@ -110,7 +111,7 @@ static bool memory(struct at *s, const ZydisDecodedOperand *o, bool write)
 /* The TLB, which r14 points into. */
 static struct value tlb_start(void)
 {
-	struct sum back = sum_const((uint64_t) - (int64_t)offsetof(struct tlb, rtag));
+	struct sum back = sum_const((uint64_t) - (int64_t)offsetof(struct tlb, e[0].rtag));
 
 	return value_sum(sum_add(sum_atom(lw.tlb), &back, 1));
 }
@@ -282,18 +283,29 @@ static struct value lesser(struct at *s, int to, int from)
 
 static struct value rotated(const struct value *a, uint64_t by)
 {
-	struct value v = value_new(PAGE_NO);
+	struct value v = value_new(a->what == PAGE_LOW ? INDEX : PAGE_NO);
 
-	v.sum = as_sum(a);
-	return by == 12 ? v : value_any();
+	v.sum = a->what == PAGE_LOW ? a->sum : as_sum(a);
+	v.limit = by == 12 ? 1 : PARTS;
+	if (a->what == PAGE_LOW)
+		return by == 64 - PART_SHIFT ? v : value_any();
+	return by == 12 || by == 12 - PART_SHIFT ? v : value_any();
 }
 
 static struct value low16(const struct value *a)
 {
+	struct value v = value_new(PAGE_LOW);
+
+	v.sum = a->sum;
+	return a->what == PAGE_NO && a->limit == 1 ? v : value_any();
+}
+
+static struct value masked(const struct value *a, uint64_t with)
+{
 	struct value v = value_new(INDEX);
 
 	v.sum = a->sum;
-	return a->what == PAGE_NO ? v : value_any();
+	return a->what == PAGE_NO && a->limit == PARTS && with == (TLB_SIZE - 1) * PARTS ? v : value_any();
 }
 
 static struct value extracted(const struct value *a, const ZydisDecodedOperand *mask)
@@ -346,6 +358,8 @@ static struct value result(struct at *s)
 		return size == 64 ? rotated(&b, imm_of(&o[2])) : value_any();
 	case ZYDIS_MNEMONIC_MOVZX:
 		return size == 32 && o[1].size == 16 ? low16(&b) : value_any();
+	case ZYDIS_MNEMONIC_AND:
+		return size == 32 && is_imm(&o[1]) ? masked(&a, imm_of(&o[1])) : value_any();
 	case ZYDIS_MNEMONIC_PEXT:
 		return size == 64 ? extracted(&b, &o[2]) : value_any();
 	default:

@@ -24,7 +24,7 @@ struct val val_fresh(void)
 
 struct val val_index(const struct val *of)
 {
-	return (struct val){ .kind = LOW16, .name = ++last_name, .of = of->name, .off = of->off };
+	return (struct val){ .kind = ENTRY, .name = ++last_name, .of = of->name, .off = of->off };
 }
 
 /* ------ registers and fields ------ */
@@ -55,9 +55,11 @@ static int place_of_field(int64_t disp)
 }
 
 enum {
-	RTAG = TLB_AT(rtag),
-	WTAG = TLB_AT(wtag),
-	ADDS = TLB_AT(add),
+	PART_SHIFT = 2,
+	PARTS = sizeof(struct tlb_entry) / 8, /* of an entry of the TLB, which a scale of 8 counts */
+	RTAG = TLB_AT(e[0].rtag),
+	WTAG = TLB_AT(e[0].wtag),
+	ADDS = TLB_AT(e[0].add),
 	STACK_TAG = TLB_AT(stack.tag),
 	STACK_ADD = TLB_AT(stack.add),
 	STACK_ROOM = TLB_AT(stack.room)
@@ -243,7 +245,7 @@ static bool points_tlb(const struct look *k)
 {
 	return k->raw_tlb && k->i.mnemonic == ZYDIS_MNEMONIC_LEA && place_of_reg(k->o[0].reg.value) == R_TLB &&
 	       place_of_reg(k->o[1].mem.base) == R_TLB && place_of_reg(k->o[1].mem.index) < 0 &&
-	       k->o[1].mem.disp.value == (int64_t)offsetof(struct tlb, rtag);
+	       k->o[1].mem.disp.value == (int64_t)offsetof(struct tlb, e[0].rtag);
 }
 
 static void forget_entries(struct look *k)
@@ -302,7 +304,7 @@ bool look_memory(struct look *k, const ZydisDecodedOperand *o, bool write)
 	if (b == R_TLB && x < 0)
 		return (!write && size == 8 && (disp == STACK_TAG || disp == STACK_ADD || room_number(disp) >= 0)) ||
 		       look_bad(k, "what a TLB keeps of the stack");
-	if (b == R_TLB && x >= 0 && k->s.v[x].kind == LOW16 && o->mem.scale == 8)
+	if (b == R_TLB && x >= 0 && k->s.v[x].kind == ENTRY && o->mem.scale == 8)
 		return (!write && size == 8 && (disp == RTAG || disp == WTAG || disp == ADDS)) ||
 		       look_bad(k, "an entry of the TLB");
 	if (look_jumps(k, o))
@@ -366,6 +368,28 @@ static struct val loaded(struct look *k, const ZydisDecodedOperand *o)
 static int64_t imm(const ZydisDecodedOperand *o)
 {
 	return o->imm.is_signed ? o->imm.value.s : (int64_t)o->imm.value.u;
+}
+
+/* On the way to an entry of the TLB: an address in pages, or in parts of them; an index in such parts. */
+static bool rotated(struct look *k, struct val *out)
+{
+	const ZydisDecodedOperand *d = &k->o[0], *s = &k->o[1];
+	struct val v = is_reg(s, 64) ? k->s.v[place_of_reg(s->reg.value)] : val_fresh();
+	uint64_t by = k->o[2].imm.value.u;
+
+	if (!is_reg(d, 64))
+		return false;
+	if (v.kind == LOW16 && v.of && by == 64 - PART_SHIFT && place_of_reg(d->reg.value) >= T0) {
+		*out = v;
+		out->kind = ENTRY;
+		return true;
+	}
+	if (v.kind == LOW16)
+		v = (struct val){ .kind = NAMED, .name = v.name };
+	if (v.kind != NAMED || (by != 12 && by != 12 - PART_SHIFT))
+		return false;
+	*out = (struct val){ .kind = PAGES, .of = v.name, .off = v.off, .scale = by == 12 ? 1 : PARTS };
+	return true;
 }
 
 /* Those whose result is known; false: not one of them. */
@@ -433,10 +457,12 @@ static bool known_result(struct look *k, struct val *out)
 		}
 		return false;
 	case ZYDIS_MNEMONIC_RORX:
-		v = is_reg(s, 64) ? address_in(k, place_of_reg(s->reg.value)) : val_fresh();
-		if (!is_reg(d, 64) || v.kind != NAMED || k->o[2].imm.value.u != 12)
+		return rotated(k, out);
+	case ZYDIS_MNEMONIC_AND:
+		if (!is_reg(d, 32) || place_of_reg(d->reg.value) < T0 || s->type != ZYDIS_OPERAND_TYPE_IMMEDIATE ||
+		    s->imm.value.u != (TLB_SIZE - 1) * PARTS || v.kind != PAGES || v.scale != PARTS)
 			return false;
-		*out = (struct val){ .kind = PAGES, .of = v.name, .off = v.off };
+		*out = (struct val){ .kind = ENTRY, .name = ++last_name, .of = v.of, .off = v.off };
 		return true;
 	case ZYDIS_MNEMONIC_PEXT: /* the high bits of a sum */
 		if (!is_reg(d, 64) || !is_mem(&k->o[2]) || place_of_reg(k->o[2].mem.base) != R_CPU)
@@ -466,7 +492,7 @@ static bool known_result(struct look *k, struct val *out)
 			return false; /* the guest's: a base for groups like others, and no index of ours */
 		v = is_reg(s, 16) ? k->s.v[place_of_reg(s->reg.value)] : val_fresh();
 		*out = (struct val){ .kind = LOW16, .name = ++last_name };
-		if (v.kind == PAGES) {
+		if (v.kind == PAGES && v.scale == 1) {
 			out->of = v.of;
 			out->off = v.off;
 		}

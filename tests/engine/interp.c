@@ -37,7 +37,7 @@ static int setup(void **state)
 	c->vm = &m.vm;
 	c->lapic = &m.lapic;
 	for (unsigned k = 0; k < TLBS; k++)
-		c->tlbs[k] = xcalloc(1, sizeof(struct tlb));
+		c->tlbs[k] = tlb_alloc();
 	mmu_tlb_init(c);
 	c->tlb = c->tlbs[TLB_KERN];
 	c->code = code_cache_new(c, MIB(1));

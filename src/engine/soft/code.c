@@ -551,10 +551,10 @@ struct rec *code_find(struct cpu *c, bool *step)
 	bool global;
 
 	*step = false;
-	if (lin + t->xtag[idx] < PAGE) {
-		global = t->in_list[idx] == 2;
+	if (lin + t->e[idx].xtag < PAGE) {
+		global = t->side[idx].in_list == 2;
 		b = block_get(
-			k, key_of((const uint8_t *)(round_down(lin, PAGE) + t->add[idx]), lin & (PAGE - 1), c->mode));
+			k, key_of((const uint8_t *)(round_down(lin, PAGE) + t->e[idx].add), lin & (PAGE - 1), c->mode));
 	}
 	if (!b) {
 		b = block_need(c, lin, &global);

@@ -63,10 +63,12 @@ enum {
 	TLB_BITS = 16 /* ORDER: jit/mem.c */,
 	TLB_SIZE = 1 << TLB_BITS,
 	TLB_VICTIMS = 8,
-	TLB_CHUNK = 512 /* tags in a host page */
+	TLB_CHUNK = 128 /* entries in a host page */
 };
+/* Half a line of the host's cache: a page that is met seldom, as most are, costs one line. */
 struct tlb_entry {
-	uint64_t rtag, wtag, xtag, add;
+	uint64_t rtag, wtag, xtag; /* minus the page's linear address if that access is allowed, else the empty tag */
+	uint64_t add;		   /* host address = linear address + add */
 };
 enum tlb_kind { TLB_USER, TLB_KERN, TLB_KERN_AC, TLBS };
 /*
@@ -91,16 +93,15 @@ struct tlb_near {
 struct tlb {
 	struct tlb_near near;
 	struct tlb_stack stack;
-	/* flat: neighbours share lines of the host's cache */
-	uint64_t rtag[TLB_SIZE], wtag[TLB_SIZE]; /* minus the page's linear address if that access is allowed, else */
-	uint64_t xtag[TLB_SIZE];		 /* the empty tag */
-	uint64_t add[TLB_SIZE];			 /* host address = linear address + add */
-	uint16_t filled[2][TLB_SIZE];		 /* indices with entries: [1] are global pages */
+	struct tlb_entry e[TLB_SIZE] __attribute__((aligned(64)));
+	struct tlb_side {	 /* what translated code does not read */
+		uint64_t page;	 /* mmu.c: the physical page, and PAGE_SLOW_WRITES */
+		uint8_t in_list; /* 0: not; else 1 + which list */
+	} side[TLB_SIZE];
+	uint16_t filled[2][TLB_SIZE]; /* indices with entries: [1] are global pages */
 	uint32_t nfilled[2];
-	uint8_t in_list[TLB_SIZE]; /* 0: not; else 1 + which list */
-	uint64_t page[TLB_SIZE];   /* mmu.c: the physical page behind each entry, and PAGE_SLOW_WRITES */
-	struct tlb_victim {	   /* an entry that lost its index to another page; mmu.c looks here before it walks */
-		uint64_t lin;	   /* of the page; odd: nothing here */
+	struct tlb_victim {   /* an entry that lost its index to another page; mmu.c looks here before it walks */
+		uint64_t lin; /* of the page; odd: nothing here */
 		struct tlb_entry e;
 		uint64_t page; /* as above */
 		bool global;

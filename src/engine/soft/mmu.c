@@ -228,13 +228,13 @@ static void list_add(struct cpu *c, struct tlb *t, unsigned idx, bool global)
 {
 	unsigned list = global ? LIST_GLOBAL : LIST_LOCAL;
 
-	if (t->in_list[idx] == LIST_LOCAL + 1 || t->in_list[idx] == list + 1)
+	if (t->side[idx].in_list == LIST_LOCAL + 1 || t->side[idx].in_list == list + 1)
 		return;
 	if (t->nfilled[list] == TLB_SIZE) /* an index can be in the global list more than once */
 		mmu_flush_all(c);
 	t->filled[list][t->nfilled[list]++] = (uint16_t)idx;
 	t->touched[idx / TLB_CHUNK / 64] |= BIT64(idx / TLB_CHUNK % 64);
-	t->in_list[idx] = (uint8_t)(list + 1);
+	t->side[idx].in_list = (uint8_t)(list + 1);
 }
 
 static bool watched(const struct cpu *c, uint64_t page)
@@ -290,7 +290,7 @@ static bool victim_back(struct cpu *c, struct tlb *t, uint64_t lin, unsigned acc
 		tlb_kept_changes(t, PAGE_OF(lin));
 		list_add(c, t, idx, o.global);
 		tlb_put(t, idx, o.e);
-		t->page[idx] = o.page;
+		t->side[idx].page = o.page;
 		return true;
 	}
 	return false;
@@ -308,7 +308,7 @@ static void tlb_fill(struct cpu *c, enum tlb_kind k, uint64_t lin, const struct 
 	bool x = k == TLB_USER ? w->user && w->exec : w->exec && !(w->user && (c->cr4 & CR4_SMEP));
 	bool wr = r && w->dirty && (w->writable || (k != TLB_USER && !(c->cr0 & CR0_WP))), tag_write;
 
-	x = x && (fetch || t->xtag[idx] == tag);
+	x = x && (fetch || t->e[idx].xtag == tag);
 	tlb_victim_keep(t, idx, page);
 	tlb_kept_changes(t, page);
 	list_add(c, t, idx, w->global);
@@ -318,7 +318,7 @@ static void tlb_fill(struct cpu *c, enum tlb_kind k, uint64_t lin, const struct 
 	tlb_put(t, idx,
 		(struct tlb_entry){ r ? tag : empty, tag_write ? tag : empty, x ? tag : empty,
 				    (uint64_t)(s->host + (PAGE_OF(w->at) - s->at)) - page });
-	t->page[idx] = PAGE_OF(w->at) | (r && wr && !tag_write && !s->rom ? PAGE_SLOW_WRITES : 0);
+	t->side[idx].page = PAGE_OF(w->at) | (r && wr && !tag_write && !s->rom ? PAGE_SLOW_WRITES : 0);
 	large_note(v, lin, w->shift);
 }
 
@@ -384,7 +384,7 @@ static gpa_t touch(struct cpu *c, enum tlb_kind k, uint64_t lin, unsigned access
 		if (twin_known(c, k, lin, access, &w.at))
 			return w.at;
 	} else if (victim_back(c, c->tlbs[k], lin, access))
-		return PAGE_OF(c->tlbs[k]->page[tlb_index(c, lin)]) + lin % PAGE;
+		return PAGE_OF(c->tlbs[k]->side[tlb_index(c, lin)].page) + lin % PAGE;
 	translate(c, k, lin, access, &w);
 	s = ram_at(c, w.at);
 	if (s)
@@ -425,10 +425,10 @@ static void load(struct cpu *c, enum tlb_kind k, uint64_t lin, void *buf, unsign
 static bool beside_code(const struct cpu *c, enum tlb_kind k, uint64_t lin, unsigned size, gpa_t *at)
 {
 	unsigned idx = tlb_index(c, lin);
-	gpa_t page = c->tlbs[k]->page[idx];
+	gpa_t page = c->tlbs[k]->side[idx].page;
 	const struct ram_slot *s;
 
-	if (!(page & PAGE_SLOW_WRITES) || lin + c->tlbs[k]->rtag[idx] > PAGE - size)
+	if (!(page & PAGE_SLOW_WRITES) || lin + c->tlbs[k]->e[idx].rtag > PAGE - size)
 		return false;
 	*at = PAGE_OF(page) + lin % PAGE;
 	s = ram_find(ram_map(c->vm), *at);
@@ -440,7 +440,7 @@ static void store(struct cpu *c, enum tlb_kind k, uint64_t lin, const void *buf,
 	struct span sp;
 
 	if (beside_code(c, k, lin, size, &sp.at[0])) {
-		copy_atomic((void *)(lin + c->tlbs[k]->add[tlb_index(c, lin)]), buf, size);
+		copy_atomic((void *)(lin + c->tlbs[k]->e[tlb_index(c, lin)].add), buf, size);
 		mmu_stored(c, sp.at[0], size);
 		return;
 	}
@@ -455,8 +455,8 @@ uint64_t mmu_ld_as(struct cpu *c, enum tlb_kind k, uint64_t lin, unsigned size)
 	unsigned idx = tlb_index(c, lin);
 	uint64_t v = 0;
 
-	if (lin + c->tlbs[k]->rtag[idx] <= PAGE - size)
-		copy_atomic(&v, (void *)(lin + c->tlbs[k]->add[idx]), size);
+	if (lin + c->tlbs[k]->e[idx].rtag <= PAGE - size)
+		copy_atomic(&v, (void *)(lin + c->tlbs[k]->e[idx].add), size);
 	else
 		load(c, k, lin, &v, size);
 	return v;
@@ -466,8 +466,8 @@ void mmu_st_as(struct cpu *c, enum tlb_kind k, uint64_t lin, unsigned size, uint
 {
 	unsigned idx = tlb_index(c, lin);
 
-	if (lin + c->tlbs[k]->wtag[idx] <= PAGE - size)
-		copy_atomic((void *)(lin + c->tlbs[k]->add[idx]), &v, size);
+	if (lin + c->tlbs[k]->e[idx].wtag <= PAGE - size)
+		copy_atomic((void *)(lin + c->tlbs[k]->e[idx].add), &v, size);
 	else
 		store(c, k, lin, &v, size);
 }
@@ -561,7 +561,7 @@ void mmu_rmw_done(struct cpu *c, uint64_t lin, void *host, unsigned size)
 	if (LIKELY(tlb_write(c, lin, size) == host))
 		return;
 	/* mmu_rmw filled the entry, and nothing has run since. */
-	mmu_stored(c, PAGE_OF(c->tlbs[kind_now(c)]->page[tlb_index(c, lin)]) + lin % PAGE, size);
+	mmu_stored(c, PAGE_OF(c->tlbs[kind_now(c)]->side[tlb_index(c, lin)].page) + lin % PAGE, size);
 }
 
 uint64_t mmu_rmw_slow(struct cpu *c, uint64_t lin, unsigned size, bool locked, uint64_t (*fn)(void *self, uint64_t old),
@@ -592,12 +592,12 @@ const uint8_t *mmu_fetch(struct cpu *c, uint64_t lin, gpa_t *page, bool *global)
 	unsigned idx = tlb_index(c, lin);
 	const struct tlb *t = c->tlbs[k];
 
-	if (lin + t->xtag[idx] > PAGE - 1) {
+	if (lin + t->e[idx].xtag > PAGE - 1) {
 		touch(c, k, lin, PAGE_FETCH);
-		if (lin + t->xtag[idx] > PAGE - 1)
+		if (lin + t->e[idx].xtag > PAGE - 1)
 			return NULL;
 	}
-	*global = t->in_list[idx] == LIST_GLOBAL + 1;
-	*page = PAGE_OF(t->page[idx]);
-	return (const uint8_t *)(PAGE_OF(lin) + t->add[idx]);
+	*global = t->side[idx].in_list == LIST_GLOBAL + 1;
+	*page = PAGE_OF(t->side[idx].page);
+	return (const uint8_t *)(PAGE_OF(lin) + t->e[idx].add);
 }

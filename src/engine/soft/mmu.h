@@ -32,15 +32,12 @@ static inline unsigned tlb_index(const struct cpu *c, uint64_t lin)
 
 static inline struct tlb_entry tlb_get(const struct tlb *t, unsigned idx)
 {
-	return (struct tlb_entry){ t->rtag[idx], t->wtag[idx], t->xtag[idx], t->add[idx] };
+	return t->e[idx];
 }
 
 static inline void tlb_put(struct tlb *t, unsigned idx, struct tlb_entry e)
 {
-	t->rtag[idx] = e.rtag;
-	t->wtag[idx] = e.wtag;
-	t->xtag[idx] = e.xtag;
-	t->add[idx] = e.add;
+	t->e[idx] = e;
 }
 
 /* From all zeros. */
@@ -52,7 +49,7 @@ static inline void tlb_init(struct tlb *t)
 
 static inline void tlb_clear_entry(struct tlb *t, unsigned idx)
 {
-	t->rtag[idx] = t->wtag[idx] = t->xtag[idx] = tlb_empty(idx);
+	t->e[idx].rtag = t->e[idx].wtag = t->e[idx].xtag = tlb_empty(idx);
 }
 
 /* The pages that translated code keeps at hand: something in the TLB changes. */
@@ -79,7 +76,7 @@ static inline void *tlb_read(struct cpu *c, uint64_t lin, unsigned size)
 	const struct tlb *t = c->tlb;
 	unsigned idx = tlb_index(c, lin);
 
-	return LIKELY(lin + t->rtag[idx] <= 4096 - size) ? (void *)(lin + t->add[idx]) : NULL;
+	return LIKELY(lin + t->e[idx].rtag <= 4096 - size) ? (void *)(lin + t->e[idx].add) : NULL;
 }
 
 static inline void *tlb_write(struct cpu *c, uint64_t lin, unsigned size)
@@ -87,7 +84,7 @@ static inline void *tlb_write(struct cpu *c, uint64_t lin, unsigned size)
 	const struct tlb *t = c->tlb;
 	unsigned idx = tlb_index(c, lin);
 
-	return LIKELY(lin + t->wtag[idx] <= 4096 - size) ? (void *)(lin + t->add[idx]) : NULL;
+	return LIKELY(lin + t->e[idx].wtag <= 4096 - size) ? (void *)(lin + t->e[idx].add) : NULL;
 }
 
 /*

@@ -145,13 +145,13 @@ REC_INLINE void rec_wr16(struct cpu *c, unsigned at, uint16_t v)
 enum { MISS_WRITE = 0x100 };
 struct rec *rec_miss(struct cpu *c, struct rec *r, uint64_t lin, unsigned size_and_write);
 
-#define LOAD(bits, var, lin)                                                      \
-	do {                                                                      \
-		uint64_t lin_ = (lin);                                            \
-		unsigned i_ = tlb_index(c, lin_);                                 \
-		if (UNLIKELY(lin_ + c->tlb->rtag[i_] > 4096 - (bits) / 8))        \
-			return rec_miss(c, r, lin_, (bits) / 8);                  \
-		var = *(const volatile uint##bits##_t *)(lin_ + c->tlb->add[i_]); \
+#define LOAD(bits, var, lin)                                                        \
+	do {                                                                        \
+		uint64_t lin_ = (lin);                                              \
+		unsigned i_ = tlb_index(c, lin_);                                   \
+		if (UNLIKELY(lin_ + c->tlb->e[i_].rtag > 4096 - (bits) / 8))        \
+			return rec_miss(c, r, lin_, (bits) / 8);                    \
+		var = *(const volatile uint##bits##_t *)(lin_ + c->tlb->e[i_].add); \
 	} while (0)
 
 /* Leaves the host address in p. */
@@ -159,9 +159,9 @@ struct rec *rec_miss(struct cpu *c, struct rec *r, uint64_t lin, unsigned size_a
 	do {                                                                  \
 		uint64_t lin_ = (lin);                                        \
 		unsigned i_ = tlb_index(c, lin_);                             \
-		if (UNLIKELY(lin_ + c->tlb->wtag[i_] > 4096 - (bits) / 8))    \
+		if (UNLIKELY(lin_ + c->tlb->e[i_].wtag > 4096 - (bits) / 8))  \
 			return rec_miss(c, r, lin_, (bits) / 8 | MISS_WRITE); \
-		p = (void *)(lin_ + c->tlb->add[i_]);                         \
+		p = (void *)(lin_ + c->tlb->e[i_].add);                       \
 	} while (0)
 
 #define STORE(bits, lin, v)                                           \

@@ -28,7 +28,7 @@ REC_INLINE const void *second_bytes(struct cpu *c)
 	const struct tlb *t = c->tlbs[c->cpl == 3 ? TLB_USER : TLB_KERN];
 	unsigned idx = tlb_index(c, lin);
 
-	return lin + t->xtag[idx] < PAGE ? (const void *)(lin + t->add[idx]) : NULL;
+	return lin + t->e[idx].xtag < PAGE ? (const void *)(lin + t->e[idx].add) : NULL;
 }
 
 /* Makes the records of i; nothing runs in the room behind r, since whoever gets there comes through r. */

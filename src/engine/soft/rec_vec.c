@@ -25,15 +25,15 @@
 	} while (0)
 
 /* The operand's host address; size and alignment mask may be variables. */
-#define OPERAND(p, tag, size, align, write)                            \
-	do {                                                           \
-		uint64_t lin_ = EA_BIS;                                \
-		unsigned i_ = tlb_index(c, lin_);                      \
-		if (UNLIKELY(lin_ & (align)))                          \
-			return rec_slow(c, r);                         \
-		if (UNLIKELY(lin_ + c->tlb->tag[i_] > 4096u - (size))) \
-			return rec_miss(c, r, lin_, (size) | (write)); \
-		p = (void *)(lin_ + c->tlb->add[i_]);                  \
+#define OPERAND(p, tag, size, align, write)                              \
+	do {                                                             \
+		uint64_t lin_ = EA_BIS;                                  \
+		unsigned i_ = tlb_index(c, lin_);                        \
+		if (UNLIKELY(lin_ & (align)))                            \
+			return rec_slow(c, r);                           \
+		if (UNLIKELY(lin_ + c->tlb->e[i_].tag > 4096u - (size))) \
+			return rec_miss(c, r, lin_, (size) | (write));   \
+		p = (void *)(lin_ + c->tlb->e[i_].add);                  \
 	} while (0)
 #define VEC(n) (c->vec[n])
 
@@ -237,15 +237,15 @@ const rec_fn rec_vzeroupper = h_vzeroupper;
 		r->code(c, p);                \
 		NEXT;                         \
 	}
-#define OPERAND_EA(tag, write)                                         \
-	do {                                                           \
-		uint64_t lin_ = c->r[SLOT_EA];                         \
-		unsigned i_ = tlb_index(c, lin_);                      \
-		if (UNLIKELY(lin_ & r->src))                           \
-			return rec_slow(c, r);                         \
-		if (UNLIKELY(lin_ + c->tlb->tag[i_] > 4096u - r->dst)) \
-			return rec_miss(c, r, lin_, r->dst | (write)); \
-		p = (void *)(lin_ + c->tlb->add[i_]);                  \
+#define OPERAND_EA(tag, write)                                           \
+	do {                                                             \
+		uint64_t lin_ = c->r[SLOT_EA];                           \
+		unsigned i_ = tlb_index(c, lin_);                        \
+		if (UNLIKELY(lin_ & r->src))                             \
+			return rec_slow(c, r);                           \
+		if (UNLIKELY(lin_ + c->tlb->e[i_].tag > 4096u - r->dst)) \
+			return rec_miss(c, r, lin_, r->dst | (write));   \
+		p = (void *)(lin_ + c->tlb->e[i_].add);                  \
 	} while (0)
 THUNK_HANDLERS(sse, CHECK_SSE, INT_CALL)
 THUNK_HANDLERS(avx, CHECK_AVX, INT_CALL)

@@ -430,7 +430,7 @@ static int soft_vcpu_new(struct engine_vm *evm, unsigned id, struct engine_vcpu 
 	v->cpu.cpuid = &v->table;
 	v->bsp = id == 0;
 	for (unsigned k = 0; k < TLBS; k++)
-		v->cpu.tlbs[k] = xcalloc(1, sizeof(struct tlb));
+		v->cpu.tlbs[k] = tlb_alloc();
 	mmu_tlb_init(&v->cpu);
 	v->cpu.lapic = xcalloc(1, sizeof(struct lapic));
 	v->cpu.lapic->bus = &vm->apics;

@@ -264,6 +264,9 @@ static inline void tlb_victim_forget(struct tlb_victim *o)
 {
 	o->lin = 1;
 }
+/* All zeros, on a page of its own; out of memory ends the process. */
+struct tlb *tlb_alloc(void);
+void tlb_free(struct tlb *t); /* NULL: nothing */
 void mmu_tlb_init(struct cpu *c);
 void mmu_tlb_free(struct cpu *c);
 /* The address space of a PCID is the current one now; keep: its translations stay valid. */

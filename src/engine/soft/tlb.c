@@ -21,7 +21,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
-enum { PAGE = 4096, SHED_CHUNKS = 24, SHED_FLUSHES = 128 };
+enum { PAGE = 4096, SHED_CHUNKS = 96, SHED_FLUSHES = 128 };
 #define PAGE_OF(a) ((a) & ~(uint64_t)(PAGE - 1))
 
 struct tlb tlb_strict;
@@ -54,9 +54,25 @@ void tlb_victim_keep(struct tlb *t, unsigned idx, uint64_t new_page)
 	t->victim[t->next_victim++ % TLB_VICTIMS] = (struct tlb_victim){
 		.lin = page,
 		.e = tlb_get(t, idx),
-		.page = t->page[idx],
-		.global = t->in_list[idx] == LIST_GLOBAL + 1,
+		.page = t->side[idx].page,
+		.global = t->side[idx].in_list == LIST_GLOBAL + 1,
 	};
+}
+
+struct tlb *tlb_alloc(void)
+{
+	void *p = mmap(NULL, sizeof(struct tlb), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	if (p == MAP_FAILED)
+		out_of_memory();
+	madvise(p, sizeof(struct tlb), MADV_NOHUGEPAGE); /* or each page that is met makes 2 MiB resident */
+	return p;
+}
+
+void tlb_free(struct tlb *t)
+{
+	if (t)
+		munmap(t, sizeof(*t));
 }
 
 /* From all zeros. */
@@ -83,10 +99,10 @@ static void flush_list(struct tlb *t, unsigned list)
 	for (unsigned n = 0; n < t->nfilled[list]; n++) {
 		unsigned idx = t->filled[list][n];
 
-		if (t->in_list[idx] != list + 1)
+		if (t->side[idx].in_list != list + 1)
 			continue;
 		tlb_clear_entry(t, idx);
-		t->in_list[idx] = 0;
+		t->side[idx].in_list = 0;
 	}
 	t->nfilled[list] = 0;
 	for (unsigned n = 0; n < TLB_VICTIMS; n++)
@@ -245,8 +261,8 @@ static void set_revoke(struct tlb_set *s, uint64_t host)
 		for (unsigned n = 0; n < t->nfilled[0] + (unsigned)t->nfilled[1]; n++) {
 			unsigned idx = n < t->nfilled[0] ? t->filled[0][n] : t->filled[1][n - t->nfilled[0]];
 
-			if (t->wtag[idx] != tlb_empty(idx) && t->add[idx] - t->wtag[idx] == host)
-				t->wtag[idx] = tlb_empty(idx);
+			if (t->e[idx].wtag != tlb_empty(idx) && t->e[idx].add - t->e[idx].wtag == host)
+				t->e[idx].wtag = tlb_empty(idx);
 		}
 		for (unsigned n = 0; n < TLB_VICTIMS; n++) /* whatever their tags */
 			if (t->victim[n].e.add + t->victim[n].lin == host)
@@ -302,7 +318,7 @@ static struct tlb_set *set_take(struct engine_vcpu *v)
 			s = t;
 	}
 	for (unsigned k = 0; k < TLBS && !s->t[k]; k++) {
-		s->t[k] = xcalloc(1, sizeof(struct tlb));
+		s->t[k] = tlb_alloc();
 		tlb_new(s->t[k]);
 	}
 	set_flush(s, true);
@@ -378,5 +394,5 @@ void mmu_tlb_free(struct cpu *c)
 {
 	for (unsigned n = 0; n < TLB_SETS; n++)
 		for (unsigned k = 0; k < TLBS; k++)
-			free(vcpu_of(c)->set[n].t[k]);
+			tlb_free(vcpu_of(c)->set[n].t[k]);
 }

@@ -17,7 +17,7 @@ struct twin *twin_new(struct err *e)
 	struct twin *t = xcalloc(1, sizeof(*t));
 
 	for (unsigned k = 0; k < TLBS; k++) {
-		t->tlbs[k] = xcalloc(1, sizeof(struct tlb));
+		t->tlbs[k] = tlb_alloc();
 		tlb_init(t->tlbs[k]);
 	}
 	t->memory = mmap(NULL, (size_t)TWIN_PAGES * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -35,7 +35,7 @@ void twin_free(struct twin *t)
 	if (!t)
 		return;
 	for (unsigned k = 0; k < TLBS; k++)
-		free(t->tlbs[k]);
+		tlb_free(t->tlbs[k]);
 	if (t->memory)
 		munmap(t->memory, (size_t)TWIN_PAGES * PAGE);
 	free(t);
@@ -57,7 +57,7 @@ static void tlb_clear(struct tlb *t)
 			unsigned idx = t->filled[list][n];
 
 			tlb_clear_entry(t, idx);
-			t->in_list[idx] = 0;
+			t->side[idx].in_list = 0;
 		}
 		t->nfilled[list] = 0;
 	}
@@ -65,10 +65,10 @@ static void tlb_clear(struct tlb *t)
 
 static void tlb_list(struct tlb *t, unsigned idx)
 {
-	if (t->in_list[idx])
+	if (t->side[idx].in_list)
 		return;
 	t->filled[LIST_LOCAL][t->nfilled[LIST_LOCAL]++] = (uint16_t)idx;
-	t->in_list[idx] = LIST_LOCAL + 1;
+	t->side[idx].in_list = LIST_LOCAL + 1;
 }
 
 static void enter(struct cpu *c, struct twin *t)
@@ -141,8 +141,8 @@ static void redirect(struct tlb *t, const struct twin_page *p)
 		unsigned idx = n < t->nfilled[0] ? t->filled[0][n] : t->filled[1][n - t->nfilled[0]];
 		uint64_t lin;
 
-		if (tlb_entry_page(t, idx, &lin) && t->add[idx] + lin == (uint64_t)(uintptr_t)p->host)
-			t->add[idx] = (uint64_t)(uintptr_t)p->copy - lin;
+		if (tlb_entry_page(t, idx, &lin) && t->e[idx].add + lin == (uint64_t)(uintptr_t)p->host)
+			t->e[idx].add = (uint64_t)(uintptr_t)p->copy - lin;
 	}
 }
 
@@ -199,7 +199,7 @@ bool twin_known(struct cpu *c, enum tlb_kind k, uint64_t lin, unsigned access, g
 	if (lin + tag >= PAGE)
 		return false;
 	host = (uint8_t *)(uintptr_t)(page + e.add); /* NOLINT(performance-no-int-to-ptr): as the TLB has it */
-	*at = PAGE_OF(t->own[k]->page[idx]) + lin % PAGE;
+	*at = PAGE_OF(t->own[k]->side[idx].page) + lin % PAGE;
 	p = access & PAGE_WRITE ? page_copy(c, host, *at) : page_find(t, host);
 	tlb_list(t->tlbs[k], idx);
 	if (p)
@@ -208,7 +208,7 @@ bool twin_known(struct cpu *c, enum tlb_kind k, uint64_t lin, unsigned access, g
 		e.wtag = tlb_empty(idx);
 	tlb_kept_forget(t->tlbs[k]);
 	tlb_put(t->tlbs[k], idx, e);
-	t->tlbs[k]->page[idx] = PAGE_OF(*at);
+	t->tlbs[k]->side[idx].page = PAGE_OF(*at);
 	return true;
 }
 
@@ -216,15 +216,15 @@ void twin_filled(struct cpu *c, enum tlb_kind k, uint64_t lin, const struct ram_
 {
 	struct tlb *t = c->tlbs[k];
 	unsigned idx = tlb_index(c, lin);
-	gpa_t at = PAGE_OF(t->page[idx]);
+	gpa_t at = PAGE_OF(t->side[idx].page);
 	const uint8_t *host = s->host + (at - s->at);
 	const struct twin_page *p;
 
 	tlb_kept_forget(t);
-	t->page[idx] = at; /* no short way past the lines with code */
-	p = write && t->wtag[idx] != tlb_empty(idx) ? page_copy(c, host, at) : page_find(c->twin, host);
+	t->side[idx].page = at; /* no short way past the lines with code */
+	p = write && t->e[idx].wtag != tlb_empty(idx) ? page_copy(c, host, at) : page_find(c->twin, host);
 	if (!p)
-		t->wtag[idx] = tlb_empty(idx);
+		t->e[idx].wtag = tlb_empty(idx);
 	else
-		t->add[idx] = (uint64_t)(uintptr_t)p->copy - PAGE_OF(lin);
+		t->e[idx].add = (uint64_t)(uintptr_t)p->copy - PAGE_OF(lin);
 }

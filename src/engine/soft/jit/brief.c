@@ -136,8 +136,8 @@ static bool descriptor_is(const struct cpu *c, unsigned sel, uint64_t desc)
 	uint64_t lin = c->gdt.base + (sel & 0xfff8);
 	unsigned idx = tlb_index(c, lin);
 
-	return !(sel & 4) && sel & 0xfff8 && (sel | 7u) <= c->gdt.limit && lin + t->rtag[idx] <= JIT_PAGE - 8 &&
-	       *(const volatile uint64_t *)(uintptr_t)(lin + t->add[idx]) == desc;
+	return !(sel & 4) && sel & 0xfff8 && (sel | 7u) <= c->gdt.limit && lin + t->e[idx].rtag <= JIT_PAGE - 8 &&
+	       *(const volatile uint64_t *)(uintptr_t)(lin + t->e[idx].add) == desc;
 }
 
 /* Nothing of DS, ES, FS, GS has to go on the way to user code. */

@@ -16,9 +16,9 @@ bool cross_bytes(const struct cpu *c, uint8_t *to, unsigned n)
 	const struct tlb *t = c->tlbs[c->cpl == 3 ? TLB_USER : TLB_KERN];
 	unsigned idx = tlb_index(c, lin);
 
-	if (lin + t->xtag[idx] >= JIT_PAGE)
+	if (lin + t->e[idx].xtag >= JIT_PAGE)
 		return false;
-	memcpy(to, (const void *)(lin + t->add[idx]), n);
+	memcpy(to, (const void *)(lin + t->e[idx].add), n);
 	return true;
 }
 
@@ -57,11 +57,11 @@ void cross_put(struct xl *x, const struct xinsn *e)
 static uint32_t put_piece(struct jit *j, struct asmb *a, bool user, unsigned behind)
 {
 	uint32_t at = a->at, bad, there, same;
-	enum { XTAG = offsetof(struct tlb, xtag), ADD = offsetof(struct tlb, add) };
+	enum { XTAG = offsetof(struct tlb, e[0].xtag), ADD = offsetof(struct tlb, e[0].add) };
 
 	a_store(a, T1, AT(jit.tmp));
 	a_store(a, HCX, AT(jit.park));
-	tlb_put_index(a);
+	tlb_put_index(a, true);
 	a_load(a, HCX, user ? AT(tlbs[TLB_USER]) : AT(tlbs[TLB_KERN]));
 	a_lea(a, T1, (struct am){ HCX, T1, 3, 0 });
 	a_load(a, HCX, am_at(T1, XTAG));

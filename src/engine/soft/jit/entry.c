@@ -36,9 +36,9 @@ static bool groups_stand(struct cpu *c, const struct site *s)
 
 		if (!(s->groups >> n & 1))
 			continue;
-		if (lin + (s->group_writes >> n & 1 ? c->tlb->wtag : c->tlb->rtag)[idx] >= JIT_PAGE)
+		if (lin + (s->group_writes >> n & 1 ? c->tlb->e[idx].wtag : c->tlb->e[idx].rtag) >= JIT_PAGE)
 			return false;
-		c->jit.add[n - 1] = c->tlb->add[idx];
+		c->jit.add[n - 1] = c->tlb->e[idx].add;
 	}
 	return true;
 }

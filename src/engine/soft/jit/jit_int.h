@@ -26,7 +26,7 @@ _Static_assert(CPU_AT(jit.r_top) >= -128 &&
 		       sizeof(struct jit_hot) == CPU_AT(jit.spare) + sizeof(uint32_t) - CPU_AT(jit),
 	       "what is near");
 /* r14 points at c->tlb->rtag; what lies before it is near. */
-#define TLB_AT(field) ((int32_t)offsetof(struct tlb, field) - (int32_t)offsetof(struct tlb, rtag))
+#define TLB_AT(field) ((int32_t)offsetof(struct tlb, field) - (int32_t)offsetof(struct tlb, e[0].rtag))
 _Static_assert(TLB_AT(stack) >= -128, "what is near");
 /* Place of an address in the jump cache: its low half times this, the high half of that. Functions of a library lie a
  * multiple of 64 KiB apart often enough for low bits to be a bad choice. */
@@ -391,7 +391,7 @@ bool jit_entries(struct jit *j); /* emits what all code shares; false: does not 
 void jit_put_jump(struct asmb *a, const struct jblock *from, bool call);
 static inline void jit_put_tlb(struct asmb *a) /* r14 is a struct tlb */
 {
-	a_lea(a, R_TLB, am_at(R_TLB, (int32_t)offsetof(struct tlb, rtag)));
+	a_lea(a, R_TLB, am_at(R_TLB, (int32_t)offsetof(struct tlb, e[0].rtag)));
 }
 void jit_put_flags(struct asmb *a, unsigned temp, struct am to); /* RFLAGS to where host_ax() has them */
 void jit_put_flags_back(struct asmb *a, unsigned temp, struct am from);

@@ -7,8 +7,9 @@
 
 #include "base/bits.h"
 
-enum { RTAG = TLB_AT(rtag), WTAG = TLB_AT(wtag), ADD = TLB_AT(add) };
-_Static_assert(TLB_BITS == 16, "the index is what MOVZX leaves");
+enum { RTAG = TLB_AT(e[0].rtag), WTAG = TLB_AT(e[0].wtag), ADD = TLB_AT(e[0].add) };
+enum { ENTRY_SHIFT = 2 }; /* of 32 bytes, and the operand's scale is 8 */
+_Static_assert(TLB_BITS == 16 && sizeof(struct tlb_entry) == 8 << ENTRY_SHIFT, "the index is what MOVZX leaves");
 
 struct am guest_slot(unsigned g)
 {
@@ -114,15 +115,22 @@ void put_linear(struct xl *x, const struct insn *i, unsigned size, bool write)
 	put_segment(x, i, size, write);
 }
 
-static void put_index_of(struct asmb *a, unsigned reg)
+static void put_index_of(struct asmb *a, unsigned reg, bool keep)
 {
-	a_rorx(a, T1, reg, 12);
-	a_insn(a, &(struct enc){ .map = 1, .op = 0xb7 }, T1, T1, NULL); /* movzx r12d, r12w */
+	if (keep) {
+		a_rorx(a, T1, reg, JIT_PAGE_BITS);
+		a_insn(a, &(struct enc){ .map = 1, .op = 0xb7 }, T1, T1, NULL); /* movzx r12d, r12w */
+		a_rorx(a, T1, T1, 64 - ENTRY_SHIFT);
+		return;
+	}
+	a_rorx(a, T1, reg, JIT_PAGE_BITS - ENTRY_SHIFT);
+	a_insn(a, &(struct enc){ .op = 0x81 }, 4, T1, NULL); /* and r12d, imm32 */
+	a_bytes(a, (TLB_SIZE - 1) << ENTRY_SHIFT, 4);
 }
 
-void tlb_put_index(struct asmb *a)
+void tlb_put_index(struct asmb *a, bool keep)
 {
-	put_index_of(a, T0);
+	put_index_of(a, T0, keep);
 }
 
 /* The site is made first: `retry` is the check itself, with the address in its register as it is. */
@@ -163,7 +171,7 @@ static void put_check_at(struct xl *x, unsigned reg, uint32_t site, uint32_t pie
 {
 	struct am tag = { R_TLB, T1, 3, write ? WTAG : RTAG };
 
-	put_index_of(&x->a, reg);
+	put_index_of(&x->a, reg, x->x->in);
 	if (x->x->in)
 		check_keep_flags(x, reg, site, piece, span, tag);
 	else

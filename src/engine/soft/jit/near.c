@@ -76,7 +76,7 @@ void near_cold(struct xl *x, const struct cold *k)
 	a_op_rr(a, 0x81, 7, T2);
 	a_bytes(a, JIT_PAGE - s->size, 4);
 	miss = a_short(a, 0x77); /* ja */
-	a_op_rm(a, 0x03, T0, (struct am){ R_TLB, T1, 3, TLB_AT(add) });
+	a_op_rm(a, 0x03, T0, (struct am){ R_TLB, T1, 3, TLB_AT(e[0].add) });
 	a_jmp_to(a, k->back);
 	a_fix(a, FIX_HOT);
 	a_short_here(a, miss);
@@ -87,12 +87,12 @@ void near_cold(struct xl *x, const struct cold *k)
 static uint32_t put_fill(struct asmb *a, bool write, unsigned near)
 {
 	enum { ROOM = JIT_PAGE + 1 - NEAR_SIZE };
-	struct am rtag = { R_TLB, T1, 3, TLB_AT(rtag) }, wtag = { R_TLB, T1, 3, TLB_AT(wtag) };
-	struct am add = { R_TLB, T1, 3, TLB_AT(add) };
+	struct am rtag = { R_TLB, T1, 3, TLB_AT(e[0].rtag) }, wtag = { R_TLB, T1, 3, TLB_AT(e[0].wtag) };
+	struct am add = { R_TLB, T1, 3, TLB_AT(e[0].add) };
 	struct am misses = near_at(TLB_AT(near.misses), near), room = room_of(false, near);
 	uint32_t at = a->at, none, same, empty, later;
 
-	tlb_put_index(a);
+	tlb_put_index(a, false);
 	a_load(a, T2, write ? wtag : rtag);
 	a_op_rr(a, 0x03, T2, T0);
 	a_op_rr(a, 0x81, 7, T2);

@@ -218,9 +218,9 @@ static const uint8_t *fetch_host(struct cpu *c, uint64_t lin, bool *global)
 	unsigned idx = tlb_index(c, lin);
 	gpa_t at;
 
-	if (lin + t->xtag[idx] < JIT_PAGE) {
-		*global = t->in_list[idx] == LIST_GLOBAL + 1;
-		return (const uint8_t *)(round_down(lin, JIT_PAGE) + t->add[idx]);
+	if (lin + t->e[idx].xtag < JIT_PAGE) {
+		*global = t->side[idx].in_list == LIST_GLOBAL + 1;
+		return (const uint8_t *)(round_down(lin, JIT_PAGE) + t->e[idx].add);
 	}
 	return mmu_fetch(c, lin, &at, global);
 }

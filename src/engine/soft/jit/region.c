@@ -249,8 +249,8 @@ static void put_look(struct xl *x, struct head *h, const struct loop_group *g)
 	struct asmb *a = &x->a;
 
 	put_from(x, g);
-	tlb_put_index(a);
-	a_load(a, T2, (struct am){ R_TLB, T1, 3, g->write ? TLB_AT(wtag) : TLB_AT(rtag) });
+	tlb_put_index(a, false);
+	a_load(a, T2, (struct am){ R_TLB, T1, 3, g->write ? TLB_AT(e[0].wtag) : TLB_AT(e[0].rtag) });
 	a_op_rr(a, 0x03, T2, T0);
 	put_cmp_imm(a, T2, (uint32_t)(JIT_PAGE - (g->to - g->from)));
 	fail_if(x, h, 7);
@@ -262,7 +262,7 @@ static void put_group(struct xl *x, struct head *h, const struct loop_group *g)
 	struct asmb *a = &x->a;
 
 	put_look(x, h, g);
-	a_load(a, T1, (struct am){ R_TLB, T1, 3, TLB_AT(add) });
+	a_load(a, T1, (struct am){ R_TLB, T1, 3, TLB_AT(e[0].add) });
 	if (g->absolute)
 		a_op_rr(a, 0x03, T1, T0);
 	else if (g->based && g->base == SYM_RIP) {

@@ -88,17 +88,17 @@ static uint32_t put_fill(struct asmb *a, bool write)
 {
 	uint32_t at = a->at, none, same, done;
 
-	tlb_put_index(a);
-	a_load(a, T2, (struct am){ R_TLB, T1, 3, write ? TLB_AT(wtag) : TLB_AT(rtag) });
+	tlb_put_index(a, false);
+	a_load(a, T2, (struct am){ R_TLB, T1, 3, write ? TLB_AT(e[0].wtag) : TLB_AT(e[0].rtag) });
 	a_op_rr(a, 0x03, T2, T0);
 	a_op_rr(a, 0x81, 7, T2);
 	a_bytes(a, JIT_PAGE, 4);
 	none = a_jcc(a, 3);
 	a_store(a, HAX, AT(jit.park));
-	put_copy(a, TLB_AT(stack.add), TLB_AT(add));
-	put_copy(a, TLB_AT(stack.tag), TLB_AT(rtag)); /* who may write may read */
+	put_copy(a, TLB_AT(stack.add), TLB_AT(e[0].add));
+	put_copy(a, TLB_AT(stack.tag), TLB_AT(e[0].rtag)); /* who may write may read */
 	put_rooms(a, false, false);
-	a_op_rm(a, 0x3b, HAX, (struct am){ R_TLB, T1, 3, TLB_AT(wtag) });
+	a_op_rm(a, 0x3b, HAX, (struct am){ R_TLB, T1, 3, TLB_AT(e[0].wtag) });
 	same = a_short(a, 0x74); /* je */
 	put_rooms(a, true, true);
 	done = a_jmp(a);

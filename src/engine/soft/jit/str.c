@@ -53,10 +53,10 @@ static void put_step(struct xl *x, const struct insn *i, unsigned reg)
 /* RCX elements at the linear address T0 are checked. T1: the host's address minus that. */
 static void put_elements(struct xl *x, uint32_t site, unsigned shift, bool write)
 {
-	int32_t tag = write ? TLB_AT(wtag) : TLB_AT(rtag);
+	int32_t tag = write ? TLB_AT(e[0].wtag) : TLB_AT(e[0].rtag);
 	struct asmb *a = &x->a;
 
-	tlb_put_index(a);
+	tlb_put_index(a, false);
 	a_load(a, T2, (struct am){ R_TLB, T1, 3, tag });
 	a_op_rr(a, 0x03, T2, T0);
 	for (unsigned n = 0; n < 2; n++) { /* the first byte, and the last one */
@@ -66,7 +66,7 @@ static void put_elements(struct xl *x, uint32_t site, unsigned shift, bool write
 		a_bytes(a, JIT_PAGE - 1, 4);
 		xl_cold(x, a_jcc(a, 7), x->j->exec, site);
 	}
-	a_load(a, T1, (struct am){ R_TLB, T1, 3, TLB_AT(add) });
+	a_load(a, T1, (struct am){ R_TLB, T1, 3, TLB_AT(e[0].add) });
 }
 
 static bool put_repeated(struct xl *x, const struct insn *i)

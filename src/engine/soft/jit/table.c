@@ -72,11 +72,11 @@ struct loop_group table_first(const struct loop_table *t)
 
 void table_take(struct xl *x, unsigned n)
 {
-	int32_t tag = x->loop->table[n].write ? TLB_AT(wtag) : TLB_AT(rtag);
+	int32_t tag = x->loop->table[n].write ? TLB_AT(e[0].wtag) : TLB_AT(e[0].rtag);
 	struct asmb *a = &x->a;
 
 	a_load(a, T2, (struct am){ R_TLB, T1, 3, tag });
-	a_load(a, T0, (struct am){ R_TLB, T1, 3, TLB_AT(add) });
+	a_load(a, T0, (struct am){ R_TLB, T1, 3, TLB_AT(e[0].add) });
 	a_op_rr(a, 0x2b, T0, T2);
 	a_store(a, T2, tag_of(n));
 	a_store(a, T0, host_of(n));

@@ -270,7 +270,7 @@ static void put_cross(struct xl *x, struct site *s)
 	struct asmb *a = &x->a;
 
 	if (s->both) { /* T0 is the address, T1 the index: may it be read? */
-		a_load(a, T2, (struct am){ R_TLB, T1, 3, TLB_AT(rtag) });
+		a_load(a, T2, (struct am){ R_TLB, T1, 3, TLB_AT(e[0].rtag) });
 		a_op_rr(a, 0x03, T2, T0);
 	}
 	s->cross = jit_take(&x->j->exits);

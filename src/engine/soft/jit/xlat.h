@@ -206,7 +206,9 @@ void put_linear(struct xl *x, const struct insn *i, unsigned size, bool write);
 void put_segment(struct xl *x, const struct insn *i, unsigned size, bool write); /* the latter alone */
 /* As LEA has it, no segment: into reg, 32 bits if narrow. */
 void put_lea(struct xl *x, const struct insn *i, unsigned reg, bool narrow);
-void tlb_put_index(struct asmb *a); /* T1: index of the TLB for T0; flags untouched */
+/* T1: where T0 has its entry of the TLB, in units of 8 bytes. keep: flags untouched, which costs one instruction more.
+ */
+void tlb_put_index(struct asmb *a, bool keep);
 /* T0 is a linear address: checks it, T0 becomes the host's. Clobbers T1 and T2, and the flags unless they live. */
 void put_check(struct xl *x, unsigned size, bool write);
 /* size bytes at disp from guest register base: checked, alone or in a group. group_reaches(disp). */
