@@ -187,6 +187,11 @@ struct jit_gen {		/* a slice of the arena and of each table */
 	uint8_t state;
 };
 
+enum { AHEADS = 6 };
+struct jit_ahead { /* memory that was asked for: ahead.c */
+	uint8_t *from, *to;
+};
+
 struct jit {
 	struct soft_vm *vm;
 	struct lock lock; /* who translates, links, drops; a leaf */
@@ -201,6 +206,8 @@ struct jit {
 	unsigned closed;    /* by how many */
 	bool tsd;	    /* some vCPU has set CR4.TSD once */
 	uint64_t dropped, evicted, no_room;
+	bool by_faults; /* the host gives no memory ahead */
+	struct jit_ahead ahead[AHEADS];
 	uint32_t alias_stores; /* atomic: into code, since its writable mapping was emptied; about */
 	struct table pages, blocks, exits, sites, insns;
 	uint32_t page_retired, page_free;
@@ -342,7 +349,8 @@ static inline void jit_returns_forget(struct cpu *c)
 
 /* ------ cache.c; jit.lock is held but for what finds ------ */
 uint32_t jit_take(struct table *t); /* a fresh element; there is room: jit_room() */
-bool jit_room(struct jit *j);
+bool jit_room(struct jit *j);	    /* for a block; under the lock */
+void jit_ahead(struct jit *j);	    /* the memory for the next ones; under the lock */
 struct jpage *jpage_find(struct jit *j, uint64_t lin, const uint8_t *host, uint32_t mode, uint8_t isa); /* NULL: none */
 /* That with the key of `like`: its lin, host, mode and isa. */
 struct jpage *jpage_need(struct jit *j, const struct jpage *like);

@@ -700,8 +700,10 @@ static struct jblock *translate(struct cpu *c, struct jpage *p, unsigned off, un
 struct jblock *jit_translate(struct cpu *c, struct jpage *p, unsigned off, unsigned mode)
 {
 	uint64_t start = __builtin_ia32_rdtsc();
-	struct jblock *b = UNLIKELY(jit_of(c)->disk != NULL) ? disk_load(c, p, off, mode) : NULL;
+	struct jblock *b;
 
+	jit_ahead(jit_of(c));
+	b = UNLIKELY(jit_of(c)->disk != NULL) ? disk_load(c, p, off, mode) : NULL;
 	if (!b)
 		b = translate(c, p, off, mode);
 	c->stat.jit[JS_TICKS] += __builtin_ia32_rdtsc() - start;
