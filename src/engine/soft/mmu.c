@@ -228,12 +228,12 @@ static void list_add(struct cpu *c, struct tlb *t, unsigned idx, bool global)
 {
 	unsigned list = global ? LIST_GLOBAL : LIST_LOCAL;
 
-	if (t->side[idx].in_list == LIST_LOCAL + 1 || t->side[idx].in_list == list + 1)
+	if (tlb_touched(t, idx) && (t->side[idx].in_list == LIST_LOCAL + 1 || t->side[idx].in_list == list + 1))
 		return;
 	if (t->nfilled[list] == TLB_SIZE) /* an index can be in the global list more than once */
 		mmu_flush_all(c);
 	t->filled[list][t->nfilled[list]++] = (uint16_t)idx;
-	t->touched[idx / TLB_CHUNK / 64] |= BIT64(idx / TLB_CHUNK % 64);
+	tlb_touch(t, idx);
 	t->side[idx].in_list = (uint8_t)(list + 1);
 }
 
@@ -592,7 +592,7 @@ const uint8_t *mmu_fetch(struct cpu *c, uint64_t lin, gpa_t *page, bool *global)
 	unsigned idx = tlb_index(c, lin);
 	const struct tlb *t = c->tlbs[k];
 
-	if (lin + t->e[idx].xtag > PAGE - 1) {
+	if (!tlb_touched(t, idx) || lin + t->e[idx].xtag > PAGE - 1) {
 		touch(c, k, lin, PAGE_FETCH);
 		if (lin + t->e[idx].xtag > PAGE - 1)
 			return NULL;

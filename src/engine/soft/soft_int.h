@@ -13,6 +13,7 @@
 #include "engine/engine.h"
 #include "engine/soft/cpu.h"
 #include "engine/soft/mmu.h"
+#include "base/bits.h"
 #include "base/sync.h"
 #include "x86/lapic.h"
 
@@ -256,6 +257,16 @@ bool mmu_canonical(const struct cpu *c, uint64_t lin);
 bool mmu_canonical_base(const struct cpu *c, uint64_t lin);
 /* ------ tlb.c ------ */
 enum { LIST_LOCAL = 0, LIST_GLOBAL = 1 }; /* of struct tlb */
+/* Has there been an entry in this one's memory? To read it would make the host map zeros there, and fault once more at
+ * the first store. */
+static inline bool tlb_touched(const struct tlb *t, unsigned idx)
+{
+	return t->touched[idx / TLB_CHUNK / 64] & BIT64(idx / TLB_CHUNK % 64);
+}
+static inline void tlb_touch(struct tlb *t, unsigned idx)
+{
+	t->touched[idx / TLB_CHUNK / 64] |= BIT64(idx / TLB_CHUNK % 64);
+}
 /* The page that an entry is for; false: empty. */
 bool tlb_entry_page(const struct tlb *t, unsigned idx, uint64_t *page);
 /* Before another page takes the index of an entry. */

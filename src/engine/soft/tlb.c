@@ -36,9 +36,13 @@ static void epoch_moves(struct cpu *c, bool global)
 
 bool tlb_entry_page(const struct tlb *t, unsigned idx, uint64_t *page)
 {
-	struct tlb_entry e = tlb_get(t, idx);
-	uint64_t empty = tlb_empty(idx), tag = e.rtag != empty ? e.rtag : e.wtag != empty ? e.wtag : e.xtag;
+	uint64_t empty = tlb_empty(idx), tag;
+	struct tlb_entry e;
 
+	if (!tlb_touched(t, idx))
+		return false;
+	e = tlb_get(t, idx);
+	tag = e.rtag != empty ? e.rtag : e.wtag != empty ? e.wtag : e.xtag;
 	*page = -tag;
 	return tag != empty;
 }

@@ -68,6 +68,7 @@ static void tlb_list(struct tlb *t, unsigned idx)
 	if (t->side[idx].in_list)
 		return;
 	t->filled[LIST_LOCAL][t->nfilled[LIST_LOCAL]++] = (uint16_t)idx;
+	tlb_touch(t, idx);
 	t->side[idx].in_list = LIST_LOCAL + 1;
 }
 

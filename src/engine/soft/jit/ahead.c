@@ -1,8 +1,8 @@
 /*
- * Memory ahead of its use. The arena and the tables grow page by page, and each page is a fault, in the arena two, which
- * is mapped twice: up to ten microseconds each on hosts whose own kernel is a guest's, more than the translation of all
- * the code in such a page. So the host is asked for a few pages at once. What it does not give, or a kernel before 5.14
- * does not know, comes by faults.
+ * Memory ahead of its use. The arena and the tables grow page by page, and each page is a fault, in the arena two,
+ * which is mapped twice: up to ten microseconds each on hosts whose own kernel is a guest's, more than the translation
+ * of all the code in such a page. So the host is asked for a few pages at once. What it does not give, or a kernel
+ * before 5.14 does not know, comes by faults.
  */
 #include "engine/soft/jit/jit_int.h"
 
@@ -12,8 +12,8 @@
 
 enum { PIECE = 64 << 10, SOON = 4 << 10 /* a block of code is less, mostly */ };
 
-/* From `at` on there is memory, or it is asked for; `end`: there is no more address space. alias: the same memory, to be
- * executed; NULL: none. */
+/* From `at` on there is memory, or it is asked for; `end`: there is no more address space. alias: the same memory, to
+ * be executed; NULL: none. */
 static void need(struct jit *j, struct jit_ahead *w, uint8_t *at, const uint8_t *end, uint8_t *alias)
 {
 	size_t bytes;

@@ -325,7 +325,7 @@ static void alias_drop(struct jit *j)
 void jit_idle(struct cpu *c)
 {
 	enum {
-		ENOUGH = 256
+		ENOUGH = 1024
 	}; /* stores to it, each of which may have brought pages in: the host maps those around, too */
 	struct jit *j = jit_of(c);
 

@@ -218,7 +218,7 @@ static const uint8_t *fetch_host(struct cpu *c, uint64_t lin, bool *global)
 	unsigned idx = tlb_index(c, lin);
 	gpa_t at;
 
-	if (lin + t->e[idx].xtag < JIT_PAGE) {
+	if (tlb_touched(t, idx) && lin + t->e[idx].xtag < JIT_PAGE) {
 		*global = t->side[idx].in_list == LIST_GLOBAL + 1;
 		return (const uint8_t *)(round_down(lin, JIT_PAGE) + t->e[idx].add);
 	}
