@@ -264,6 +264,16 @@ static void tty_path(void **state)
 	tcgetattr(slave, &after);
 	assert_int_equal(after.c_lflag, before.c_lflag);
 	user_close(&u);
+	assert_int_equal(user_open(&u, name, &e), 0);
+	user_close(&u); /* alone gives it back, and forgets the descriptor */
+	tcgetattr(slave, &after);
+	assert_int_equal(after.c_lflag, before.c_lflag);
+	tcsetattr(slave, TCSANOW, &raw);
+	assert_int_not_equal(user_open(&u, "/etc/passwd", &e), 0);
+	loop_free(u.loop);
+	chr_restore_terminals();
+	tcgetattr(slave, &after);
+	assert_int_equal(after.c_lflag, raw.c_lflag);
 	close(master);
 	close(slave);
 }

@@ -184,6 +184,24 @@ class Live(unittest.TestCase):
             os.close(slave)
 
     def test_escape(self):
+    def test_terminal_by_its_path_comes_back(self):
+        master, slave = pty.openpty()
+        before = termios.tcgetattr(slave)
+        com1 = ("-l", f"com1,{os.ttyname(slave)}")
+        for sig, status in ((signal.SIGTERM, -signal.SIGTERM), (signal.SIGQUIT, -signal.SIGQUIT), (None, 1)):
+            p = self.started(tiny.LOOP, *com1)
+            self.assertNotEqual(termios.tcgetattr(slave), before, "not raw")
+            if sig:
+                p.send_signal(sig)
+            else:
+                self.ctl_ok("poweroff")
+            self.end(p, status)
+            self.assertEqual(termios.tcgetattr(slave), before, f"after {sig}")
+        self.end(self.start(tiny.LOOP, *com1, "-l", "com2,/no/such/tty"), 4)
+        self.assertEqual(termios.tcgetattr(slave), before, "after an error at start")
+        os.close(master)
+        os.close(slave)
+
         master, slave = pty.openpty()
         p = self.started(tiny.LOOP, "-l", "com1,stdio", stdin=slave, stdout=slave)
         os.write(master, b"\x01?")

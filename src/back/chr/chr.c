@@ -286,6 +286,7 @@ void chr_detach(struct chr *c)
 	in_stop(c);
 	if (c->out_watch.active)
 		loop_unwatch(&c->out_watch);
+	chr_term_restore(in_fd); /* while the descriptor is the terminal's */
 	lock_take(&c->lock);
 	c->in_fd = c->out_fd = -1;
 	c->out_head = c->out_len = 0;

@@ -58,7 +58,7 @@ extern const struct chr_kind chr_stdio, chr_tty, chr_pty, chr_tcp, chr_unix, chr
 
 /* Starts the stream on a peer; tells the client when it is one that comes and goes. Loop thread or open. */
 int chr_attach(struct chr *c, int in_fd, int out_fd, struct err *e);
-/* Forgets the peer and closes its descriptors. */
+/* Forgets the peer, gives a terminal its mode back and closes the descriptors. */
 void chr_detach(struct chr *c);
 void chr_tell_opened(struct chr *c, bool on);
 

@@ -169,7 +169,6 @@ static void stdio_gone(struct chr *c)
 {
 	if (!c->escapes)
 		return;
-	chr_term_restore(c->in_fd);
 	chr_detach(c);
 	kill(getpid(), SIGHUP);
 }
@@ -178,10 +177,8 @@ static void stdio_close(struct chr *c)
 {
 	if (!c->path)
 		return;
-	if (c->escapes) {
-		chr_term_restore(STDIN_FILENO);
+	if (c->escapes)
 		log_set_crlf(false);
-	}
 	__atomic_store_n(&stdio_taken, 0, __ATOMIC_RELEASE);
 }
 
@@ -207,7 +204,6 @@ static int tty_open(struct chr *c, const char *path, struct err *e)
 static void tty_gone(struct chr *c)
 {
 	log_warn("%s: the terminal was closed by its other end", c->desc);
-	chr_term_restore(c->in_fd);
 	chr_detach(c);
 }
 
