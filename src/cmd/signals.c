@@ -1,8 +1,8 @@
 /*
  * SIGTERM presses the ACPI power button; a guest that has not enabled ACPI is ended and the process dies by the signal,
  * as bhyve's would (bhyve.md 1.4, 5.6). SIGINT does the same, and its second one ends the guest in any case; SIGHUP and
- * SIGQUIT end it at once. The handlers only note the signal and wake the loop. Crashes put the terminal back and go on
- * to the default.
+ * SIGQUIT end it at once. The handlers only note the signal and wake the loop. Crashes, and signals that mean nothing
+ * here but whose default is death, put the terminal back and go on to the default.
  */
 #include "cmd/signals.h"
 
@@ -63,6 +63,12 @@ static void on_crash(int sig)
 	by_default(sig);
 }
 
+static void on_stray(int sig)
+{
+	chr_restore_terminals();
+	by_default(sig);
+}
+
 static void handle(int sig, void (*fn)(int), int flags)
 {
 	struct sigaction sa = { .sa_handler = fn, .sa_flags = flags };
@@ -82,6 +88,8 @@ void signals_init(void)
 {
 	static const int ends[] = { SIGTERM, SIGINT, SIGHUP, SIGQUIT };
 	static const int crashes[] = { SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT, SIGSYS, SIGTRAP };
+	static const int strays[] = { SIGUSR1, SIGUSR2, SIGALRM, SIGVTALRM, SIGPROF,
+				      SIGXCPU, SIGXFSZ, SIGPOLL, SIGSTKFLT, SIGPWR };
 	static char stack[64 * 1024];
 	stack_t alt = { .ss_sp = stack, .ss_size = sizeof(stack) };
 
@@ -92,6 +100,9 @@ void signals_init(void)
 			handle(ends[i], on_end, SA_RESTART);
 	for (size_t i = 0; i < ARRAY_LEN(crashes); i++)
 		handle(crashes[i], on_crash, SA_ONSTACK | SA_RESETHAND);
+	for (size_t i = 0; i < ARRAY_LEN(strays); i++)
+		if (!is_ignored(strays[i]))
+			handle(strays[i], on_stray, SA_ONSTACK);
 }
 
 static void end_by(int sig)

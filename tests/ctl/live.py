@@ -169,7 +169,8 @@ class Live(unittest.TestCase):
 
     def test_terminal_comes_back(self):
         for sig, status in ((signal.SIGTERM, -signal.SIGTERM), (signal.SIGHUP, -signal.SIGHUP),
-                            (signal.SIGSEGV, -signal.SIGSEGV), (signal.SIGABRT, -signal.SIGABRT), (None, 1)):
+                            (signal.SIGSEGV, -signal.SIGSEGV), (signal.SIGABRT, -signal.SIGABRT),
+                            (signal.SIGUSR1, -signal.SIGUSR1), (signal.SIGPWR, -signal.SIGPWR), (None, 1)):
             master, slave = pty.openpty()
             before = termios.tcgetattr(slave)
             p = self.started(tiny.LOOP, "-l", "com1,stdio", name=f"tty{sig}", stdin=slave, stdout=slave)
@@ -183,12 +184,12 @@ class Live(unittest.TestCase):
             os.close(master)
             os.close(slave)
 
-    def test_escape(self):
     def test_terminal_by_its_path_comes_back(self):
         master, slave = pty.openpty()
         before = termios.tcgetattr(slave)
         com1 = ("-l", f"com1,{os.ttyname(slave)}")
-        for sig, status in ((signal.SIGTERM, -signal.SIGTERM), (signal.SIGQUIT, -signal.SIGQUIT), (None, 1)):
+        for sig, status in ((signal.SIGTERM, -signal.SIGTERM), (signal.SIGQUIT, -signal.SIGQUIT),
+                            (signal.SIGALRM, -signal.SIGALRM), (None, 1)):
             p = self.started(tiny.LOOP, *com1)
             self.assertNotEqual(termios.tcgetattr(slave), before, "not raw")
             if sig:
@@ -202,6 +203,7 @@ class Live(unittest.TestCase):
         os.close(master)
         os.close(slave)
 
+    def test_escape(self):
         master, slave = pty.openpty()
         p = self.started(tiny.LOOP, "-l", "com1,stdio", stdin=slave, stdout=slave)
         os.write(master, b"\x01?")
