@@ -157,14 +157,16 @@ static void md5_vectors(void **state)
 
 static void addresses(void **state)
 {
-	uint8_t mac[6] = { 0 }, multi[6] = { 1 }, h[16];
+	uint8_t mac[6] = { 0 }, multi[6] = { 1 }, zero[6] = { 0 }, h[16];
 	struct err e = { 0 };
 
-	assert_int_equal(net_mac(mac, 3, 0, "vm1", &e), 0);
+	assert_int_equal(net_mac(mac, false, 3, 0, "vm1", &e), 0);
 	md5("3-0-vm1", 7, h);
 	assert_memory_equal(mac, ((uint8_t[]){ 0, 0xA0, 0x98, h[0], h[1], h[2] }), 6);
-	assert_true(net_mac(multi, 3, 0, "vm1", &e) < 0);
+	assert_true(net_mac(multi, true, 3, 0, "vm1", &e) < 0);
 	assert_non_null(strstr(e.msg, "Invalid MAC"));
+	assert_true(net_mac(zero, true, 3, 0, "vm1", &e) < 0);
+	assert_non_null(strstr(e.msg, "Invalid MAC 00:00:00:00:00:00"));
 }
 
 int main(void)

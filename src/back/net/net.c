@@ -234,19 +234,18 @@ int net_legacy(struct conf *node, const char *opts, struct err *e)
 	return opts[n] ? conf_options(node, opts + n + 1, e) : 0;
 }
 
-int net_mac(uint8_t mac[6], unsigned slot, unsigned func, const char *vm_name, struct err *e)
+int net_mac(uint8_t mac[6], bool given, unsigned slot, unsigned func, const char *vm_name, struct err *e)
 {
 	static const uint8_t zero[6];
 	AUTO_FREE char *text = NULL;
 	uint8_t h[16];
 
-	if (memcmp(mac, zero, 6)) {
-		if (mac[0] & 1)
-			return err_set(e, -EINVAL,
-				       "Invalid MAC %02x:%02x:%02x:%02x:%02x:%02x: expected a unicast address", mac[0],
-				       mac[1], mac[2], mac[3], mac[4], mac[5]);
+	if (given && (mac[0] & 1 || !memcmp(mac, zero, 6)))
+		return err_set(e, -EINVAL,
+			       "Invalid MAC %02x:%02x:%02x:%02x:%02x:%02x: expected a unicast address that is not zero",
+			       mac[0], mac[1], mac[2], mac[3], mac[4], mac[5]);
+	if (given)
 		return 0;
-	}
 	text = xasprintf("%u-%u-%s", slot, func, vm_name ? vm_name : "");
 	md5(text, strlen(text), h);
 	memcpy(mac, (uint8_t[]){ 0x00, 0xA0, 0x98, h[0], h[1], h[2] }, 6);

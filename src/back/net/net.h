@@ -21,7 +21,7 @@ struct net_opts {
 	char *backend, *type, *hostfwd, *path, *peerhook, *socket, *hook;
 	uint32_t mtu; /* 0: not given */
 	bool open;
-	uint8_t mac[6]; /* all zero: not given */
+	uint8_t mac[6]; /* net_mac makes one if the key is unset */
 };
 
 #define NET_PROPS(type_, field_)                                                                                      \
@@ -100,6 +100,6 @@ size_t net_peek(struct net *n);
 /* The legacy -s grammar: the first item is the back end, then the generic list. */
 int net_legacy(struct conf *node, const char *opts, struct err *e);
 /* bhyve's: 00:a0:98 and three bytes of MD5("SLOT-FUNC-NAME"), if the user gave none. Errors: "Invalid MAC ...". */
-int net_mac(uint8_t mac[6], unsigned slot, unsigned func, const char *vm_name, struct err *e);
+int net_mac(uint8_t mac[6], bool given, unsigned slot, unsigned func, const char *vm_name, struct err *e);
 
 #endif

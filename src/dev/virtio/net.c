@@ -449,7 +449,7 @@ static int vnet_realize(struct device *d, struct err *e)
 	n->ctrl.mac = n->config.mac;
 	n->ctrl.max_pairs = n->queues;
 	net_ctrl_reset(&n->ctrl);
-	rc = net_mac(n->opts.mac, n->v.pci.slot, n->v.pci.func, d->env->vm_name, e);
+	rc = net_mac(n->opts.mac, conf_raw(d->conf, "mac") != NULL, n->v.pci.slot, n->v.pci.func, d->env->vm_name, e);
 	if (!rc)
 		rc = ports_open(n, e);
 	if (rc < 0)
