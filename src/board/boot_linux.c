@@ -21,6 +21,7 @@ enum {
 	BP_E820_ENTRIES = 0x1e8,
 	HDR = 0x1f1,
 	HDR_SETUP_SECTS = 0x1f1,
+	HDR_SYSSIZE = 0x1f4, /* in units of 16 bytes */
 	HDR_BOOT_FLAG = 0x1fe,
 	HDR_JUMP = 0x200, /* its displacement says how long the header is */
 	HDR_MAGIC = 0x202,
@@ -73,6 +74,19 @@ static int bzimage_entry(struct bzimage *bz, const struct image *img, enum boot_
 	return 0;
 }
 
+/* The header says how long setup and kernel are, the last unit rounded up; a signature may follow. Before protocol 2.04
+ * the field had 16 bits, and a bzImage could be longer than it can say. */
+static int bzimage_whole(const struct bzimage *bz, const struct image *img, struct err *e)
+{
+	uint64_t units = bz->version >= 0x204 ? ld_le32(bz->hdr + HDR_SYSSIZE) : ld_le16(bz->hdr + HDR_SYSSIZE);
+	uint64_t size = bz->code_off + units * 16;
+
+	if (img->size + 15 >= size)
+		return 0;
+	return err_set(e, -EINVAL, "%s: cut off: has %" PRIu64 " bytes, its header says %" PRIu64, img->path,
+		       (uint64_t)img->size, size);
+}
+
 static int bzimage_parse(struct bzimage *bz, const struct image *img, struct err *e)
 {
 	unsigned end = HDR_MAGIC + img->head[HDR_JUMP + 1], sects = img->head[HDR_SETUP_SECTS];
@@ -91,7 +105,7 @@ static int bzimage_parse(struct bzimage *bz, const struct image *img, struct err
 	if (bz->code_off >= img->size)
 		return err_set(e, -EINVAL, "%s: the kernel is cut off behind its setup code", img->path);
 	bz->code_size = img->size - bz->code_off;
-	return 0;
+	return bzimage_whole(bz, img, e);
 }
 
 /* A relocatable kernel wants its preferred address and falls back on any aligned one; others have no choice. */

@@ -214,6 +214,27 @@ static void bz_relocated(void **state)
 	rig_free(r);
 }
 
+/* What the header says may be less than the file has, and up to 15 bytes more; two bytes of it are old. */
+static void bz_length(void **state)
+{
+	static const struct {
+		uint16_t version;
+		unsigned cut;
+		uint32_t units;
+	} good[] = { { 0x20f, 0, 512 }, { 0x20f, 0, 1 }, { 0x20f, 15, 512 }, { 0x203, 0, 0x10200 } };
+
+	for (unsigned i = 0; i < ARRAY_LEN(good); i++) {
+		struct rig *r;
+
+		bz_make();
+		st_le16(bz + 0x206, good[i].version);
+		st_le32(bz + 0x1f4, good[i].units);
+		r = rig_new(MIB(64), bz, sizeof(bz) - good[i].cut);
+		rig_load(r);
+		rig_free(r);
+	}
+}
+
 static void bz_bad(void **state)
 {
 	static const struct {
@@ -221,9 +242,14 @@ static void bz_bad(void **state)
 		uint32_t val;
 		const char *text;
 	} bad[] = {
-		{ 0x206, 0x0201, "too old" },		{ 0x210, 0, "zImage" },		  { 0x230, 3, "alignment" },
-		{ 0x230, 0x80000000, "alignment" },	{ 0x260, 0x70000000, "no room" }, { 0x1f0, 0xff00, "cut off" },
+		{ 0x206, 0x0201, "too old" },
+		{ 0x210, 0, "zImage" },
+		{ 0x230, 3, "alignment" },
+		{ 0x230, 0x80000000, "alignment" },
+		{ 0x260, 0x70000000, "no room" },
+		{ 0x1f0, 0xff00, "cut off" },
 		{ 0x238, 3, "boot.cmdline: 15 bytes" },
+		{ 0x1f4, 513, "has 9216 bytes, its header says 9232" },
 	};
 
 	for (unsigned i = 0; i < ARRAY_LEN(bad); i++) {
@@ -768,6 +794,7 @@ int main(void)
 		cmocka_unit_test(bz_64),
 		cmocka_unit_test(bz_32),
 		cmocka_unit_test(bz_relocated),
+		cmocka_unit_test(bz_length),
 		cmocka_unit_test(bz_bad),
 		cmocka_unit_test(entry_impossible),
 		cmocka_unit_test(initrd_too_big),
