@@ -395,6 +395,8 @@ int pc_load(struct pc *pc, struct boot_cpu *cpu, struct err *e)
 
 	if (r == 0)
 		r = fwcfg_e820(pc, e);
+	if (r == 0)
+		r = bootorder_build(pc, e);
 	if (r < 0)
 		return r;
 	b.rsdp = pc->rsdp;

@@ -83,6 +83,8 @@ void pc_numa_ram(struct pc *pc, void (*fn)(void *self, unsigned domain, struct r
 int acpi_build(struct pc *pc, struct err *e);
 int smbios_build(struct pc *pc, struct err *e);
 int mptable_build(struct pc *pc, struct err *e);
+/* A file of fw_cfg, if a device has a bootindex. */
+int bootorder_build(struct pc *pc, struct err *e);
 /* The LPC bridge, or NULL. */
 struct pci_dev *pc_lpc(struct pc *pc);
 

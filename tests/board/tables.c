@@ -635,6 +635,84 @@ static void memory_bad(void **state)
 	}
 }
 
+/* ------ boot order ------ */
+
+static const struct fwcfg_item *bootorder(struct rig *r, int want)
+{
+	struct boot_cpu cpu;
+	struct pc *pc = r->pc;
+
+	conf_set(r->conf, "boot.kernel", "/nonexistent", NULL); /* read after the tables, so they are there */
+	assert_true(pc_load(pc, &cpu, &r->e) < 0);
+	assert_int_equal(strstr(r->e.msg, "/nonexistent") != NULL, want == 0);
+	for (unsigned i = 0; i < pc->fwcfg->n; i++)
+		if (!strcmp(pc->fwcfg->item[i].name, "bootorder"))
+			return &pc->fwcfg->item[i];
+	return NULL;
+}
+
+static struct rig *bootorder_rig(char *disk, const char *first, const char *second)
+{
+	const char *const keys[] = { "memory.size",
+				     "64M",
+				     "lpc.fwcfg",
+				     "qemu",
+				     "pci.0.3.0.device",
+				     "virtio-blk",
+				     "pci.0.3.0.path",
+				     disk,
+				     "pci.0.3.0.ro",
+				     "true",
+				     "pci.0.3.0.bootindex",
+				     first,
+				     "pci.0.17.2.device",
+				     "virtio-blk",
+				     "pci.0.17.2.path",
+				     disk,
+				     "pci.0.17.2.ro",
+				     "true",
+				     "pci.0.17.2.bootindex",
+				     second,
+				     "pci.0.18.0.device",
+				     "virtio-rnd",
+				     "pci.0.18.0.bootindex",
+				     "1", /* not a key of it */
+				     NULL };
+	int fd;
+	struct rig *r;
+
+	strcpy(disk, "/tmp/lhyve-disk.XXXXXX");
+	fd = mkstemp(disk);
+	assert_int_equal(ftruncate(fd, 4096), 0);
+	close(fd);
+	r = rig_new(keys);
+	rig_build(r, 1);
+	unlink(disk);
+	return r;
+}
+
+static void boot_order(void **state)
+{
+	static const char text[] = "/pci@i0cf8/pci@17,2\n/pci@i0cf8/pci@3,0\n";
+	const struct fwcfg_item *f;
+	char disk[32];
+	struct rig *r = bootorder_rig(disk, "10", "2");
+
+	f = bootorder(r, 0);
+	assert_non_null(f);
+	assert_int_equal(f->len, sizeof(text) - 1);
+	assert_memory_equal(f->data, text, f->len);
+	rig_free(r);
+	r = bootorder_rig(disk, "-1", "-7"); /* unset, both */
+	assert_null(bootorder(r, 0));
+	rig_free(r);
+	r = bootorder_rig(disk, "1", "1");
+	assert_null(bootorder(r, -1));
+	assert_string_equal(r->e.msg, "Could not set bootindex 1 for virtio-blk@pci.0.17.2. Bootindex already occupied "
+				      "by virtio-blk@pci.0.3.0");
+	rig_free(r);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -643,6 +721,7 @@ int main(void)
 		cmocka_unit_test(numa_bad),    cmocka_unit_test(mptable_bridged), cmocka_unit_test(smbios_structures),
 		cmocka_unit_test(smbios_bad),  cmocka_unit_test(mptable_entries), cmocka_unit_test(mptable_refused),
 		cmocka_unit_test(e820_shape),  cmocka_unit_test(memory_bad),	  cmocka_unit_test(acpi_fwcfg),
+		cmocka_unit_test(boot_order),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

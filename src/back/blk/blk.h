@@ -20,7 +20,7 @@ struct blk;
 struct blk_opts {
 	char *path, *sectorsize;
 	bool nocache, sync, direct, ro, nodelete;
-	int32_t bootindex; /* -1: unset; whoever orders boot devices reads the key */
+	int32_t bootindex; /* below 0: unset; the board reads the key itself (board/bootorder.c) */
 };
 
 /* The keys of 3.5 for a table of struct type_ that has a field_ of struct blk_opts. */
