@@ -58,16 +58,16 @@ static void wire_fwcfg(struct rig *r, struct device *d)
 	((struct isa_fwcfg *)d)->visible = true;
 }
 
-static const struct device_class *const chips[] = {
-	&isa_pic_class, &isa_ioapic_class, &isa_pit_class, &isa_hpet_class,
-	&isa_rtc_class, &isa_pm_class,	   &isa_ps2_class, &isa_fwcfg_class
-};
+static const struct device_class *const chips[] = { &isa_pic_class,  &isa_ioapic_class, &isa_pit_class,
+						    &isa_hpet_class, &isa_rtc_class,	&isa_pm_class,
+						    &isa_ps2_class,  &isa_fwcfg_class,	&isa_ports_class };
 
 static struct rig *machine(void)
 {
 	static const char *const keys[] = { "pci.0.0.0.device=hostbridge",
 					    "pci.0.1.0.device=lpc",
 					    "lpc.pc-testdev=true",
+					    "lpc.debugcon.path=null",
 					    "pci.0.4.0.device=dummy",
 					    "pci.0.4.1.device=uart",
 					    "pci.0.5.0.device=pci-tick",
@@ -87,8 +87,8 @@ static struct rig *machine(void)
 
 static void port_step(struct rig *r)
 {
-	static const uint16_t base[] = { 0x20,	0xa0,  0x4d0, 0x40,  0x60, 0x70,   0x400, 0xb2,
-					 0xcf8, 0xcfc, 0x3f8, 0x2e8, 0xe0, 0x2000, 0x50c };
+	static const uint16_t base[] = { 0x20,	0xa0,  0x4d0, 0x40,   0x60,  0x70, 0x400, 0xb2, 0xcf8, 0xcfc,
+					 0x3f8, 0x2e8, 0xe0,  0x2000, 0x50c, 0x80, 0x90,  0xe8, 0xf0 };
 	uint16_t port = (uint16_t)(base[below(ARRAY_LEN(base))] + below(8));
 	unsigned size = 1u << below(3);
 

@@ -8,7 +8,7 @@
 #include "dev/chip/i8259.h"
 #include "dev/pci/pci.h"
 
-enum { RIG_SLOT = 4, RIG_MSIS = 256, RIG_CHIPS = 8 };
+enum { RIG_SLOT = 4, RIG_MSIS = 256, RIG_CHIPS = 9 };
 #define RIG_RAM MIB(16)
 #define US(n) ((uint64_t)(n)*1000)
 #define MS(n) ((uint64_t)(n)*1000000)
