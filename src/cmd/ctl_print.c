@@ -49,18 +49,33 @@ static const char *human(json_int_t v, char buf[24])
 	return buf;
 }
 
-void ctl_print_memseg(const json_t *memory)
+static bool is_ram(const json_t *m)
+{
+	return !strcmp(str(m, "kind"), "ram");
+}
+
+bool ctl_is_memory(const json_t *map_entry)
+{
+	return is_ram(map_entry) || !strcmp(str(map_entry, "kind"), "rom");
+}
+
+json_int_t ctl_ram_size(const json_t *memory)
 {
 	json_int_t ram = 0;
-	char buf[24];
 	json_t *m;
 	size_t i;
 
 	json_array_foreach (json_object_get(memory, "map"), i, m)
-		if (!strcmp(str(m, "kind"), "ram"))
-			ram += num(m, "size");
+		ram += is_ram(m) ? num(m, "size") : 0;
+	return ram;
+}
+
+void ctl_print_memseg(const json_t *memory)
+{
+	char buf[24];
+
 	printf("ID  Length      Name\n");
-	printf("%-4d%-12s%s\n", 0, human(ram, buf), "sysmem");
+	printf("%-4d%-12s%s\n", 0, human(ctl_ram_size(memory), buf), "sysmem");
 }
 
 void ctl_print_memmap(const json_t *memory)
@@ -72,9 +87,9 @@ void ctl_print_memmap(const json_t *memory)
 
 	printf("Address     Length      Segment     Offset      Prot  Flags\n");
 	json_array_foreach (json_object_get(memory, "map"), i, m) {
-		bool ram = !strcmp(str(m, "kind"), "ram");
+		bool ram = is_ram(m);
 
-		if (!ram && strcmp(str(m, "kind"), "rom"))
+		if (!ctl_is_memory(m))
 			continue;
 		printf("%-12" PRIX64 "%-12s%-12s%-12" PRIX64 "%-6s%s\n", (uint64_t)num(m, "at"),
 		       human(num(m, "size"), buf), str(m, "name"), (uint64_t)num(m, "offset"), ram ? "RWX" : "R-X",

@@ -18,6 +18,8 @@ void ctl_print_cpus(const char *what, const json_t *cpus); /* NULL: none */
 void ctl_print_topology(const json_t *cpus);
 void ctl_print_nvram(const json_t *cell);
 void ctl_print_rtc(const json_t *rtc);
+bool ctl_is_memory(const json_t *map_entry); /* RAM or ROM: a line of --get-memmap */
+json_int_t ctl_ram_size(const json_t *memory);
 /* Answers to subcommands. */
 void ctl_print_answer(const char *cmd, const json_t *result, bool json);
 

@@ -5,6 +5,7 @@
  */
 #include "base/alloc.h"
 #include "base/auto.h"
+#include "cmd/ctl_json.h"
 #include "cmd/ctl_opts.h"
 #include "cmd/ctl_print.h"
 #include "cmd/profile.h"
@@ -26,6 +27,7 @@ struct session {
 	unsigned cpu;
 	bool json;
 	json_t *registers, *stats, *cpus, *memory; /* asked for once */
+	json_t *told;				   /* --json: what the queries said; NULL: none yet */
 };
 
 static int say(const struct session *s, const struct err *e)
@@ -38,7 +40,8 @@ static int say(const struct session *s, const struct err *e)
 static int errno_line(const struct session *s, const struct err *e)
 {
 	fprintf(stderr, "%s: %s\n", s->prog, e->msg);
-	printf("errno = %d\n", -e->code);
+	if (!s->json)
+		printf("errno = %d\n", -e->code);
 	return STATUS_ERRNO;
 }
 
@@ -66,6 +69,17 @@ static json_t *ask_once(struct session *s, json_t **kept, const char *cmd, json_
 static json_t *cpu_arg(const struct session *s)
 {
 	return json_pack("{s:I}", "cpu", (json_int_t)s->cpu);
+}
+
+/* With --json the answers to all queries are members of one object, named as the options without get-. */
+static void tell(struct session *s, const struct ctl_opt *o, json_t *value)
+{
+	static const char get[] = "get-";
+	bool cut = !strncmp(o->name, get, sizeof(get) - 1);
+
+	if (!s->told)
+		s->told = json_pack("{s:s, s:I}", "vm", s->name, "cpu", (json_int_t)s->cpu);
+	json_object_set_new(s->told, o->name + (cut ? sizeof(get) - 1 : 0), value);
 }
 
 /* ------ options ------ */
@@ -107,7 +121,12 @@ static int get_register(struct session *s, const struct ctl_opt *o)
 	if (!r)
 		return status;
 	seg = json_object_get(json_object_get(r, "segments"), o->reg);
-	if (o->kind == CTL_KIND_GET_REG)
+	if (s->json)
+		tell(s, o,
+		     json_incref(o->kind == CTL_KIND_GET_REG ? json_object_get(json_object_get(r, "registers"), o->reg)
+				 : o->kind == CTL_KIND_GET_SEL ? json_object_get(seg, "selector")
+							       : seg));
+	else if (o->kind == CTL_KIND_GET_REG)
 		ctl_print_value(o->reg, s->cpu,
 				json_string_value(json_object_get(json_object_get(r, "registers"), o->reg)));
 	else if (o->kind == CTL_KIND_GET_SEL)
@@ -122,19 +141,23 @@ static int get_memory(struct session *s, const struct ctl_opt *o)
 	int status = 0;
 	json_t *r = ask_once(s, &s->memory, "memory", NULL, &status);
 
-	if (r && o->kind == CTL_KIND_MEMSEG)
+	if (r && s->json)
+		tell(s, o, o->kind == CTL_KIND_MEMSEG ? ctl_json_memseg(r) : ctl_json_memmap(r));
+	else if (r && o->kind == CTL_KIND_MEMSEG)
 		ctl_print_memseg(r);
 	else if (r)
 		ctl_print_memmap(r);
 	return status;
 }
 
-static int get_stats(struct session *s)
+static int get_stats(struct session *s, const struct ctl_opt *o)
 {
 	int status = 0;
 	json_t *r = ask_once(s, &s->stats, "stats", NULL, &status);
 
-	if (r)
+	if (r && s->json)
+		tell(s, o, ctl_json_stats(r, s->cpu));
+	else if (r)
 		ctl_print_stats(r, s->cpu);
 	return status;
 }
@@ -143,11 +166,14 @@ static int get_cpus(struct session *s, const struct ctl_opt *o)
 {
 	int status = 0;
 	json_t *r = ask_once(s, &s->cpus, "cpus", NULL, &status);
+	const json_t *set = o->kind == CTL_KIND_ACTIVE ? json_object_get(r, "cpus") : NULL;
 
-	if (r && o->kind == CTL_KIND_TOPOLOGY)
+	if (r && s->json)
+		tell(s, o, o->kind == CTL_KIND_TOPOLOGY ? ctl_json_topology(r) : ctl_json_cpus(set));
+	else if (r && o->kind == CTL_KIND_TOPOLOGY)
 		ctl_print_topology(r);
 	else if (r)
-		ctl_print_cpus(o->reg, o->kind == CTL_KIND_ACTIVE ? json_object_get(r, "cpus") : NULL);
+		ctl_print_cpus(o->reg, set);
 	return status;
 }
 
@@ -164,17 +190,24 @@ static int config_bool(struct session *s, const char *key, bool *out)
 	return status;
 }
 
-static int get_x2apic(struct session *s)
+static int get_x2apic(struct session *s, const struct ctl_opt *o)
 {
 	bool on;
 	int status = config_bool(s, "x86.x2apic", &on);
 
-	if (!status)
+	if (!status && s->json)
+		tell(s, o, json_boolean(on));
+	else if (!status)
 		printf("x2apic_state[%u]\t%d\n", s->cpu, on);
 	return status;
 }
 
-static int getcap(struct session *s)
+static void tell_cap(struct session *s, const struct ctl_opt *o, const char *name, bool available, bool on)
+{
+	tell(s, o, json_pack("{s:s, s:b, s:b}", "capability", name, "available", available, "set", on));
+}
+
+static int getcap(struct session *s, const struct ctl_opt *o)
 {
 	static const char always[] = "hlt_exit|unrestricted_guest";
 	static const char never[] = "mtrap_exit|enable_invpcid|bpt_exit|rdpid|rdtscp|ipi_exit|mask_hwintr|rflags_tf";
@@ -187,12 +220,17 @@ static int getcap(struct session *s)
 		return STATUS_FAILED;
 	}
 	if (value_word(never, name) >= 0) {
-		printf("Capability \"%s\" is not available\n", name);
+		if (s->json)
+			tell_cap(s, o, name, false, false);
+		else
+			printf("Capability \"%s\" is not available\n", name);
 		return 0;
 	}
 	if (!strcmp(name, "pause_exit"))
 		status = config_bool(s, "x86.vmexit_on_pause", &on);
-	if (!status)
+	if (!status && s->json)
+		tell_cap(s, o, name, true, on);
+	else if (!status)
 		printf("Capability \"%s\" is %sset on vcpu %u\n", name, on ? "" : "not ", s->cpu);
 	return status;
 }
@@ -205,12 +243,14 @@ static json_t *nvram_arg(struct session *s)
 	return json_pack("{s:s}", "offset", offset ? offset : "0");
 }
 
-static int get_nvram(struct session *s)
+static int get_nvram(struct session *s, const struct ctl_opt *o)
 {
 	int status = 0;
 	json_t *r = ask(s, "nvram", nvram_arg(s), &status);
 
-	if (r)
+	if (r && s->json)
+		tell(s, o, json_incref(r));
+	else if (r)
 		ctl_print_nvram(r);
 	json_decref(r);
 	return status;
@@ -224,12 +264,14 @@ static int set_nvram(struct session *s, const struct ctl_opt *o)
 	return plain(s, "nvram-set", args);
 }
 
-static int get_rtc(struct session *s)
+static int get_rtc(struct session *s, const struct ctl_opt *o)
 {
 	int status = 0;
 	json_t *r = ask(s, "rtc", NULL, &status);
 
-	if (r)
+	if (r && s->json)
+		tell(s, o, json_incref(json_object_get(r, "time")));
+	else if (r)
 		ctl_print_rtc(r);
 	json_decref(r);
 	return status;
@@ -325,31 +367,31 @@ static int option_run(struct session *s, const struct ctl_opt *o)
 	case CTL_KIND_SET_DESC:
 		return set_descriptor(s, o);
 	case CTL_KIND_NMI:
-		return plain(s, "nmi", NULL);
+		return plain(s, "nmi", cpu_arg(s));
 	case CTL_KIND_GET_REG:
 	case CTL_KIND_GET_SEL:
 	case CTL_KIND_GET_DESC:
 		return get_register(s, o);
 	case CTL_KIND_X2APIC:
-		return get_x2apic(s);
+		return get_x2apic(s, o);
 	case CTL_KIND_HARDWARE:
 		return unreadable(s, o);
 	case CTL_KIND_GETCAP:
-		return getcap(s);
+		return getcap(s, o);
 	case CTL_KIND_ACTIVE:
 	case CTL_KIND_DEBUGGED:
 	case CTL_KIND_TOPOLOGY:
 		return get_cpus(s, o);
 	case CTL_KIND_STATS:
-		return get_stats(s);
+		return get_stats(s, o);
 	case CTL_KIND_NVRAM_SET:
 		return set_nvram(s, o);
 	case CTL_KIND_NVRAM_GET:
-		return get_nvram(s);
+		return get_nvram(s, o);
 	case CTL_KIND_RTC_SET:
 		return plain(s, "rtc-set", json_pack("{s:s}", "time", o->value));
 	case CTL_KIND_RTC_GET:
-		return get_rtc(s);
+		return get_rtc(s, o);
 	case CTL_KIND_PROFILE:
 		return profile(s, o->value);
 	case CTL_KIND_ENGINE:
@@ -449,7 +491,7 @@ static int subcommand(struct session *s, const char *cmd, int argc, char **argv)
 		fprintf(stderr, "%s: %s\n", s->prog, e.msg);
 		return STATUS_FAILED;
 	}
-	if (s->json || json_object_size(r))
+	if ((s->json && strcmp(cmd, "events")) || json_object_size(r))
 		ctl_print_answer(sent, r, s->json);
 	json_decref(r);
 	return strcmp(cmd, "events") ? 0 : follow_events(s);
@@ -514,6 +556,8 @@ static int options_run(struct session *s)
 		if (o->value || (all && o->query))
 			status = option_run(s, o);
 	}
+	if (s->told)
+		ctl_print_answer("", s->told, true);
 	return status;
 }
 
@@ -587,5 +631,6 @@ int main(int argc, char **argv)
 	json_decref(s.stats);
 	json_decref(s.cpus);
 	json_decref(s.memory);
+	json_decref(s.told);
 	return status;
 }

@@ -101,9 +101,26 @@ static int run_destroy(struct ctl_call *c, const void *args, json_t *result, str
 	return 0;
 }
 
+struct nmi_args {
+	int32_t cpu;
+};
+
+static const struct prop nmi_props[] = {
+	PROP_INT("cpu", struct nmi_args, cpu, .def = "-1", .min = -1, .max = 65534,
+		 .help = "vCPU; without it LINT1 of all"),
+	PROP_END,
+};
+
 static int run_nmi(struct ctl_call *c, const void *args, json_t *result, struct err *e)
 {
-	vm_inject_nmi(c->vm);
+	int32_t cpu = ((const struct nmi_args *)args)->cpu;
+
+	if (cpu >= (int32_t)vm_ncpu(c->vm))
+		return err_set(e, -EINVAL, "cpu=%d: expected a vCPU from 0 to %u", cpu, vm_ncpu(c->vm) - 1);
+	if (cpu < 0)
+		vm_inject_nmi(c->vm);
+	else
+		vm_inject_nmi_at(c->vm, (unsigned)cpu);
 	return 0;
 }
 
@@ -159,7 +176,7 @@ CMD(reset, "end as after a reset by the guest: status 0");
 CMD(powerdown, "press the ACPI power button");
 CMD(poweroff, "end as after a power-off by the guest: status 1");
 CMD(destroy, "end at once: status 4");
-CMD(nmi, "non-maskable interrupt to all CPUs");
+CMD(nmi, "non-maskable interrupt to one CPU or all", .args = nmi_props, .args_size = sizeof(struct nmi_args));
 CMD(config, "the configuration of the machine");
 CMD(events, "send events as they happen", .args = events_props, .args_size = sizeof(struct events_args));
 

@@ -14,6 +14,15 @@ void vm_inject_nmi(struct vm *vm)
 	vm->ops->nmi(vm->evm);
 }
 
+/* As a message with delivery mode NMI and one physical destination: APIC ids are vCPU numbers, and those that 8 bits do
+ * not hold have their upper bits in the upper half of the address. */
+void vm_inject_nmi_at(struct vm *vm, unsigned cpu)
+{
+	struct msi m = { .addr = 0xfee00000 | (cpu & 0xff) << 12 | (uint64_t)(cpu & ~0xffu) << 32, .data = 4 << 8 };
+
+	vm->ops->msi(vm->evm, &m);
+}
+
 int64_t vm_rtc_time(struct vm *vm)
 {
 	return isa_rtc_time(vm->pc->rtc);

@@ -35,6 +35,7 @@ bool vm_paused(const struct vm *vm);
  * failure the machine goes on where it was. Loop thread. */
 int vm_move(struct vm *vm, const char *engine, struct err *e);
 void vm_inject_nmi(struct vm *vm);
+void vm_inject_nmi_at(struct vm *vm, unsigned cpu); /* to one, past the mask of its LINT1 */
 /* The guest's clock, in seconds since 1970 as it shows them, and its CMOS. False: not a cell that can be read, set. */
 int64_t vm_rtc_time(struct vm *vm);
 void vm_rtc_set_time(struct vm *vm, int64_t t);

@@ -310,6 +310,35 @@ class Live(unittest.TestCase):
         for text in ("vcpu0 stats:", "rip[0]", "tr desc[0]", "cpu_topology:"):
             self.assertIn(text, out)
 
+    def test_queries_for_programs(self):
+        self.started(tiny.LOOP, "-c", "4,sockets=1,cores=2,threads=2")
+        self.in_its_code()
+        r = self.ask("--get-rip", "--get-cs", "--get-desc-cs", "--get-memseg", "--get-active-cpus", "--get-suspended-cpus",
+                     "--get-cpu-topology", "--getcap", "--capname=rdpid")
+        self.assertEqual(r, {
+            "vm": "vm", "cpu": 0, "rip": "0x0000000000100010", "cs": 16,
+            "desc-cs": {"selector": 16, "base": "0x0000000000000000", "limit": 0xffffffff, "access": 0xc09b},
+            "memseg": [{"id": 0, "length": 64 << 20, "name": "sysmem"}], "active-cpus": [0], "suspended-cpus": [],
+            "cpu-topology": {"sockets": 1, "cores": 2, "threads": 2, "maxcpus": 4},
+            "getcap": {"capability": "rdpid", "available": False, "set": False}})
+        r = self.ask("--get-stats", "--cpu=1")
+        self.assertEqual((r["cpu"], list(r["stats"])), (1, ["counters", "resident", "wired"]))
+        r = self.ask("--get-all")
+        for key in ("stats", "memmap", "r15", "desc-idtr", "x2apic-state", "rtc-nvram", "rtc-time"):
+            self.assertIn(key, r)
+        r = self.ctl("--json", "--get-rax", "--cpu=7")
+        self.assertEqual((r.returncode, r.stdout), (255, ""))
+
+    def test_nmi_of_one_processor(self):
+        p = self.started(tiny.LOOP, "-c", "2")
+        self.in_its_code()
+        self.ctl_ok("--inject-nmi", "--cpu=1")      # which waits for SIPI
+        r = self.ctl("nmi", "cpu=2")
+        self.assertEqual((r.returncode, "cpu=2: expected a vCPU from 0 to 1" in r.stderr), (1, True))
+        self.in_its_code()
+        self.ctl_ok("--inject-nmi")                 # to 0, which has no table of gates
+        self.end(p, 3)
+
     def test_profile(self):
         idle = b"\xfb\xf4\xeb\xfd"  # sti; hlt; jmp
         spin = b"\xb9\x00\x00\x01\x00" + b"\xe2\xfe" + b"\xeb\xf7"  # at 0x100015: loop to itself 65536 times; again
@@ -439,6 +468,9 @@ class Live(unittest.TestCase):
         follow = subprocess.Popen([LHYVECTL, f"--rundir={self.rundir}", "--vm=vm", "events", "past"],
                                   stdout=subprocess.PIPE, text=True)
         self.procs.append(follow)
+        as_json = subprocess.Popen([LHYVECTL, f"--rundir={self.rundir}", "--vm=vm", "--json", "events", "past"],
+                                   stdout=subprocess.PIPE, text=True)
+        self.procs.append(as_json)
         self.ctl_ok("pause")
         self.ctl_ok("resume")
         self.ctl_ok("poweroff")
@@ -447,6 +479,7 @@ class Live(unittest.TestCase):
         self.assertEqual(follow.returncode, 0)
         names = [line.split(":")[0] for line in out.splitlines()]
         self.assertEqual(names, ["console", "paused", "resumed", "poweroff"])
+        self.assertEqual([json.loads(line)["event"] for line in as_json.communicate(timeout=10)[0].splitlines()], names)
         self.assertRegex(out.splitlines()[0], "^console: com1: pty /dev/pts/[0-9]+$")
 
     def test_socket_is_private_and_tough(self):
