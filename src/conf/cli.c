@@ -28,6 +28,17 @@ static int opt_item(struct cli *c, const char *arg, struct err *e)
 	return r;
 }
 
+static int opt_memory(struct cli *c, const char *arg, struct err *e)
+{
+	int r;
+
+	if (*arg)
+		return conf_set(c->conf, "memory.size", arg, e);
+	r = err_set(e, -EINVAL, "invalid memsize ''");
+	e->status = STATUS_EX_USAGE;
+	return r;
+}
+
 static int opt_usage(struct cli *c, const char *arg, struct err *e)
 {
 	cli_usage(c, c->env->err);
@@ -97,7 +108,7 @@ const struct cli_opt cli_opts[] = {
 	  .help = "Multiboot modules: 'FILE ARGS;FILE ARGS'" },
 	{ 'c', NULL, "[cpus=]N[,sockets=N][,cores=N][,threads=N]", .parse = cli_topology, .group = CLI_MACHINE,
 	  .help = "number of CPUs and their topology" },
-	{ 'm', NULL, "SIZE", .key = "memory.size", .group = CLI_MACHINE,
+	{ 'm', NULL, "SIZE", .key = "memory.size", .parse = opt_memory, .group = CLI_MACHINE,
 	  .help = "memory size: MiB, or with a suffix K, M, G, T" },
 	{ 0, "name", "NAME", .key = "name", .group = CLI_MACHINE, .help = "name of the machine, if not the last argument" },
 	{ 0, "engine", "auto|kvm|soft", .key = "engine", .group = CLI_MACHINE, .help = "what runs the guest's CPUs" },
@@ -208,9 +219,14 @@ static int option_error(struct cli *c, int got, char **argv, struct err *e)
 
 static int opt_apply(struct cli *c, const struct cli_opt *o, const char *arg, struct err *e)
 {
+	const char *value = o->value ? o->value : arg;
+
 	if (o->parse)
 		return o->parse(c, arg, e);
-	return conf_set(c->conf, o->key, o->value ? o->value : arg, e);
+	if (*value || o->letter) /* to bhyve's own an empty value is an error */
+		return conf_set(c->conf, o->key, value, e);
+	conf_remove(c->conf, o->key); /* --append '' takes away what a file said */
+	return 0;
 }
 
 static int parse_options(struct cli *c, int argc, char **argv, struct err *e)

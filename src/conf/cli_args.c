@@ -152,8 +152,11 @@ int cli_numa(struct cli *c, const char *arg, struct err *e)
 	uint64_t id;
 	int r = 0;
 
-	while ((item = strsep(&rest, ",")))
+	while ((item = strsep(&rest, ","))) {
+		if (*item && item[strlen(item) - 1] == '=')
+			return bad_argument(e, "NUMA configuration", arg, "an item without a value");
 		numa_item(&n, item);
+	}
 	if (!n.id)
 		return bad_argument(e, "NUMA configuration", arg, "Missing NUMA domain ID");
 	if (!value_u64(n.id, 0, &id) || id > 255)

@@ -149,7 +149,8 @@ static int path_check(const char *path, struct err *e)
 
 	for (const char *p = path; *p; p++)
 		depth += *p == '.';
-	if (!*path || *path == '.' || path[strlen(path) - 1] == '.' || strstr(path, "..") || strpbrk(path, "=\n"))
+	if (!*path || *path == '.' || *path == '#' || path[strlen(path) - 1] == '.' || strstr(path, "..") ||
+	    strpbrk(path, "=\n"))
 		return err_set(e, -EINVAL, "invalid config node name '%s': expected names joined by dots", path);
 	if (depth > CONF_DEPTH)
 		return err_set(e, -EINVAL, "invalid config node name '%s': more than %d levels", path, CONF_DEPTH);
@@ -187,9 +188,23 @@ static struct conf *walk_make(struct conf *node, const char *path, struct err *e
 	}
 }
 
+/* A dump must be a file that -k reads: one line for each key, and never an empty value. */
+static int value_check(const struct conf *node, const char *path, const char *value, struct err *e)
+{
+	const char *dot = *node->path ? "." : "";
+
+	if (!*value)
+		return err_set(e, -EINVAL, "%s%s%s=: the value is empty; without one, leave the key out", node->path,
+			       dot, path);
+	if (strchr(value, '\n'))
+		return err_set(e, -EINVAL, "%s%s%s: the value has a line break, expected one line", node->path, dot,
+			       path);
+	return 0;
+}
+
 int conf_set(struct conf *node, const char *path, const char *value, struct err *e)
 {
-	struct conf *c = walk_make(node, path, e);
+	struct conf *c = value_check(node, path, value, e) < 0 ? NULL : walk_make(node, path, e);
 
 	if (!c)
 		return -EINVAL;

@@ -496,7 +496,7 @@ static void smbios_structures(void **state)
 
 static void smbios_bad(void **state)
 {
-	static const char *const bad[] = { "", "00112233-4455-6677-8899-aabbccddeef",
+	static const char *const bad[] = { "-", "00112233-4455-6677-8899-aabbccddeef",
 					   "00112233-4455-6677-8899-aabbccddeefg",
 					   "0011223344556677-8899-aabb-ccddeeff0" };
 

@@ -191,10 +191,14 @@ static void options_list(void **state)
 	struct conf *n = conf_make(root, "pci.0.1.0", NULL);
 	struct err e = { 0 };
 
-	assert_int_equal(conf_options(n, "ro,,path=/x=y,empty=", &e), 0);
+	assert_int_equal(conf_options(n, "ro,,path=/x=y", &e), 0);
 	assert_string_equal(conf_get(root, "pci.0.1.0.ro"), "true");
 	assert_string_equal(conf_get(root, "pci.0.1.0.path"), "/x=y");
-	assert_string_equal(conf_get(root, "pci.0.1.0.empty"), "");
+	assert_int_equal(conf_options(n, "a=1,empty=", &e), -EINVAL);
+	assert_string_equal(e.msg, "pci.0.1.0.empty=: the value is empty; without one, leave the key out");
+	assert_int_equal(conf_set(n, "a", "1\n2", &e), -EINVAL);
+	assert_string_equal(e.msg, "pci.0.1.0.a: the value has a line break, expected one line");
+	assert_int_equal(conf_set(n, "#a", "1", &e), -EINVAL); /* a comment of a file */
 	assert_int_equal(conf_options(n, NULL, &e), 0);
 	assert_int_equal(conf_options(n, "a.b=1", &e), -EINVAL);
 	assert_string_equal(e.msg, "Invalid config node name a.b");

@@ -539,12 +539,15 @@ static void interrupts_by_line(void **state)
 
 static void locks_and_texts(void **state)
 {
+	static const char *const without[] = { "pci.0.4.0.device=virtio-blk", NULL };
 	struct rig *r = start("", true);
+	struct err e = { 0 };
 
 	assert_true(refused(NULL, image));
 	assert_true(refused(NULL, "in use"));
 	rig_free(r);
-	assert_true(refused("pci.0.4.0.path=", "Missing \"path\" for block device."));
+	assert_true(rig_try(&r, without, &e) < 0);
+	assert_string_equal(e.msg, "Missing \"path\" for block device.");
 	assert_true(
 		refused("pci.0.4.0.path=/no/disk", "Could not open backing file: /no/disk: No such file or directory"));
 	assert_true(refused("pci.0.4.0.sectorsize=1000", "Invalid sector size"));
