@@ -17,7 +17,7 @@ static const struct prop machine_keys[] = {
 	    .help = "accepted for compatibility: a machine here never outlives its process"),
 	KEY("uuid", STR, .help = "SMBIOS system UUID; derived from the names of machine and host if unset"),
 	KEY("rundir", STR, .help = "directory that holds a directory with lock and control socket for each machine"),
-	KEY("keyboard.layout", STR, .help = "name of the keyboard layout"),
+	KEY("keyboard.layout", STR, .help = "name of the keyboard layout (not built yet)"),
 	KEY("rtc.use_localtime", BOOL, .def = "true", .help = "the clock of the machine shows local time, else UTC"),
 	KEY("pci.enable_bars", BOOL, .help = "BAR decoding is on at start; default: true without firmware"),
 	KEY("virtio.msix", BOOL, .def = "true", .alias = "virtio_msix", .help = "virtio devices offer MSI-X"),
@@ -54,17 +54,17 @@ static const struct prop memory_keys[] = {
 };
 
 static const struct prop firmware_keys[] = {
-	KEY("bootrom", STR, .help = "firmware image"),
-	KEY("bootvars", STR, .help = "variable store of the firmware"),
+	KEY("bootrom", STR, .help = "firmware image (not built yet)"),
+	KEY("bootvars", STR, .help = "variable store of the firmware (not built yet)"),
 	KEY("fwcfg.N.name", STR, .max = 55, .help = "name of an fw_cfg file"),
 	KEY("fwcfg.N.string", STR, .help = "its contents, with a final NUL"),
 	KEY("fwcfg.N.file", STR, .help = "or the host file that holds them"),
 	KEY("lpc.fwcfg", ENUM, .def = "bhyve", .choices = "bhyve|qemu", .help = "firmware interface"),
-	KEY("tpm.type", ENUM, .choices = "passthru|swtpm", .help = "kind of TPM"),
-	KEY("tpm.path", STR, .help = "its device or socket"),
-	KEY("tpm.version", STR, .def = "2.0", .help = "its version"),
-	KEY("tpm.intf", STR, .def = "crb", .help = "its interface"),
-	KEY("tpm.ppi", STR, .def = "qemu", .help = "its physical presence interface"),
+	KEY("tpm.type", ENUM, .choices = "passthru|swtpm", .help = "kind of TPM (not built yet)"),
+	KEY("tpm.path", STR, .help = "its device or socket (not built yet)"),
+	KEY("tpm.version", STR, .def = "2.0", .help = "its version (not built yet)"),
+	KEY("tpm.intf", STR, .def = "crb", .help = "its interface (not built yet)"),
+	KEY("tpm.ppi", STR, .def = "qemu", .help = "its physical presence interface (not built yet)"),
 	PROP_END,
 };
 
@@ -79,12 +79,14 @@ static const struct prop lpc_keys[] = {
 };
 
 static const struct prop debug_keys[] = {
-	KEY("gdb.address", STR, .def = "localhost", .help = "address of the debug server"),
-	KEY("gdb.port", INT, .max = 65535, .help = "port of the debug server; off if unset"),
-	KEY("gdb.wait", BOOL, .def = "false", .help = "wait for a debugger before the first instruction"),
+	KEY("gdb.address", STR, .def = "localhost", .help = "address of the debug server (not built yet)"),
+	KEY("gdb.port", INT, .max = 65535, .help = "port of the debug server; off if unset (not built yet)"),
+	KEY("gdb.wait", BOOL, .def = "false",
+	    .help = "wait for a debugger before the first instruction (not built yet)"),
 	KEY("monitor.enabled", BOOL, .def = "false", .alias = "monitor",
-	    .help = "a parent process starts the guest again"),
-	KEY("monitor.no_reboot", BOOL, .def = "false", .help = "with the monitor: end when the guest resets"),
+	    .help = "a parent process starts the guest again (not built yet)"),
+	KEY("monitor.no_reboot", BOOL, .def = "false",
+	    .help = "with the monitor: end when the guest resets (not built yet)"),
 	KEY("config.dump", BOOL, .def = "false", .help = "print the configuration as key=value lines and exit with 1"),
 	KEY("config.strict", BOOL, .def = "false", .help = "a key that nothing reads is an error, not a warning"),
 	PROP_END,
