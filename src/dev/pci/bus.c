@@ -17,9 +17,13 @@
 enum { CFG_ENABLE = 1u << 31, CF9_RESET = 4, HDR_TYPE = 0x0e, HDR_MULTI = 0x80 };
 
 /* bhyve's devices that are not there yet: known names, refused with a text that says so. */
-static const char *const known_unbuilt[] = { "ahci",	    "ahci-cd", "ahci-hd",  "e1000",	"fbuf",
-					     "hda",	    "nvme",    "passthru", "virtio-9p", "virtio-input",
-					     "virtio-scsi", "xhci",    NULL };
+static const struct unbuilt {
+	const char *name, *alias; /* alias: the real name of one that only -s takes */
+} known_unbuilt[] = {
+	{ "ahci", NULL },      { "ahci-cd", "ahci" },	 { "ahci-hd", "ahci" },	  { "e1000", NULL },
+	{ "fbuf", NULL },      { "hda", NULL },		 { "nvme", NULL },	  { "passthru", NULL },
+	{ "virtio-9p", NULL }, { "virtio-input", NULL }, { "virtio-scsi", NULL }, { "xhci", NULL },
+};
 
 /* ------ classes ------ */
 
@@ -36,12 +40,17 @@ const char *pci_class_real_name(const struct pci_class *c)
 	return c->dev.alias ? c->dev.alias : c->dev.name;
 }
 
+static const struct unbuilt *unbuilt_find(const char *name)
+{
+	for (unsigned i = 0; i < ARRAY_LEN(known_unbuilt); i++)
+		if (!strcmp(known_unbuilt[i].name, name))
+			return pci_class_find(name, true) ? NULL : &known_unbuilt[i];
+	return NULL;
+}
+
 bool pci_class_unbuilt(const char *name)
 {
-	for (const char *const *n = known_unbuilt; *n; n++)
-		if (!strcmp(*n, name))
-			return !pci_class_find(name, true);
-	return false;
+	return unbuilt_find(name);
 }
 
 /* ------ configuration accesses ------ */
@@ -234,11 +243,15 @@ void pci_host_free(struct pci_host *h)
 static const struct pci_class *class_of(const char *name, unsigned b, unsigned s, unsigned f, struct err *e)
 {
 	const struct pci_class *c = pci_class_find(name, true);
+	const struct unbuilt *u = c ? NULL : unbuilt_find(name);
 
 	if (c && c->dev.alias)
 		err_set(e, -EINVAL, "pci slot %u:%u:%u: legacy device \"%s\", use \"%s\" instead", b, s, f, name,
 			c->dev.alias);
-	else if (!c && pci_class_unbuilt(name))
+	else if (u && u->alias)
+		err_set(e, -EINVAL, "pci slot %u:%u:%u: legacy device \"%s\", use \"%s\" instead (not built yet)", b, s,
+			f, name, u->alias);
+	else if (u)
 		err_set(e, -ENOSYS, "pci slot %u:%u:%u: device \"%s\" is not built into lhyve yet", b, s, f, name);
 	else if (!c)
 		err_set(e, -ENODEV, "pci slot %u:%u:%u: unknown device \"%s\"", b, s, f, name);
