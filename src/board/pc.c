@@ -7,8 +7,10 @@
 #include "board/pc.h"
 
 #include "base/alloc.h"
+#include "base/auto.h"
 #include "base/bits.h"
 #include "base/log.h"
+#include "conf/expand.h"
 #include "conf/value.h"
 
 #include <errno.h>
@@ -250,12 +252,14 @@ static void wire_rtc(struct pc *pc, struct device *d)
 	pc->rtc->high_mem = pc->high_size;
 }
 
+/* Looks without counting as a reader of the key: that is the LPC bridge, and without one the key has no use. */
 static bool testdev_wanted(const struct pc *pc)
 {
+	const char *raw = conf_raw(pc->o.conf, "lpc.pc-testdev");
+	AUTO_FREE char *text = raw ? conf_expand(pc->o.conf, raw, NULL) : NULL;
 	bool on = false;
 
-	conf_bool(pc->o.conf, "lpc.pc-testdev", false, &on, NULL);
-	return on;
+	return text && value_bool(text, &on) && on;
 }
 
 /*

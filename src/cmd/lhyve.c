@@ -61,7 +61,7 @@ static void read_own_keys(const struct conf *root)
 		"acpi_tables",	   "acpi_tables_in_memory", "memory.size", "x86.strictmsr",	"x86.verbosemsr",
 		"lpc.fwcfg",	   "destroy_on_poweroff",   "config.dump", "x86.vmexit_on_hlt", "x86.vmexit_on_pause",
 		"monitor.enabled", "monitor.no_reboot",	    "gdb.address", "gdb.wait",		"name",
-		"process.title",
+		"process.title",   "virtio.msix",
 	};
 
 	for (size_t i = 0; i < ARRAY_LEN(own); i++)

@@ -81,7 +81,7 @@ static char *peek(const struct conf *root, const char *path)
 {
 	const char *raw = conf_raw(root, path);
 
-	return !raw ? NULL : strchr(raw, '%') ? conf_expand(root, raw, path) : xstrdup(raw);
+	return !raw ? NULL : strchr(raw, '%') ? conf_expand(root, raw, NULL) : xstrdup(raw);
 }
 
 /* bhyve looks at it before it looks for anything to boot. */

@@ -307,7 +307,7 @@ static const char *leaf_expand(struct conf *c)
 		return c->value;
 	pthread_mutex_lock(&t->mutex);
 	if (!c->expanded || !t->frozen) {
-		AUTO_FREE char *text = conf_expand(c->root, c->value, c->path);
+		AUTO_FREE char *text = conf_expand(c->root, c->value, c->expanded ? NULL : c->path);
 
 		if (!c->expanded || strcmp(text, c->expanded)) {
 			retire(t, &c->expanded);
@@ -316,6 +316,14 @@ static const char *leaf_expand(struct conf *c)
 	}
 	pthread_mutex_unlock(&t->mutex);
 	return c->expanded;
+}
+
+void conf_unmark(const struct conf *node, const char *path)
+{
+	struct conf *c = conf_find(node, path);
+
+	if (c)
+		atomic_store_explicit(&c->read, false, memory_order_relaxed);
 }
 
 const char *conf_mark(const struct conf *node, const char *path)

@@ -25,6 +25,8 @@ void conf_remove(struct conf *node, const char *path);
 /* The value of the leaf with %(name) expanded, or NULL if there is none. Marks the leaf as read. */
 const char *conf_get(const struct conf *node, const char *path);
 const char *conf_raw(const struct conf *node, const char *path); /* unexpanded, not marked */
+/* A leaf that was read with all keys of its device, and turns out to have no use there, counts as not read. */
+void conf_unmark(const struct conf *node, const char *path);
 /* Typed readers. An absent key gives def; a malformed value is an error that names key, value and expectation. */
 int conf_bool(const struct conf *node, const char *path, bool def, bool *out, struct err *e);
 int conf_u64(const struct conf *node, const char *path, uint64_t def, uint64_t min, uint64_t max, uint64_t *out,

@@ -24,6 +24,8 @@ struct expand {
 	bool too_long;
 };
 
+#define WARN(x_, ...) ((x_)->subject ? log_warn(__VA_ARGS__) : (void)0)
+
 static void expand_char(struct expand *x, char c)
 {
 	if (ftell(x->out) < EXPAND_MAX) {
@@ -31,7 +33,7 @@ static void expand_char(struct expand *x, char c)
 		return;
 	}
 	if (!x->too_long)
-		log_warn("%s: the expanded value is longer than %d bytes and was cut", x->subject, EXPAND_MAX);
+		WARN(x, "%s: the expanded value is longer than %d bytes and was cut", x->subject, EXPAND_MAX);
 	x->too_long = true;
 }
 
@@ -43,9 +45,9 @@ static void expand_name(struct expand *x, const char *name, size_t len, unsigned
 	const char *value = *path ? conf_mark(x->root, path) : NULL;
 
 	if (!*path)
-		log_warn("%s: empty reference %%() in a config value", x->subject);
+		WARN(x, "%s: empty reference %%() in a config value", x->subject);
 	else if (!value)
-		log_warn("%s: failed to fetch the referenced config value '%s'", x->subject, path);
+		WARN(x, "%s: failed to fetch the referenced config value '%s'", x->subject, path);
 	else if (!strchr(value, '%'))
 		while (*value)
 			expand_char(x, *value++);
@@ -59,9 +61,9 @@ static const char *expand_ref(struct expand *x, const char *p, unsigned depth)
 	const char *end = p[1] == '(' ? strchr(p, ')') : NULL;
 
 	if (depth >= EXPAND_DEPTH)
-		log_warn("%s: references nested more than %d levels in a config value", x->subject, EXPAND_DEPTH);
+		WARN(x, "%s: references nested more than %d levels in a config value", x->subject, EXPAND_DEPTH);
 	else if (!end)
-		log_warn("%s: invalid reference '%s' in a config value", x->subject, p);
+		WARN(x, "%s: invalid reference '%s' in a config value", x->subject, p);
 	if (depth >= EXPAND_DEPTH || !end) {
 		expand_char(x, '%');
 		return p + 1;

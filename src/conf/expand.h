@@ -4,7 +4,8 @@
 
 #include "conf/conf.h"
 
-/* The text with its references replaced; the caller frees it. Warnings name the subject, the key whose value it is. */
+/* The text with its references replaced; the caller frees it. Warnings name the subject, the key whose value it is;
+ * NULL: none are given. */
 char *conf_expand(const struct conf *root, const char *value, const char *subject);
 
 /* The raw value of a leaf, marked as read: the expansion reads what it names. */

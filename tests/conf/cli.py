@@ -8,6 +8,7 @@ CASES is text. A case starts with a line `$ arguments` (quoted as a shell would)
   >! text    standard output does not hold it
   ! text     standard error holds this text
   !! text    standard error does not hold it
+  !1 text    standard error holds it exactly once
   dump key=value, dump !key    of config.dump: has this line, or nothing for that key
 `TMP` in arguments is a directory with the files of lines `file NAME text` (\\n for a new line) and off.elf, a kernel that powers
 off at once.
@@ -42,7 +43,7 @@ def parse(path):
                 cases.append(Case(rest, n))
             elif word == "=":
                 cases[-1].status = int(rest)
-            elif word in (">", ">~", ">!", "!", "!!", "dump"):
+            elif word in (">", ">~", ">!", "!", "!!", "!1", "dump"):
                 cases[-1].checks.append((word, rest))
             else:
                 sys.exit(f"{path}:{n}: not understood: {line}")
@@ -66,6 +67,8 @@ def check(case, run):
             bad.append(f"standard error lacks {text!r}")
         if kind == "!!" and text in err:
             bad.append(f"standard error holds {text!r}")
+        if kind == "!1" and err.count(text) != 1:
+            bad.append(f"standard error holds {text!r} {err.count(text)} times, expected once")
         if kind == "dump" and text.startswith("!") and any(x.startswith(text[1:] + "=") for x in lines):
             bad.append(f"dump has the key {text[1:]}")
         if kind == "dump" and not text.startswith("!") and text not in lines:

@@ -1,7 +1,7 @@
 /*
- * A pseudo-terminal made for the VM; its name is printed at the start. Nobody need have it open: then output vanishes.
- * When the last user of the other side closes it the master only reports a hang-up, so an inotify watch tells of the
- * next open, and no polling is needed.
+ * A pseudo-terminal made for the VM; its name is in the description, which the device tells. Nobody need have it open:
+ * then output vanishes. When the last user of the other side closes it the master only reports a hang-up, so an inotify
+ * watch tells of the next open, and no polling is needed.
  */
 #include "back/chr/chr_int.h"
 
@@ -84,7 +84,6 @@ static int pty_open(struct chr *c, const char *arg, struct err *e)
 	if (rc < 0)
 		return rc;
 	c->desc = xasprintf("pty %s", name);
-	fprintf(stderr, "%s\n", c->desc);
 	return 0;
 }
 

@@ -4,6 +4,7 @@
 #include "base/alloc.h"
 #include "base/auto.h"
 #include "base/md5.h"
+#include "conf/value.h"
 #include "config.h"
 
 #include <errno.h>
@@ -221,6 +222,15 @@ size_t net_peek(struct net *n)
 }
 
 /* ------ what devices share ------ */
+
+void net_unread(const struct net *n, const struct conf *node)
+{
+	static const char *const keys_of_some[] = { "hostfwd", "open", "path", "peerhook", "socket", "hook" };
+
+	for (size_t i = 0; i < ARRAY_LEN(keys_of_some); i++)
+		if (!n->ops->keys || value_word(n->ops->keys, keys_of_some[i]) < 0)
+			conf_unmark(node, keys_of_some[i]);
+}
 
 int net_legacy(struct conf *node, const char *opts, struct err *e)
 {

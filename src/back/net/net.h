@@ -97,6 +97,8 @@ void net_pause(struct net *n, bool on);
  */
 size_t net_peek(struct net *n);
 
+/* Keys of node that only another kind of back end would read count as not read. */
+void net_unread(const struct net *n, const struct conf *node);
 /* The legacy -s grammar: the first item is the back end, then the generic list. */
 int net_legacy(struct conf *node, const char *opts, struct err *e);
 /* bhyve's: 00:a0:98 and three bytes of MD5("SLOT-FUNC-NAME"), if the user gave none. Errors: "Invalid MAC ...". */

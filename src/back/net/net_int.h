@@ -7,7 +7,8 @@
 
 struct net_ops {
 	const char *prefix;
-	bool multi; /* can be opened several times for one client: a queue each */
+	const char *keys; /* those of keys_of_some (net.c) that it reads, by |; NULL: none */
+	bool multi;	  /* can be opened several times for one client: a queue each */
 	int (*open)(struct net *n, const struct net_opts *o, struct err *e);
 	void (*close)(struct net *n);
 	void (*offload)(struct net *n);

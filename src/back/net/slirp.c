@@ -558,6 +558,7 @@ static void sl_close(struct net *n)
 }
 
 const struct net_ops net_slirp = { .prefix = "slirp",
+				   .keys = "hostfwd|open",
 				   .open = sl_open,
 				   .close = sl_close,
 				   .offload = sl_offload,

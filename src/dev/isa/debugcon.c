@@ -40,6 +40,7 @@ static int debugcon_realize(struct device *d, struct err *e)
 
 	if (chr_open(&c->chr, path, d->env->loop, &client, e) < 0)
 		return err_wrap(e, "Unable to initialize backend '%s' for LPC device debugcon", path);
+	device_event(d, "console", "debugcon: %s", chr_describe(c->chr));
 	region_io(&c->port, "debug console", 1, &port_ops, c, &d->lock);
 	return region_map(&c->port, d->env->io, PORT, 0, e);
 }

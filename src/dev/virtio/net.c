@@ -454,6 +454,7 @@ static int vnet_realize(struct device *d, struct err *e)
 		rc = ports_open(n, e);
 	if (rc < 0)
 		return rc;
+	net_unread(n->port[0].net, d->conf);
 	memcpy(n->config.mac, n->opts.mac, sizeof(n->config.mac));
 	n->config.status = LINK_UP;
 	n->config.max_virtqueue_pairs = (uint16_t)n->queues;
