@@ -1,39 +1,72 @@
 # bash completion for lhyve and lhyvectl. Words come from the programs' own tables.
 
+# The whole word under the cursor, though bash takes = and : as words of their own, the word before it, and what of it bash
+# has cut off: offers must not repeat that.
+_lhyve_word()
+{
+	local i=$COMP_CWORD
+	cur=${COMP_WORDS[i]}
+	while ((i > 1)) && [[ ${COMP_WORDS[i]} == [=:]* || ${COMP_WORDS[i-1]} == [=:] ]]; do
+		((i--))
+		cur=${COMP_WORDS[i]}$cur
+	done
+	prev=${COMP_WORDS[i-1]}
+	if [[ $cur == --*=* ]]; then
+		prev=${cur%%=*}
+		cur=${cur#*=}
+	fi
+	cut=${cur%"${cur##*[=:]}"}
+}
+
+# -s SLOT,DEVICE[,FILE][,KEY=VALUE]...
+_lhyve_slot()
+{
+	local head=${cur%,*} last=${cur##*,} rest=${cur#*,}
+	local dev=${rest%%,*}
+	if [[ $cur != *,* ]]; then
+		mapfile -t COMPREPLY < <(compgen -W "help" -- "$cur")
+	elif [[ $rest != *,* ]]; then
+		mapfile -t COMPREPLY < <(compgen -P "${cur%%,*}," -W "$("$prog" -s help 2>/dev/null)" -- "$rest")
+	elif [[ $last == *=* ]]; then
+		compopt -o nospace
+		mapfile -t COMPREPLY < <(compgen -f -P "$head,${last%%=*}=" -- "${last#*=}")
+	else
+		compopt -o nospace
+		mapfile -t COMPREPLY < <(
+			[[ ${rest#*,} == *,* ]] || compgen -f -P "$head," -- "$last"
+			compgen -P "$head," -W "$("$prog" --print device-words 2>/dev/null | awk -v d="$dev" '$1 == d { print $2 }')" -- "$last")
+	fi
+}
+
 _lhyve()
 {
-	local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} prog=${COMP_WORDS[0]} slot dev
+	local cur prev cut prog=${COMP_WORDS[0]}
 	COMPREPLY=()
+	_lhyve_word
 	case $prev in
 	-k|-r|--kernel|--initrd)
 		compopt -o filenames
-		mapfile -t COMPREPLY < <(compgen -f -- "$cur")
-		return ;;
+		mapfile -t COMPREPLY < <(compgen -f -- "$cur") ;;
 	-s)
-		slot=${cur%%,*}
-		if [[ $cur == *,*,* ]]; then
-			dev=${cur%,*}
-			compopt -o nospace
-			mapfile -t COMPREPLY < <(compgen -f -P "$dev," -- "${cur##*,}")
-		elif [[ $cur == *,* ]]; then
-			mapfile -t COMPREPLY < <(compgen -P "$slot," -W "$("$prog" -s help 2>/dev/null)" -- "${cur#*,}")
-		else
-			mapfile -t COMPREPLY < <(compgen -W "help" -- "$cur")
-		fi
-		return ;;
+		_lhyve_slot ;;
 	-l)
 		compopt -o nospace
-		mapfile -t COMPREPLY < <(compgen -W "help $("$prog" -l help 2>/dev/null)" -- "$cur")
-		return ;;
+		if [[ $cur == *,* ]]; then
+			mapfile -t COMPREPLY < <(compgen -P "${cur%%,*}," -W "stdio pty null tcp= unix= file= /dev/" -- "${cur#*,}")
+		else
+			mapfile -t COMPREPLY < <(compgen -W "help $("$prog" -l help 2>/dev/null)" -- "$cur")
+		fi ;;
 	-o)
 		compopt -o nospace
-		mapfile -t COMPREPLY < <(compgen -W "$("$prog" --print key-words 2>/dev/null)" -- "$cur")
-		return ;;
+		mapfile -t COMPREPLY < <(compgen -W "$("$prog" --print key-words 2>/dev/null)" -- "$cur") ;;
 	--engine)
-		mapfile -t COMPREPLY < <(compgen -W "auto kvm soft" -- "$cur")
-		return ;;
+		mapfile -t COMPREPLY < <(compgen -W "auto kvm soft" -- "$cur") ;;
+	*)
+		# an argument that nothing here knows
+		"$prog" --print arg-words 2>/dev/null | grep -qxFe "$prev" ||
+			mapfile -t COMPREPLY < <(compgen -W "$("$prog" --print words 2>/dev/null)" -- "$cur") ;;
 	esac
-	mapfile -t COMPREPLY < <(compgen -W "$("$prog" --print words 2>/dev/null)" -- "$cur")
+	COMPREPLY=("${COMPREPLY[@]#"$cut"}")
 }
 
 _lhyvectl()

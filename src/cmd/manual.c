@@ -161,16 +161,26 @@ static void print_options(FILE *f)
 
 /* ------ completion ------ */
 
-static void print_words(FILE *f)
+static void put_words(FILE *f, bool with_argument_only)
 {
 	for (const struct cli_opt *o = cli_opts; o->letter || o->name; o++) {
-		if (o->group == CLI_HIDDEN)
+		if (o->group == CLI_HIDDEN || (with_argument_only && !o->arg))
 			continue;
 		if (o->letter)
 			fprintf(f, "-%c\n", o->letter);
 		if (o->name)
 			fprintf(f, "--%s\n", o->name);
 	}
+}
+
+static void print_words(FILE *f)
+{
+	put_words(f, false);
+}
+
+static void print_arg_words(FILE *f)
+{
+	put_words(f, true);
 }
 
 static void key_words(void *self, const struct prop_table *t)
@@ -184,16 +194,27 @@ static void print_key_words(FILE *f)
 	prop_each_table(key_words, f);
 }
 
+/* "virtio-blk ro=": what may stand in -s behind the device. */
+static void device_words(void *self, const struct prop_table *t)
+{
+	for (const struct prop *p = t->about ? t->props : NULL; p && p->name && *t->prefix; p++)
+		fprintf(self, "%s %s=\n", t->owner, p->name);
+}
+
+static void print_device_words(FILE *f)
+{
+	prop_each_table(device_words, f);
+}
+
 int manual_print(const char *what, FILE *f)
 {
 	static const struct {
 		const char *what;
 		void (*print)(FILE *f);
 	} all[] = {
-		{ "keys", print_keys },
-		{ "options", print_options },
-		{ "words", print_words },
-		{ "key-words", print_key_words },
+		{ "keys", print_keys },		  { "options", print_options },
+		{ "words", print_words },	  { "arg-words", print_arg_words },
+		{ "key-words", print_key_words }, { "device-words", print_device_words },
 	};
 
 	for (size_t i = 0; i < ARRAY_LEN(all); i++) {
@@ -202,6 +223,6 @@ int manual_print(const char *what, FILE *f)
 		all[i].print(f);
 		return fflush(f) ? STATUS_USAGE : 0;
 	}
-	fprintf(stderr, "--print %s: expected keys, options, words or key-words\n", what);
+	fprintf(stderr, "--print %s: expected keys, options, words, arg-words, key-words or device-words\n", what);
 	return STATUS_USAGE;
 }
