@@ -9,7 +9,7 @@ help:
 	@echo 'make boot         build, make a Debian image (cached) and boot it to its login prompt'
 	@echo 'make test         all tests of CI'
 	@echo 'make              build into $(BUILD)/'
-	@echo 'make install      install (PREFIX through meson, DESTDIR)'
+	@echo 'make install      install to PREFIX (/usr/local; the build folder remembers it), below DESTDIR'
 	@echo 'make test-kvm     the suite of the KVM engine, in a nested machine where the host has no /dev/kvm'
 	@echo 'make test-guests  the long runs of real guests'
 	@echo 'make bench        the benchmarks, side by side with QEMU and the host'
@@ -34,7 +34,7 @@ bench: all
 fuzz: all
 	@fuzz/run.sh
 install: all
-	@meson install -C $(BUILD) --no-rebuild
+	@$(if $(PREFIX),meson configure $(BUILD) -Dprefix=$(PREFIX) && ninja -C $(BUILD) >&2 &&) meson install -C $(BUILD) --no-rebuild
 clean:
 	rm -rf build build-*
 distclean: clean
