@@ -154,7 +154,13 @@ static int get_stats(struct session *s, const struct ctl_opt *o)
 {
 	int status = 0;
 	json_t *r = ask_once(s, &s->stats, "stats", NULL, &status);
+	size_t ncpu = json_array_size(json_object_get(r, "cpus"));
+	struct err e;
 
+	if (r && s->cpu >= ncpu) { /* as the commands of a vCPU say it */
+		err_set(&e, -EINVAL, "cpu=%u: expected a vCPU from 0 to %zu", s->cpu, ncpu - 1);
+		return errno_line(s, &e);
+	}
 	if (r && s->json)
 		tell(s, o, ctl_json_stats(r, s->cpu));
 	else if (r)

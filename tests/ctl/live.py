@@ -292,6 +292,9 @@ class Live(unittest.TestCase):
         self.ctl_ok("--set-rax=0x1234")
         self.assertEqual(self.ctl_ok("--get-rax"), "rax[0]\t\t0x0000000000001234\n")
         self.assertEqual(self.ask("registers")["registers"]["rax"], "0x0000000000001234")
+        r = self.ctl("--get-stats", "--cpu=7")
+        self.assertIn("cpu=7: expected a vCPU from 0 to ", r.stderr)
+        self.assertNotEqual(r.returncode, 0)
         r = self.ctl("--get-rax", "--cpu=7")
         self.assertEqual((r.returncode, r.stdout), (255, "errno = 22\n"))
 
