@@ -59,7 +59,8 @@ enum clk {
 	CLK_WALL, /* CLOCK_REALTIME */
 };
 uint64_t clk_now(struct loop *l, enum clk c); /* any thread */
-void clk_pause(struct loop *l, bool paused);  /* CLK_VM */
+uint64_t clk_day(struct loop *l); /* as slow as CLK_VM, but it does not stand while the VM is paused; any thread */
+void clk_pause(struct loop *l, bool paused); /* CLK_VM */
 /* CLK_VM goes 2^shift times slower than CLK_HOST. Before its first timer, while it is paused. */
 void clk_slow(struct loop *l, unsigned shift);
 /* Tests turn the clocks by hand: after this CLK_VM and CLK_HOST move only by clk_step, which also fires what is due. */

@@ -31,6 +31,11 @@ uint64_t clk_now(struct loop *l, enum clk c)
 	return (host - __atomic_load_n(&l->vm_offset, __ATOMIC_RELAXED)) >> l->vm_slow;
 }
 
+uint64_t clk_day(struct loop *l)
+{
+	return clk_now(l, CLK_HOST) >> l->vm_slow;
+}
+
 void clk_slow(struct loop *l, unsigned shift)
 {
 	assert(l->vm_paused);

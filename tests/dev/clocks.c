@@ -371,6 +371,28 @@ static void rtc_interrupts(void **state)
 }
 
 /* Ticks that the guest was too slow for, or the host, are made up for between the others. */
+/* Seconds, and the interrupt at the turn of each, come four times slower, together. */
+static void rtc_of_a_slow_machine(void **state)
+{
+	static const uint8_t noon[8] = { 0, 0, 0x12, 1, 1, 1, 0x20, 0x20 };
+	AUTO_RIG struct rig *r = rig_of(&isa_rtc_class);
+
+	clk_pause(r->loop, true);
+	clk_slow(r->loop, 2);
+	clk_pause(r->loop, false);
+	rig_run_for(r, MS(1000)); /* somewhere in a second */
+	clock_set(r, noon);
+	cmos_set(r, 11, 0x12); /* update */
+	for (unsigned n = 1; n <= 3; n++) {
+		rig_run_for(r, MS(3900));
+		assert_int_equal(cmos(r, 12), 0);
+		assert_int_equal(cmos(r, 0), n - 1);
+		rig_run_for(r, MS(100));
+		assert_int_equal(cmos(r, 12), 0x90);
+		assert_int_equal(cmos(r, 0), n);
+	}
+}
+
 static void rtc_late_host(void **state)
 {
 	AUTO_RIG struct rig *r = rig_of(&isa_rtc_class);
@@ -500,6 +522,7 @@ int main(void)
 		cmocka_unit_test(rtc_runs_and_rolls_over),
 		cmocka_unit_test(rtc_invalid_time_stops),
 		cmocka_unit_test(rtc_interrupts),
+		cmocka_unit_test(rtc_of_a_slow_machine),
 		cmocka_unit_test(rtc_late_host),
 		cmocka_unit_test(rtc_flags_without_interrupts),
 		cmocka_unit_test(rtc_runs_while_paused),

@@ -64,7 +64,7 @@ def kept(where):
 
 
 def slow(where):
-    """engine.slow: all of the guest's clocks go slower together, so they agree, and a fifth of a second takes it four times as long."""
+    """engine.slow: all of the machine's clocks go slower together, so they agree, and a fifth of a second takes it four times as long."""
     files('cloud', 'busybox')
     cpio = initramfs.make(where + '/initrd', CACHE + '/busybox/busybox', commands=['head -n 1', 'sleep 0.2', 'dmesg | grep -i "clocksource.*unstable"'])
     with Guest([*PLAIN, '-m', '512M', '-o', 'engine.slow=4', '--kernel', CACHE + '/kernel-cloud/vmlinuz', '--initrd', cpio,

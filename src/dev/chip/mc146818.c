@@ -87,7 +87,7 @@ static int64_t time_at(const struct mc146818 *r, uint64_t now)
 
 int64_t mc146818_time(struct mc146818 *r)
 {
-	return time_at(r, clk_now(r->loop, CLK_HOST));
+	return time_at(r, clk_day(r->loop));
 }
 
 /* How far the running second has come. */
@@ -232,7 +232,7 @@ static void periodic_fire(struct timer *t)
 /* The timer at the turn of the second runs only while an interrupt may come of it. */
 static void second_restart(struct mc146818 *r)
 {
-	uint64_t rest = NS - in_second(r, clk_now(r->loop, CLK_HOST));
+	uint64_t rest = NS - in_second(r, clk_day(r->loop));
 
 	if (halted(r) || !(r->cell[REG_B] & (B_AIE | B_UIE)))
 		timer_stop(&r->second);
@@ -292,7 +292,7 @@ static void flags_look(struct mc146818 *r)
 /* Stops or starts the clock around a change of what halts it. */
 static void clock_hold(struct mc146818 *r)
 {
-	uint64_t now = clk_now(r->loop, CLK_HOST);
+	uint64_t now = clk_day(r->loop);
 
 	seconds_look(r);
 	r->base = time_at(r, now);
@@ -307,7 +307,7 @@ static void clock_release(struct mc146818 *r, bool was_halted)
 	r->seen = r->base;
 	if (halted(r) || !was_halted)
 		return;
-	r->base_ns = (int64_t)clk_now(r->loop, CLK_HOST);
+	r->base_ns = (int64_t)clk_day(r->loop);
 }
 
 static bool is_time_cell(unsigned n)
@@ -386,7 +386,7 @@ void mc146818_put(struct mc146818 *r, unsigned n, uint8_t val)
 
 static uint8_t a_read(struct mc146818 *r)
 {
-	uint64_t at = in_second(r, clk_now(r->loop, CLK_HOST));
+	uint64_t at = in_second(r, clk_day(r->loop));
 
 	return r->cell[REG_A] | (!halted(r) && at >= NS - UIP_NS ? A_UIP : 0);
 }
@@ -453,7 +453,7 @@ void mc146818_init(struct mc146818 *r, struct loop *l, struct lock *held, const 
 void mc146818_set_time(struct mc146818 *r, int64_t t)
 {
 	r->base = r->seen = t;
-	r->base_ns = (int64_t)clk_now(r->loop, CLK_HOST);
+	r->base_ns = (int64_t)clk_day(r->loop);
 	r->stopped = false;
 	cells_from_time(r, t);
 	second_restart(r);
@@ -501,7 +501,7 @@ void mc146818_reset(struct mc146818 *r)
  */
 static void clock_visit(struct mc146818 *r, struct snap *s)
 {
-	uint64_t host = clk_now(r->loop, CLK_HOST), wall = clk_now(r->loop, CLK_WALL), then = wall;
+	uint64_t host = clk_day(r->loop), wall = clk_now(r->loop, CLK_WALL), then = wall;
 	uint64_t base = (uint64_t)time_at(r, host), part = in_second(r, host);
 
 	snap_u64(s, "time", &base);

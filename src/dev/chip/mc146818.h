@@ -19,7 +19,7 @@ struct mc146818 {
 	uint8_t index;
 	uint8_t cell[MC146818_CELLS]; /* time cells are brought up to date when they are read */
 	int64_t base;		      /* seconds since 1970, as the guest's cells say, at base_ns */
-	int64_t base_ns;	      /* CLK_HOST */
+	int64_t base_ns;	      /* clk_day() */
 	int64_t seen;		      /* the second up to which flags were raised */
 	bool stopped;		      /* SET, divider held, or an invalid time was written */
 	uint64_t tick;		      /* periodic ticks so far, since periodic_ns (VM clock) */

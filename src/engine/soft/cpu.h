@@ -63,7 +63,7 @@ enum {
 	TLB_BITS = 16 /* ORDER: jit/mem.c */,
 	TLB_SIZE = 1 << TLB_BITS,
 	TLB_VICTIMS = 8,
-	TLB_CHUNK = 128 /* entries in a host page */
+	TLB_CHUNK = 128 /* entries in so much as a host page */
 };
 /* Half a line of the host's cache: a page that is met seldom, as most are, costs one line. */
 struct tlb_entry {

@@ -120,7 +120,7 @@ static void flush_list(struct tlb *t, unsigned list)
  */
 static void shed(struct tlb *t)
 {
-	uintptr_t from = round_up((uintptr_t)t, PAGE), to = round_down((uintptr_t)(t + 1), PAGE);
+	uintptr_t from = (uintptr_t)t, to = round_down((uintptr_t)(t + 1), PAGE);
 	unsigned chunks = 0;
 
 	if (t->flushes++ < SHED_FLUSHES)

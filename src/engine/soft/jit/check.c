@@ -262,7 +262,7 @@ static void run_translated(struct cpu *c, struct jblock *b)
 /* One instruction by its exec function; false: it did not go on to the next one. What C does for translated code is not
  * for a run that nobody sees: it may halt, or write an MSR. Only what another vCPU has written meanwhile leads there.
  */
-static bool step(struct cpu *c, const struct check *k, const struct jblock *b)
+static bool step(struct cpu *c, struct check *k, const struct jblock *b)
 {
 	const struct note *t = &k->notes->blocks[jblock_n(jit_of(c), b)];
 	const struct checked *d = k->steps <= t->n /* straight on, or in the block where the translated run ended */
@@ -272,6 +272,8 @@ static bool step(struct cpu *c, const struct check *k, const struct jblock *b)
 	struct insn fresh;
 	uint64_t next;
 
+	k->written[0] = k->written[1];
+	k->written[1] |= d ? d->kills : 0;
 	if (d && d->by_c)
 		return false;
 	if (i) {
@@ -286,17 +288,6 @@ static bool step(struct cpu *c, const struct check *k, const struct jblock *b)
 	return c->rip == next && !c->leave;
 }
 
-/* What the instructions that were done have not written of the flags that were inverted. */
-static uint16_t carried(const struct check *k, const struct note *t, bool whole)
-{
-	unsigned n = whole || !k->steps ? k->steps : k->steps - 1;
-	uint16_t left = k->twisted;
-
-	for (unsigned m = 0; m < n && m < t->n; m++)
-		left &= (uint16_t)~k->notes->insns[t->first + m].kills;
-	return left;
-}
-
 /* As far as the translated run went: what raised or stopped it has to do the same here. */
 static void run_stepped(struct cpu *c, struct jblock *b)
 {
@@ -307,6 +298,7 @@ static void run_stepped(struct cpu *c, struct jblock *b)
 
 	if (t->raised || t->stopped)
 		before = there = false;
+	k->written[0] = k->written[1] = 0;
 	for (k->steps = 0; !there && k->steps < STEPS_MAX;) {
 		uint64_t at = c->rip;
 
@@ -379,9 +371,9 @@ static void stepped(struct cpu *c, struct check *k, struct jblock *b)
 {
 	unseen(c, k, 1, twin_begin, run_stepped, b);
 	/* what leaves the page is never found dead */
-	k->carried = own_of(c)->end.kind == END_FAR ? 0
-						    : carried(k, &k->notes->blocks[jblock_n(jit_of(c), b)],
-							      !k->after[1].raised && !k->after[1].stopped);
+	k->carried = own_of(c)->end.kind == END_FAR
+			     ? 0
+			     : k->twisted & ~k->written[!k->after[1].raised && !k->after[1].stopped];
 }
 
 /* Translated code twice: with an empty TLB, then with what that has filled, if anything, since checks that hit go other

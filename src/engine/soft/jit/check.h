@@ -60,11 +60,12 @@ struct check { /* of a vCPU */
 	bool wide;    /* vector and x87 state is looked at in this block */
 	struct twin *side[2]; /* translated, by exec functions */
 	struct image before, after[2];
-	unsigned steps;	  /* instructions that the exec functions did */
-	uint16_t mask;	  /* flags that are compared */
-	uint16_t twisted; /* flags that the translated run began with inverted */
-	uint16_t carried; /* of these, what no instruction wrote: they are still dead */
-	uint64_t lin;	  /* of the page of the block */
+	unsigned steps;	     /* instructions that the exec functions did */
+	uint16_t written[2]; /* flags that they wrote: all but the last of them, all */
+	uint16_t mask;	     /* flags that are compared */
+	uint16_t twisted;    /* flags that the translated run began with inverted */
+	uint16_t carried;    /* of these, what no instruction wrote: they are still dead */
+	uint64_t lin;	     /* of the page of the block */
 	jmp_buf unwind;
 };
 

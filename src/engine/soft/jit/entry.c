@@ -360,6 +360,16 @@ void *do_loop(struct cpu *c, uint32_t n)
 	return keep_loaded(c, resume_block(c, b));
 }
 
+/* A place for scores is begun anew for the region; false: it had it already. */
+static bool score_anew(struct cpu *c, uint32_t n)
+{
+	uint32_t *of = &own_of(c)->scored[n % JIT_LOOPS], was = *of;
+
+	*of = n;
+	c->jit.score[n % JIT_LOOPS] = JIT_LOOP_SCORE;
+	return was != n;
+}
+
 /* Region n does too few turns each time. */
 void *do_loop_drop(struct cpu *c, uint32_t n)
 {
@@ -370,8 +380,7 @@ void *do_loop_drop(struct cpu *c, uint32_t n)
 	c->leave = false;
 	c->rip = jblock_rip(c, r, r->off);
 	own_of(c)->end = (struct jit_end){ n, r->off, END_AT };
-	c->jit.score[n % JIT_LOOPS] = JIT_LOOP_SCORE;
-	if (lock_try(&j->lock)) {
+	if (!score_anew(c, n) && lock_try(&j->lock)) {
 		head = jblock_find(j, jpage_at(j, r->page), r->off, r->mode & ~(unsigned)MODE_LOOP);
 		if (head && r->no_table)
 			head->plain = true;

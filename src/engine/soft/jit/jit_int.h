@@ -1,7 +1,7 @@
 /*
  * Insides of the translator, shared by its files.
  *
- * Registers of translated code: r15 the struct cpu (c->r), r14 its TLB (c->tlb->rtag), r11 r12 r13 temporaries. Guest
+ * Registers of translated code: r15 the struct cpu (c->r), r14 its TLB (c->tlb->e), r11 r12 r13 temporaries. Guest
  * RAX to R9 live in the host registers of the same name, but guest RSP in r10, since the host's rsp stays the C stack.
  * Guest R10 to R15 live in c->r. Arithmetic flags live in RFLAGS between instructions of a block and over direct jumps
  * inside a page; what jumps elsewhere leaves an image of RFLAGS in c->jit.flags, since checks at the target destroy
@@ -25,7 +25,7 @@ enum { R_CPU = H15, R_TLB = H14, R_SP = H10, T0 = H11, T1 = H12, T2 = H13 };
 _Static_assert(CPU_AT(jit.r_top) >= -128 &&
 		       sizeof(struct jit_hot) == CPU_AT(jit.spare) + sizeof(uint32_t) - CPU_AT(jit),
 	       "what is near");
-/* r14 points at c->tlb->rtag; what lies before it is near. */
+/* r14 points at c->tlb->e; what lies before it is near. */
 #define TLB_AT(field) ((int32_t)offsetof(struct tlb, field) - (int32_t)offsetof(struct tlb, e[0].rtag))
 _Static_assert(TLB_AT(stack) >= -128, "what is near");
 /* Place of an address in the jump cache: its low half times this, the high half of that. Functions of a library lie a
@@ -239,9 +239,10 @@ struct jit_own {	 /* of a vCPU */
 	uint64_t miss_lin; /* the last access that missed, to tell one that misses for ever */
 	uint64_t miss_rip;
 	struct jit_end end;
-	const struct tlb *entered; /* c->tlb when a site was left for C */
-	uint8_t isa;		   /* the first vCPU that has the same instructions */
-	struct check *check;	   /* check.h: check mode, else NULL */
+	const struct tlb *entered;  /* c->tlb when a site was left for C */
+	uint8_t isa;		    /* the first vCPU that has the same instructions */
+	struct check *check;	    /* check.h: check mode, else NULL */
+	uint32_t scored[JIT_LOOPS]; /* the region that c->jit.score is of: others may have the same place */
 };
 
 static inline struct jit *jit_of(struct cpu *c)

@@ -9,7 +9,7 @@
 
 enum { RTAG = TLB_AT(e[0].rtag), WTAG = TLB_AT(e[0].wtag), ADD = TLB_AT(e[0].add) };
 enum { ENTRY_SHIFT = 2 }; /* of 32 bytes, and the operand's scale is 8 */
-_Static_assert(TLB_BITS == 16 && sizeof(struct tlb_entry) == 8 << ENTRY_SHIFT, "the index is what MOVZX leaves");
+_Static_assert(TLB_BITS == 16 && sizeof(struct tlb_entry) == 8 << ENTRY_SHIFT, "16 bits of index, entries of 32 bytes");
 
 struct am guest_slot(unsigned g)
 {
@@ -166,7 +166,7 @@ static void check_keep_flags(struct xl *x, unsigned reg, uint32_t site, uint32_t
 	a_load(a, HCX, AT(jit.park));
 }
 
-/* reg: the address; T1: the index. */
+/* reg: the address; T1: the place of its entry. */
 static void put_check_at(struct xl *x, unsigned reg, uint32_t site, uint32_t piece, unsigned span, bool write)
 {
 	struct am tag = { R_TLB, T1, 3, write ? WTAG : RTAG };

@@ -242,8 +242,8 @@ static void put_turns(struct xl *x, const struct loop_group *g)
 	a_store(a, T0, AT(jit.turns));
 }
 
-/* The entry of where a group begins, in whose page all of it has to be. T0: that address, T1: the index, T2: the offset
- * in the page. */
+/* The entry of where a group begins, in whose page all of it has to be. T0: that address, T1: the place of its entry,
+ * T2: the offset in the page. */
 static void put_look(struct xl *x, struct head *h, const struct loop_group *g)
 {
 	struct asmb *a = &x->a;
@@ -542,6 +542,7 @@ struct jblock *jit_loop(struct cpu *c, struct jblock *head, unsigned last)
 	r = jblock_find(j, p, head->off, head->mode | MODE_LOOP);
 	if (r || !jit_room(j))
 		return r;
+	jit_ahead(j);
 	memset(&loop, 0, sizeof(loop));
 	xl_begin(&xl, c, p, head->off, head->mode | MODE_LOOP);
 	xl.loop = &loop;
@@ -551,7 +552,6 @@ struct jblock *jit_loop(struct cpu *c, struct jblock *head, unsigned last)
 		head->plain = true;
 		return NULL;
 	}
-	c->jit.score[jblock_n(j, xl.b) % JIT_LOOPS] = JIT_LOOP_SCORE;
 	c->stat.jit[JS_LOOPS]++;
 	return xl.b;
 }

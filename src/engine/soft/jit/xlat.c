@@ -269,7 +269,7 @@ static void put_cross(struct xl *x, struct site *s)
 {
 	struct asmb *a = &x->a;
 
-	if (s->both) { /* T0 is the address, T1 the index: may it be read? */
+	if (s->both) { /* T0 is the address, T1 the place of its entry: may it be read? */
 		a_load(a, T2, (struct am){ R_TLB, T1, 3, TLB_AT(e[0].rtag) });
 		a_op_rr(a, 0x03, T2, T0);
 	}
@@ -700,10 +700,8 @@ static struct jblock *translate(struct cpu *c, struct jpage *p, unsigned off, un
 struct jblock *jit_translate(struct cpu *c, struct jpage *p, unsigned off, unsigned mode)
 {
 	uint64_t start = __builtin_ia32_rdtsc();
-	struct jblock *b;
+	struct jblock *b = UNLIKELY(jit_of(c)->disk != NULL) ? disk_load(c, p, off, mode) : NULL;
 
-	jit_ahead(jit_of(c));
-	b = UNLIKELY(jit_of(c)->disk != NULL) ? disk_load(c, p, off, mode) : NULL;
 	if (!b)
 		b = translate(c, p, off, mode);
 	c->stat.jit[JS_TICKS] += __builtin_ia32_rdtsc() - start;
