@@ -1,10 +1,9 @@
 #!/usr/bin/env bash
-# test.sh [STEP]... : all tests of CI, or those steps: gcc kvm style clang asan tsan guests (and guests-long). Ends in "N passed, N failed".
+# test.sh [STEP]... : all tests of CI, or those steps: style gcc clang asan tsan guests kvm (and guests-long). Ends in "N passed, N failed".
 # A step's tests are meson's, each a program or script of tests/; a build that fails counts as one failed test.
 . "$(dirname "$0")/lib.sh"
-[ $# -gt 0 ] || set -- gcc kvm style clang asan tsan guests
-kvm= # the process of that step, while it runs
-log=$(mktemp -d); trap 'kill $kvm 2> /dev/null || :; rm -rf "$log"' EXIT
+[ $# -gt 0 ] || set -- style gcc clang asan tsan guests kvm
+log=$(mktemp -d); trap 'rm -rf "$log"' EXIT
 export MESON_TESTTHREADS=${MESON_TESTTHREADS:-2}
 export TSAN_OPTIONS="suppressions=$TOP/tests/tsan.supp history_size=4" # or the other side of a race is lost, and with it its name
 passed=0 failed=0 names=() # of what failed: said again at the end, where one looks
@@ -57,17 +56,6 @@ PY
   local result; mapfile -t result < "$log/result"
   count "${result[0]}" "${result[1]}"; local bad; for bad in "${result[@]:2}"; do names+=("$name: $bad"); done
 }
-# A nested machine keeps one processor busy, so the step kvm goes on beside the next one.
-kvm_ends() {
-  [ "$kvm" ] || return 0
-  wait "$kvm" || :
-  kvm=
-  say 'kvm'
-  grep -vE '^(ok|\[)' "$log/kvm" | tail -n 120 || :
-  # shellcheck disable=SC2046
-  count $(awk '/^[0-9]+ passed, [0-9]+ failed$/ { p = $1; f = $3 } END { print p + 0, p + f ? f + 0 : 1 }' "$log/kvm")
-  while read -r bad; do names+=("kvm: $bad"); done < <(sed -n 's/^FAIL *//p' "$log/kvm")
-}
 "$TOP/tools/setup.sh" build test guest
 cd "$TOP"
 for step in "$@"; do
@@ -86,16 +74,17 @@ for step in "$@"; do
              -Dc_args=-Wno-tsan ;; # it does not see fences; what they order are atomics
     guests) suite 'guests, short runs' build-test-gcc guest ;;
     kvm)
-      LHYVE_TEST_BUILD=build-test-gcc "$TOP/tools/test-kvm.sh" > "$log/kvm" 2>&1 &
-      kvm=$!
-      continue ;;
+      say 'kvm'
+      LHYVE_TEST_BUILD=build-test-gcc "$TOP/tools/test-kvm.sh" > "$log/out" 2>&1 || :
+      grep -vE '^(ok|\[)' "$log/out" | tail -n 120 || :
+      # shellcheck disable=SC2046
+      count $(awk '/^[0-9]+ passed, [0-9]+ failed$/ { p = $1; f = $3 } END { print p + 0, p + f ? f + 0 : 1 }' "$log/out")
+      while read -r bad; do names+=("kvm: $bad"); done < <(sed -n 's/^FAIL *//p' "$log/out") ;;
     guests-long) suite 'guests, long runs' build-test-gcc guest-long ;;
     *) die "no step named $step" ;;
   esac
-  kvm_ends
   echo "== $step: $((SECONDS - began)) s"
 done
-kvm_ends
 [ ${#names[@]} = 0 ] || printf 'failed: %s\n' "${names[@]}"
 echo "$passed passed, $failed failed"
 [ "$failed" = 0 ]
