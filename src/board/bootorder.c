@@ -82,11 +82,13 @@ int bootorder_build(struct pc *pc, struct err *e)
 	int r;
 
 	pci_host_each(pc->pci, collect, &o);
+	if (!o.n)
+		return 0;
 	qsort(o.entry, o.n, sizeof(*o.entry), by_index);
 	r = order_check(&o, e);
 	text = order_text(&o);
 	free(o.entry);
-	if (r < 0 || !*text)
+	if (r < 0)
 		return r;
 	if (!pc->fwcfg->visible)
 		log_warn("bootindex: no guest will see the boot order without lpc.fwcfg=qemu");
