@@ -19,6 +19,15 @@ enum { SLOT = 16 };			 /* place of the guest's register 0 */
 enum { NEAR_ROOMS = 2 * STACK_CLASSES }; /* what a NEAR is compared with: rooms of the stack, then of kept pages */
 enum { PENDING = 512, CHECKS = 16, ASIDE = 16 };
 
+enum {
+	PARTS = sizeof(struct tlb_entry) / 8, /* of an entry of the TLB, which a scale of 8 counts */
+	PART_SHIFT = 2,
+	RTAG = TLB_AT(e[0].rtag),
+	WTAG = TLB_AT(e[0].wtag),
+	ADDS = TLB_AT(e[0].add)
+};
+_Static_assert(PARTS == 1 << PART_SHIFT, "one from the other");
+
 /* What a place holds. NAMED: name + off; if the name has LOW, that modulo 4 GiB. PAGES: NAMED (of, off) in pages, or
  * in parts of `scale` a page. LOW16: a number below 64 Ki, `name`; of: the low bits of such PAGES. ENTRY: where the TLB
  * has the entry of that index. TAG: the read or write tag (`write`) of index `name`, an ENTRY. SUM: that plus NAMED

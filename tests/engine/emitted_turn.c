@@ -3,9 +3,6 @@
  */
 #include "emitted_loop.h"
 
-enum { PART_SHIFT = 2, PARTS = sizeof(struct tlb_entry) / 8 };
-enum { RTAG = TLB_AT(e[0].rtag), WTAG = TLB_AT(e[0].wtag), ADDS = TLB_AT(e[0].add) };
-
 /* ------ places ------ */
 static int place_of_field(int64_t d)
 {

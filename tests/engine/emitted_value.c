@@ -54,16 +54,7 @@ static int place_of_field(int64_t disp)
 		       : -1;
 }
 
-enum {
-	PART_SHIFT = 2,
-	PARTS = sizeof(struct tlb_entry) / 8, /* of an entry of the TLB, which a scale of 8 counts */
-	RTAG = TLB_AT(e[0].rtag),
-	WTAG = TLB_AT(e[0].wtag),
-	ADDS = TLB_AT(e[0].add),
-	STACK_TAG = TLB_AT(stack.tag),
-	STACK_ADD = TLB_AT(stack.add),
-	STACK_ROOM = TLB_AT(stack.room)
-};
+enum { STACK_TAG = TLB_AT(stack.tag), STACK_ADD = TLB_AT(stack.add), STACK_ROOM = TLB_AT(stack.room) };
 #define IRQ_HELD ((int64_t)offsetof(struct engine_vcpu, irq_held) - (int64_t)offsetof(struct engine_vcpu, cpu.r))
 
 static bool field_is(int64_t disp, unsigned size, int64_t at, unsigned max)
