@@ -7,6 +7,9 @@ import initramfs
 
 BAD = r'Kernel panic|BUG:|Oops|Call Trace|ACPI (?:Error|Warning|BIOS Error)|\[Firmware Bug\]'
 
+# A command and its one line of output; the kernel may say something in between.
+SAYS = r'BEGIN %d\r?\n{k}%s\r?\n{k}END %d 0'.format(k=r'(?:\[ *\d+\.\d+\][^\n]*\n)*')
+
 
 def boot(where, kernel, cpus, how='poweroff', status=1, bits=64, mem='512M', extra='', more=(), limit=240):
     bb = 'busybox' if bits == 64 else 'busybox-i386'
@@ -16,8 +19,8 @@ def boot(where, kernel, cpus, how='poweroff', status=1, bits=64, mem='512M', ext
     with Guest([*PLAIN, '-c', str(cpus), '-m', mem, *more, '--kernel', CACHE + '/kernel-%s/vmlinuz' % kernel, '--initrd', cpio,
                 '--append', CONSOLE + ' panic=-1 ' + extra]) as g:
         g.expect('READY', limit, never=BAD)
-        g.expect(r'BEGIN 0\r?\n%d\r?\nEND 0 0' % cpus, 30)
-        g.expect(r'BEGIN 3\r?\n%s\r?\nEND 3 0' % ('x86_64' if bits == 64 else 'i686'), 30)
+        g.expect(SAYS % (0, cpus, 0), 30)
+        g.expect(SAYS % (3, 'x86_64' if bits == 64 else 'i686', 3), 30)
         g.expect('DONE', 60, never=BAD)
         g.ends(status, 30)
 
