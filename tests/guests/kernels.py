@@ -34,7 +34,7 @@ def ia32(where, cpus):
     cpio = initramfs.make(where + '/initrd', CACHE + '/busybox/busybox', files={'/bin/busybox32': CACHE + '/busybox-i386/busybox'},
                           commands=[w.replace('%s', b) for w in work for b in ('busybox32', 'busybox')])
     with Guest([*PLAIN, '-c', str(cpus), '-m', '512M', '--kernel', CACHE + '/kernel-cloud/vmlinuz', '--initrd', cpio,
-                '--append', 'console=ttyS0 panic=-1']) as g:
+                '--append', 'console=ttyS0 quiet panic=-1']) as g:
         g.expect('READY', 240, never=BAD)
         for n in range(len(work)):
             g.expect(r'BEGIN %d\r?\n([^\r\n]+)\r?\nEND %d 0\r?\nBEGIN %d\r?\n\1\r?\nEND %d 0' % (2 * n, 2 * n, 2 * n + 1, 2 * n + 1), 120)
