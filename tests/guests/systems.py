@@ -79,16 +79,17 @@ def memtest_ia32(where): memtest('memtest32.bin', r'#5', 600)
 def xen(where, entry, cpus):
     files('xen', 'generic', 'busybox')
     cpio = initramfs.make(where + '/initrd', CACHE + '/busybox/busybox', ['cat /sys/hypervisor/type', 'nproc'])
+    bad = kernels.BAD + "(?!: TSC doesn't count with P0)"  # on AMD's processors Xen hides that bit of HWCR from dom0
     with Guest([*PLAIN, '-c', str(cpus), '-m', '1G', '-o', 'boot.entry=' + entry, '--kernel', CACHE + '/xen/xen.gz', '--append',
                 'console=com1 com1=115200,8n1 loglvl=all noreboot', '--modules',
                 '%s/kernel-generic/vmlinuz console=hvc0 panic=-1;%s' % (CACHE, cpio)]) as g:
         g.expect(r'\(XEN\) Bootloader: lhyve', 60)
         g.expect(r'\(XEN\) Brought up %d CPUs' % cpus, 60, never='PANIC|Panic')
         g.expect(r'Linux version', 60, never='PANIC|Panic')
-        g.expect('READY', 240, never=kernels.BAD + '|PANIC|crashed')
+        g.expect('READY', 240, never=bad + '|PANIC|crashed')
         g.expect('END 0', 30)
         g.expect(r'BEGIN 1\s+%d\s' % cpus, 30)
-        g.expect('DONE', 60, never=kernels.BAD)
+        g.expect('DONE', 60, never=bad)
         g.ends(1, 60)
 
 
