@@ -18,7 +18,8 @@ help:
 
 setup:
 	@tools/setup.sh build
-boot: all
+boot: setup
+	@LHYVE_TARGET=programs tools/build.sh $(BUILD)
 	@tools/boot.sh; s=$$?; case $$s in \
 	  0) echo '== the guest rebooted (lhyve: status 0); make boot again, or let a loop do it: while tools/boot.sh; do :; done' ;; \
 	  1) echo '== the guest powered off (lhyve: status 1)' ;; \
