@@ -255,8 +255,7 @@ static void wire_rtc(struct pc *pc, struct device *d)
 /* Looks without counting as a reader of the key: that is the LPC bridge, and without one the key has no use. */
 static bool testdev_wanted(const struct pc *pc)
 {
-	const char *raw = conf_raw(pc->o.conf, "lpc.pc-testdev");
-	AUTO_FREE char *text = raw ? conf_expand(pc->o.conf, raw, NULL) : NULL;
+	AUTO_FREE char *text = conf_peek(pc->o.conf, "lpc.pc-testdev");
 	bool on = false;
 
 	return text && value_bool(text, &on) && on;

@@ -33,14 +33,19 @@ static void by_default(int sig)
 	raise(sig);
 }
 
+static void on_stray(int sig)
+{
+	chr_restore_terminals();
+	by_default(sig);
+}
+
 static void on_end(int sig)
 {
 	int fd = atomic_load(&wake_fd), saved = errno;
 	uint64_t one = 1;
 
 	if (fd < 0) {
-		chr_restore_terminals();
-		by_default(sig);
+		on_stray(sig);
 		return;
 	}
 	atomic_fetch_or(&pending, 1u << sig);
@@ -60,12 +65,6 @@ static void on_crash(int sig)
 	    write(STDERR_FILENO, name, strlen(name)) < 0 || write(STDERR_FILENO, "\n", 1) < 0) {
 		/* nobody reads it */
 	}
-	by_default(sig);
-}
-
-static void on_stray(int sig)
-{
-	chr_restore_terminals();
 	by_default(sig);
 }
 

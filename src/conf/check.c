@@ -76,18 +76,10 @@ int cli_unbuilt(const struct conf *root, struct err *e)
 
 /* ------ values ------ */
 
-/* The value as a reader will see it, but without counting as one. NULL: unset. */
-static char *peek(const struct conf *root, const char *path)
-{
-	const char *raw = conf_raw(root, path);
-
-	return !raw ? NULL : strchr(raw, '%') ? conf_expand(root, raw, NULL) : xstrdup(raw);
-}
-
 /* bhyve looks at it before it looks for anything to boot. */
 static int check_memory(const struct conf *root, struct err *e)
 {
-	AUTO_FREE char *text = peek(root, "memory.size");
+	AUTO_FREE char *text = conf_peek(root, "memory.size");
 	uint64_t size;
 
 	if (!text || value_memsize(text, &size))
@@ -111,7 +103,7 @@ static void check_table(void *self, const struct prop_table *t)
 	if (*t->prefix)
 		return;
 	for (const struct prop *p = t->props; p && p->name && !c->r; p++) {
-		AUTO_FREE char *text = peek(c->root, p->name);
+		AUTO_FREE char *text = conf_peek(c->root, p->name);
 
 		if (text && (p->type == PROP_TYPE_BOOL || p->type == PROP_TYPE_ENUM))
 			c->r = prop_check(p, conf_find(c->root, p->name), text, c->e);

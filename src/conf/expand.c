@@ -97,3 +97,10 @@ char *conf_expand(const struct conf *root, const char *value, const char *subjec
 	fclose(x.out);
 	return text ? text : xstrdup("");
 }
+
+char *conf_peek(const struct conf *root, const char *path)
+{
+	const char *raw = conf_raw(root, path);
+
+	return !raw ? NULL : strchr(raw, '%') ? conf_expand(root, raw, NULL) : xstrdup(raw);
+}

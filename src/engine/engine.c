@@ -30,9 +30,8 @@ static const struct prop engine_props[] = {
 	  .def = "1",
 	  .min = 1,
 	  .max = 1024,
-	  .help = "engine=soft: the guest's time goes so many times slower than the host's (a power of two), so that a "
-		  "guest that "
-		  "is watched closely, as by engine.soft.check, misses none of its deadlines" },
+	  .help = "engine=soft: the guest's time goes so many times slower than the host's (a power of two): "
+		  "a guest that engine.soft.check watches misses none of its deadlines" },
 	{ .name = "engine.soft.hot",
 	  .type = PROP_TYPE_INT,
 	  .def = "12",

@@ -120,7 +120,6 @@ static void flush_list(struct tlb *t, unsigned list)
  */
 static void shed(struct tlb *t)
 {
-	uintptr_t from = (uintptr_t)t, to = round_down((uintptr_t)(t + 1), PAGE);
 	unsigned chunks = 0;
 
 	if (t->flushes++ < SHED_FLUSHES)
@@ -130,7 +129,7 @@ static void shed(struct tlb *t)
 	if (chunks <= SHED_CHUNKS)
 		return;
 	flush_list(t, LIST_GLOBAL);
-	madvise((void *)from, to - from, MADV_DONTNEED); /* all that is left there is empty */
+	madvise(t, round_down(sizeof(*t), PAGE), MADV_DONTNEED); /* all that is left there is empty */
 	memset(t->touched, 0, sizeof(t->touched));
 	t->flushes = 0;
 	tlb_new(t);

@@ -505,7 +505,7 @@ struct jblock *jit_block_for(struct cpu *c, uint64_t page, unsigned off, const u
 		like.at = at;
 		like.marks = code_page_of(c->vm, at);
 		before = j->used;
-		jit_ahead(j);
+		jit_ahead(c);
 		b = make ? jit_translate(c, jpage_need(j, &like), off, c->mode & 0xff)
 			 : disk_load_kept(c, &like, off, c->mode & 0xff);
 		if (j->used / MIB(2) != before / MIB(2))

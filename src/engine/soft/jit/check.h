@@ -4,7 +4,8 @@
  * A block runs for real only when it has run unseen (twin.h): translated, instruction by instruction by the exec
  * functions, and, if it touches memory, translated again with a warm TLB, from the same state; what they leave must be
  * equal (registers, RIP, flags, vector and x87 state, an exception, every page written). Then for real: translated,
- * whatever other vCPUs and devices do meanwhile. No block is linked to another one, so each of them comes here.
+ * whatever other vCPUs and devices do meanwhile. No block is linked to another one but its form with
+ * single checks, so each other one comes here.
  *
  * - What goes to exec functions in translated code too (rdtsc, ports, MSRs, all system instructions) ends the block
  *   before it: there is one meaning only, and it is executed once. So does an access to a device, the APIC, or to lines

@@ -351,7 +351,7 @@ static inline void jit_returns_forget(struct cpu *c)
 /* ------ cache.c; jit.lock is held but for what finds ------ */
 uint32_t jit_take(struct table *t); /* a fresh element; there is room: jit_room() */
 bool jit_room(struct jit *j);	    /* for a block; under the lock */
-void jit_ahead(struct jit *j);	    /* the memory for the next ones; under the lock */
+void jit_ahead(struct cpu *c);	    /* the memory for the next ones, timed as translation; under the lock */
 struct jpage *jpage_find(struct jit *j, uint64_t lin, const uint8_t *host, uint32_t mode, uint8_t isa); /* NULL: none */
 /* That with the key of `like`: its lin, host, mode and isa. */
 struct jpage *jpage_need(struct jit *j, const struct jpage *like);

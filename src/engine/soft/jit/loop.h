@@ -105,7 +105,7 @@ struct am loop_score(const struct xl *x); /* whether the region pays; below 0: n
 /* An access of no group may be one of a table's. */
 void table_place(struct loop *l, const struct insn *i, struct loop_access *a);
 struct loop_group table_first(const struct loop_table *t); /* its first byte */
-void table_take(struct xl *x, unsigned n); /* at the head: the entry of table n, which is there; T1: its index */
+void table_take(struct xl *x, unsigned n); /* at the head: the entry of table n, which is there; T1: its place */
 void table_asides(struct xl *x);	   /* behind the body */
 
 #endif

@@ -542,7 +542,7 @@ struct jblock *jit_loop(struct cpu *c, struct jblock *head, unsigned last)
 	r = jblock_find(j, p, head->off, head->mode | MODE_LOOP);
 	if (r || !jit_room(j))
 		return r;
-	jit_ahead(j);
+	jit_ahead(c);
 	memset(&loop, 0, sizeof(loop));
 	xl_begin(&xl, c, p, head->off, head->mode | MODE_LOOP);
 	xl.loop = &loop;
