@@ -200,6 +200,50 @@ static int tcp_client(uint16_t port)
 	return fd;
 }
 
+static size_t readable(struct user *u, int fd)
+{
+	char buf[sizeof(u->got) * 4];
+	ssize_t n;
+
+	loop_turn(u->loop, 0);
+	n = recv(fd, buf, sizeof(buf), MSG_DONTWAIT);
+	return n < 0 ? 0 : (size_t)n;
+}
+
+/* The first byte at once, what comes behind it with the next tick, much of it at once. */
+static void gathers(void **state)
+{
+	enum { TICK = 500000, MUCH = 40000 };
+	char spec[80], path[64], much[MUCH] = { 0 };
+	struct err e = { 0 };
+	struct user u;
+	int fd;
+
+	snprintf(path, sizeof(path), "/tmp/t_chr.%d", (int)getpid());
+	snprintf(spec, sizeof(spec), "unix=%s", path);
+	assert_int_equal(user_open(&u, spec, &e), 0);
+	clk_manual(u.loop);
+	fd = unix_client(path);
+	turn(&u, 3);
+	for (int round = 0; round < 2; round++) {
+		chr_write(u.chr, "a", 1);
+		assert_int_equal(readable(&u, fd), 1);
+		for (int n = 0; n < 3; n++) {
+			chr_write(u.chr, "b", 1);
+			assert_int_equal(readable(&u, fd), 0);
+		}
+		clk_step(u.loop, TICK);
+		assert_int_equal(readable(&u, fd), 3);
+		chr_write(u.chr, "c", 1);
+		assert_int_equal(readable(&u, fd), 0);
+		assert_int_equal(chr_write(u.chr, much, MUCH), MUCH);
+		assert_int_equal(readable(&u, fd), MUCH + 1);
+		clk_step(u.loop, 2 * TICK); /* finds nothing: silence */
+	}
+	close(fd);
+	user_close(&u);
+}
+
 static void tcp_socket(void **state)
 {
 	uint16_t port = (uint16_t)(20000 + getpid() % 20000);
@@ -453,9 +497,10 @@ static void stdio_hangup(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(unix_socket), cmocka_unit_test(tcp_socket),	 cmocka_unit_test(pseudo_terminal),
-		cmocka_unit_test(tty_path),    cmocka_unit_test(texts),		 cmocka_unit_test(file_and_null),
-		cmocka_unit_test(stdio_pipe),  cmocka_unit_test(stdio_terminal), cmocka_unit_test(stdio_hangup),
+		cmocka_unit_test(unix_socket),	   cmocka_unit_test(gathers),	 cmocka_unit_test(tcp_socket),
+		cmocka_unit_test(pseudo_terminal), cmocka_unit_test(tty_path),	 cmocka_unit_test(texts),
+		cmocka_unit_test(file_and_null),   cmocka_unit_test(stdio_pipe), cmocka_unit_test(stdio_terminal),
+		cmocka_unit_test(stdio_hangup),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,9 +1,10 @@
 /*
  * Byte streams: what every kind shares.
  *
- * Output is buffered: chr_write puts bytes into a ring and posts a job, the loop writes what has gathered. So a guest
- * that prints a byte an exit costs one system call for many bytes, and nothing ever blocks a vCPU. Input is read ahead
- * into a small buffer and handed over as far as the client has room.
+ * Output is buffered: chr_write puts bytes into a ring, the loop writes what has gathered. The first byte after a
+ * silence goes out at once; while more come they wait for the next tick of a timer that only runs then. So a guest that
+ * prints a byte an exit costs neither a system call for each byte nor one to wake the loop, and nothing ever blocks a
+ * vCPU. Input is read ahead into a small buffer and handed over as far as the client has room.
  */
 #include "back/chr/chr_int.h"
 
@@ -21,6 +22,8 @@
 #include <unistd.h>
 
 /* ------ output ------ */
+
+enum { OUT_TICK = 500000 /* ns */ };
 
 static ssize_t out_write(struct chr *c, const void *p, size_t n)
 {
@@ -82,19 +85,37 @@ static int out_flush(struct chr *c)
 	}
 }
 
+/* From here to a tick that finds nothing, writers count on the timer or, with a full peer, on the watch. */
 static void out_pump(struct chr *c)
 {
-	bool full = out_flush(c) == -EAGAIN;
+	bool full;
 
+	lock_take(&c->lock);
+	c->out_awaited = true;
+	lock_drop(&c->lock);
+	full = out_flush(c) == -EAGAIN;
 	if (full && !c->out_watch.active)
 		loop_watch(c->loop, &c->out_watch, c->out_fd, EPOLLOUT, NULL);
 	else if (!full && c->out_watch.active)
 		loop_unwatch(&c->out_watch);
+	if (!full)
+		timer_arm(&c->out_tick, clk_now(c->loop, CLK_HOST) + OUT_TICK);
 }
 
 static void out_job_run(struct job *j)
 {
 	out_pump(container_of(j, struct chr, out_job));
+}
+
+static void out_ticked(struct timer *t)
+{
+	struct chr *c = container_of(t, struct chr, out_tick);
+
+	lock_take(&c->lock);
+	c->out_awaited = c->out_len > 0;
+	lock_drop(&c->lock);
+	if (c->out_awaited)
+		out_pump(c);
 }
 
 static void out_ready(struct watch *w, unsigned events)
@@ -105,6 +126,7 @@ static void out_ready(struct watch *w, unsigned events)
 size_t chr_write(struct chr *c, const void *buf, size_t len)
 {
 	size_t n, at, first;
+	bool wake;
 
 	lock_take(&c->lock);
 	if (c->out_fd < 0) {
@@ -119,8 +141,9 @@ size_t chr_write(struct chr *c, const void *buf, size_t len)
 	c->out_len += n;
 	if (n < len)
 		c->starved = true;
+	wake = n && (!c->out_awaited || c->out_len > CHR_OUT / 2);
 	lock_drop(&c->lock);
-	if (n)
+	if (wake)
 		loop_post(c->loop, &c->out_job);
 	return n;
 }
@@ -286,10 +309,12 @@ void chr_detach(struct chr *c)
 	in_stop(c);
 	if (c->out_watch.active)
 		loop_unwatch(&c->out_watch);
+	timer_stop(&c->out_tick);
 	chr_term_restore(in_fd); /* while the descriptor is the terminal's */
 	lock_take(&c->lock);
 	c->in_fd = c->out_fd = -1;
 	c->out_head = c->out_len = 0;
+	c->out_awaited = false;
 	lock_drop(&c->lock);
 	if (in_fd > STDERR_FILENO)
 		close(in_fd);
@@ -354,6 +379,7 @@ int chr_open(struct chr **out, const char *spec, struct loop *l, const struct ch
 	c->out_job.fn = out_job_run;
 	c->out = xcalloc(1, CHR_OUT);
 	lock_init(&c->lock, RANK_BACK, "chr");
+	timer_init(&c->out_tick, l, CLK_HOST, out_ticked, NULL);
 	signal(SIGPIPE, SIG_IGN); /* a reader that leaves is an error of write(2), for all streams */
 	rc = kind->open(c, arg, e);
 	if (rc < 0) {

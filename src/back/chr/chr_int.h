@@ -42,7 +42,9 @@ struct chr {
 	struct lock lock;
 	uint8_t *out;
 	size_t out_head, out_len;
-	bool starved; /* a write was cut short */
+	bool starved;	  /* a write was cut short */
+	bool out_awaited; /* what is put into it goes out without waking the loop */
+	struct timer out_tick;
 
 	/* Kinds that listen (sock.c), and pty.c's inotify. */
 	int listen_fd;
