@@ -7,10 +7,9 @@
  *   diff_gen.c     makes cases of them, and sequences
  *   diff_loop.c    makes loops
  *   diff_native.c  runs one on the host: state goes in and out by signal frames, so every register and RIP is the
- * case's diff_model.c   runs one on a struct cpu with page tables for the arena; engines are rows of a table
- *   diff_own.c     where hosts have ways of their own
- *   diff_file.c    cases as files
- *   diff.c         compares, counts, prints
+ * case's diff_short.c   ... and without them, where that does diff_model.c    runs one on a struct cpu with page tables
+ * for the arena; engines are rows of a table diff_own.c     where hosts have ways of their own diff_file.c    cases as
+ * files diff.c         compares, counts, prints
  */
 #ifndef TESTS_ENGINE_DIFF_H
 #define TESTS_ENGINE_DIFF_H
@@ -103,7 +102,10 @@ void native_fit(struct diff_case *k); /* changes what the host cannot begin with
 /* An interrupt may have ended the run, and not the case. */
 bool native_lost(const struct diff_case *k, const struct diff_result *host);
 uint32_t native_flags(void); /* RFLAGS.ID and NT, which signal frames do not set */
-void native_run(const struct diff_case *k, struct diff_result *out);
+/* WAY_ENDS: the case is expected to come to its end, which costs no signal then; but if it reads what is behind its
+ * code it finds something else there. WAY_SHORT: the state goes in without a signal. */
+enum diff_way { WAY_SIGNALS, WAY_SHORT, WAY_ENDS };
+void native_run(const struct diff_case *k, struct diff_result *out, enum diff_way way);
 
 /* ------ diff_own.c ------ */
 /* They differ, by what processors may do as they like. */

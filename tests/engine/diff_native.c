@@ -7,6 +7,7 @@
  * (a kernel without 32-bit programs, or one that is a guest in user mode itself) do less.
  */
 #include "diff.h"
+#include "diff_short.h"
 
 #include <asm/ldt.h>
 #include <signal.h>
@@ -51,7 +52,7 @@ static bool has_ldt, has_32;
 /* Shared with the handler. */
 static const struct diff_case *now;
 static struct diff_result *result;
-static volatile bool running;
+static volatile enum { IDLE, RUNNING, SHORT } running;
 static gregset_t own;
 
 /* ORDER: enum x86_reg */
@@ -76,6 +77,14 @@ static uint16_t read_es(void)
 	uint16_t v;
 
 	asm volatile("mov %%es, %0" : "=r"(v));
+	return v;
+}
+
+static uint16_t read_ss(void)
+{
+	uint16_t v;
+
+	asm volatile("mov %%ss, %0" : "=r"(v));
 	return v;
 }
 
@@ -135,6 +144,16 @@ static void frame_store(greg_t *g)
 	}
 }
 
+/* To where diff_short_enter() returns. */
+static void frame_land(greg_t *g)
+{
+	g[REG_RIP] = (greg_t)(uintptr_t)diff_short_land;
+	g[REG_RSP] = (greg_t)diff_short.sp;
+	g[REG_EFL] = FL_1 | FL_IF;
+	selectors(g)[0] = SEL_CS64;
+	selectors(g)[3] = SEL_DS;
+}
+
 static void on_signal(int sig, siginfo_t *si, void *frame)
 {
 	greg_t *g = ((ucontext_t *)frame)->uc_mcontext.gregs;
@@ -143,12 +162,15 @@ static void on_signal(int sig, siginfo_t *si, void *frame)
 	__builtin_ia32_writeeflags_u64(__builtin_ia32_readeflags_u64() & ~(uint64_t)FL_AC);
 	if (running) {
 		frame_store(g);
-		memcpy(g, own, sizeof(own));
-		running = false;
+		if (running == SHORT)
+			frame_land(g);
+		else
+			memcpy(g, own, sizeof(own));
+		running = IDLE;
 	} else if (sig == SIGTRAP && now) {
 		memcpy(own, g, sizeof(own));
 		frame_load(g);
-		running = true;
+		running = RUNNING;
 	} else {
 		signal(sig, SIG_DFL); /* the tester's own fault: die of it */
 	}
@@ -337,14 +359,23 @@ uint32_t native_flags(void)
 	return (uint32_t)__builtin_ia32_readeflags_u64() & (FL_ID | FL_NT);
 }
 
-static void code_place(const struct diff_case *k)
+enum { JUMP_LEN = 14 };
+
+/* With a jump to diff_short_exit behind it, if it ends there. */
+static void code_place(const struct diff_case *k, bool ends)
 {
 	static uint32_t off = CODE_AT, len = PAGE;
+	uint64_t to = (uintptr_t)diff_short_exit;
 
 	memset(arena + off, 0xcc, len);
 	memcpy(arena + k->off, k->code, k->len);
 	off = k->off;
 	len = k->len;
+	if (!ends)
+		return;
+	memcpy(arena + off + len, "\xff\x25\0\0\0\0", 6); /* jmp qword [rip] */
+	memcpy(arena + off + len + 6, &to, sizeof(to));
+	len += JUMP_LEN;
 }
 
 /* Where the host's kernel is a guest in user mode, there is no way from it to a stack pointer that is not canonical: no
@@ -363,7 +394,7 @@ static bool any_sp(void)
 	struct diff_result r;
 
 	if (!known) {
-		native_run(&nop, &r);
+		native_run(&nop, &r, WAY_SIGNALS);
 		any = r.vector == NO_EXCEPTION;
 		known = true;
 	}
@@ -389,13 +420,45 @@ bool native_lost(const struct diff_case *k, const struct diff_result *host)
 	       host->r[RSP] != canonical(host->r[RSP]) && !any_sp();
 }
 
-void native_run(const struct diff_case *k, struct diff_result *out)
+static void run_short(const struct diff_case *k)
 {
-	code_place(k);
+	memcpy(diff_short.r, k->r, sizeof(k->r));
+	diff_short.fl = k->fl;
+	diff_short.rip = case_rip(k);
+	running = SHORT;
+	diff_short_enter();
+	if (!running)
+		return; /* by the handler */
+	running = IDLE;
+	*result = (struct diff_result){ .rip = case_rip(k) + k->len, .fl = (uint32_t)diff_short.fl };
+	result->vector = NO_EXCEPTION;
+	result->sel[SEG_CS] = SEL_CS64;
+	result->sel[SEG_SS] = read_ss();
+	result->sel[SEG_DS] = read_ds();
+	result->sel[SEG_ES] = read_es();
+	result->sel[SEG_GS] = read_gs();
+	memcpy(result->r, diff_short.r, sizeof(result->r));
+}
+
+/* TF and AC are none for the tester's own code. */
+static bool can_short(const struct diff_case *k)
+{
+	return k->mode == CODE64 && k->seg[SEG_CS].sel == SEL_CS64 && k->seg[SEG_SS].sel == SEL_DS &&
+	       !(k->fl & (FL_TF | FL_AC));
+}
+
+void native_run(const struct diff_case *k, struct diff_result *out, enum diff_way way)
+{
+	bool brief = way != WAY_SIGNALS && can_short(k);
+
+	code_place(k, brief && way == WAY_ENDS && k->off + k->len + JUMP_LEN <= CODE_AT + PAGE);
 	now = k;
 	result = out;
 	asm volatile("mov %0, %%ds; mov %1, %%es" : : "r"(k->seg[SEG_DS].sel), "r"(k->seg[SEG_ES].sel) : "memory");
-	asm volatile("int3" : : : "memory", "cc");
+	if (brief)
+		run_short(k);
+	else
+		asm volatile("int3" : : : "memory", "cc");
 	asm volatile("mov %0, %%ds; mov %0, %%es; mov %0, %%gs" : : "r"(0) : "memory");
 	now = NULL;
 }

@@ -68,15 +68,23 @@ static bool only_fault(const struct diff_result *host, const struct diff_result 
 	       !memcmp(host->r, engine->r, sizeof(host->r));
 }
 
-static bool string_there(const struct insn *i, const struct diff_result *host, const struct diff_result *engine)
+static bool compares(const struct insn *i)
 {
-	bool compares = i->op == OP_CMPS || i->op == OP_SCAS;
-	bool moves = i->op == OP_MOVS || i->op == OP_STOS || i->op == OP_LODS;
+	return i->op == OP_CMPS || i->op == OP_SCAS;
+}
 
-	if (compares && only_fault(host, engine))
-		return true;
-	return (compares || moves) && (i->flags & (INSN_REP | INSN_REPNE)) && i->addrsize == 4 &&
-	       upper_halves(host, engine);
+static bool repeated_32(const struct insn *i)
+{
+	return (compares(i) || i->op == OP_MOVS || i->op == OP_STOS || i->op == OP_LODS) &&
+	       (i->flags & (INSN_REP | INSN_REPNE)) && i->addrsize == 4;
+}
+
+/* Behind it in a sequence anything may differ: what has seen such an upper half. */
+static bool string_there(const struct insn *i, const struct diff_case *k, const struct diff_result *host,
+			 const struct diff_result *engine)
+{
+	return (compares(i) && only_fault(host, engine)) ||
+	       (repeated_32(i) && (k->insns > 1 || upper_halves(host, engine)));
 }
 
 /* The stack is read, all of its slots, before anything is said of the selector in it. */
@@ -96,14 +104,14 @@ static bool access_there(const struct insn *i, const struct diff_result *host, c
 	return i->op == OP_MOVSXD && i->opsize == 2 && (host->vector == EXC_PF || host->vector == EXC_AC);
 }
 
-static bool own(const struct insn *i, const uint8_t *code, const struct diff_result *host,
+static bool own(const struct diff_case *k, const struct insn *i, const uint8_t *code, const struct diff_result *host,
 		const struct diff_result *engine)
 {
 	if (i->op == OP_VMX) /* the host's own machines are what it says #GP about */
 		return host->vector == EXC_GP && engine->vector == EXC_UD;
 	if (i->op == OP_SERIALIZE)
 		return host->vector == EXC_UD && !has_serialize();
-	return amd() && (other_there(i, code) || string_there(i, host, engine) || stack_first(i, host, engine) ||
+	return amd() && (other_there(i, code) || string_there(i, k, host, engine) || stack_first(i, host, engine) ||
 			 access_there(i, host, engine));
 }
 
@@ -126,7 +134,7 @@ bool host_own(const struct diff_case *k, const struct diff_result *host, const s
 	if (k->mode != CODE64)
 		return false;
 	for (unsigned at = 0; at < (k->insns > 1 ? k->len : 1); at++)
-		if (decode(&i, k->code + at, INSN_MAX, k->mode) == DECODE_OK && own(&i, k->code + at, host, engine))
+		if (decode(&i, k->code + at, INSN_MAX, k->mode) == DECODE_OK && own(k, &i, k->code + at, host, engine))
 			return true;
 	return locked_there(k, host);
 }
