@@ -4,6 +4,7 @@
 
 /* Two spaces, PCID 1 at M_PML4 and PCID 2 at PML4_2. Identity, but 2 MiB on: page 0 leads to ONE or TWO; page 1 is
  * global and leads to ONE in both; page 2 leads to THREE in both. Their tables are PT_1 and PT_2. */
+enum { MANY = 128 /* pages from there on, as many: more than the kernel's table has of what is not global */ };
 enum { PML4_2 = 0x20000, PT_1 = 0x24000, PT_2 = 0x25000, ONE = 0x300000, TWO = 0x301000, THREE = 0x303000 };
 
 static void pt(unsigned table, unsigned n, uint64_t pte)
@@ -23,6 +24,8 @@ static void start_spaces(void)
 		pt(t, 0, (t == PT_1 ? ONE : TWO) | 7);
 		pt(t, 1, ONE | 0x107);
 		pt(t, 2, THREE | 7);
+		for (unsigned n = MANY; n < 2 * MANY; n++)
+			pt(t, n, THREE | 7);
 	}
 	m.ram[ONE] = 1;
 	m.ram[TWO] = 2;
@@ -44,8 +47,10 @@ static void start_spaces(void)
 #define POINT_1_AT(page) "movl $" #page " + 7, 0x24000;"
 #define INVPCID(type) "mov $" #type ", %ebp; invpcid 0xd000, %rbp;"
 
-CODE(keeps, 64,
-     TO_1 "mov 0x200000, %al;" TO_2 "mov 0x200000, %ah;" POINT_1_AT(0x301000) BACK_TO_1 "mov 0x200000, %cl; hlt");
+#define MEET_MANY "mov $0x280000, %ebx; 1: mov (%rbx), %dl; add $4096, %ebx; cmp $0x300000, %ebx; jb 1b;"
+#define KEEPS "mov 0x200000, %al;" TO_2 "mov 0x200000, %ah;" POINT_1_AT(0x301000) BACK_TO_1 "mov 0x200000, %cl;"
+CODE(keeps, 64, TO_1 MEET_MANY KEEPS "hlt");
+CODE(few, 64, TO_1 KEEPS "hlt");
 
 static void a_space_keeps_its_translations(void **state)
 {
@@ -54,6 +59,16 @@ static void a_space_keeps_its_translations(void **state)
 	assert_int_equal(machine_run(&m, 0, &s), RUN_HALTED);
 	assert_int_equal(s.reg[RAX] & 0xffff, 0x0201);
 	assert_int_equal(s.reg[RCX] & 0xff, 1); /* a processor may forget it: this one does not */
+}
+
+/* What is not global in the one table for the kernel's accesses serves no other space. */
+static void few_pages_go_with_their_space(void **state)
+{
+	start_spaces();
+	PUT(few, M_CODE);
+	assert_int_equal(machine_run(&m, 0, &s), RUN_HALTED);
+	assert_int_equal(s.reg[RAX] & 0xffff, 0x0201);
+	assert_int_equal(s.reg[RCX] & 0xff, 2); /* forgotten, as a processor may */
 }
 
 CODE(loads, 64, TO_1 "mov 0x200000, %al;" TO_2 POINT_1_AT(0x301000) TO_1 "mov 0x200000, %cl; hlt");
@@ -205,6 +220,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		T(a_space_keeps_its_translations),
+		T(few_pages_go_with_their_space),
 		T(what_invalidates_does),
 		T(invlpg_drops_global_pages_everywhere),
 		T(invpcid_operands),

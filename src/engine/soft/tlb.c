@@ -7,9 +7,12 @@
  * on there when the entry is replaced, as in a second level of the TLB: flushes move fetch_epoch, an INVLPG only if the
  * interpreter knows the page.
  *
- * A set of TLBs for each of the last few PCIDs. Global pages are in each set that used them: what invalidates them goes
- * through all. The interpreter's own translations do not know sets: every load of CR3 moves its epoch. Pages that got
- * code are noted for sets that rest, and lose their write tags before such a set is used again.
+ * A set of TLBs for each of the last few PCIDs. That for the kernel's own accesses is one for all: nearly all it has
+ * are global pages, which would be met anew in each set, and what is not global goes at each change of the set. A guest
+ * whose kernel has many such pages (PTI, no SMAP) gets one for each set. Global pages are in each other table that used
+ * them: what invalidates them goes through all. The interpreter's own translations do not know sets: every load of CR3
+ * moves its epoch. Pages that got code are noted for sets that rest, and lose their write tags before such a set is
+ * used again.
  */
 #include "engine/soft/jit/jit.h"
 #include "engine/soft/soft_int.h"
@@ -21,7 +24,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
-enum { PAGE = 4096, SHED_CHUNKS = 96, SHED_FLUSHES = 128 };
+enum { PAGE = 4096, SHED_CHUNKS = 96, SHED_FLUSHES = 128, FEW_LOCAL = 64 };
 #define PAGE_OF(a) ((a) & ~(uint64_t)(PAGE - 1))
 
 struct tlb tlb_strict;
@@ -135,19 +138,28 @@ static void shed(struct tlb *t)
 	tlb_new(t);
 }
 
-static void set_flush(struct tlb_set *s, bool global)
-{
-	for (unsigned k = 0; k < TLBS; k++) {
-		flush_list(s->t[k], LIST_LOCAL);
-		if (global)
-			flush_list(s->t[k], LIST_GLOBAL);
-		shed(s->t[k]);
-	}
-}
-
 static struct tlb_set *set_now(struct cpu *c)
 {
 	return &vcpu_of(c)->set[vcpu_of(c)->set_now];
+}
+
+/* Table k of s is also that of the set that serves now. */
+static bool is_lent(struct cpu *c, const struct tlb_set *s, unsigned k)
+{
+	return s != set_now(c) && s->t[k] == set_now(c)->t[k];
+}
+
+static void set_flush(struct cpu *c, struct tlb_set *s, bool global)
+{
+	for (unsigned k = 0; k < TLBS; k++) {
+		if (is_lent(c, s, k))
+			continue;
+		flush_list(s->t[k], LIST_LOCAL);
+		if (global)
+			flush_list(s->t[k], LIST_GLOBAL);
+		if (k != TLB_KERN || !vcpu_of(c)->one_kern)
+			shed(s->t[k]);
+	}
 }
 
 static struct tlb_set *set_find(struct engine_vcpu *v, unsigned pcid)
@@ -166,7 +178,7 @@ void mmu_flush_all(struct cpu *c)
 
 	for (unsigned n = 0; n < TLB_SETS; n++) {
 		if (v->set[n].t[0])
-			set_flush(&v->set[n], true);
+			set_flush(c, &v->set[n], true);
 		v->set[n].pcid = -1;
 		v->set[n].nrevoked = 0;
 	}
@@ -178,7 +190,7 @@ void mmu_flush_all(struct cpu *c)
 
 void mmu_flush_nonglobal(struct cpu *c)
 {
-	set_flush(set_now(c), false);
+	set_flush(c, set_now(c), false);
 	epoch_moves(c, false);
 }
 
@@ -220,13 +232,15 @@ static unsigned reach_of(const struct cpu *c, uint64_t lin)
 	return 12;
 }
 
-static void set_flush_page(const struct cpu *c, struct tlb_set *s, uint64_t lin, unsigned reach)
+static void set_flush_page(struct cpu *c, struct tlb_set *s, uint64_t lin, unsigned reach)
 {
 	unsigned idx = tlb_index(c, lin);
 
 	for (unsigned k = 0; k < TLBS; k++) {
 		uint64_t page;
 
+		if (is_lent(c, s, k))
+			continue;
 		victims_forget(s->t[k], lin, reach);
 		if (reach > 12) {
 			tlb_kept_forget(s->t[k]);
@@ -307,9 +321,34 @@ static void set_revoke_noted(struct cpu *c, struct tlb_set *s)
 
 /* ------ address spaces ------ */
 
-/* A set for a new PCID: a free one, else the one that was left first. */
-static struct tlb_set *set_take(struct engine_vcpu *v)
+static struct tlb *tlb_more(void)
 {
+	struct tlb *t = tlb_alloc();
+
+	tlb_new(t);
+	return t;
+}
+
+/* The kernel's table keeps what is global. */
+static void kern_changes(struct cpu *c)
+{
+	struct engine_vcpu *v = vcpu_of(c);
+	struct tlb *kern = set_now(c)->t[TLB_KERN];
+
+	if (kern->nfilled[LIST_LOCAL] <= FEW_LOCAL) {
+		flush_list(kern, LIST_LOCAL);
+		return;
+	}
+	v->one_kern = false;
+	for (unsigned n = 0; n < TLB_SETS; n++)
+		if (v->set[n].t[TLB_KERN] && n != v->set_now)
+			v->set[n].t[TLB_KERN] = tlb_more();
+}
+
+/* A set for a new PCID: a free one, else the one that was left first. */
+static struct tlb_set *set_take(struct cpu *c)
+{
+	struct engine_vcpu *v = vcpu_of(c);
 	struct tlb_set *s = NULL;
 
 	for (unsigned n = 0; n < TLB_SETS; n++) {
@@ -320,11 +359,9 @@ static struct tlb_set *set_take(struct engine_vcpu *v)
 		if (!s || (t->pcid < 0 && s->pcid >= 0) || ((t->pcid < 0) == (s->pcid < 0) && t->used < s->used))
 			s = t;
 	}
-	for (unsigned k = 0; k < TLBS && !s->t[k]; k++) {
-		s->t[k] = tlb_alloc();
-		tlb_new(s->t[k]);
-	}
-	set_flush(s, true);
+	for (unsigned k = 0; k < TLBS && !s->t[k]; k++)
+		s->t[k] = k == TLB_KERN && v->one_kern ? set_now(c)->t[k] : tlb_more();
+	set_flush(c, s, true);
 	s->nrevoked = 0;
 	return s;
 }
@@ -335,10 +372,12 @@ void mmu_pcid_load(struct cpu *c, unsigned pcid, bool keep)
 	struct tlb_set *was = set_now(c), *s = set_find(v, pcid);
 
 	if (!s)
-		s = set_take(v);
+		s = set_take(c);
 	else if (!keep)
-		set_flush(s, false);
+		set_flush(c, s, false);
 	set_revoke_noted(c, s);
+	if (v->one_kern && s != was)
+		kern_changes(c);
 	was->used = ++v->set_clock;
 	s->pcid = (int)pcid;
 	v->set_now = (unsigned)(s - v->set);
@@ -362,7 +401,7 @@ void mmu_pcid_flush(struct cpu *c, unsigned pcid)
 	struct tlb_set *s = set_find(vcpu_of(c), pcid);
 
 	if (s)
-		set_flush(s, false);
+		set_flush(c, s, false);
 	if (s == set_now(c))
 		epoch_moves(c, false);
 }
@@ -373,7 +412,7 @@ void mmu_pcid_flush_all(struct cpu *c)
 
 	for (unsigned n = 0; n < TLB_SETS; n++)
 		if (v->set[n].t[0])
-			set_flush(&v->set[n], false);
+			set_flush(c, &v->set[n], false);
 	epoch_moves(c, false);
 }
 
@@ -386,6 +425,7 @@ void mmu_tlb_init(struct cpu *c)
 	for (unsigned n = 0; n < TLB_SETS; n++)
 		v->set[n].pcid = -1;
 	v->set_now = 0;
+	v->one_kern = true;
 	v->set[0].pcid = 0;
 	for (unsigned k = 0; k < TLBS; k++) {
 		tlb_new(c->tlbs[k]);
@@ -395,7 +435,10 @@ void mmu_tlb_init(struct cpu *c)
 
 void mmu_tlb_free(struct cpu *c)
 {
+	struct engine_vcpu *v = vcpu_of(c);
+
 	for (unsigned n = 0; n < TLB_SETS; n++)
 		for (unsigned k = 0; k < TLBS; k++)
-			tlb_free(vcpu_of(c)->set[n].t[k]);
+			if (!is_lent(c, &v->set[n], k))
+				tlb_free(v->set[n].t[k]);
 }
