@@ -32,6 +32,7 @@ enum {
 	HASH_BITS = 16,
 	PAGE_HASH_BITS = 10,
 	NOTED_BITS = 14,
+	NOTED_GLOBAL_BITS = 17,
 	LARGE_BITS = 10,
 	MADE_PAGES = 4096,
 	LINE = 64,
@@ -63,8 +64,11 @@ struct code_cache {
 	struct jump jump[1 << JUMP_BITS]; /* ORDER: rec_jump_at() */
 	struct noted { /* pages that the jump cache may know, by hash, while the epoch lasts; and of what large page */
 		uint64_t epoch;
-		uint64_t bits[(1 << NOTED_BITS) / 64], large[(1 << LARGE_BITS) / 64];
-	} noted[2]; /* [1]: global pages */
+		uint64_t large[(1 << LARGE_BITS) / 64];
+	} noted[2];				      /* [1]: global pages */
+	uint64_t noted_local[(1 << NOTED_BITS) / 64]; /* cleared at each change of the address space */
+	uint64_t noted_global[(1 << NOTED_GLOBAL_BITS) /
+			      64]; /* a wrong yes costs all that is known of the kernel's pages */
 	uint32_t hash[1 << HASH_BITS];
 	uint32_t pages[1 << PAGE_HASH_BITS];
 	struct made made[MADE_PAGES]; /* by frame number */
@@ -480,6 +484,28 @@ static void hashed_set(uint64_t *bits, unsigned log, uint64_t v)
 	bits[bit / 64] |= BIT64(bit % 64);
 }
 
+static uint64_t other_half(uint64_t v)
+{
+	return v << 32 | v >> 32;
+}
+
+static bool page_noted(const struct code_cache *k, uint64_t frame, bool global)
+{
+	return global ? hashed_bit(k->noted_global, NOTED_GLOBAL_BITS, frame) &&
+				hashed_bit(k->noted_global, NOTED_GLOBAL_BITS, other_half(frame))
+		      : hashed_bit(k->noted_local, NOTED_BITS, frame);
+}
+
+static void page_note(struct code_cache *k, uint64_t frame, bool global)
+{
+	if (!global) {
+		hashed_set(k->noted_local, NOTED_BITS, frame);
+		return;
+	}
+	hashed_set(k->noted_global, NOTED_GLOBAL_BITS, frame);
+	hashed_set(k->noted_global, NOTED_GLOBAL_BITS, other_half(frame));
+}
+
 bool code_noted(const struct cpu *c, uint64_t lin, unsigned shift, bool global)
 {
 	const struct noted *n = &c->code->noted[global];
@@ -488,7 +514,7 @@ bool code_noted(const struct cpu *c, uint64_t lin, unsigned shift, bool global)
 		return false;
 	switch (shift) {
 	case 12:
-		return hashed_bit(n->bits, NOTED_BITS, lin >> 12);
+		return page_noted(c->code, lin >> 12, global);
 	case 22:
 		if (hashed_bit(n->large, LARGE_BITS, lin >> 21 ^ 1))
 			return true;
@@ -505,11 +531,14 @@ void code_note(struct cpu *c, uint64_t lin, bool global)
 	struct noted *n = &c->code->noted[global];
 
 	if (n->epoch != c->fetch_epoch[global]) {
-		memset(n->bits, 0, sizeof(n->bits));
+		if (global)
+			memset(c->code->noted_global, 0, sizeof(c->code->noted_global));
+		else
+			memset(c->code->noted_local, 0, sizeof(c->code->noted_local));
 		memset(n->large, 0, sizeof(n->large));
 		n->epoch = c->fetch_epoch[global];
 	}
-	hashed_set(n->bits, NOTED_BITS, lin >> 12);
+	page_note(c->code, lin >> 12, global);
 	hashed_set(n->large, LARGE_BITS, lin >> 21);
 }
 

@@ -188,6 +188,11 @@ static uint32_t *gpa_slot(struct jit *j, gpa_t at)
 	return &j->gpa_hash[hash64(at, JIT_PAGE_BITS)];
 }
 
+uint32_t jpage_first_at(struct jit *j, gpa_t at)
+{
+	return *gpa_slot(j, at);
+}
+
 struct jpage *jpage_find(struct jit *j, uint64_t lin, const uint8_t *host, uint32_t mode, uint8_t isa)
 {
 	for (uint32_t n = link_get(page_slot(j, lin, host)); n; n = link_get(&jpage_at(j, n)->chain)) {

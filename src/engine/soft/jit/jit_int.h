@@ -353,6 +353,8 @@ uint32_t jit_take(struct table *t); /* a fresh element; there is room: jit_room(
 bool jit_room(struct jit *j);	    /* for a block; under the lock */
 void jit_ahead(struct cpu *c);	    /* the memory for the next ones, timed as translation; under the lock */
 struct jpage *jpage_find(struct jit *j, uint64_t lin, const uint8_t *host, uint32_t mode, uint8_t isa); /* NULL: none */
+uint32_t jpage_first_at(struct jit *j,
+			gpa_t at); /* of a list by jpage.on_gpa that has those at a page; under the lock */
 /* That with the key of `like`: its lin, host, mode and isa. */
 struct jpage *jpage_need(struct jit *j, const struct jpage *like);
 struct jblock *jblock_find(struct jit *j, const struct jpage *p, unsigned off, unsigned mode);

@@ -299,10 +299,28 @@ void jit_told(struct cpu *c)
 		jit_returns_forget(c);
 }
 
+/* That page is not known to be anywhere: who comes to its blocks makes sure to be a holder first. */
+static void nowhere(struct cpu *c, uint32_t id)
+{
+	const struct jpage *p = jpage_at(jit_of(c), id);
+	uint32_t *word = jit_word(c, jit_itlb_at(p->lin));
+
+	user_set(c, jit_user_at(id), USER_NOWHERE);
+	if (!(p->lin & JIT_ANYWHERE) && *word == id)
+		*word = 0;
+}
+
 void jit_released(struct cpu *c, gpa_t page)
 {
+	struct jit *j = jit_of(c);
+
 	if (!own_of(c))
 		return;
 	jit_drop(c->vm, page, JIT_PAGE); /* what this vCPU may have made since the page was given up */
-	jit_fetch_changed(c, true);
+	jit_returns_forget(c);
+	lock_take(&j->lock);
+	for (uint32_t n = jpage_first_at(j, page); n; n = jpage_at(j, n)->on_gpa)
+		if (jpage_at(j, n)->at == page)
+			nowhere(c, n);
+	lock_drop(&j->lock);
 }

@@ -191,6 +191,20 @@ static bool put_pause(struct xl *x)
 	return true;
 }
 
+/* Code that this vCPU has changed is dropped by then; of what others changed there is mail (codepage.c). */
+static bool put_serialize(struct xl *x)
+{
+	struct asmb *a = &x->a;
+
+	if (x->x->live)
+		return false;
+	a_bytes(a, 0xf0ae0f, 3); /* mfence */
+	a_insn(a, &(struct enc){ .op = 0x83 }, 7, RM_MEM, &AT(poll));
+	a8(a, 0);
+	xl_cold(x, a_jcc(a, 5), x->j->exec, xl_site(x));
+	return true;
+}
+
 /* ------ CMPXCHG8B, CMPXCHG16B: RDX:RAX and RCX:RBX are the host's own ------ */
 static bool put_cmpxchg_wide(struct xl *x, const struct insn *i)
 {
@@ -251,6 +265,8 @@ bool xl_sys(struct xl *x, const struct insn *i)
 		return put_pause(x);
 	case OP_CMPXCHG8B:
 		return put_cmpxchg_wide(x, i);
+	case OP_SERIALIZE:
+		return put_serialize(x);
 	default:
 		return false;
 	}
