@@ -175,12 +175,9 @@ CODE(says, 64,
 	"mov $0, %eax; cmp %r8d, %eax; jne 4f; mov %r8d, 0xd040; cmp $" ROUNDS ", %r8d; jne 1b; jmp 5f; 4: ud2; 5: " \
 	"hlt"
 CODE(runs_on, 64, "mov $1, %r9d; 1: inc %r8d;" WAIT ".org runs_on_start + 0xff, 0x90; 3: xor %eax, %eax; cpuid;" CHECK);
-#define SERIALIZE ".byte 0x0f, 0x01, 0xe8;"
-CODE(runs_on_2, 64, "mov $1, %r9d; 1: inc %r8d;" WAIT ".org runs_on_2_start + 0x100, 0x90; 3:" SERIALIZE CHECK);
 CODE(runs_back, 64,
      "mov $1, %r9d; 1: inc %r8d; jmp 6f; .org runs_back_start + 0xfe, 0x90; 6: call runs_back_start + 0x200;" CHECK);
 CODE(serializes, 64, WAIT "3: xor %eax, %eax; cpuid; ret");
-CODE(serializes_2, 64, WAIT "3:" SERIALIZE "ret");
 
 static void stale_code_behind_a_serializing_instruction(void **state)
 {
@@ -190,29 +187,12 @@ static void stale_code_behind_a_serializing_instruction(void **state)
 	run_both(0xa000, END(says, M_CODE), END(runs_on, 0xa000));
 }
 
-static void stale_code_behind_serialize(void **state)
-{
-	both_modes();
-	PUT(says, M_CODE);
-	PUT(runs_on_2, 0xa000);
-	run_both(0xa000, END(says, M_CODE), END(runs_on_2, 0xa000));
-}
-
 static void stale_return_behind_a_serializing_instruction(void **state)
 {
 	both_modes();
 	PUT(says, M_CODE);
 	PUT(runs_back, 0xa000);
 	PUT(serializes, 0xa200);
-	run_both(0xa000, END(says, M_CODE), END(runs_back, 0xa000));
-}
-
-static void stale_return_behind_serialize(void **state)
-{
-	both_modes();
-	PUT(says, M_CODE);
-	PUT(runs_back, 0xa000);
-	PUT(serializes_2, 0xa200);
 	run_both(0xa000, END(says, M_CODE), END(runs_back, 0xa000));
 }
 
@@ -256,8 +236,6 @@ int main(void)
 		WITH(slot_moves_under_a_checked_pointer, setup_door, teardown_door),
 		WITH(stale_code_behind_a_serializing_instruction, setup_2, teardown),
 		WITH(stale_return_behind_a_serializing_instruction, setup_2, teardown),
-		WITH(stale_code_behind_serialize, setup_2, teardown),
-		WITH(stale_return_behind_serialize, setup_2, teardown),
 		WITH(store_races_a_translation, setup_2, teardown),
 		WITH(code_that_both_change_and_run, setup_2, teardown),
 	};
