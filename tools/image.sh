@@ -49,15 +49,33 @@ printf 'lhyve\n' > "$tmp/late/etc/hostname"
 printf '127.0.0.1 localhost\n127.0.1.1 lhyve\n' > "$tmp/late/etc/hosts"
 cp "$tmp/guest.list" "$tmp/late/etc/apt/sources.list"
 
-say "making a Debian 12 image in $dir (once; a minute or two)"
-as_root mmdebstrap --mode=root --architectures="$arch" --variant=minbase --format=directory --aptopt='APT::Sandbox::User "root"' \
-  --include="$kernel,systemd-sysv,systemd,udev,dbus,kmod,openssh-server,iproute2,iputils-ping,procps,less,vim-tiny,ca-certificates,libpam-systemd,e2fsprogs,zstd,init$extra" \
-  --essential-hook="cp -a $tmp/early/. \$1/" \
-  --customize-hook="rm -f \$1/etc/resolv.conf; cp -a $tmp/late/. \$1/; chown -R 0:0 \$1/etc/systemd/network" \
-  --customize-hook='echo root:lhyve | chroot $1 chpasswd' \
-  --customize-hook='chroot $1 systemctl -q enable systemd-networkd ssh' \
-  --customize-hook='chroot $1 systemctl -q mask systemd-networkd-wait-online.service' \
-  --customize-hook=': > $1/etc/machine-id' \
+# What has to be run in it at the end.
+cat > "$tmp/finish" <<'END'
+echo root:lhyve | chpasswd
+systemctl -q enable systemd-networkd ssh
+systemctl -q mask systemd-networkd-wait-online.service
+END
+packages=$kernel,systemd-sysv,systemd,udev,dbus,kmod,openssh-server,iproute2,iputils-ping,procps,less,vim-tiny,ca-certificates,libpam-systemd,e2fsprogs,zstd,init$extra
+early="cp -a $tmp/early/. \$1/"
+late="rm -f \$1/etc/resolv.conf && cp -a $tmp/late/. \$1/ && chown -R 0:0 \$1/etc/systemd/network && : > \$1/etc/machine-id"
+
+# mmdebstrap installs by chroot. Not each host runs 32-bit programs, though its processor could: there mmdebstrap only unpacks the essential
+# packages, and a guest of lhyve does the rest. arch-test is what mmdebstrap asks, too.
+[ "$arch" = "$(dpkg --print-architecture)" ] || need arch-test
+if [ "$arch" = "$(dpkg --print-architecture)" ] || arch-test "$arch" > /dev/null; then
+  say "making a Debian 12 image in $dir (once; a minute or two)"
+  how=(--variant=minbase --include="$packages" --essential-hook="$early" --customize-hook="chroot \$1 sh -ec \"\$(cat $tmp/finish)\""
+       --customize-hook="$late")
+else
+  [ "$arch" = i386 ] || die "this host cannot run programs of $arch"
+  lhyve=$(realpath -m "${LHYVE:-$BUILD/src/cmd/lhyve}")
+  [ -x "$lhyve" ] || die "this host cannot run programs of $arch, and there is no $lhyve to run them: build it (make), or say where by LHYVE"
+  "$TOP/tools/guest-files.sh" 686-pae busybox busybox-i386
+  say "making a Debian 12 image in $dir (once; this host cannot run programs of $arch, so a guest does: some minutes)"
+  how=(--variant=extract --include='?essential' --skip=chroot/mount --extract-hook="$early"
+       --extract-hook="LHYVE=$lhyve LHYVE_CACHE=$CACHE $TOP/tests/guests/second_stage.py \$1 $tmp $packages" --extract-hook="$late")
+fi
+as_root mmdebstrap --mode=root --architectures="$arch" --format=directory --aptopt='APT::Sandbox::User "root"' "${how[@]}" \
   bookworm "$tmp/root" "$tmp/build.list" >&2
 mkdir "$tmp/out"
 as_root sh -c "cp $tmp/root/boot/vmlinuz-* $tmp/out/vmlinuz && cp $tmp/root/boot/initrd.img-* $tmp/out/initrd.img && chmod 644 $tmp/out/*"
