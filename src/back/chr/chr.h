@@ -25,7 +25,8 @@ struct chr_client {
 /* Text as the user wrote it. Errors name it and say what was expected. */
 int chr_open(struct chr **out, const char *spec, struct loop *l, const struct chr_client *c, struct err *e);
 /* Any thread, client lock held or not: never blocks. Returns what was taken (buffered or written); bytes without a peer
- * vanish and count as taken. */
+ * vanish and count as taken. What follows other output within half a millisecond goes out in one piece with what
+ * follows it then. */
 size_t chr_write(struct chr *c, const void *buf, size_t len);
 void chr_want(struct chr *c); /* there is room again; any thread */
 void chr_close(struct chr *c);
