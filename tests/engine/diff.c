@@ -283,12 +283,15 @@ static bool in_shadow(const struct diff_result *engine)
 	return ASAN && engine->vector == EXC_PF && engine->cr2 >= 0x7fff7000 && engine->cr2 < 0x10007fff8000;
 }
 
-/* Runs the case on the host. True: all is as the engine had it; else *mem is where memory differs. */
+/* Runs the case on the host. True: all is as the engine had it (was); else *mem is where memory differs. engine: what
+ * counts of that beside this run of the host's, which may have been another one the last time. */
 static bool host_agrees(const struct diff_engine *e, const struct diff_case *k, enum diff_way way,
-			struct diff_result *host, struct diff_result *engine, uint32_t *mem)
+			const struct diff_result *was, struct diff_result *host, struct diff_result *engine,
+			uint32_t *mem)
 {
 	native_run(k, host, way);
 	result_normalise(k, host);
+	*engine = *was;
 	if (e->faults_lose_flags && host->vector != NO_EXCEPTION)
 		engine->fl = (engine->fl & ~(uint32_t)FL_ARITH) | (host->fl & FL_ARITH);
 	*mem = memory_compare();
@@ -298,24 +301,24 @@ static bool host_agrees(const struct diff_engine *e, const struct diff_case *k, 
 static bool run_case(const struct options *o, const struct diff_engine *e, const struct diff_case *k)
 {
 	const uint8_t *before;
-	struct diff_result host, engine;
+	struct diff_result was, host, engine;
 	bool ends, alike;
 	char path[256];
 	uint32_t mem;
 
 	memory_prepare(k);
 	before = memory_note();
-	model_run(e, k, &engine);
-	if (in_shadow(&engine)) {
+	model_run(e, k, &was);
+	if (in_shadow(&was)) {
 		memory_align();
 		return true;
 	}
-	ends = engine.vector == NO_EXCEPTION && engine.rip == ARENA + k->off + k->len;
-	result_normalise(k, &engine);
-	alike = host_agrees(e, k, ends ? WAY_ENDS : WAY_SHORT, &host, &engine, &mem);
+	ends = was.vector == NO_EXCEPTION && was.rip == ARENA + k->off + k->len;
+	result_normalise(k, &was);
+	alike = host_agrees(e, k, ends ? WAY_ENDS : WAY_SHORT, &was, &host, &engine, &mem);
 	if (!alike) { /* it may have seen the short way */
 		memory_copy(native, before);
-		alike = host_agrees(e, k, WAY_SIGNALS, &host, &engine, &mem);
+		alike = host_agrees(e, k, WAY_SIGNALS, &was, &host, &engine, &mem);
 	}
 	if (k->row)
 		cover_add(k, host.vector != NO_EXCEPTION);
