@@ -1,5 +1,5 @@
 /*
- * A case on the host. An INT3 in the tester leads to the signal handler, which puts the case's registers,
+ * A case on the host. By signals: an INT3 in the tester leads to the signal handler, which puts the case's registers,
  * flags, code segment and RIP into the frame: the return from the signal starts the code. INT3 lies all around
  * it, so wherever it goes the next signal comes at once, with all registers in its frame; the handler then puts the
  * tester's own back. Faults come the same way, with vector, error code and CR2. 32-bit code runs in the kernel's
@@ -447,6 +447,14 @@ static bool can_short(const struct diff_case *k)
 	       !(k->fl & (FL_TF | FL_AC));
 }
 
+/* Those that a signal frame does not set. */
+static void flags_take(uint32_t fl)
+{
+	uint64_t others = __builtin_ia32_readeflags_u64() & ~(uint64_t)(FL_ID | FL_NT);
+
+	__builtin_ia32_writeeflags_u64(others | (fl & (FL_ID | FL_NT)));
+}
+
 void native_run(const struct diff_case *k, struct diff_result *out, enum diff_way way)
 {
 	bool brief = way != WAY_SIGNALS && can_short(k);
@@ -455,10 +463,12 @@ void native_run(const struct diff_case *k, struct diff_result *out, enum diff_wa
 	now = k;
 	result = out;
 	asm volatile("mov %0, %%ds; mov %1, %%es" : : "r"(k->seg[SEG_DS].sel), "r"(k->seg[SEG_ES].sel) : "memory");
-	if (brief)
+	if (brief) {
 		run_short(k);
-	else
+	} else {
+		flags_take(k->fl);
 		asm volatile("int3" : : : "memory", "cc");
-	asm volatile("mov %0, %%ds; mov %0, %%es; mov %0, %%gs" : : "r"(0) : "memory");
+	}
+	asm volatile("mov %0, %%ds; mov %0, %%es; mov %0, %%gs; mov %1, %%ss" : : "r"(0), "r"(SEL_DS) : "memory");
 	now = NULL;
 }

@@ -226,6 +226,25 @@ static void code_that_both_change_and_run(void **state)
 	assert_int_equal(ld_le32(m.ram + 0xa004), 4000);
 }
 
+/* vCPU 0 stores an instruction's number, then says so. The other one reads the word in the middle of a block, behind
+ * what takes long, and serializes: it has to see the number, though no poll has been on the way. */
+#define TOLD "1000"
+CODE(tells, 64,
+     "1: inc %ecx; mov %ecx, 0xb060; mov %ecx, 0xd000; mov $30000, %edx; 2: dec %edx; jnz 2b; cmp $" TOLD
+     ", %ecx; jne 1b; hlt");
+CODE(hears, 64,
+     "mov $1, %esi; 1: xor %edx, %edx; mov $7, %eax; .rept 24; div %rsi; .endr; mov 0xd000, %r8d;"
+     ".byte 0x0f, 0x01, 0xe8; mov $0, %eax; cmp %r8d, %eax; jb 2f; cmp $" TOLD
+     ", %r8d; jne 1b; jmp 4f; 2: ud2; 4: hlt");
+
+static void told_in_the_middle_of_a_block(void **state)
+{
+	both_modes();
+	PUT(tells, M_CODE);
+	PUT(hears, 0xb000);
+	run_both(0xb000, END(tells, M_CODE), END(hears, 0xb000));
+}
+
 #define WITH(f, start, end) cmocka_unit_test_setup_teardown(f, start, end)
 
 int main(void)
@@ -238,6 +257,7 @@ int main(void)
 		WITH(stale_return_behind_a_serializing_instruction, setup_2, teardown),
 		WITH(store_races_a_translation, setup_2, teardown),
 		WITH(code_that_both_change_and_run, setup_2, teardown),
+		WITH(told_in_the_middle_of_a_block, setup_2, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -12,7 +12,7 @@ static void pt(unsigned table, unsigned n, uint64_t pte)
 	st_le64(m.ram + table + n * 8, pte);
 }
 
-static void start_spaces(void)
+static void start_spaces(bool many)
 {
 	start(LONG64);
 	st_le64(m.ram + PML4_2, (PML4_2 + 0x1000) | 7);
@@ -32,6 +32,7 @@ static void start_spaces(void)
 	st_le64(m.ram + 0xd000, 1); /* INVPCID: PCID 1, page 0 */
 	st_le64(m.ram + 0xd008, 0x200000);
 	engine_soft.get(m.cpu[0], X86_REGS | X86_SREGS, &s);
+	s.reg[R10] = many ? 0x280000 : 0x2ff000;
 	s.reg[RSI] = M_PML4 | 1;
 	s.reg[RDI] = PML4_2 | 2;
 	s.reg[R8] = BIT64(63) | M_PML4 | 1;
@@ -47,14 +48,14 @@ static void start_spaces(void)
 #define POINT_1_AT(page) "movl $" #page " + 7, 0x24000;"
 #define INVPCID(type) "mov $" #type ", %ebp; invpcid 0xd000, %rbp;"
 
-#define MEET_MANY "mov $0x280000, %ebx; 1: mov (%rbx), %dl; add $4096, %ebx; cmp $0x300000, %ebx; jb 1b;"
+/* R10: where the first page of many is, or the last one: with few the kernel has one table for all spaces. */
+#define MEET "mov %r10d, %ebx; 1: mov (%rbx), %dl; add $4096, %ebx; cmp $0x300000, %ebx; jb 1b;"
 #define KEEPS "mov 0x200000, %al;" TO_2 "mov 0x200000, %ah;" POINT_1_AT(0x301000) BACK_TO_1 "mov 0x200000, %cl;"
-CODE(keeps, 64, TO_1 MEET_MANY KEEPS "hlt");
-CODE(few, 64, TO_1 KEEPS "hlt");
+CODE(keeps, 64, TO_1 MEET KEEPS "hlt");
 
 static void a_space_keeps_its_translations(void **state)
 {
-	start_spaces();
+	start_spaces(true);
 	PUT(keeps, M_CODE);
 	assert_int_equal(machine_run(&m, 0, &s), RUN_HALTED);
 	assert_int_equal(s.reg[RAX] & 0xffff, 0x0201);
@@ -64,19 +65,21 @@ static void a_space_keeps_its_translations(void **state)
 /* What is not global in the one table for the kernel's accesses serves no other space. */
 static void few_pages_go_with_their_space(void **state)
 {
-	start_spaces();
-	PUT(few, M_CODE);
+	start_spaces(false);
+	PUT(keeps, M_CODE);
 	assert_int_equal(machine_run(&m, 0, &s), RUN_HALTED);
 	assert_int_equal(s.reg[RAX] & 0xffff, 0x0201);
 	assert_int_equal(s.reg[RCX] & 0xff, 2); /* forgotten, as a processor may */
 }
 
-CODE(loads, 64, TO_1 "mov 0x200000, %al;" TO_2 POINT_1_AT(0x301000) TO_1 "mov 0x200000, %cl; hlt");
-CODE(one_page, 64, TO_1 "mov 0x200000, %al;" TO_2 POINT_1_AT(0x301000) INVPCID(0) BACK_TO_1 "mov 0x200000, %cl; hlt");
-CODE(one_space, 64, TO_1 "mov 0x200000, %al;" TO_2 POINT_1_AT(0x301000) INVPCID(1) BACK_TO_1 "mov 0x200000, %cl; hlt");
-CODE(all, 64, TO_1 "mov 0x200000, %al;" TO_2 POINT_1_AT(0x301000) INVPCID(2) BACK_TO_1 "mov 0x200000, %cl; hlt");
-CODE(local, 64, TO_1 "mov 0x200000, %al;" TO_2 POINT_1_AT(0x301000) INVPCID(3) BACK_TO_1 "mov 0x200000, %cl; hlt");
-CODE(own, 64, TO_1 "mov 0x200000, %al;" POINT_1_AT(0x301000) INVPCID(1) "mov 0x200000, %cl; hlt");
+CODE(loads, 64, TO_1 MEET "mov 0x200000, %al;" TO_2 POINT_1_AT(0x301000) TO_1 "mov 0x200000, %cl; hlt");
+CODE(one_page, 64,
+     TO_1 MEET "mov 0x200000, %al;" TO_2 POINT_1_AT(0x301000) INVPCID(0) BACK_TO_1 "mov 0x200000, %cl; hlt");
+CODE(one_space, 64,
+     TO_1 MEET "mov 0x200000, %al;" TO_2 POINT_1_AT(0x301000) INVPCID(1) BACK_TO_1 "mov 0x200000, %cl; hlt");
+CODE(all, 64, TO_1 MEET "mov 0x200000, %al;" TO_2 POINT_1_AT(0x301000) INVPCID(2) BACK_TO_1 "mov 0x200000, %cl; hlt");
+CODE(local, 64, TO_1 MEET "mov 0x200000, %al;" TO_2 POINT_1_AT(0x301000) INVPCID(3) BACK_TO_1 "mov 0x200000, %cl; hlt");
+CODE(own, 64, TO_1 MEET "mov 0x200000, %al;" POINT_1_AT(0x301000) INVPCID(1) "mov 0x200000, %cl; hlt");
 
 static void what_invalidates_does(void **state)
 {
@@ -85,27 +88,29 @@ static void what_invalidates_does(void **state)
 	} cases[] = { { loads_start, loads_end }, { one_page_start, one_page_end }, { one_space_start, one_space_end },
 		      { all_start, all_end },	  { local_start, local_end },	    { own_start, own_end } };
 
-	for (unsigned n = 0; n < ARRAY_LEN(cases); n++) {
-		start_spaces();
-		machine_put(&m, M_CODE, cases[n].from, (size_t)(cases[n].to - cases[n].from));
+	for (unsigned n = 0; n < 2 * ARRAY_LEN(cases); n++) {
+		start_spaces(n & 1);
+		machine_put(&m, M_CODE, cases[n / 2].from, (size_t)(cases[n / 2].to - cases[n / 2].from));
 		assert_int_equal(machine_run(&m, 0, &s), RUN_HALTED);
 		assert_int_equal(s.reg[RAX] & 0xff, 1);
 		if ((s.reg[RCX] & 0xff) != 2)
-			fail_msg("case %u", n);
+			fail_msg("case %u, %s pages", n / 2, n & 1 ? "many" : "few");
 	}
 }
 
 CODE(global, 64,
-     TO_1 "mov 0x201000, %al;" TO_2 "movl $0x301107, 0x24008; movl $0x301107, 0x25008; invlpg 0x201000;" BACK_TO_1
-	  "mov 0x201000, %cl; hlt");
+     TO_1 MEET "mov 0x201000, %al;" TO_2 "movl $0x301107, 0x24008; movl $0x301107, 0x25008; invlpg 0x201000;" BACK_TO_1
+	       "mov 0x201000, %cl; hlt");
 
 static void invlpg_drops_global_pages_everywhere(void **state)
 {
-	start_spaces();
-	PUT(global, M_CODE);
-	assert_int_equal(machine_run(&m, 0, &s), RUN_HALTED);
-	assert_int_equal(s.reg[RAX] & 0xff, 1);
-	assert_int_equal(s.reg[RCX] & 0xff, 2);
+	for (unsigned many = 0; many < 2; many++) {
+		start_spaces(many);
+		PUT(global, M_CODE);
+		assert_int_equal(machine_run(&m, 0, &s), RUN_HALTED);
+		assert_int_equal(s.reg[RAX] & 0xff, 1);
+		assert_int_equal(s.reg[RCX] & 0xff, 2);
+	}
 }
 
 /* What INVPCID refuses: descriptor, type, whether CR4.PCIDE is set. */
@@ -134,7 +139,7 @@ static void invpcid_operands(void **state)
 
 	for (unsigned n = 0; n < ARRAY_LEN(cases); n++) {
 		if (cases[n].spaces)
-			start_spaces();
+			start_spaces(false);
 		else
 			start(LONG64);
 		MACHINE_CODE(&m, M_CODE, 0x66, 0x0f, 0x38, 0x82, 0x28, 0xf4); /* invpcid rbp, [rax]; hlt */
@@ -164,17 +169,19 @@ static void invpcid_in_real_mode(void **state)
 
 /* A space that rests holds the right to write to a page; then the page gets code. */
 CODE(writes, 64,
-     TO_1 "movb $0xb8, 0x202000;" TO_2 "mov $0x202000, %ebx; call *%rbx; mov %eax, %ecx;" BACK_TO_1
-	  "movb $9, 0x202001;" BACK_TO_2 "call *%rbx; hlt");
+     TO_1 MEET "movb $0xb8, 0x202000;" TO_2 "mov $0x202000, %ebx; call *%rbx; mov %eax, %ecx;" BACK_TO_1
+	       "movb $9, 0x202001;" BACK_TO_2 "call *%rbx; hlt");
 
 static void code_in_a_page_that_a_resting_space_writes(void **state)
 {
-	start_spaces();
-	PUT(writes, M_CODE);
-	MACHINE_CODE(&m, THREE, 0, 5, 0, 0, 0, 0xc3); /* mov eax,5; ret */
-	assert_int_equal(machine_run(&m, 0, &s), RUN_HALTED);
-	assert_int_equal(s.reg[RCX], 5);
-	assert_int_equal(s.reg[RAX], 9);
+	for (unsigned many = 0; many < 2; many++) {
+		start_spaces(many);
+		PUT(writes, M_CODE);
+		MACHINE_CODE(&m, THREE, 0, 5, 0, 0, 0, 0xc3); /* mov eax,5; ret */
+		assert_int_equal(machine_run(&m, 0, &s), RUN_HALTED);
+		assert_int_equal(s.reg[RCX], 5);
+		assert_int_equal(s.reg[RAX], 9);
+	}
 }
 
 /* More spaces than are kept, each with a page of its own. */
@@ -184,10 +191,26 @@ CODE(many, 64,
 
 static void more_spaces_than_are_kept(void **state)
 {
-	start_spaces();
+	start_spaces(false);
 	PUT(many, M_CODE);
 	assert_int_equal(machine_run(&m, 0, &s), RUN_HALTED);
 	assert_int_equal(s.reg[RAX] & 0xff, 2 * (3 + 19) * 17 / 2 & 0xff);
+}
+
+/* The tables of a space that gives way to another one have nothing of it. */
+CODE(reused, 64,
+     TO_1 MEET "mov $3, %bl; 2: mov %r8, %rdx; mov %bl, %dl; mov %rdx, %cr3; mov 0x200000, %al; inc %bl; cmp $20, %bl;"
+	       "jb 2b; mov %r9, %rdx; mov $30, %dl; mov %rdx, %cr3; mov 0x200000, %cl; hlt");
+
+static void a_space_that_gives_way(void **state)
+{
+	for (unsigned many = 0; many < 2; many++) {
+		start_spaces(many);
+		PUT(reused, M_CODE);
+		assert_int_equal(machine_run(&m, 0, &s), RUN_HALTED);
+		assert_int_equal(s.reg[RAX] & 0xff, 1);
+		assert_int_equal(s.reg[RCX] & 0xff, 2);
+	}
 }
 
 /* PAE: the four pointers are read when CR3 is loaded, and not again (SDM vol. 3, 4.4.1); reserved bits are #GP then. */
@@ -227,6 +250,7 @@ int main(void)
 		T(invpcid_in_real_mode),
 		T(code_in_a_page_that_a_resting_space_writes),
 		T(more_spaces_than_are_kept),
+		T(a_space_that_gives_way),
 		T(pae_pointers_are_registers),
 	};
 

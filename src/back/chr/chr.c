@@ -98,7 +98,7 @@ static void out_pump(struct chr *c)
 		loop_watch(c->loop, &c->out_watch, c->out_fd, EPOLLOUT, NULL);
 	else if (!full && c->out_watch.active)
 		loop_unwatch(&c->out_watch);
-	if (!full)
+	if (!c->out_watch.active)
 		timer_arm(&c->out_tick, clk_now(c->loop, CLK_HOST) + OUT_TICK);
 }
 
@@ -307,6 +307,8 @@ void chr_detach(struct chr *c)
 	int in_fd = c->in_fd, out_fd = c->out_fd;
 
 	in_stop(c);
+	if (c->out_socket) /* who has closed one direction only still reads what waits for its tick */
+		out_flush(c);
 	if (c->out_watch.active)
 		loop_unwatch(&c->out_watch);
 	timer_stop(&c->out_tick);

@@ -553,6 +553,7 @@ void op_mwait(struct cpu *c, const struct insn *i)
 void op_serialize(struct cpu *c, const struct insn *i)
 {
 	__builtin_ia32_mfence();
+	__builtin_ia32_lfence();
 	c->leave = true;
 }
 

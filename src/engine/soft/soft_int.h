@@ -96,6 +96,7 @@ struct engine_vcpu {
 	} set[TLB_SETS];
 	unsigned set_now, set_clock;
 	bool one_kern;			    /* all sets have the same table for TLB_KERN */
+	unsigned kern_anew;		    /* how often they had it again */
 	uint64_t large_2m[64], large_1g[8]; /* mmu.c: a bit for each (hashed) region that has entries of large pages */
 	uint64_t tick_due;		    /* jit/ticker.c: when our timer is due, 0: nobody waits for it */
 	uint64_t spin_tsc;		    /* adaptive spin before sleep */

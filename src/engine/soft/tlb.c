@@ -24,7 +24,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
-enum { PAGE = 4096, SHED_CHUNKS = 96, SHED_FLUSHES = 128, FEW_LOCAL = 64 };
+enum { PAGE = 4096, SHED_CHUNKS = 96, SHED_FLUSHES = 128, FEW_LOCAL = 64, KERN_ANEW = 8 };
 #define PAGE_OF(a) ((a) & ~(uint64_t)(PAGE - 1))
 
 struct tlb tlb_strict;
@@ -157,7 +157,7 @@ static void set_flush(struct cpu *c, struct tlb_set *s, bool global)
 		flush_list(s->t[k], LIST_LOCAL);
 		if (global)
 			flush_list(s->t[k], LIST_GLOBAL);
-		if (k != TLB_KERN || !vcpu_of(c)->one_kern)
+		if (k != TLB_KERN || !vcpu_of(c)->one_kern || !(c->cr4 & CR4_PCIDE)) /* one serves for many */
 			shed(s->t[k]);
 	}
 }
@@ -172,6 +172,22 @@ static struct tlb_set *set_find(struct engine_vcpu *v, unsigned pcid)
 
 /* ------ flushes ------ */
 
+/* All is empty: the kernel may have one table again, another one or the same after a while (firmware's calls). */
+static void kern_anew(struct cpu *c)
+{
+	struct engine_vcpu *v = vcpu_of(c);
+
+	if (v->one_kern || v->kern_anew++ >= KERN_ANEW)
+		return;
+	for (unsigned n = 0; n < TLB_SETS; n++) {
+		if (n == v->set_now || !v->set[n].t[TLB_KERN])
+			continue;
+		tlb_free(v->set[n].t[TLB_KERN]);
+		v->set[n].t[TLB_KERN] = set_now(c)->t[TLB_KERN];
+	}
+	v->one_kern = true;
+}
+
 void mmu_flush_all(struct cpu *c)
 {
 	struct engine_vcpu *v = vcpu_of(c);
@@ -182,6 +198,7 @@ void mmu_flush_all(struct cpu *c)
 		v->set[n].pcid = -1;
 		v->set[n].nrevoked = 0;
 	}
+	kern_anew(c);
 	set_now(c)->pcid = c->cr4 & CR4_PCIDE ? (int)(c->cr3 & 0xfff) : 0;
 	memset(v->large_2m, 0, sizeof(v->large_2m));
 	memset(v->large_1g, 0, sizeof(v->large_1g));
@@ -269,11 +286,13 @@ void mmu_flush_page(struct cpu *c, uint64_t lin)
 
 /* ------ write tags ------ */
 
-static void set_revoke(struct tlb_set *s, uint64_t host)
+static void set_revoke(struct cpu *c, struct tlb_set *s, uint64_t host)
 {
 	for (unsigned k = 0; k < TLBS; k++) {
 		struct tlb *t = s->t[k];
 
+		if (is_lent(c, s, k))
+			continue;
 		tlb_kept_forget(t);
 		for (unsigned n = 0; n < t->nfilled[0] + (unsigned)t->nfilled[1]; n++) {
 			unsigned idx = n < t->nfilled[0] ? t->filled[0][n] : t->filled[1][n - t->nfilled[0]];
@@ -294,7 +313,7 @@ void mmu_revoke_writes(struct cpu *c, gpa_t page)
 
 	if (!s)
 		return;
-	set_revoke(set_now(c), (uint64_t)(s->host + (page - s->at)));
+	set_revoke(c, set_now(c), (uint64_t)(s->host + (page - s->at)));
 	for (unsigned n = 0; n < TLB_SETS; n++) {
 		struct tlb_set *rest = &v->set[n];
 
@@ -315,7 +334,7 @@ static void set_revoke_noted(struct cpu *c, struct tlb_set *s)
 		const struct ram_slot *r = ram_find(ram_map(c->vm), page);
 
 		if (r)
-			set_revoke(s, (uint64_t)(r->host + (page - r->at)));
+			set_revoke(c, s, (uint64_t)(r->host + (page - r->at)));
 	}
 }
 
@@ -335,6 +354,8 @@ static void kern_changes(struct cpu *c)
 	struct engine_vcpu *v = vcpu_of(c);
 	struct tlb *kern = set_now(c)->t[TLB_KERN];
 
+	if (!kern->nfilled[LIST_LOCAL])
+		return;
 	if (kern->nfilled[LIST_LOCAL] <= FEW_LOCAL) {
 		flush_list(kern, LIST_LOCAL);
 		return;

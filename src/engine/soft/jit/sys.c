@@ -198,7 +198,8 @@ static bool put_serialize(struct xl *x)
 
 	if (x->x->live)
 		return false;
-	a_bytes(a, 0xf0ae0f, 3); /* mfence */
+	a_bytes(a, 0xf0ae0f, 3); /* mfence, and lfence for RDTSC */
+	a_bytes(a, 0xe8ae0f, 3);
 	a_insn(a, &(struct enc){ .op = 0x83 }, 7, RM_MEM, &AT(poll));
 	a8(a, 0);
 	xl_cold(x, a_jcc(a, 5), x->j->exec, xl_site(x));
@@ -225,11 +226,11 @@ static bool put_cmpxchg_wide(struct xl *x, const struct insn *i)
 	return true;
 }
 
-/* What check mode cannot run twice, or cannot take back. */
+/* What check mode cannot run twice or take back, or where its other tier stops. */
 static bool for_once(const struct insn *i)
 {
 	return i->op == OP_RDTSC || i->op == OP_RDTSCP || i->op == OP_MOV_CR || i->op == OP_SWAPGS ||
-	       i->op == OP_STAC || i->op == OP_CLAC;
+	       i->op == OP_STAC || i->op == OP_CLAC || i->op == OP_SERIALIZE;
 }
 
 bool xl_sys(struct xl *x, const struct insn *i)
