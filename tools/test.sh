@@ -66,8 +66,8 @@ for step in "$@"; do
       check 'format: clang-format' tools/format.sh --check
       check 'tidy: clang-tidy' tools/tidy.sh ;;
     gcc)   suite 'gcc, release' build-test-gcc quick ;;
-    clang) CC=clang suite 'clang, release' build-test-clang 'quick --no-suite check' ;; # gcc's build has all of them
-    asan)  suite 'gcc, address and undefined-behaviour sanitizers' build-test-asan 'quick --no-suite check' \
+    clang) CC=clang suite 'clang, release' build-test-clang 'quick --no-suite check --no-suite once' ;; # gcc's build has all of them
+    asan)  suite 'gcc, address and undefined-behaviour sanitizers' build-test-asan 'quick --no-suite check --no-suite once' \
              -Dbuildtype=debugoptimized -Db_sanitize=address,undefined -Dlock_debug=true \
              -Dc_args='-fno-sanitize=alignment -fno-sanitize-recover=undefined' ;; # a guest's accesses have any alignment
     tsan)  suite 'gcc, thread sanitizer' build-test-tsan threads -Dbuildtype=debugoptimized -Db_sanitize=thread \
