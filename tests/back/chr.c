@@ -210,21 +210,30 @@ static size_t readable(struct user *u, int fd)
 	return n < 0 ? 0 : (size_t)n;
 }
 
-/* The first byte at once, what comes behind it with the next tick, much of it at once. */
-static void gathers(void **state)
+/* A stream with a peer, which is returned, and clocks that are turned by hand. */
+static int by_hand(struct user *u)
 {
-	enum { TICK = 500000, MUCH = 40000 };
-	char spec[80], path[64], much[MUCH] = { 0 };
+	char spec[80], path[64];
 	struct err e = { 0 };
-	struct user u;
 	int fd;
 
 	snprintf(path, sizeof(path), "/tmp/t_chr.%d", (int)getpid());
 	snprintf(spec, sizeof(spec), "unix=%s", path);
-	assert_int_equal(user_open(&u, spec, &e), 0);
-	clk_manual(u.loop);
+	assert_int_equal(user_open(u, spec, &e), 0);
+	clk_manual(u->loop);
 	fd = unix_client(path);
-	turn(&u, 3);
+	turn(u, 3);
+	return fd;
+}
+
+/* The first byte at once, what comes behind it with the next tick, much of it at once. */
+static void gathers(void **state)
+{
+	enum { TICK = 500000, MUCH = 40000 };
+	char much[MUCH] = { 0 };
+	struct user u;
+	int fd = by_hand(&u);
+
 	for (int round = 0; round < 2; round++) {
 		chr_write(u.chr, "a", 1);
 		assert_int_equal(readable(&u, fd), 1);
@@ -240,6 +249,21 @@ static void gathers(void **state)
 		assert_int_equal(readable(&u, fd), MUCH + 1);
 		clk_step(u.loop, 2 * TICK); /* finds nothing: silence */
 	}
+	close(fd);
+	user_close(&u);
+}
+
+/* A peer that sends no more still gets what waited for its tick. */
+static void half_closed(void **state)
+{
+	struct user u;
+	int fd = by_hand(&u);
+
+	chr_write(u.chr, "a", 1);
+	assert_int_equal(readable(&u, fd), 1);
+	chr_write(u.chr, "bye", 3);
+	shutdown(fd, SHUT_WR);
+	assert_int_equal(readable(&u, fd), 3);
 	close(fd);
 	user_close(&u);
 }
@@ -497,10 +521,10 @@ static void stdio_hangup(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(unix_socket),	   cmocka_unit_test(gathers),	 cmocka_unit_test(tcp_socket),
-		cmocka_unit_test(pseudo_terminal), cmocka_unit_test(tty_path),	 cmocka_unit_test(texts),
-		cmocka_unit_test(file_and_null),   cmocka_unit_test(stdio_pipe), cmocka_unit_test(stdio_terminal),
-		cmocka_unit_test(stdio_hangup),
+		cmocka_unit_test(unix_socket),	  cmocka_unit_test(gathers),	     cmocka_unit_test(half_closed),
+		cmocka_unit_test(tcp_socket),	  cmocka_unit_test(pseudo_terminal), cmocka_unit_test(tty_path),
+		cmocka_unit_test(texts),	  cmocka_unit_test(file_and_null),   cmocka_unit_test(stdio_pipe),
+		cmocka_unit_test(stdio_terminal), cmocka_unit_test(stdio_hangup),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -122,10 +122,10 @@ static void client_read(int fd, char *buf, size_t n)
 	for (int turns = 0; got < n && turns < 400; turns++) {
 		ssize_t k = read(fd, buf + got, n - got);
 
-		if (k > 0)
+		if (k > 0) {
 			got += (size_t)k;
-		if (k > 0)
 			continue;
+		}
 		rig_run_for(d->r, 1000000); /* output gathers for less than that */
 		rig_turn(d->r, 5);
 	}

@@ -6,10 +6,12 @@
  *   diff_form.c    forms of instructions, from the rows of the opcode table
  *   diff_gen.c     makes cases of them, and sequences
  *   diff_loop.c    makes loops
- *   diff_native.c  runs one on the host: state goes in and out by signal frames, so every register and RIP is the
- * case's diff_short.c   ... and without them, where that does diff_model.c    runs one on a struct cpu with page tables
- * for the arena; engines are rows of a table diff_own.c     where hosts have ways of their own diff_file.c    cases as
- * files diff.c         compares, counts, prints
+ *   diff_native.c  runs one on the host: by signal frames every register and RIP is the case's
+ *   diff_short.c   the same without signals, for 64-bit code
+ *   diff_model.c   runs one on a struct cpu with page tables for the arena; engines are rows of a table
+ *   diff_own.c     where hosts have ways of their own
+ *   diff_file.c    cases as files
+ *   diff.c         compares, counts, prints
  */
 #ifndef TESTS_ENGINE_DIFF_H
 #define TESTS_ENGINE_DIFF_H

@@ -2,9 +2,10 @@
  * A case on the host. By signals: an INT3 in the tester leads to the signal handler, which puts the case's registers,
  * flags, code segment and RIP into the frame: the return from the signal starts the code. INT3 lies all around
  * it, so wherever it goes the next signal comes at once, with all registers in its frame; the handler then puts the
- * tester's own back. Faults come the same way, with vector, error code and CR2. 32-bit code runs in the kernel's
- * compatibility segment, 16-bit code in a segment of the local descriptor table: hosts that lack the one or the other
- * (a kernel without 32-bit programs, or one that is a guest in user mode itself) do less.
+ * tester's own back. 64-bit code may begin without a signal, and end without one (diff_short.c). Faults come the same
+ * way, with vector, error code and CR2. 32-bit code runs in the kernel's compatibility segment, 16-bit code in a
+ * segment of the local descriptor table: hosts that lack the one or the other (a kernel without 32-bit programs, or one
+ * that is a guest in user mode itself) do less.
  */
 #include "diff.h"
 #include "diff_short.h"

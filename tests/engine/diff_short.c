@@ -4,11 +4,16 @@
  */
 #include "diff_short.h"
 
-struct diff_short diff_short; /* ORDER: AT_* below */
+#include <stddef.h>
+
+struct diff_short diff_short;
 
 #define AT_FLAGS "8 * 16"
 #define AT_RIP "8 * 17"
 #define AT_SP "8 * 18"
+_Static_assert(offsetof(struct diff_short, fl) == 8 * 16 && offsetof(struct diff_short, rip) == 8 * 17 &&
+		       offsetof(struct diff_short, sp) == 8 * 18,
+	       "AT_*");
 
 /* clang-format off */
 asm(".pushsection .text\n"

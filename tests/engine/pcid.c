@@ -4,8 +4,10 @@
 
 /* Two spaces, PCID 1 at M_PML4 and PCID 2 at PML4_2. Identity, but 2 MiB on: page 0 leads to ONE or TWO; page 1 is
  * global and leads to ONE in both; page 2 leads to THREE in both. Their tables are PT_1 and PT_2. */
-enum { MANY = 128 /* pages from there on, as many: more than the kernel's table has of what is not global */ };
 enum { PML4_2 = 0x20000, PT_1 = 0x24000, PT_2 = 0x25000, ONE = 0x300000, TWO = 0x301000, THREE = 0x303000 };
+
+/* Pages from there on, as many: more than the kernel's one table has of what is not global. */
+enum { MANY = 128 };
 
 static void pt(unsigned table, unsigned n, uint64_t pte)
 {
@@ -81,6 +83,19 @@ CODE(all, 64, TO_1 MEET "mov 0x200000, %al;" TO_2 POINT_1_AT(0x301000) INVPCID(2
 CODE(local, 64, TO_1 MEET "mov 0x200000, %al;" TO_2 POINT_1_AT(0x301000) INVPCID(3) BACK_TO_1 "mov 0x200000, %cl; hlt");
 CODE(own, 64, TO_1 MEET "mov 0x200000, %al;" POINT_1_AT(0x301000) INVPCID(1) "mov 0x200000, %cl; hlt");
 
+/* AL has what page 0 or 1 led to before, CL what it has to lead to now, with few pages and with many. */
+static void sees_the_change(unsigned n, const uint8_t *from, const uint8_t *to)
+{
+	for (unsigned many = 0; many < 2; many++) {
+		start_spaces(many);
+		machine_put(&m, M_CODE, from, (size_t)(to - from));
+		assert_int_equal(machine_run(&m, 0, &s), RUN_HALTED);
+		assert_int_equal(s.reg[RAX] & 0xff, 1);
+		if ((s.reg[RCX] & 0xff) != 2)
+			fail_msg("case %u, %s pages", n, many ? "many" : "few");
+	}
+}
+
 static void what_invalidates_does(void **state)
 {
 	static const struct {
@@ -88,14 +103,8 @@ static void what_invalidates_does(void **state)
 	} cases[] = { { loads_start, loads_end }, { one_page_start, one_page_end }, { one_space_start, one_space_end },
 		      { all_start, all_end },	  { local_start, local_end },	    { own_start, own_end } };
 
-	for (unsigned n = 0; n < 2 * ARRAY_LEN(cases); n++) {
-		start_spaces(n & 1);
-		machine_put(&m, M_CODE, cases[n / 2].from, (size_t)(cases[n / 2].to - cases[n / 2].from));
-		assert_int_equal(machine_run(&m, 0, &s), RUN_HALTED);
-		assert_int_equal(s.reg[RAX] & 0xff, 1);
-		if ((s.reg[RCX] & 0xff) != 2)
-			fail_msg("case %u, %s pages", n / 2, n & 1 ? "many" : "few");
-	}
+	for (unsigned n = 0; n < ARRAY_LEN(cases); n++)
+		sees_the_change(n, cases[n].from, cases[n].to);
 }
 
 CODE(global, 64,
@@ -104,13 +113,7 @@ CODE(global, 64,
 
 static void invlpg_drops_global_pages_everywhere(void **state)
 {
-	for (unsigned many = 0; many < 2; many++) {
-		start_spaces(many);
-		PUT(global, M_CODE);
-		assert_int_equal(machine_run(&m, 0, &s), RUN_HALTED);
-		assert_int_equal(s.reg[RAX] & 0xff, 1);
-		assert_int_equal(s.reg[RCX] & 0xff, 2);
-	}
+	sees_the_change(0, global_start, global_end);
 }
 
 /* What INVPCID refuses: descriptor, type, whether CR4.PCIDE is set. */
@@ -202,13 +205,7 @@ CODE(reused, 64,
 
 static void a_space_that_gives_way(void **state)
 {
-	for (unsigned many = 0; many < 2; many++) {
-		start_spaces(many);
-		PUT(reused, M_CODE);
-		assert_int_equal(machine_run(&m, 0, &s), RUN_HALTED);
-		assert_int_equal(s.reg[RAX] & 0xff, 1);
-		assert_int_equal(s.reg[RCX] & 0xff, 2);
-	}
+	sees_the_change(0, reused_start, reused_end);
 }
 
 /* PAE: the four pointers are read when CR3 is loaded, and not again (SDM vol. 3, 4.4.1); reserved bits are #GP then. */

@@ -62,13 +62,13 @@ struct made {
 
 struct code_cache {
 	struct jump jump[1 << JUMP_BITS]; /* ORDER: rec_jump_at() */
-	struct noted { /* pages that the jump cache may know, by hash, while the epoch lasts; and of what large page */
+	struct noted { /* what the jump cache may know while the epoch lasts: by hash, of which large pages */
 		uint64_t epoch;
 		uint64_t large[(1 << LARGE_BITS) / 64];
-	} noted[2];				      /* [1]: global pages */
-	uint64_t noted_local[(1 << NOTED_BITS) / 64]; /* cleared at each change of the address space */
-	uint64_t noted_global[(1 << NOTED_GLOBAL_BITS) /
-			      64]; /* a wrong yes costs all that is known of the kernel's pages */
+	} noted[2]; /* [1]: global pages */
+	/* Those pages, by hash: cleared at each change of the address space; where a wrong yes costs all that is known
+	 * of the kernel. */
+	uint64_t noted_local[(1 << NOTED_BITS) / 64], noted_global[(1 << NOTED_GLOBAL_BITS) / 64];
 	uint32_t hash[1 << HASH_BITS];
 	uint32_t pages[1 << PAGE_HASH_BITS];
 	struct made made[MADE_PAGES]; /* by frame number */

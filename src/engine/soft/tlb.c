@@ -24,7 +24,9 @@
 #include <string.h>
 #include <sys/mman.h>
 
-enum { PAGE = 4096, SHED_CHUNKS = 96, SHED_FLUSHES = 128, FEW_LOCAL = 64, KERN_ANEW = 8 };
+enum { PAGE = 4096, SHED_CHUNKS = 96, SHED_FLUSHES = 128 };
+/* Of the kernel's one table: pages that are not global, at most; how often it may be one again. */
+enum { FEW_LOCAL = 64, KERN_ANEW = 8 };
 #define PAGE_OF(a) ((a) & ~(uint64_t)(PAGE - 1))
 
 struct tlb tlb_strict;

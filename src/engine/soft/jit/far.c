@@ -11,7 +11,7 @@
 
 enum { ENTRY_ROOM = 256 };
 
-static uint32_t put_poll_far(struct asmb *a)
+uint32_t jit_put_polled(struct asmb *a)
 {
 	a_insn(a, &(struct enc){ .op = 0x83 }, 7, RM_MEM, &AT(poll));
 	a8(a, 0);
@@ -65,7 +65,7 @@ void far_put(struct asmb *a, struct jblock *b, struct far_misses *m)
 		put_is_user(a, b, m);
 	else
 		put_is_kernel(a, b, m);
-	m->from[FAR_POLL] = put_poll_far(a);
+	m->from[FAR_POLL] = jit_put_polled(a);
 	if (b->live) {
 		m->from[FAR_RECIPE] = jit_put_recipe_test(a);
 		jit_put_flags_in(a);
@@ -141,7 +141,7 @@ bool jit_call_entry(struct jit *j, struct jblock *b)
 	if (b->dead || !entry_begin(j, b, &a))
 		return false;
 	b->call = a.at;
-	poll = put_poll_far(&a);
+	poll = jit_put_polled(&a);
 	if (b->live) {
 		recipe = jit_put_recipe_test(&a);
 		jit_put_flags_in(&a);

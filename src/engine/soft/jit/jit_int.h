@@ -353,8 +353,8 @@ uint32_t jit_take(struct table *t); /* a fresh element; there is room: jit_room(
 bool jit_room(struct jit *j);	    /* for a block; under the lock */
 void jit_ahead(struct cpu *c);	    /* the memory for the next ones, timed as translation; under the lock */
 struct jpage *jpage_find(struct jit *j, uint64_t lin, const uint8_t *host, uint32_t mode, uint8_t isa); /* NULL: none */
-uint32_t jpage_first_at(struct jit *j,
-			gpa_t at); /* of a list by jpage.on_gpa that has those at a page; under the lock */
+/* Of a list by jpage.on_gpa that has those at a page; under the lock. */
+uint32_t jpage_first_at(struct jit *j, gpa_t at);
 /* That with the key of `like`: its lin, host, mode and isa. */
 struct jpage *jpage_need(struct jit *j, const struct jpage *like);
 struct jblock *jblock_find(struct jit *j, const struct jpage *p, unsigned off, unsigned mode);
@@ -406,8 +406,9 @@ static inline void jit_put_tlb(struct asmb *a) /* r14 is a struct tlb */
 }
 void jit_put_flags(struct asmb *a, unsigned temp, struct am to); /* RFLAGS to where host_ax() has them */
 void jit_put_flags_back(struct asmb *a, unsigned temp, struct am from);
-void jit_put_flags_out(struct asmb *a); /* RFLAGS into their image; clobbers T2 */
-void jit_put_flags_in(struct asmb *a);	/* and back; clobbers T1 */
+uint32_t jit_put_polled(struct asmb *a); /* a jump if somebody wants the run loop; flags are lost */
+void jit_put_flags_out(struct asmb *a);	 /* RFLAGS into their image; clobbers T2 */
+void jit_put_flags_in(struct asmb *a);	 /* and back; clobbers T1 */
 /* The image is not right, there is a recipe: jumps; the displacement. Clobbers the flags. */
 uint32_t jit_put_recipe_test(struct asmb *a);
 

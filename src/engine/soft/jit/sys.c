@@ -195,14 +195,14 @@ static bool put_pause(struct xl *x)
 static bool put_serialize(struct xl *x)
 {
 	struct asmb *a = &x->a;
+	uint32_t site;
 
 	if (x->x->live)
 		return false;
+	site = xl_site(x);
 	a_bytes(a, 0xf0ae0f, 3); /* mfence, and lfence for RDTSC */
 	a_bytes(a, 0xe8ae0f, 3);
-	a_insn(a, &(struct enc){ .op = 0x83 }, 7, RM_MEM, &AT(poll));
-	a8(a, 0);
-	xl_cold(x, a_jcc(a, 5), x->j->exec, xl_site(x));
+	xl_cold(x, jit_put_polled(a), x->j->exec, site);
 	return true;
 }
 

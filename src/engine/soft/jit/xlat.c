@@ -537,9 +537,7 @@ static void put_poll(struct xl *x)
 		a_short_here(a, none);
 		a_load(a, HCX, park);
 	} else {
-		a_insn(a, &(struct enc){ .op = 0x83 }, 7, RM_MEM, &poll);
-		a8(a, 0);
-		from = a_jcc(a, 5);
+		from = jit_put_polled(a);
 	}
 	x->cold[x->ncold++] = (struct cold){ .from = from, .piece = piece, .arg = x->b->off, .poll = true };
 }
